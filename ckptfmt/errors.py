@@ -1,0 +1,217 @@
+"""Every exception of ckptfmt, and the `Problem` that they carry. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "CkptfmtError",
+    "FormatError",
+    "IntegrityError",
+    "LimitError",
+    "MismatchError",
+    "MissingExtraError",
+    "Problem",
+    "ProblemKind",
+    "StateError",
+    "StorageError",
+    "TensorNotFoundError",
+    "TruncatedError",
+    "UnsafeInputError",
+    "UnsupportedVersionError",
+    "error_for",
+]
+
+
+class ProblemKind(StrEnum):
+    """What is wrong with a file, in the five words of the spec's section 18."""
+
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    LIMIT = "limit"
+    UNSUPPORTED = "unsupported"
+    CORRUPT = "corrupt"
+
+
+_KINDS: dict[ProblemKind, frozenset[str]] = {
+    ProblemKind.TRUNCATED: frozenset({"too-short", "trailer-magic", "file-bytes"}),
+    ProblemKind.UNSUPPORTED: frozenset(
+        {"major-version", "feature-unknown", "codec-unknown", "ext-unknown", "tensor-dtype"}
+    ),
+    ProblemKind.CORRUPT: frozenset({"index-digest", "padding", "chunk-digest", "stored-digest"}),
+    ProblemKind.LIMIT: frozenset(
+        {
+            "limit-index",
+            "limit-members",
+            "limit-header",
+            "limit-msgpack",
+            "limit-depth",
+            "limit-values",
+            "limit-keys",
+        }
+    ),
+    ProblemKind.MALFORMED: frozenset(
+        {
+            "magic",
+            "index-bounds",
+            "preamble-reserved",
+            "index-schema",
+            "member-name",
+            "member-duplicate",
+            "component-members",
+            "member-offset",
+            "member-bytes",
+            "digest-count",
+            "stored-chunks",
+            "zstd-frame",
+            "header-size",
+            "header-json",
+            "header-canonical",
+            "header-digest",
+            "tensor-shape",
+            "tensor-offsets",
+            "tensor-duplicate",
+            "msgpack-invalid",
+            "msgpack-canonical",
+            "msgpack-key",
+            "ext-payload",
+            "tree-reference",
+            "tree-unreferenced",
+            "typed-value",
+        }
+    ),
+}
+_KIND_OF = {code: kind for kind, codes in _KINDS.items() for code in codes}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a file.
+
+    Attributes:
+        code: Stable code of the spec's section 18, such as `chunk-digest`.
+        message: One sentence: what was found and what was expected.
+        member: Name of the member concerned, if one is.
+        tensor: Name of the tensor concerned, if one is.
+        offset: Absolute offset in the file in bytes, if one can be named.
+    """
+
+    code: str
+    message: str
+    member: str | None = None
+    tensor: str | None = None
+    offset: int | None = None
+    kind: ProblemKind = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _KIND_OF[self.code])
+
+    def __str__(self) -> str:
+        where = [f"member {self.member!r}"] if self.member is not None else []
+        if self.tensor is not None:
+            where.append(f"tensor {self.tensor!r}")
+        if self.offset is not None:
+            where.append(f"offset {self.offset}")
+        place = f"{', '.join(where)}: " if where else ""
+        return f"{place}{self.message} [{self.code}]"
+
+
+class CkptfmtError(Exception):
+    """Base of every error that ckptfmt raises on purpose."""
+
+
+class FormatError(CkptfmtError, ValueError):
+    """A file is not a valid ckptfmt file. `problems` says why, `path` which file."""
+
+    def __init__(self, problems: Problem | Iterable[Problem], path: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        self.path = path
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        text = "; ".join(str(problem) for problem in self.problems)
+        return f"{self.path}: {text}" if self.path is not None else text
+
+    def at(self, path: str) -> FormatError:
+        """Return the same error with the file named."""
+        return type(self)(self.problems, path)
+
+    @property
+    def code(self) -> str:
+        """Code of the first problem."""
+        return self.problems[0].code
+
+
+class TruncatedError(FormatError):
+    """The end of the file is missing: the write was not finished, or the end was lost."""
+
+
+class LimitError(FormatError):
+    """A declared size is beyond a limit of the spec's section 13."""
+
+
+class UnsupportedVersionError(FormatError):
+    """The file needs a newer reader (version, feature, codec, ext type or dtype)."""
+
+
+class IntegrityError(FormatError):
+    """A byte is not what the writer wrote: a digest or a padding byte does not match."""
+
+
+_CLASSES: dict[ProblemKind, type[FormatError]] = {
+    ProblemKind.TRUNCATED: TruncatedError,
+    ProblemKind.MALFORMED: FormatError,
+    ProblemKind.LIMIT: LimitError,
+    ProblemKind.UNSUPPORTED: UnsupportedVersionError,
+    ProblemKind.CORRUPT: IntegrityError,
+}
+
+
+def error_for(problems: Problem | Sequence[Problem], path: str | None = None) -> FormatError:
+    """Return the error class that fits the first problem, carrying all of them."""
+    first = problems if isinstance(problems, Problem) else problems[0]
+    return _CLASSES[first.kind](problems, path)
+
+
+class StateError(CkptfmtError, TypeError):
+    """A state holds something that the format cannot express.
+
+    Attributes:
+        path: Where it stands, e.g. `optimizer.param_groups[0].foo`.
+    """
+
+    def __init__(self, path: str, found: str, advice: str = "") -> None:
+        self.path = path
+        super().__init__(f"{path}: {found}" + (f"; {advice}" if advice else ""))
+
+
+class TensorNotFoundError(CkptfmtError, KeyError):
+    """A component or tensor of that name is not in the checkpoint."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0])
+
+
+class MismatchError(CkptfmtError, ValueError):
+    """A checkpoint does not fit the live objects. `differences` lists every reason at once."""
+
+    def __init__(self, what: str, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__("\n  ".join([f"{what}:", *differences]))
+
+
+class StorageError(CkptfmtError, OSError):
+    """Reading or writing failed for a reason outside the file's content: disk full, no permission, gone."""
+
+
+class UnsafeInputError(CkptfmtError, ValueError):
+    """An input asks for code to be run. Nothing was run and nothing was written."""
+
+
+class MissingExtraError(CkptfmtError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs an optional dependency: pip install 'ckptfmt[{extra}]'")

@@ -1,0 +1,270 @@
+"""The header of a safetensors member: the list of its tensors to text and back (spec 9)."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NoReturn, TypeGuard
+
+from ckptfmt.errors import FormatError, Problem, error_for
+from ckptfmt.format.digest import Segment, plan_segments
+from ckptfmt.format.layout import MAX_HEADER_BYTES, MAX_UINT, MEMBER_ALIGNMENT, align
+
+METADATA_KEY = "__metadata__"  # 9.2
+MAX_DIMENSIONS = 64  # 9.2
+LENGTH_BYTES = 8  # 9.1
+_FIRST_ALIGNMENT = 64  # 9.4
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """An element type of the spec's section 9.
+
+    Attributes:
+        bits: Bits of one element.
+        planes: Byte planes under codec `zstd` (8.3).
+    """
+
+    bits: int
+    planes: int
+
+
+DTYPES: Mapping[str, DType] = {
+    "BOOL": DType(8, 1),
+    "U8": DType(8, 1),
+    "I8": DType(8, 1),
+    "U16": DType(16, 2),
+    "I16": DType(16, 2),
+    "U32": DType(32, 4),
+    "I32": DType(32, 4),
+    "U64": DType(64, 8),
+    "I64": DType(64, 8),
+    "F16": DType(16, 2),
+    "BF16": DType(16, 2),
+    "F32": DType(32, 4),
+    "F64": DType(64, 8),
+    "C64": DType(64, 4),
+    "F8_E4M3": DType(8, 1),
+    "F8_E5M2": DType(8, 1),
+    "F8_E4M3FNUZ": DType(8, 1),
+    "F8_E5M2FNUZ": DType(8, 1),
+    "F8_E8M0": DType(8, 1),
+    "F6_E2M3": DType(6, 1),
+    "F6_E3M2": DType(6, 1),
+    "F4": DType(4, 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a safetensors member.
+
+    Attributes:
+        name: Unique within the component.
+        dtype: A key of `DTYPES`.
+        shape: Sizes of its dimensions; empty for a scalar.
+        begin: First byte of its data, counted from the end of the header block.
+        end: Where its data end, counted likewise.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the data in bytes."""
+        return self.end - self.begin
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a safetensors member says.
+
+    Attributes:
+        tensors: In the component's own order.
+        text_metadata: The member's `__metadata__`.
+        text: The JSON text, unpadded (9.2).
+    """
+
+    tensors: tuple[TensorEntry, ...]
+    text_metadata: Mapping[str, str]
+    text: bytes
+    block_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_bytes", align(LENGTH_BYTES + len(self.text), MEMBER_ALIGNMENT))
+
+    @property
+    def data_bytes(self) -> int:
+        """Length of all data in bytes."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def block(self) -> bytes:
+        """Return the header block: length, text and the spaces that pad it (9.1)."""
+        padded = self.block_bytes - LENGTH_BYTES
+        return struct.pack("<Q", padded) + self.text.ljust(padded, b" ")
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Return the segments of the member: the header block, then the tensors by offset (7.1)."""
+        by_offset = sorted(self.tensors, key=lambda tensor: (tensor.begin, tensor.end))
+        parts = [(tensor.name, tensor.nbytes, DTYPES[tensor.dtype].planes) for tensor in by_offset]
+        return plan_segments([(None, self.block_bytes, 1), *parts])
+
+
+def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Return the length in bytes of a tensor's data, or None if it is not a whole number (9.4)."""
+    bits = math.prod(shape) * DTYPES[dtype].bits
+    return None if bits % 8 else bits // 8
+
+
+def plan_header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], text_metadata: Mapping[str, str] | None = None
+) -> Header:
+    """Return the one header for tensors given as (name, dtype, shape) in the component's order.
+
+    Raises:
+        FormatError: A dtype, shape or length is not allowed.
+        LimitError: The header would be too large (13.1).
+    """
+    facts = list(tensors)
+    sizes: list[int] = []
+    for name, dtype, shape in facts:
+        nbytes = tensor_nbytes(dtype, shape)
+        if nbytes is None:
+            _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
+        sizes.append(nbytes)
+    entries: list[TensorEntry | None] = [None] * len(facts)
+    position = 0
+    for aligned in (True, False):
+        for number, nbytes in enumerate(sizes):
+            if (nbytes % _FIRST_ALIGNMENT == 0) == aligned:
+                entries[number] = TensorEntry(*facts[number], position, position + nbytes)
+                position += nbytes
+    placed = tuple(entry for entry in entries if entry is not None)
+    header = Header(placed, dict(text_metadata or {}), _encode_text(placed, text_metadata))
+    _check_size(len(header.text))
+    return header
+
+
+def _encode_text(tensors: Iterable[TensorEntry], text_metadata: Mapping[str, str] | None) -> bytes:
+    # `ensure_ascii=False` with these separators is the form of 9.3, escapes included.
+    document: dict[str, object] = {METADATA_KEY: dict(text_metadata)} if text_metadata else {}
+    for tensor in tensors:
+        document[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "data_offsets": (tensor.begin, tensor.end),
+        }
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        _fail("header-json", f"a lone surrogate in a name: {error.object[error.start - 8 : error.end]!a}")
+
+
+def _check_size(text_bytes: int, member: str | None = None) -> None:
+    padded = align(LENGTH_BYTES + text_bytes, MEMBER_ALIGNMENT) - LENGTH_BYTES
+    if padded > MAX_HEADER_BYTES:
+        message = f"a safetensors header of {padded} bytes, the limit is {MAX_HEADER_BYTES}"
+        raise error_for(Problem("limit-header", message, member=member))
+
+
+def parse_header(text: bytes, member: str | None = None) -> Header:
+    """Return the header whose unpadded text is `text`.
+
+    Raises:
+        FormatError: The text is not the one canonical header of any list of tensors (9.2 to 9.7).
+        LimitError: It is too large (13.1).
+        UnsupportedVersionError: A dtype is unknown.
+    """
+    _check_size(len(text), member)
+    try:
+        document = json.loads(str(text, "utf-8"), object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        _fail("header-json", f"the header is not JSON in UTF-8: {error}", member=member)
+    if not isinstance(document, _Pairs):
+        _fail("header-json", "the header is not a JSON object", member=member)
+    text_metadata: dict[str, str] = {}
+    facts: list[tuple[str, str, tuple[int, ...]]] = []
+    offsets: list[tuple[int, int]] = []
+    seen: set[str] = set()
+    for name, value in document:
+        if name in seen:
+            code = "header-json" if name == METADATA_KEY else "tensor-duplicate"
+            _fail(code, f"the name {name!r} stands twice in the header", name, member)
+        seen.add(name)
+        if name == METADATA_KEY:
+            text_metadata = _parse_text_metadata(value, member)
+        else:
+            dtype, shape, where = _parse_entry(name, value, member)
+            facts.append((name, dtype, shape))
+            offsets.append(where)
+    if not facts:
+        _fail("header-json", "the header lists no tensor", member=member)
+    try:
+        header = plan_header(facts, text_metadata)
+    except FormatError as error:
+        raise error_for([replace(problem, member=member) for problem in error.problems]) from error
+    for tensor, (begin, end) in zip(header.tensors, offsets, strict=True):
+        if (tensor.begin, tensor.end) != (begin, end):
+            message = f"data_offsets are [{begin}, {end}], they have to be [{tensor.begin}, {tensor.end}]"
+            _fail("tensor-offsets", message, tensor.name, member)
+    if header.text != text:
+        _fail("header-canonical", "the header has the right content in another order or form", member=member)
+    return header
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as its pairs, so that duplicate keys are seen."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_text_metadata(value: object, member: str | None) -> dict[str, str]:
+    if not isinstance(value, _Pairs) or not value or not all(isinstance(text, str) for _, text in value):
+        _fail("header-json", f"{METADATA_KEY} is not a non-empty object of strings", member=member)
+    result = {key: text for key, text in value if isinstance(text, str)}
+    if len(result) != len(value):
+        _fail("header-json", f"a key stands twice in {METADATA_KEY}", member=member)
+    return result
+
+
+def _parse_entry(name: str, value: object, member: str | None) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    """Return dtype, shape and data_offsets of one tensor."""
+    entry = dict(value) if isinstance(value, _Pairs) else {}
+    if not isinstance(value, _Pairs) or len(value) != 3 or set(entry) != {"dtype", "shape", "data_offsets"}:
+        _fail("header-json", "its entry is not an object of dtype, shape and data_offsets", name, member)
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or not _is_integers(shape) or not _is_integers(offsets) or len(offsets) != 2:
+        _fail("header-json", "its dtype is not a string, or shape or data_offsets no integers", name, member)
+    if dtype not in DTYPES:
+        _fail("tensor-dtype", f"its dtype is {dtype!r}, which this reader does not know", name, member)
+    product = math.prod(size for size in shape if size) if len(shape) <= MAX_DIMENSIONS else 0
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0 or product > MAX_UINT:
+        _fail("tensor-shape", f"its shape {_shorten(shape)} is not allowed", name, member)
+    return dtype, tuple(shape), (offsets[0], offsets[1])
+
+
+def _is_integers(value: object) -> TypeGuard[list[int]]:
+    return type(value) is list and all(type(item) is int for item in value)
+
+
+def _shorten(shape: list[int]) -> str:
+    return f"[{', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''}]"
+
+
+def _fail(code: str, message: str, tensor: str | None = None, member: str | None = None) -> NoReturn:
+    raise error_for(Problem(code, message, member=member, tensor=tensor))

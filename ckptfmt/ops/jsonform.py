@@ -1,0 +1,75 @@
+"""The JSON form of the values that stand in reports.
+
+Every report has a `to_json()` that returns plain dicts, lists, strings, numbers, booleans and None. The
+result is always valid JSON (RFC 8259), and the form is public: keys are added, never renamed or removed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+
+from ckptfmt.errors import Problem
+from ckptfmt.format.packing import Timestamp, datetime_of
+
+__all__ = ["float_json", "problem_json", "time_json", "value_json"]
+
+
+def float_json(value: float) -> float | str:
+    """Return a float as it is, or `"NaN"`, `"Infinity"`, `"-Infinity"`, which JSON has no number for."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def time_json(value: datetime) -> str:
+    """Return a UTC time as ISO 8601 text that ends in `Z`."""
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def value_json(value: object) -> object:
+    """Return a plain value of the metadata (spec 5.3, `user`) in JSON.
+
+    What JSON has, stays. A float that is not finite is a string (`float_json`). A time is ISO 8601 text, or
+    `{"$timestamp": [seconds, nanoseconds]}` since 1970 where `datetime` cannot hold it. Bytes are
+    `{"$bytes": "<hex>"}`, and a map with a key that is not a string is `{"$map": [[key, value], ...]}`.
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return float_json(value)
+        case datetime():
+            return time_json(value)
+        case Timestamp():
+            moment = datetime_of(value)
+            if isinstance(moment, datetime):
+                return time_json(moment)
+            return {"$timestamp": [moment.seconds, moment.nanoseconds]}
+        case bytes():
+            return {"$bytes": value.hex()}
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: value_json(item) for key, item in value.items()}
+        case Mapping():
+            return {"$map": [[value_json(key), value_json(item)] for key, item in value.items()]}
+        case list() | tuple():
+            return [value_json(item) for item in value]
+        case _:  # the plain profile has no other type
+            raise TypeError(f"not a plain value: {type(value).__name__}")
+
+
+def problem_json(problem: Problem) -> dict[str, object]:
+    """Return a problem in JSON.
+
+    Keys: `code` and `kind` (spec section 18), `message`, and `member`, `tensor`, `offset` (absolute, in bytes),
+    each null where it does not apply.
+    """
+    return {
+        "code": problem.code,
+        "kind": problem.kind.value,
+        "message": problem.message,
+        "member": problem.member,
+        "tensor": problem.tensor,
+        "offset": problem.offset,
+    }

@@ -1,0 +1,284 @@
+"""Is every byte of these files what the writer wrote?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ckptfmt.errors import FormatError, Problem, ProblemKind, StorageError
+from ckptfmt.format.index import SAFETENSORS
+from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
+from ckptfmt.ops.jsonform import problem_json
+from ckptfmt.reader import Checkpoint
+
+__all__ = [
+    "DamagedTensor",
+    "FileVerdict",
+    "Progress",
+    "Selection",
+    "Verdict",
+    "VerifyReport",
+    "select_files",
+    "verify_paths",
+    "verify_selection",
+]
+
+
+class Verdict(StrEnum):
+    """What is known of a file after every byte of it was checked."""
+
+    SOUND = "sound"
+    """Every byte is what the writer wrote."""
+    DAMAGED = "damaged"
+    """It was a valid file, and bytes of it have changed."""
+    TRUNCATED = "truncated"
+    """Its end is missing."""
+    MALFORMED = "malformed"
+    """It is not a ckptfmt file, or was made by a faulty writer."""
+    UNSUPPORTED = "unsupported"
+    """It needs a newer reader."""
+    UNREADABLE = "unreadable"
+    """It could not be read, so nothing is known."""
+
+
+_VERDICT_OF = {
+    ProblemKind.CORRUPT: Verdict.DAMAGED,
+    ProblemKind.TRUNCATED: Verdict.TRUNCATED,
+    ProblemKind.MALFORMED: Verdict.MALFORMED,
+    ProblemKind.LIMIT: Verdict.MALFORMED,
+    ProblemKind.UNSUPPORTED: Verdict.UNSUPPORTED,
+}
+
+
+@dataclass(frozen=True, order=True)
+class DamagedTensor:
+    """The name of a tensor that has at least one damaged chunk, and of its component."""
+
+    component: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """What was found about one file.
+
+    Attributes:
+        path: The file, as it was named or found.
+        verdict: The finding in one word.
+        problems: Everything that is wrong with the file, if it could be read.
+        error: Why it could not be read, if it could not.
+        file_bytes: Length of the file, if it is known.
+        identity: Identity of the file (spec 12.1), if it is sound.
+    """
+
+    path: str
+    verdict: Verdict
+    problems: tuple[Problem, ...] = ()
+    error: str | None = None
+    file_bytes: int | None = None
+    identity: str | None = None
+
+    @property
+    def damaged_tensors(self) -> tuple[DamagedTensor, ...]:
+        """Every tensor with damaged data, once, in the order in which it was found."""
+        found = (
+            DamagedTensor(problem.member.removesuffix(SAFETENSORS), problem.tensor)
+            for problem in self.problems
+            if problem.member is not None and problem.tensor is not None and problem.kind is ProblemKind.CORRUPT
+        )
+        return tuple(dict.fromkeys(found))
+
+    def to_json(self) -> dict[str, object]:
+        """Return the verdict in JSON.
+
+        Keys: `path`, `verdict` (a `Verdict`), `file_bytes` and `identity` (or null), `damaged_tensors` (array of
+        objects with `component` and `tensor`), `problems` (see `problem_json`), `error` (or null).
+        """
+        return {
+            "path": self.path,
+            "verdict": self.verdict.value,
+            "file_bytes": self.file_bytes,
+            "identity": self.identity,
+            "damaged_tensors": [{"component": item.component, "tensor": item.tensor} for item in self.damaged_tensors],
+            "problems": [problem_json(problem) for problem in self.problems],
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was found about all files.
+
+    Attributes:
+        files: One verdict for each file, in the order in which they were asked for.
+        empty_directories: Directories that hold no `*.ckptfmt` file.
+    """
+
+    files: tuple[FileVerdict, ...]
+    empty_directories: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether there was something to check and all of it is sound."""
+        found_all = bool(self.files) and not self.empty_directories
+        return found_all and all(file.verdict is Verdict.SOUND for file in self.files)
+
+    def count(self, verdict: Verdict) -> int:
+        """Return the number of files with this verdict."""
+        return sum(file.verdict is verdict for file in self.files)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report in JSON.
+
+        Keys: `report` (`"verify/1"`), `sound` (boolean), `files` (array, see `FileVerdict.to_json`),
+        `empty_directories` (array of strings), `counts` (object: verdict to number of files, all verdicts).
+        """
+        return {
+            "report": "verify/1",
+            "sound": self.sound,
+            "files": [file.to_json() for file in self.files],
+            "empty_directories": list(self.empty_directories),
+            "counts": {verdict.value: self.count(verdict) for verdict in Verdict},
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a verification is.
+
+    Attributes:
+        path: The file in work.
+        done_bytes: Bytes of files checked so far; a compressed file counts as it lies on the disk.
+        total_bytes: Bytes of all files.
+    """
+
+    path: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The files that a list of paths stands for.
+
+    Attributes:
+        files: Each file once, with its length in bytes, or None if even that cannot be read.
+        empty_directories: Directories that hold no `*.ckptfmt` file.
+        unreadable: Directories that cannot be listed, and why.
+    """
+
+    files: tuple[tuple[str, int | None], ...]
+    empty_directories: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Length of all files whose length is known."""
+        return sum(size or 0 for _, size in self.files)
+
+
+def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
+    """Return the files that `paths` stand for.
+
+    A path that is a directory stands for the `*.ckptfmt` files directly in it, by name. Directories in it are
+    not entered. Any other path stands for itself, whatever its name.
+    """
+    files: dict[str, int | None] = {}
+    empty: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    for path in (os.fspath(path) for path in paths):
+        if not Path(path).is_dir():
+            files[path] = size_of(path)
+            continue
+        try:
+            found = [str(child) for child in children(path) if is_checkpoint(child)]
+        except StorageError as error:
+            unreadable.append((path, reason(error, path)))
+            continue
+        files.update((name, size_of(name)) for name in found)
+        if not found:
+            empty.append(path)
+    return Selection(tuple(files.items()), tuple(empty), tuple(unreadable))
+
+
+def verify_paths(
+    paths: Iterable[str | os.PathLike[str]], progress: Callable[[Progress], None] | None = None
+) -> VerifyReport:
+    """Check every byte of every file that `paths` stand for (see `select_files`).
+
+    A file that is damaged or cannot be read is a finding and not an error: nothing is raised for it.
+
+    Args:
+        paths: Files and directories.
+        progress: Called after each piece of work.
+    """
+    selection = select_files(paths)
+    return VerifyReport(tuple(verify_selection(selection, progress)), selection.empty_directories)
+
+
+def verify_selection(selection: Selection, progress: Callable[[Progress], None] | None = None) -> Iterator[FileVerdict]:
+    """Check the files one after the other, and yield the verdict of each as soon as it is known."""
+    for path, why in selection.unreadable:
+        yield FileVerdict(path, Verdict.UNREADABLE, error=why)
+    before = 0
+    for path, size in selection.files:
+        meter = _Meter(path, before, size or 0, selection.total_bytes, progress)
+        verdict = _verify_file(path, size, meter)
+        meter.finish()
+        yield verdict
+        before += size or 0
+
+
+class _Meter:
+    """Turns what is done of one file into the progress of all, counted in bytes of the files."""
+
+    def __init__(
+        self, path: str, before: int, size: int, total: int, report: Callable[[Progress], None] | None
+    ) -> None:
+        self._path = path
+        self._before = before
+        self._size = size
+        self._total = total
+        self._report = report
+        self._expected = self._checked = 0
+
+    def expect(self, nbytes: int) -> None:
+        """Note how many logical bytes there are to check in the file."""
+        self._expected = nbytes
+
+    def advance(self, nbytes: int) -> None:
+        """Note that so many more logical bytes are checked."""
+        self._checked += nbytes
+        self._tell(self._before + self._size * self._checked // max(self._expected, self._checked, 1))
+
+    def finish(self) -> None:
+        """Note that nothing is left to do for the file."""
+        self._tell(self._before + self._size)
+
+    def _tell(self, done: int) -> None:
+        if self._report is not None:
+            self._report(Progress(self._path, done, self._total))
+
+
+def _verify_file(path: str, size: int | None, meter: _Meter) -> FileVerdict:
+    try:
+        with Checkpoint.open(path) as checkpoint:
+            meter.expect(sum(member.logical_bytes for member in checkpoint.index.members))
+            problems = checkpoint.verify(meter.advance)
+            identity = checkpoint.identity
+    except FormatError as error:
+        problems = error.problems
+    except StorageError as error:
+        return FileVerdict(path, Verdict.UNREADABLE, error=reason(error, path), file_bytes=size)
+    if problems:
+        return FileVerdict(path, _verdict(problems), problems, file_bytes=size)
+    return FileVerdict(path, Verdict.SOUND, file_bytes=size, identity=identity)
+
+
+def _verdict(problems: tuple[Problem, ...]) -> Verdict:
+    """Return the verdict on a file with these problems: damage outweighs what may follow from it."""
+    kinds = [problem.kind for problem in problems]
+    return Verdict.DAMAGED if ProblemKind.CORRUPT in kinds else _VERDICT_OF[kinds[0]]

@@ -1,0 +1,71 @@
+"""Which paths can be read and published to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from pathlib import Path
+
+from ckptfmt.errors import StorageError
+
+__all__ = ["local_path", "require_regular_file", "resolve_target"]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as text.
+
+    Raises:
+        StorageError: It is a URL, or no file can have this name.
+    """
+    text = os.fsdecode(path)
+    if url := _URL.match(text):
+        raise StorageError(
+            f"{text}: remote locations and other URLs ({url[0]}) are not supported yet; "
+            "give a path in a local or mounted directory"
+        )
+    try:
+        possible = text != "" and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise StorageError(f"{text!r}: no file can have this name; check the path")
+    return text
+
+
+def require_regular_file(path: str, mode: int) -> None:
+    """Raise `StorageError` unless `mode` (as in `st_mode`) is that of a regular file."""
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise StorageError(f"{path}: is a directory; name a file in it")
+    kinds = {stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a symbolic link"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise StorageError(f"{path}: is {kind}, not a regular file; name a regular file")
+
+
+def resolve_target(path: str) -> Path:
+    """Return the absolute path of the file that is to appear when a checkpoint is published at `path`.
+
+    A symbolic link stands for the file that it leads to, there already or not: the link stays and that file
+    is replaced, as with any program that writes to the path. The result does not change with the working
+    directory.
+
+    Raises:
+        StorageError: The path is that of a directory, pipe or device, or its directory does not exist.
+        OSError: The operating system refused to look there.
+    """
+    if path.endswith(_SEPARATORS):
+        raise StorageError(f"{path}: is the name of a directory; name a file in it")
+    with contextlib.suppress(FileNotFoundError):  # it may be a new file, or a link to one
+        require_regular_file(path, Path(path).stat().st_mode)
+    target = Path(path).resolve()
+    try:
+        target.parent.stat()
+    except FileNotFoundError:
+        raise StorageError(f"{path}: the directory {target.parent} does not exist; create it first") from None
+    return target

@@ -1,0 +1,149 @@
+"""Publication of a file as a whole or not at all (spec 15.3, 15.4)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ckptfmt.errors import StorageError
+from ckptfmt.storage.durability import flush_directory, flush_file, reserve_space
+from ckptfmt.storage.failures import free_bytes, storage_error
+from ckptfmt.storage.paths import local_path, resolve_target
+from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
+
+__all__ = ["AtomicFile"]
+
+
+class AtomicFile:
+    """A file that appears at its path whole, on stable storage, or not at all.
+
+    ```python
+    with AtomicFile("a.ckptfmt") as file:
+        file.write(content)
+        file.commit()
+    ```
+
+    What is written goes to a temporary file in the same directory, which `commit` renames. Whatever happens
+    before, an exception, an interrupt or a kill, what stood at the path stays as it was; leaving the `with`
+    without `commit` gives the new content up. Only after a kill does the temporary file stay behind, until
+    the next `AtomicFile` for the same path removes it.
+
+    The new file's mode comes from the umask, also when it replaces another one. To carry over the old mode
+    alone, without its owner, group and access list, could open the file to others than it was open to.
+
+    At a symbolic link, the file that it leads to is published and the link stays.
+
+    Not for use by several threads at once.
+
+    Args:
+        path: Where the file is to appear. Its directory must exist.
+        expected_bytes: The final length, if it is known: where the file system can, the space is reserved at
+            once, so that a full disk shows before the work is done. The file may still become shorter or longer.
+
+    Attributes:
+        path: The path as given.
+        position: How many bytes have been written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, expected_bytes: int | None = None) -> None:
+        self.path = local_path(path)
+        self.position = 0
+        self._expected_bytes = expected_bytes or 0
+        self._target: Path | None = None
+        self._temporary: TemporaryFile | None = None
+
+    def __enter__(self) -> Self:
+        """Remove the leftovers of dead writers and create the temporary file.
+
+        Raises:
+            StorageError: Nothing can be published at the path, or there is not enough space.
+        """
+        self._attempt("cannot be saved", self._begin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def write(self, buffer: bytes | bytearray | memoryview) -> None:
+        """Append all bytes of a contiguous buffer.
+
+        Raises:
+            StorageError: Not all could be written. The new content is given up.
+        """
+        self._attempt("cannot be saved", lambda: self._append(memoryview(buffer).cast("B")))
+
+    def commit(self) -> None:
+        """Publish what has been written, and wait until it is on stable storage.
+
+        Raises:
+            StorageError: It was not published and is given up; or, as the message then says, it was published
+                but may not outlast a power cut.
+        """
+        temporary = self._opened()
+        self._attempt("cannot be saved", lambda: self._publish(temporary))
+        directory = temporary.target.parent
+        self._attempt("is saved, but may be lost in a power cut", lambda: flush_directory(directory))
+
+    def abort(self) -> None:
+        """Give up what has been written, unless it is published. A second call does nothing."""
+        if self._temporary is not None:
+            self._temporary.discard()
+            self._temporary = None
+
+    def _attempt(self, failure: str, step: Callable[[], None]) -> None:
+        """Do one step. If it does not come to its end, whatever the reason, give the new content up."""
+        try:
+            step()
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, OSError) and not isinstance(error, StorageError):
+                raise storage_error(self.path, failure, error, self._figures(error)) from error
+            raise
+
+    def _begin(self) -> None:
+        if self._target is not None:
+            raise ValueError(f"{self.path}: an AtomicFile publishes once; make another one")
+        self._target = target = resolve_target(self.path)
+        clean_leftovers(target.parent, target.name)
+        self._temporary = TemporaryFile(target)
+        reserve_space(self._temporary.create(), self._expected_bytes)
+
+    def _append(self, rest: memoryview) -> None:
+        descriptor = self._opened().descriptor
+        while rest.nbytes:
+            count = os.write(descriptor, rest)
+            if not count:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))  # or it would go on for ever
+            self.position += count
+            rest = rest[count:]
+
+    def _publish(self, temporary: TemporaryFile) -> None:
+        if os.fstat(temporary.descriptor).st_size != self.position:
+            os.ftruncate(temporary.descriptor, self.position)  # less was written than reserved
+        flush_file(temporary.descriptor)
+        try:
+            temporary.rename()
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{self.path}: cannot be saved: its directory, or the temporary file in it, "
+                "was removed meanwhile; find out by whom and save again"
+            ) from error
+        self._temporary = None
+
+    def _opened(self) -> TemporaryFile:
+        if self._temporary is None:
+            raise ValueError(f"{self.path}: is not being saved: not begun yet, or ended")
+        return self._temporary
+
+    def _figures(self, error: OSError) -> str:
+        needed = f"{max(self.position, self._expected_bytes):,} bytes or more are needed"
+        if error.errno == errno.ENOSPC and self._target is not None:
+            free = free_bytes(self._target.parent)
+            return needed if free is None else f"{needed}, {free:,} are free"
+        return needed if error.errno in {errno.EDQUOT, errno.EFBIG} else ""

@@ -1,0 +1,239 @@
+"""Temporary files: their names, their locks, and which ones are left over from dead writers.
+
+A temporary file holds an exclusive advisory lock (flock) for as long as its writer lives. The operating
+system drops the lock however the writer ends, so a temporary file that can be locked has no writer.
+
+==== ==================================== =====================================
+step writer                               cleaner
+==== ==================================== =====================================
+1    create under a fresh random name     open by name
+2    lock, without waiting                lock, without waiting
+3    does the name still lead to it?      does the name still lead to it?
+4    write, flush                         unlink, with the lock held
+5    rename, with the lock held           close
+6    close
+==== ==================================== =====================================
+
+Whoever fails at 2 or 3 gives up: the cleaner leaves the file alone, the writer starts again with another
+name. So in every order of events:
+
+- A cleaner comes between the writer's 1 and 2: it may remove the file, which holds nothing yet. The writer
+  finds it locked (2) or its name gone (3), and starts again.
+- A cleaner comes later: it fails at 2.
+- A cleaner opens the file, the writer renames and closes it, the cleaner locks it: the cleaner finds that
+  the name is gone (3). It never unlinks another name than the temporary one, so what was published stays.
+- Two cleaners: the second one fails at 2, or finds at 3 that the name is gone.
+- Between a cleaner's 3 and 4 the name can't come to lead to another file: no name is used twice.
+- A child process forked while a file is written shares the lock. Should the writer die, its file is left
+  over until the child ends too.
+
+On some network and FUSE file systems a lock is seen by one machine only. Names therefore carry a tag of the
+machine: on the machine that wrote a file the lock decides alone; on any other the file must also have been
+left unchanged for a day. Where locks do not exist (Windows, some network file systems) nothing is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import io
+import os
+import re
+import secrets
+import stat
+import time
+import zlib
+from pathlib import Path
+
+from ckptfmt.errors import StorageError
+from ckptfmt.storage.paths import local_path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    HAVE_LOCKS = False
+else:
+    HAVE_LOCKS = True
+
+__all__ = ["HAVE_LOCKS", "TemporaryFile", "clean_leftovers"]
+
+_PATTERN = re.compile(r"\.(?P<stem>.+)\.(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
+# Leaves room for the rest of the name wherever names may be 143 bytes long (eCryptfs) or longer.
+_STEM_BYTES = 100
+_FOREIGN_QUIET_SECONDS = 24 * 60 * 60
+_ATTEMPTS = 100
+
+
+class _Lock(enum.Enum):
+    TAKEN = enum.auto()
+    HELD_BY_ANOTHER = enum.auto()
+    UNSUPPORTED = enum.auto()
+
+
+class TemporaryFile:
+    """A file beside a target that becomes the target or disappears.
+
+    Nothing exists before `create`. `discard` may be called at any time and in any state: when an interrupt
+    comes in the middle of `create`, too.
+
+    Args:
+        target: Absolute path of the file that is to be published.
+
+    Attributes:
+        target: The same.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._path: Path | None = None
+        self._file: io.FileIO | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """Descriptor of the open file, for writing."""
+        if self._file is None:
+            raise ValueError(f"{self.target}: its temporary file is not open")
+        return self._file.fileno()
+
+    def create(self) -> int:
+        """Create and lock the file, and return its descriptor. Its mode comes from the umask.
+
+        Raises:
+            StorageError: Something removes every new temporary file at once.
+            OSError: The operating system refused.
+        """
+        for _ in range(_ATTEMPTS):
+            # The path is noted first, so that `discard` finds whatever an interrupt leaves behind.
+            self._path = self.target.with_name(_temporary_name(self.target.name))
+            try:
+                self._file = io.FileIO(self._path, "x")
+            except FileExistsError:
+                self._path = None  # not ours
+                continue
+            lock = _try_lock(self.descriptor)
+            if lock is _Lock.UNSUPPORTED:
+                return self.descriptor
+            if lock is _Lock.TAKEN and _leads_to(self._path, self.descriptor):
+                return self.descriptor
+            self.discard()
+        raise StorageError(f"{self.target.parent}: something removes every new temporary file at once; stop it")
+
+    def rename(self) -> None:
+        """Rename the file to the target and close it. Its content must be flushed already.
+
+        Raises:
+            OSError: It was not renamed; `discard` is still to be called.
+        """
+        if self._path is None:
+            raise ValueError(f"{self.target}: its temporary file is not open")
+        if not HAVE_LOCKS:
+            self._close()  # Windows renames no open file
+        self._path.replace(self.target)
+        self._path = None
+        self._close()
+
+    def discard(self) -> None:
+        """Close the file and remove it, as far as that is possible. A second call does nothing."""
+        try:
+            self._close()
+        finally:
+            if self._path is not None:
+                # Otherwise it is gone already, or a leftover for the next writer.
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+                self._path = None
+
+    def _close(self) -> None:
+        if self._file is not None:
+            # The content is flushed or given up, so that a failure changes nothing.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+
+def clean_leftovers(directory: str | os.PathLike[str], name: str | None = None) -> tuple[str, ...]:
+    """Remove temporary files of ckptfmt whose writers are dead, and return their paths.
+
+    It never removes a file that a living process is writing (spec 15.5), never touches a file whose name is
+    not that of a temporary file of ckptfmt, and leaves alone what it may not remove.
+
+    Args:
+        directory: Where to look; directories below it are left alone.
+        name: Only the leftovers of writers that were to publish under this file name.
+
+    Raises:
+        StorageError: `directory` is a URL, or no directory can have this name.
+    """
+    path = Path(local_path(directory))
+    stem = None if name is None else _stem(name)
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries)
+    except OSError:
+        return ()
+    removed = []
+    for found in names:
+        match = _PATTERN.fullmatch(found)
+        if match is None or (stem is not None and match["stem"] != stem):
+            continue
+        if _remove_if_dead(path / found, foreign=match["machine"] != _machine()):
+            removed.append(str(path / found))
+    return tuple(removed)
+
+
+def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
+    if not HAVE_LOCKS:
+        return False
+    try:
+        # For writing: network file systems give an exclusive lock to nobody else.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        in_use = foreign and time.time() - found.st_mtime < _FOREIGN_QUIET_SECONDS
+        if in_use or not stat.S_ISREG(found.st_mode):
+            return False
+        if _try_lock(descriptor) is not _Lock.TAKEN or not _leads_to(path, descriptor):
+            return False
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _try_lock(descriptor: int) -> _Lock:
+    if not HAVE_LOCKS:
+        return _Lock.UNSUPPORTED
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _Lock.HELD_BY_ANOTHER
+    except OSError:
+        return _Lock.UNSUPPORTED
+    return _Lock.TAKEN
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _temporary_name(name: str) -> str:
+    return f".{_stem(name)}.{_machine()}-{secrets.token_hex(8)}.tmp"
+
+
+def _stem(name: str) -> str:
+    stem = name
+    while len(os.fsencode(stem)) > _STEM_BYTES:
+        stem = stem[:-1]  # whole characters: some file systems refuse half of one
+    return stem
+
+
+def _machine() -> str:
+    host = os.uname().nodename if hasattr(os, "uname") else ""
+    return f"{zlib.crc32(host.encode(errors='surrogateescape')):08x}"

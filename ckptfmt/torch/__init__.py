@@ -1,0 +1,28 @@
+"""Checkpoints of PyTorch states, and the `Checkpointer` for the training loop."""
+
+from ckptfmt.errors import MissingExtraError
+
+try:
+    import torch as _torch  # noqa: F401 - only to say clearly that it is missing
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingExtraError("torch", "ckptfmt.torch") from error
+
+from ckptfmt.torch.checkpointer import Checkpointer
+from ckptfmt.torch.failures import ResumeError, UsageError
+from ckptfmt.torch.io import load, open, save
+from ckptfmt.torch.report import ResumeReport, SkippedFile
+from ckptfmt.torch.restoring import Stateful
+
+__all__ = [
+    "Checkpointer",
+    "ResumeError",
+    "ResumeReport",
+    "SkippedFile",
+    "Stateful",
+    "UsageError",
+    "load",
+    "open",
+    "save",
+]

@@ -1,0 +1,103 @@
+"""How far a run has come, as it is stored in the component `progress`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptfmt.errors import MismatchError
+from ckptfmt.torch import rng
+from ckptfmt.torch.passes import LoaderState, PassStart
+
+__all__ = ["OpenPass", "Progress"]
+
+
+@dataclass(frozen=True)
+class OpenPass:
+    """The unfinished pass of an unfinished epoch.
+
+    Attributes:
+        epoch_random: States of the global generators when the epoch began, before the pass did.
+        start: How the pass began.
+        consumed: How many of its batches have been worked off.
+    """
+
+    epoch_random: rng.RandomState
+    start: PassStart
+    consumed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: Optimizer steps done since the start of the run.
+        epoch: Epochs finished.
+        loader: State of the loader now; None before the first pass.
+        open_pass: The place in the unfinished epoch; None between two epochs.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    loader: LoaderState | None = None
+    open_pass: OpenPass | None = field(default=None)
+
+    @property
+    def consumed(self) -> int:
+        """Batches of the unfinished epoch that have been worked off."""
+        return self.open_pass.consumed if self.open_pass is not None else 0
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return it in values that the format expresses."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loader": None if self.loader is None else _loader_tree(self.loader),
+            "pass": None if self.open_pass is None else _pass_tree(self.open_pass),
+        }
+
+    @staticmethod
+    def from_tree(tree: Mapping[str, Any]) -> Progress:
+        """Return what `to_tree` was called on.
+
+        Raises:
+            MismatchError: The tree was not made by `to_tree`.
+        """
+        try:
+            return Progress(
+                step=int(tree["step"]),
+                epoch=int(tree["epoch"]),
+                loader=None if tree["loader"] is None else _loader_of(tree["loader"]),
+                open_pass=None if tree["pass"] is None else _pass_of(tree["pass"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            difference = f"progress: not written by a Checkpointer of this version: {error!r}"
+            raise MismatchError("the place in the run cannot be restored", [difference]) from error
+
+
+def _loader_tree(loader: LoaderState) -> dict[str, Any]:
+    return {"generators": loader.generators, "workers_started": loader.workers_started}
+
+
+def _pass_tree(open_pass: OpenPass) -> dict[str, Any]:
+    start = open_pass.start
+    return {
+        "consumed": open_pass.consumed,
+        "batches": start.batches,
+        "epoch_random": open_pass.epoch_random,
+        "random": start.random,
+        "loader": _loader_tree(start.loader),
+    }
+
+
+def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
+    return LoaderState(list(tree["generators"]), bool(tree["workers_started"]))
+
+
+def _pass_of(tree: Mapping[str, Any]) -> OpenPass:
+    for random in (tree["epoch_random"], tree["random"]):
+        rng.check(random)
+    start = PassStart(dict(tree["random"]), _loader_of(tree["loader"]), tree["batches"])
+    return OpenPass(dict(tree["epoch_random"]), start, int(tree["consumed"]))

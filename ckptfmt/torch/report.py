@@ -1,0 +1,75 @@
+"""What `Checkpointer.resume` did, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ResumeReport", "SkippedFile", "render_report"]
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A checkpoint that could not be used, and why. It was left where it is."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResumeReport:
+    """What `Checkpointer.resume` did.
+
+    Attributes:
+        directory: Where it looked.
+        path: The checkpoint that was restored; None if a new run was started.
+        run_id: The run that goes on or starts.
+        step: Optimizer steps done since the start of the run.
+        epoch: Epochs finished.
+        batch: Batches of the unfinished epoch that are done.
+        restored: Names of the components that were restored, `rng` and `progress` among them.
+        missing: Names of components that were given and are not in the checkpoint: left as they are.
+        ignored: Names of components that are in the checkpoint and were not given.
+        skipped: Newer or unreadable checkpoints that were passed over.
+        other_runs: Ids of other runs with checkpoints in the directory.
+    """
+
+    directory: str
+    path: str | None
+    run_id: str
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    restored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+    other_runs: tuple[str, ...] = ()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a checkpoint was restored."""
+        return self.path is not None
+
+
+def render_report(report: ResumeReport) -> str:
+    """Return the report as a few lines of text, each ended by a line feed."""
+    return "".join(f"{line}\n" for line in _lines(report))
+
+
+def _lines(report: ResumeReport) -> Iterator[str]:
+    if report.path is None:
+        yield f"ckptfmt: no checkpoint in {report.directory}: run {report.run_id} starts"
+    else:
+        yield f"ckptfmt: run {report.run_id} goes on from {Path(report.path).name} in {report.directory}"
+        yield f"  place     step {report.step}; epochs finished: {report.epoch}; batches of the next: {report.batch}"
+        yield f"  restored  {', '.join(report.restored)}"
+    if report.missing:
+        yield f"  missing   {', '.join(report.missing)}: not in the checkpoint, left as it is"
+    if report.ignored:
+        yield f"  ignored   {', '.join(report.ignored)}: in the checkpoint, not given to the Checkpointer"
+    for skipped in report.skipped:
+        yield f"  skipped   {Path(skipped.path).name}: {skipped.reason}"
+    if report.other_runs:
+        yield f"  left      checkpoints of other runs: {', '.join(report.other_runs)}"

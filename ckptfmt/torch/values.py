@@ -1,0 +1,211 @@
+"""How PyTorch's tensors and values go into a checkpoint and come out again (spec 9, 11.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+from torch.torch_version import TorchVersion
+
+from ckptfmt.errors import Problem, StateError, error_for
+from ckptfmt.format.packing import Typed
+from ckptfmt.format.trees import COMPLEX_PARTS
+from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.state import Adapter, TensorLeaf
+from ckptfmt.torch import sparse
+
+__all__ = ["DTYPES", "TorchAdapter"]
+
+_ATTRIBUTES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, attribute) for name, attribute in _ATTRIBUTES.items() if hasattr(torch, attribute)
+}
+"""PyTorch's dtype for each dtype of the spec's section 9; those that this PyTorch lacks are left out."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_COMPLEX = {torch.complex128: "C128", torch.complex32: "C32"}  # safetensors lacks these (11.6)
+_MAX_SIZE = (1 << 63) - 1
+_DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+class TorchAdapter:
+    """PyTorch in and out of checkpoints: the `Adapter` behind `ckptfmt.torch`.
+
+    Tensors are read into CPU memory. What is not PyTorch's own goes to `host`, the NumPy adapter, so NumPy
+    arrays beside the tensors come back as NumPy arrays.
+    """
+
+    def __init__(self) -> None:
+        self.host: Adapter = NumpyAdapter()
+
+    def encode(self, value: object, path: str) -> object:
+        """Return the form in which a value is stored, or NotImplemented for an unknown type.
+
+        Raises:
+            StateError: A tensor or object of PyTorch that the format cannot express, with advice.
+        """
+        match value:
+            case torch.Tensor():
+                return _encode_tensor(value, path)
+            case torch.Size():
+                return Typed("torch.Size", list(value))
+            case torch.dtype():
+                return Typed("torch.dtype", str(value).removeprefix("torch."))
+            case torch.device():
+                return Typed("torch.device", str(value))
+            case TorchVersion():
+                return str(value)
+            case torch.nn.Module() | torch.optim.Optimizer() | torch.optim.lr_scheduler.LRScheduler():
+                raise StateError(path, f"an object of {type(value)}", "store what its state_dict() returns")
+            case torch.Generator():
+                raise StateError(path, f"an object of {type(value)}", "store what its get_state() returns")
+        return self.host.encode(value, path)
+
+    def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
+        """Return a new CPU tensor and its writable flat bytes.
+
+        Raises:
+            UnsupportedVersionError: This PyTorch has no such dtype.
+        """
+        if dtype not in DTYPES:
+            message = f"PyTorch {torch.__version__} has no dtype for {dtype}; read its bytes with Component.read_bytes"
+            raise error_for(Problem("tensor-dtype", message))
+        tensor = torch.empty(shape, dtype=DTYPES[dtype])
+        return tensor, _flat_bytes(tensor)
+
+    def decode(self, typed: Typed) -> object:
+        """Return the value that a typed value stands for; an unknown one as it is (spec 11.8).
+
+        Raises:
+            FormatError: With code `typed-value`: PyTorch refuses the value.
+        """
+        try:
+            match typed.name:
+                case name if name in COMPLEX_PARTS:
+                    return torch.view_as_complex(typed.value)
+                case name if name in sparse.LAYOUTS:
+                    return sparse.decode(typed)
+                case "torch.Size":
+                    return _decode_size(typed)
+                case "torch.dtype":
+                    return _decode_dtype(typed)
+                case "torch.device":
+                    return _decode_device(typed)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what PyTorch's checks raise
+            why = str(error).partition("\n")[0]
+            raise error_for(Problem("typed-value", f"PyTorch refuses a {typed.name} value: {why}")) from error
+        return self.host.decode(typed)
+
+
+def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
+    # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise StateError(path, f"a tensor of {type(tensor)}", _advice_for_subclass(tensor))
+    if tensor.is_nested:
+        raise StateError(path, "a nested tensor", "store the list that its unbind() returns")
+    if tensor.is_quantized:
+        raise StateError(path, "a quantized tensor", "store its int_repr() and its scales and zero points")
+    if tensor.is_meta:
+        raise StateError(path, "a tensor on the meta device, which has no values", "give it values or leave it out")
+    if tensor.layout in sparse.LAYOUTS.values():
+        return sparse.encode(tensor)
+    if tensor.layout is not torch.strided:
+        raise StateError(path, f"a tensor of layout {tensor.layout}", "store what its to_dense() returns")
+    if tensor.dtype in _COMPLEX:
+        parts = torch.view_as_real(tensor.detach().resolve_conj().resolve_neg())
+        return Typed(_COMPLEX[tensor.dtype], _leaf(parts))
+    if tensor.dtype not in _NAMES:
+        raise StateError(path, f"a tensor of {tensor.dtype}", "view it as a dtype of the spec's section 9")
+    return _leaf(tensor)
+
+
+def _leaf(tensor: torch.Tensor) -> TensorLeaf:
+    return TensorLeaf(
+        dtype=_NAMES[tensor.dtype],
+        shape=tuple(tensor.shape),
+        read=partial(_read, tensor),
+        alias=_alias(tensor),
+    )
+
+
+def _advice_for_subclass(tensor: torch.Tensor) -> str:
+    if is_lazy(tensor):
+        return "it gets its values in the first forward pass: save after it"
+    if hasattr(tensor, "full_tensor"):
+        return "store what its full_tensor() returns"
+    return "store plain tensors that it can be built from again"
+
+
+def _read(tensor: torch.Tensor) -> memoryview:
+    """Return the values' bytes in C order: the tensor's own memory, if they lie so there."""
+    return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
+
+
+def _flat_bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def _alias(tensor: torch.Tensor) -> Hashable:
+    """Return what is equal for two tensors that are the same elements of the same memory."""
+    if tensor.numel() == 0:
+        return object()  # no memory: nothing to share
+    return (
+        str(tensor.device),
+        tensor.data_ptr(),
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.dtype,
+        tensor.is_conj(),
+        tensor.is_neg(),
+    )
+
+
+def _decode_size(typed: Typed) -> torch.Size:
+    if max(typed.value, default=0) > _MAX_SIZE:  # PyTorch would take it, and fail when it is used
+        raise ValueError("a size is beyond 64 bits")
+    return torch.Size(typed.value)
+
+
+def _decode_dtype(typed: Typed) -> torch.dtype | Typed:
+    dtype = _DTYPE_BY_NAME.get(f"torch.{typed.value}")
+    if dtype is None and not typed.value.isidentifier():
+        raise ValueError(f"{typed.value!r:.100} is not the name of a dtype")
+    return typed if dtype is None else dtype  # one that this PyTorch does not know is no fault of the file
+
+
+def _decode_device(typed: Typed) -> torch.device | Typed:
+    name: str = typed.value
+    kind = name.partition(":")[0]
+    try:
+        torch.device(kind)
+    except RuntimeError:
+        if not kind.isidentifier():
+            raise
+        return typed  # a kind of device that this PyTorch does not know is no fault of the file
+    device = torch.device(name)
+    if str(device) != name:  # PyTorch takes an index beyond its range for another one
+        raise ValueError(f"{name!r} is not the name of a device")
+    return device

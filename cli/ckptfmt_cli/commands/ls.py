@@ -1,0 +1,48 @@
+"""`ckptfmt ls`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from ckptfmt.ops.listing import list_directory
+from ckptfmt_cli.render import say, write_json, write_lines
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import escape
+from ckptfmt_cli.views.listing import list_lines
+
+__all__ = ["command"]
+
+
+@click.command(
+    "ls",
+    short_help="List the checkpoints in a directory.",
+    epilog="""\b
+Examples:
+  ckptfmt ls runs/digits
+  ckptfmt ls --json | jq -r '.entries[] | select(.state != "ok").path'
+""",
+)
+@click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@click.pass_context
+def command(ctx: click.Context, directory: str, as_json: bool) -> None:
+    """List the checkpoints in a directory: run, epoch, step, metrics, age, size and state of each.
+
+    The order is that of the training, by what is written in the files: run, epoch, step. Names and file times do
+    not matter. States: ok, incomplete (cut off, or a temporary file that was never published), damaged, unreadable.
+    They are told from the structure and the index of each file; `ckptfmt verify` reads the data as well. Directories
+    in DIR are not entered.
+
+    Exit code: 0 listed, 1 there is nothing to list, 3 DIR cannot be read.
+    """
+    report = list_directory(directory)
+    if as_json:
+        write_json(report.to_json())
+    elif report.entries:
+        write_lines(list_lines(report, Terminal.of(sys.stdout), datetime.now(UTC)))
+    if not report.entries:
+        say(f"{escape(directory)}: no checkpoint directly in this directory")
+        ctx.exit(1)

@@ -1,0 +1,71 @@
+"""`ckptfmt verify`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ckptfmt.ops.verify import FileVerdict, Selection, Verdict, VerifyReport, select_files, verify_selection
+from ckptfmt_cli.progress import progress_line
+from ckptfmt_cli.render import say, write_json, write_lines
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import escape
+from ckptfmt_cli.views.verify import summary_line, verdict_line
+
+__all__ = ["command"]
+
+
+@click.command(
+    "verify",
+    short_help="Check every byte of checkpoints.",
+    epilog="""\b
+Examples:
+  ckptfmt verify last.ckptfmt
+  ckptfmt verify runs/*
+  ckptfmt verify --json runs/digits | jq -r '.files[] | select(.verdict != "sound").path'
+""",
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON, when all is checked.")
+@click.pass_context
+def command(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
+    """Check that every byte is what the writer wrote, and name the tensors that are damaged.
+
+    A PATH that is a directory stands for the *.ckptfmt files directly in it; directories in it are not entered.
+
+    Exit code: 0 all sound, 1 a file is not sound or a directory has none, 3 a file cannot be read and no other is at
+    fault.
+    """
+    selection = select_files(paths)
+    report = VerifyReport(_verify(selection, as_lines=not as_json), selection.empty_directories)
+    if as_json:
+        write_json(report.to_json())
+    for directory in report.empty_directories:
+        say(f"{escape(directory)}: no *.ckptfmt file directly in this directory")
+    if len(report.files) > 1:
+        say(summary_line(report))
+    ctx.exit(_exit_code(report))
+
+
+def _verify(selection: Selection, *, as_lines: bool) -> tuple[FileVerdict, ...]:
+    """Check the files; as lines, each is written as soon as its verdict is known."""
+    terminal = Terminal.of(sys.stdout)
+    verdicts = []
+    with progress_line() as line:
+        for verdict in verify_selection(selection, line.update if line else None):
+            verdicts.append(verdict)
+            if as_lines:
+                if line:
+                    line.hide()
+                write_lines([verdict_line(verdict, terminal)])
+                sys.stdout.flush()
+    return tuple(verdicts)
+
+
+def _exit_code(report: VerifyReport) -> int:
+    """Return 1 as soon as the answer is no for certain, 3 if it is only unknown."""
+    known = [file.verdict for file in report.files if file.verdict is not Verdict.UNREADABLE]
+    if report.empty_directories or any(verdict is not Verdict.SOUND for verdict in known):
+        return 1
+    return 0 if report.sound else 3

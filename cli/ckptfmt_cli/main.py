@@ -1,0 +1,145 @@
+"""The command `ckptfmt`: its list of commands, and how every way to end becomes an exit code.
+
+Exit codes: 0 yes or done, 1 no (damaged, nothing found), 2 wrong usage, 3 could not answer (no such file, no
+permission), 130 interrupted, 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from ckptfmt import __version__
+from ckptfmt.errors import CkptfmtError, FormatError
+from ckptfmt_cli.messages import error_line
+
+__all__ = ["cli", "main"]
+
+NO, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 3, 130, 141
+COMPLETE_VARIABLE = "_CKPTFMT_COMPLETE"
+
+# A command's module is imported when the command is run; its summary stands here so that `--help` imports none.
+_COMMANDS = {
+    "inspect": "Show what is in a checkpoint.",
+    "ls": "List the checkpoints in a directory.",
+    "verify": "Check every byte of checkpoints.",
+    "completion": "Print the completion script for a shell.",
+}
+
+
+class _Commands(click.Group):
+    """The commands, imported when they are needed, and run with our exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"ckptfmt_cli.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,  # noqa: ARG002 - click's signature
+        standalone_mode: bool = True,  # noqa: ARG002 - click's signature
+        **extra: Any,
+    ) -> Any:
+        """Run and exit, whatever `standalone_mode` says: whoever calls the command gets our exit codes."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        sys.exit(_run(self, arguments, prog_name or "ckptfmt", extra))
+
+
+def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+    try:
+        code = _complete(command, prog_name)
+        if code is None:
+            code = _invoke(command, args, prog_name, extra)
+        sys.stdout.flush()  # a reader that went away shows here rather than when the interpreter ends
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return READER_GONE
+    except FormatError as error:
+        return _fail(error_line(error), NO)
+    except CkptfmtError as error:
+        return _fail(error_line(error), CANNOT_ANSWER)
+    except OSError as error:  # ours to write: a full disk behind a redirection
+        _silence(sys.stdout)
+        return _fail(str(error), CANNOT_ANSWER)
+    return code
+
+
+def _invoke(command: click.Command, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+    try:
+        with command.make_context(prog_name, args, **extra) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    return 0
+
+
+def _complete(command: click.Command, prog_name: str) -> int | None:
+    """Answer the shell's question for completions, if this is one."""
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if not instruction:
+        return None
+    from click.shell_completion import shell_complete  # 10 ms that only completion needs
+
+    return shell_complete(command, {}, prog_name, COMPLETE_VARIABLE, instruction)
+
+
+def _fail(line: str, code: int) -> int:
+    sys.stderr.write(f"ckptfmt: {line}\n")
+    return code
+
+
+def _silence(stream: Any) -> None:
+    """Point a stream that cannot be written at nothing, so that the interpreter does not complain when it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, io.UnsupportedOperation):
+        return  # not a real stream: nothing is written to it at the end
+
+
+def _nowhere() -> TextIO:
+    """Return a stream in place of one that was closed before we began (`>&-`): the exit code still answers."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 yes or done, 1 no (damaged, nothing found), 2 wrong usage, 3 could not answer.",
+)
+@click.version_option(__version__, prog_name="ckptfmt", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Look into and check checkpoints of deep-learning training."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot spell is no reason to fail
+    cli.main()

@@ -1,0 +1,92 @@
+"""Tables of text that fit into a given width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import cells, escape, shorten
+
+__all__ = ["GAP", "Cell", "Column", "table"]
+
+GAP = 2
+"""Columns of the terminal between two columns of a table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: Its heading.
+        align: Where its cells stand; `right` for numbers.
+        shrinks_to: Columns of the terminal to which it may be shortened where room is short. None: never.
+    """
+
+    title: str
+    align: Literal["left", "right"] = "left"
+    shrinks_to: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text with a style. A plain string is a cell in plain style."""
+
+    text: str
+    style: Style = "plain"
+
+
+def table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str | Cell]],
+    terminal: Terminal,
+    *,
+    indent: int = 0,
+    footer: Sequence[str | Cell] | None = None,
+) -> list[str]:
+    """Return the lines of a table: the headings, the rows, and a last row set apart by being dim.
+
+    Cells are escaped. Where the table is wider than the terminal, the widest of the columns that may shrink are
+    shortened, as far as they may.
+    """
+    head = [Cell(column.title, "bold") for column in columns]
+    body = [[_cell(item) for item in row] for row in rows]
+    last = [] if footer is None else [[Cell(_cell(item).text, "dim") for item in footer]]
+    lines = [head, *body, *last]
+    widths = [max(cells(line[position].text) for line in lines) for position in range(len(columns))]
+    widths = _fit(widths, columns, terminal.width - indent - GAP * (len(columns) - 1))
+    return [" " * indent + _line(line, columns, widths, terminal) for line in lines]
+
+
+def _cell(item: str | Cell) -> Cell:
+    return Cell(escape(item)) if isinstance(item, str) else Cell(escape(item.text), item.style)
+
+
+def _fit(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
+    """Return the widths after taking from the widest that may shrink, one by one, until they fit into `room`."""
+    floors = [
+        width if column.shrinks_to is None else column.shrinks_to for width, column in zip(widths, columns, strict=True)
+    ]
+    fitted = [min(width, max(floor, room)) for width, floor in zip(widths, floors, strict=True)]
+    for _ in range(sum(fitted) - room):
+        shrinkable = [position for position, floor in enumerate(floors) if fitted[position] > floor]
+        if not shrinkable:
+            break
+        fitted[max(shrinkable, key=fitted.__getitem__)] -= 1
+    return fitted
+
+
+def _line(line: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int], terminal: Terminal) -> str:
+    parts = []
+    final = len(columns) - 1
+    for position, (cell, column, width) in enumerate(zip(line, columns, widths, strict=True)):
+        text = shorten(cell.text, width, terminal.ellipsis)
+        pad = " " * (width - cells(text))
+        painted = terminal.paint(text, cell.style)
+        if column.align == "right":
+            parts.append(pad + painted)
+        else:
+            parts.append(painted if position == final else painted + pad)
+    return (" " * GAP).join(parts).rstrip()

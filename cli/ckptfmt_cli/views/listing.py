@@ -1,0 +1,130 @@
+"""`ListReport` as text: one table for each run, then what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import groupby, islice
+from textwrap import wrap
+
+from ckptfmt.ops.files import Writer
+from ckptfmt.ops.listing import EntryState, ListEntry, ListReport
+from ckptfmt_cli.table import GAP, Cell, Column, table
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import age, cells, count, escape, listed, metric, number, shorten, size
+
+__all__ = ["list_lines"]
+
+_STYLES: dict[EntryState, Style] = {
+    EntryState.OK: "good",
+    EntryState.INCOMPLETE: "warn",
+    EntryState.DAMAGED: "bad",
+    EntryState.UNREADABLE: "warn",
+}
+_WRITERS = {
+    Writer.LIVING: "being written now",
+    Writer.NONE: "never published: its writer is gone",
+    Writer.UNKNOWN: "not published",
+}
+_FILE_CELLS = 24  # room that metrics leave to long file names
+_BOUNDLESS = Terminal(width=1 << 30)
+
+
+def list_lines(report: ListReport, terminal: Terminal, now: datetime) -> list[str]:
+    """Return the report as text."""
+    usable = [entry for entry in report.entries if entry.state is EntryState.OK]
+    others = [entry for entry in report.entries if entry.state is not EntryState.OK]
+    lines = [f"{terminal.paint(escape(report.directory), 'bold')}: {_summary(report)}"]
+    if usable:
+        lines += _usable(usable, terminal, now)
+    if others:
+        lines += ["", terminal.paint("not usable", "bold"), *_others(others, terminal)]
+    return [*lines, "", "Seen from structure and index only; `ckptfmt verify` reads every byte."]
+
+
+def _summary(report: ListReport) -> str:
+    total = size(sum(entry.file_bytes or 0 for entry in report.entries))
+    states = ", ".join(f"{report.count(state):,} {state.value}" for state in EntryState if report.count(state))
+    return f"{count(len(report.entries), 'file')}, {total} ({states})"
+
+
+def _usable(entries: Sequence[ListEntry], terminal: Terminal, now: datetime) -> Iterator[str]:
+    """Yield one table for each run, with the same columns and widths, and which metrics there was no room for."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry.metadata.metrics or ()))
+    shown = names[: _fitting(entries, names, terminal, now)]
+    head, *rows = _table(entries, shown, terminal, now)
+    lines = iter(rows)
+    for run, group in groupby(entries, key=lambda entry: entry.metadata.run_id):
+        title = "no run id" if run is None else f"run {escape(run)}"
+        yield ""
+        yield terminal.paint(shorten(title, terminal.width, terminal.ellipsis), "bold")
+        yield head
+        yield from islice(lines, len(list(group)))
+    if hidden := names[len(shown) :]:
+        yield ""
+        yield f"Not shown: {listed(map(escape, hidden), ', ')}. --json has every metric."
+
+
+def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Terminal, now: datetime) -> int:
+    """Return how many of the metrics there is room for, in their order."""
+    head = _table(entries, [], _BOUNDLESS, now)[0]
+    longest = max(cells(escape(entry.name)) for entry in entries)
+    used = cells(head.removesuffix("file")) + min(longest, _FILE_CELLS)
+    for position, name in enumerate(names):
+        values = (metric(facts[name]) for entry in entries if name in (facts := entry.metadata.metrics or {}))
+        used += max(cells(escape(name)), *map(len, values)) + GAP
+        if used > terminal.width:
+            return position
+    return len(names)
+
+
+def _table(entries: Sequence[ListEntry], metrics: Sequence[str], terminal: Terminal, now: datetime) -> list[str]:
+    columns = [
+        Column("epoch", "right"),
+        Column("step", "right"),
+        *(Column(name, "right") for name in metrics),
+        Column("age", "right"),
+        Column("size", "right"),
+        Column("state"),
+        Column("file", shrinks_to=12),
+    ]
+    return table(columns, [_row(entry, metrics, now) for entry in entries], terminal, indent=2)
+
+
+def _row(entry: ListEntry, metrics: Sequence[str], now: datetime) -> list[str | Cell]:
+    facts = entry.metadata
+    values = facts.metrics or {}
+    return [
+        number(facts.epoch),
+        number(facts.step),
+        *(metric(values[name]) if name in values else "-" for name in metrics),
+        "-" if facts.created is None else age(facts.created, now),
+        size(entry.file_bytes or 0),
+        Cell(entry.state.value, _STYLES[entry.state]),
+        entry.name,
+    ]
+
+
+def _others(entries: Sequence[ListEntry], terminal: Terminal) -> Iterator[str]:
+    """Yield a table in which the reason follows below each file."""
+    columns = [Column("state"), Column("size", "right"), Column("file", shrinks_to=12)]
+    rows = [
+        (
+            Cell(entry.state.value, _STYLES[entry.state]),
+            "-" if entry.file_bytes is None else size(entry.file_bytes),
+            entry.name,
+        )
+        for entry in entries
+    ]
+    head, *lines = table(columns, rows, terminal, indent=2)
+    yield head
+    for entry, line in zip(entries, lines, strict=True):
+        yield line
+        for part in wrap(escape(_why(entry)), max(terminal.width - 4, 20), break_on_hyphens=False):
+            yield "    " + terminal.paint(part, "dim")
+
+
+def _why(entry: ListEntry) -> str:
+    if entry.writer is not None:
+        return _WRITERS[entry.writer]
+    return entry.error or "; ".join(str(problem) for problem in entry.problems)

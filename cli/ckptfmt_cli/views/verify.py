@@ -1,0 +1,40 @@
+"""`VerifyReport` as text: one line per file, and a summary."""
+
+from __future__ import annotations
+
+from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import count, escape, listed, size
+
+__all__ = ["summary_line", "verdict_line"]
+
+_STYLES: dict[Verdict, Style] = {Verdict.SOUND: "good", Verdict.TRUNCATED: "warn", Verdict.UNREADABLE: "warn"}
+
+
+def verdict_line(file: FileVerdict, terminal: Terminal) -> str:
+    """Return what was found about one file: `a.ckptfmt: ok`, `b.ckptfmt: damaged: 1 tensor: net fc.bias`."""
+    word = "ok" if file.verdict is Verdict.SOUND else file.verdict.value
+    details = escape(_details(file))
+    painted = terminal.paint(word, _STYLES.get(file.verdict, "bad"))
+    return f"{escape(file.path)}: {painted}" + (f": {details}" if details else "")
+
+
+def summary_line(report: VerifyReport) -> str:
+    """Return how many files there were of each kind, and how large they are together."""
+    total = size(sum(file.file_bytes or 0 for file in report.files))
+    found = ", ".join(
+        f"{report.count(verdict):,} {'ok' if verdict is Verdict.SOUND else verdict.value}"
+        for verdict in Verdict
+        if report.count(verdict)
+    )
+    return f"{count(len(report.files), 'file')}, {total}: {found}"
+
+
+def _details(file: FileVerdict) -> str:
+    if file.error is not None:
+        return file.error
+    tensors = [f"{item.component} {item.tensor}" for item in file.damaged_tensors]
+    others = [str(problem) for problem in file.problems if problem.tensor is None]
+    if tensors:
+        others = [f"{count(len(tensors), 'tensor')}: {listed(tensors, ', ')}", *others]
+    return listed(others or [str(problem) for problem in file.problems], "; ")

@@ -1,0 +1,120 @@
+"""Make the vectors again, with their sidecars, the table in README.md, and section A of the spec.
+
+    python spec/vectors/generate.py
+
+Run it in the project's own environment. It uses `struct` and never ckptfmt; the same bytes come out every time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from spec.vectors.making.annotate import annotated
+from spec.vectors.making.invalid_container import all_container
+from spec.vectors.making.invalid_index import all_index
+from spec.vectors.making.invalid_members import all_members
+from spec.vectors.making.invalid_safetensors import all_safetensors
+from spec.vectors.making.invalid_typed import all_typed
+from spec.vectors.making.invalid_values import all_values
+from spec.vectors.making.invalid_zstd import all_zstd
+from spec.vectors.making.valid import all_valid, example
+from spec.vectors.making.valid_values import all_valid_values
+from spec.vectors.making.vector import SPEC, Vector, dump, problem_kinds
+
+HERE = Path(__file__).resolve().parent
+BEGIN, END = "<!-- made by generate.py: begin -->\n", "<!-- made by generate.py: end -->\n"
+
+
+def all_vectors() -> list[Vector]:
+    """Return every vector.
+
+    Raises:
+        ValueError: Two vectors have one name.
+    """
+    valid = (all_valid, all_valid_values)
+    invalid = (all_container, all_index, all_members, all_zstd, all_safetensors, all_values, all_typed)
+    vectors = [vector for module in (*valid, *invalid) for vector in module()]
+    names = [vector.name for vector in vectors]
+    if len(set(names)) < len(names):
+        raise ValueError(f"names that stand twice: {sorted(name for name in set(names) if names.count(name) > 1)}")
+    return vectors
+
+
+def write_vectors(vectors: Iterable[Vector], folder: Path) -> None:
+    """Write files and sidecars to folder, and remove those of vectors that are no more."""
+    kinds = problem_kinds(SPEC.read_text(encoding="utf-8"))
+    written = set()
+    for vector in vectors:
+        target = folder / vector.folder / vector.file_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or load(target) != vector.data:
+            compressed = target.suffix == ".gz"
+            target.write_bytes(gzip.compress(vector.data, mtime=0) if compressed else vector.data)
+        sidecar = folder / vector.folder / f"{vector.name}.json"
+        sidecar.write_text(dump(vector.sidecar(kinds)) + "\n", encoding="utf-8")
+        written |= {target, sidecar}
+    for kind in ("valid", "invalid"):
+        for path in set((folder / kind).iterdir()) - written:
+            path.unlink()
+
+
+def load(path: Path) -> bytes:
+    """Return the bytes of a vector's file."""
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def table(vectors: Iterable[Vector], duties: dict[str, list[str]]) -> str:
+    """Return the table of clauses: vectors that show or break each, and tests for its duties."""
+    rows: defaultdict[str, dict[str, list[str]]] = defaultdict(lambda: {"valid": [], "invalid": []})
+    for vector in vectors:
+        for clause in vector.clauses:
+            rows[clause][vector.folder].append(vector.name)
+    for clause in duties:
+        rows[clause]["duty"] = duties[clause]
+    lines = ["| clause | valid | invalid | duties, tested by |", "| --- | --- | --- | --- |"]
+    for clause in sorted(rows, key=lambda clause: [int(part) for part in clause.split(".")]):
+        row = rows[clause]
+        cells = (", ".join(f"`{name}`" for name in row.get(kind, [])) for kind in ("valid", "invalid", "duty"))
+        lines.append(f"| {clause} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def hex_dump() -> str:
+    """Return what section A of the spec shows."""
+    return f"```\n{annotated(example())}\n```\n"
+
+
+def between_marks(text: str, content: str) -> str:
+    """Return text with other content between the two marks."""
+    pattern = re.compile(f"({re.escape(BEGIN)}).*?({re.escape(END)})", re.DOTALL)
+    return pattern.sub(lambda match: match[1] + content + match[2], text, count=1)
+
+
+def update(path: Path, content: str) -> None:
+    """Replace what stands between the two marks of a file."""
+    text = path.read_text(encoding="utf-8")
+    new = between_marks(text, content)
+    if new != text:
+        path.write_text(new, encoding="utf-8")
+
+
+def main() -> int:
+    """Make everything."""
+    vectors = all_vectors()
+    write_vectors(vectors, HERE)
+    duties = json.loads((HERE / "duties.json").read_text(encoding="utf-8"))
+    update(HERE / "README.md", table(vectors, duties))
+    update(SPEC, hex_dump())
+    print(f"{len(vectors)} vectors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

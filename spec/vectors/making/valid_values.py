@@ -1,0 +1,165 @@
+"""Valid vectors for sections 10 and 11: values of MessagePack, ext values, typed values."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from spec.vectors.making.container import BITS, File, Member, Tensor, msgpack, safetensors
+from spec.vectors.making.samples import floats, pattern, tensor
+from spec.vectors.making.values import Complex, Float, Map, Set, TensorName, Timestamp, Tuple, Typed, pack
+from spec.vectors.making.vector import Vector, valid
+
+
+def all_valid_values() -> Iterator[Vector]:
+    """Every vector of this module."""
+    yield from _values()
+    yield from _typed()
+
+
+def _values() -> Iterator[Vector]:
+    def tree(name: str, description: str, clauses: str, value: object) -> Vector:
+        return valid(name, description, clauses, File([msgpack("tree.msgpack", value)]))
+
+    edges = [0, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**53 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
+    edges += [-1, -32, -33, -128, -129, -32768, -32769, -(2**31), -(2**31) - 1, -(2**53), -(2**63)]
+    yield tree("integers", "Integers at the borders of every format", "10.2", edges)
+    big = [2**64, -(2**63) - 1, 2**71 - 1, 2**71, -(2**71), -(2**71) - 1, 2**1000, -(3**700)]
+    yield tree("big-integers", "Integers of ext 4, with and without a byte for the sign", "10.7", big)
+    bits = [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 1, 0x7FF8 << 48, 0xFFF8000000000123, 0x3FF << 52, 0x3FB999999999999A]
+    yield tree(
+        "floats", "Floats with all of their bits, NaNs included", "10.2 11.6", [Float(number) for number in bits]
+    )
+    texts = ["", "a" * 31, "a" * 32, "é" * 127, "a" * 255, "a" * 256, "\0", "\U0001f600", "e\u0301", "\u2028"]
+    yield tree(
+        "strings", "Strings of every length format but the longest; no Unicode form is changed", "10.1 10.2", texts
+    )
+    yield tree("bins", "Binary strings", "10.2", [b"", bytes(1), pattern(255), pattern(256)])
+    arrays = [[], [None] * 15, [None] * 16, {}, Map([(i, None) for i in range(15)]), Map([(i, i) for i in range(16)])]
+    yield tree("containers", "Arrays and maps of 0, 15 and 16 elements", "10.2 10.4", arrays)
+    wide = ["a" * 65536, bytes(65536), [None] * 65536]
+    yield tree("wide", "A str, a bin and an array of 65,536: the longest formats", "10.2", wide)
+    keys = [
+        None,
+        True,
+        False,
+        2,
+        -1,
+        2**64 - 1,
+        -(2**63),
+        0.5,
+        float("inf"),
+        float("-inf"),
+        "",
+        "2",
+        "é",
+        b"",
+        b"2",
+        2.5,
+    ]
+    yield tree(
+        "map-keys", "Keys of every kind, in an order of their own", "10.3 10.4", Map([(key, pack(key)) for key in keys])
+    )
+    close = [
+        (1, "a"),
+        (0, "b"),
+        ("1", "c"),
+        (b"1", "d"),
+        (2**53, "e"),
+        (2**53 + 1, "f"),
+        (float(2**54), "g"),
+        (5e-324, "h"),
+    ]
+    yield tree("map-keys-close", "Keys that are nearly equal", "10.3", Map(close))
+    tuples = [Tuple([]), Tuple([1]), Tuple([Tuple([]), [Tuple([2, "x"])]]), Tuple(list(range(20)))]
+    yield tree("tuples", "Tuples: empty, nested, long", "10.6 10.7", tuples)
+    sets = [Set([]), Set([3, 1, 2]), Set(["b", "a", b"a", None, True, 2, -1, 0.5]), Tuple([Set(["x"])])]
+    yield tree("sets", "Sets, sorted by their encoded bytes", "10.7", sets)
+    times = [
+        (0, 0),
+        (2**32 - 1, 0),
+        (2**32, 0),
+        (0, 1000),
+        (2**34 - 1, 999_999_000),
+        (2**34, 0),
+        (-1, 0),
+        (-1, 999_999_000),
+    ]
+    yield tree("timestamps", "Timestamps in each of the three forms", "10.7 11.6", [Timestamp(*time) for time in times])
+    far = [(0, 1), (2**34, 999_999_999), (253_402_300_800, 0), (-62_135_596_801, 0), (2**63 - 1, 5), (-(2**63), 0)]
+    description = "Timestamps of single nanoseconds, and far from today"
+    yield tree("timestamps-far", description, "10.7 11.6", [Timestamp(*time) for time in far])
+    numbers = [Complex(0.0, -0.0), Complex(1.5, float("inf")), Complex(-1e300, 5e-324)]
+    yield tree("complex", "Complex numbers", "10.7 11.6", numbers)
+    deep: Any = []
+    for number in range(64):
+        deep = ([deep], {"": deep}, Tuple([deep]), Typed("deep", deep))[number % 4]
+    yield tree("depth-64", "Nesting to the limit, in arrays, maps, tuples and typed values", "10.5 13.1", deep)
+
+
+def _typed() -> Iterator[Vector]:
+    def tree(name: str, description: str, value: object, *tensors: Tensor, clauses: str = "11.6 11.8") -> Vector:
+        weights: list[Member] = [safetensors("tree.safetensors", tensors)] if tensors else []
+        return valid(name, description, clauses, File([msgpack("tree.msgpack", value), *weights]))
+
+    yield tree("typed-frozenset", "frozenset", [Typed("frozenset", Set(["b", "a"])), Typed("frozenset", Set([]))])
+    moments: dict[str, list[object]] = {
+        "datetime": [
+            "2024-02-29T12:34:56",
+            "0001-01-01T00:00:00.000001",
+            "2024-01-01T00:00:00+05:30",
+            "9999-12-31T23:59:59.999999",
+        ],
+        "date": ["2024-02-29", "0001-01-01"],
+        "time": ["00:00:00", "23:59:59.999999", "12:00:00+01:00"],
+        "timedelta": [[0, 0, 0], [-1, 86_399, 999_999], [999_999_999, 0, 0]],
+    }
+    for name, values in moments.items():
+        yield tree(f"typed-{name}", name, [Typed(name, value) for value in values])
+    doubles = Tensor("z", "F64", [2, 2], struct.pack("<4d", 1.0, 2.0, -1.0, 0.5))
+    halves = Tensor("h", "F16", [1, 2], struct.pack("<2e", 1.0, 2.0))
+    value = [Typed("C128", TensorName("z")), Typed("C32", TensorName("h"))]
+    yield tree("typed-complex-tensors", "C128 and C32", value, doubles, halves)
+    arrays = [Typed("numpy.ndarray", TensorName("a")), Typed("numpy.ndarray", Typed("C128", TensorName("z")))]
+    yield tree(
+        "typed-numpy-ndarray", "numpy.ndarray, of a dtype of section 9 and of C128", arrays, floats("a", 1.0), doubles
+    )
+    whole = {dtype: bits for dtype, bits in BITS.items() if bits % 8 == 0}
+    scalars = [Typed("numpy.scalar", [dtype, tensor("", dtype, seed=60).data]) for dtype in whole]
+    scalars.append(Typed("numpy.scalar", ["C128", struct.pack("<2d", 1.0, -2.0)]))
+    yield tree("typed-numpy-scalar", "numpy.scalar of every dtype", scalars)
+    torch = [
+        Typed("torch.Size", []),
+        Typed("torch.Size", [2, 0, 3]),
+        Typed("torch.dtype", "bfloat16"),
+        Typed("torch.device", "cuda:0"),
+        Typed("torch.device", "cpu"),
+    ]
+    yield tree("typed-torch", "torch.Size, torch.dtype and torch.device", torch)
+    indices = Tensor("i", "I64", [2, 2], struct.pack("<4q", 0, 1, 2, 0))
+    coo = {"indices": TensorName("i"), "values": TensorName("v"), "size": [2, 3], "is_coalesced": True}
+    sparse = Typed("torch.sparse_coo", coo)
+    yield tree("typed-torch-sparse-coo", "torch.sparse_coo", sparse, indices, floats("v", 1.0, 2.0))
+    compressed = Tensor("c", "I64", [3], struct.pack("<3q", 0, 1, 2))
+    plain = Tensor("p", "I64", [2], struct.pack("<2q", 1, 0))
+    for layout in ("csr", "csc", "bsr", "bsc"):
+        weights = (
+            floats("v", 1.0, 2.0) if layout[0] == "c" else Tensor("v", "F32", [2, 1, 1], struct.pack("<2f", 1.0, 2.0))
+        )
+        parts = {
+            "compressed_indices": TensorName("c"),
+            "plain_indices": TensorName("p"),
+            "values": TensorName("v"),
+            "size": [2, 2],
+        }
+        sparse = Typed(f"torch.sparse_{layout}", parts)
+        yield tree(f"typed-torch-sparse-{layout}", f"torch.sparse_{layout}", sparse, compressed, plain, weights)
+    unknown = [
+        Typed("os.system", "true"),
+        Typed("this.s", 1),
+        Typed("", None),
+        Typed("my.Type", {"w": TensorName("w"), "t": Tuple([1])}),
+    ]
+    description = "Type names that nobody knows stay inert data, and what they hold counts as always"
+    yield tree("typed-unknown", description, unknown, floats("w", 1.0), clauses="11.2 11.8 14.3")

@@ -1,0 +1,184 @@
+"""What only a process of its own can show: streams, signals, terminals, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ckptfmt
+from tests.cli.conftest import Ckptfmt, usual_environment
+from tests.ops.sparse import sparse_checkpoint
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals and signals")
+
+_REPORT_IMPORTS = """
+import json, sys
+from ckptfmt_cli.main import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stop:
+    print(json.dumps([stop.code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    command = [sys.executable, "-c", _REPORT_IMPORTS, *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    code, modules = json.loads(done.stderr)
+    assert code == 0
+    return set(modules)
+
+
+def test_help_loads_no_command_and_no_heavy_library() -> None:
+    modules = imported_by("--help")
+    assert not modules & {"numpy", "torch", "rich", "zstandard"}
+    assert not {name for name in modules if name.startswith(("ckptfmt_cli.commands.", "ckptfmt.ops."))}
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_inspect_and_ls_load_no_heavy_library(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "a.ckptfmt"
+    ckptfmt.save(path, {"net": {"w": np.zeros(100)}}, codec=codec)
+    heavy = {"numpy", "torch", "rich", "zstandard"}
+    assert not imported_by("inspect", path) & heavy
+    assert not imported_by("inspect", "--json", path) & heavy
+    assert not imported_by("ls", tmp_path) & heavy
+
+
+def test_verify_loads_no_numpy_and_no_rich_for_a_short_check(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckptfmt"
+    ckptfmt.save(path, {"net": {"w": np.zeros(100)}})
+    assert not imported_by("verify", path) & {"numpy", "torch", "rich"}
+
+
+def test_results_are_on_stdout_and_talk_is_on_stderr(run: Ckptfmt, run_directory: Path) -> None:
+    good, bad = str(run_directory / "ckpt_5.ckptfmt"), str(run_directory / "cut.ckptfmt")
+    shown = run("inspect", good)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "conv.weight" in shown.stdout
+    refused = run("inspect", bad)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckptfmt"
+    ckptfmt.save(path, {"net": {f"layer.{number}.weight": np.zeros(1) for number in range(3000)}})
+    command = [sys.executable, "-m", "ckptfmt_cli", "inspect", "--all", str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=usual_environment()) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == f"{path}\n"
+        process.stdout.close()
+        talk = process.stderr.read()
+    assert (process.returncode, talk) == (141, "")
+
+
+@posix
+def test_with_both_streams_closed_the_exit_code_still_answers(run_directory: Path) -> None:
+    for name, code in [("ckpt_5", 0), ("flipped", 1), ("missing", 3)]:
+        command = [sys.executable, "-m", "ckptfmt_cli", "verify", str(run_directory / f"{name}.ckptfmt")]
+        closing = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]
+        assert subprocess.run(closing, check=False, env=usual_environment()).returncode == code
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "run/ckpt_5.ckptfmt"], ["ls", "--json", "run"]])
+def test_a_reader_that_is_gone_from_the_start_is_no_error(
+    run: Ckptfmt, run_directory: Path, arguments: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(*arguments, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_behind_a_redirection_is_one_clear_line(run: Ckptfmt, run_directory: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("inspect", str(run_directory / "ckpt_5.ckptfmt"), stdout=full)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
+
+
+@posix
+def test_a_name_that_the_locale_cannot_spell_is_no_error(run: Ckptfmt, tmp_path: Path) -> None:
+    path = tmp_path / "重み.ckptfmt"
+    ckptfmt.save(path, {"net": {"größe": np.zeros(1), "w" * 200: np.zeros(1)}})
+    done = run("inspect", path.name, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in done.stdout
+    assert "www...www" in done.stdout
+
+
+def on_terminal(*arguments: str | Path, interrupt: bool = False, **environment: str) -> tuple[int, str, str]:
+    """Run `ckptfmt` with a pseudo-terminal as stdout and another one as stderr; return exit code and both texts.
+
+    With `interrupt`, send SIGINT as soon as something appears on stderr.
+    """
+    import pty
+
+    variables = {**usual_environment(), "TERM": "xterm-256color", **environment}
+    command = [sys.executable, "-m", "ckptfmt_cli", *map(str, arguments)]
+    (out, out_end), (err, err_end) = pty.openpty(), pty.openpty()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out_end, stderr=err_end, env=variables)
+    os.close(out_end)
+    os.close(err_end)
+    talk = b""
+    if interrupt:
+        talk = os.read(err, 1 << 16)
+        process.send_signal(signal.SIGINT)
+    talk += _read_all(err)
+    result = _read_all(out)
+    return process.wait(), result.decode(), talk.decode()
+
+
+def _read_all(descriptor: int) -> bytes:
+    text = b""
+    try:
+        while part := os.read(descriptor, 1 << 16):
+            text += part
+    except OSError:
+        pass  # how Linux says that the other end of a pseudo-terminal is closed
+    os.close(descriptor)
+    return text
+
+
+@posix
+def test_a_terminal_gets_colour_unless_no_color_is_set(run_directory: Path) -> None:
+    path = run_directory / "ckpt_5.ckptfmt"
+    assert "\x1b[32mok\x1b[0m" in on_terminal("verify", path)[1]
+    assert "\x1b" not in on_terminal("verify", path, NO_COLOR="1")[1]
+    assert "\x1b" not in on_terminal("verify", path, TERM="dumb")[1]
+    assert "\x1b" not in on_terminal("verify", "--json", path)[1]
+
+
+@posix
+def test_tables_shrink_to_the_terminal(run_directory: Path) -> None:
+    path = run_directory / "ckpt_5.ckptfmt"
+    for width in (50, 60):
+        _, text, _ = on_terminal("inspect", path, COLUMNS=str(width), NO_COLOR="1")
+        table = text[text.index("component") :].splitlines()
+        assert max(map(len, table)) <= width
+        assert "exp_avg" in text or "…" in text
+
+
+@posix
+def test_long_work_shows_progress_and_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
+    path = tmp_path / "large.ckptfmt"
+    sparse_checkpoint(path, (16 << 30) // 4)
+    code, result, talk = on_terminal("verify", path, interrupt=True)
+    assert (code, result) == (130, "")
+    assert "large." in talk
+    assert "Traceback" not in talk
+    assert talk.endswith("\r\x1b[K")  # the line of progress is gone

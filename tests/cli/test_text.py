@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptfmt_cli.text import age, ago, cells, count, escape, metric, shape, shorten, size, timestamp
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1126, "1.1 KiB"),
+        (102_348, "99.9 KiB"),
+        (102_400, "100 KiB"),
+        (1_048_575, "1.0 MiB"),  # not 1024 KiB
+        (1_472_896, "1.4 MiB"),
+        (10 * 2**30, "10.0 GiB"),
+        (3 * 2**40, "3.0 TiB"),
+        (2**63 - 1, "8.0 EiB"),
+    ],
+)
+def test_sizes_are_in_readable_units(nbytes: int, text: str) -> None:
+    assert size(nbytes) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "sentence"),
+    [
+        (timedelta(0), "0 s", "0 s ago"),
+        (timedelta(seconds=59), "59 s", "59 s ago"),
+        (timedelta(minutes=59, seconds=59), "59 min", "59 min ago"),
+        (timedelta(hours=47), "47 h", "47 h ago"),
+        (timedelta(days=2), "2 d", "2 d ago"),
+        (timedelta(days=900), "2.5 y", "2.5 y ago"),
+        (timedelta(hours=-3), "in 3 h", "in 3 h"),
+    ],
+)
+def test_ages_use_their_largest_unit(before: timedelta, text: str, sentence: str) -> None:
+    assert age(NOW - before, NOW) == text
+    assert ago(NOW - before, NOW) == sentence
+
+
+def test_counts_agree_with_their_noun() -> None:
+    assert [count(number, "file") for number in (0, 1, 2, 12_000)] == ["0 files", "1 file", "2 files", "12,000 files"]
+
+
+def test_numbers_of_the_field_look_as_in_the_field() -> None:
+    assert metric(0.31251234) == "0.31251"
+    assert metric(float("nan")) == "nan"
+    assert shape((768, 3072)) == "[768, 3072]"
+    assert shape(()) == "[]"
+    assert timestamp(datetime(2026, 3, 1, 9, 5, 7, 999_999, tzinfo=UTC)) == "2026-03-01 09:05:07 UTC"
+
+
+@pytest.mark.parametrize(
+    ("hostile", "harmless"),
+    [
+        ("\x1b[2J", "\\x1b[2J"),  # clears a screen
+        ("a\nok b", "a\\nok b"),  # forges a line
+        ("a\rb", "a\\rb"),
+        ("\x9b31m", "\\x9b31m"),  # the one-byte CSI
+        ("\u202eexe", "\\u202eexe"),  # turns the direction of writing
+        ("\u2028", "\\u2028"),
+        ("\udcff", "\\udcff"),  # a byte of a file name that is not text
+        ("h.0.attn.größe", "h.0.attn.größe"),
+    ],
+)
+def test_characters_that_steer_a_terminal_are_escaped(hostile: str, harmless: str) -> None:
+    assert escape(hostile) == harmless
+
+
+@given(st.text())
+def test_escaped_text_is_printable_and_printable_text_stays(text: str) -> None:
+    assert escape(text).isprintable()
+    if text.isprintable():
+        assert escape(text) == text
+
+
+@given(st.text().map(escape), st.integers(0, 30), st.sampled_from(["…", "..."]))
+def test_shortened_text_fits_and_keeps_both_ends(text: str, width: int, ellipsis: str) -> None:
+    short = shorten(text, width, ellipsis)
+    assert cells(short) <= width
+    if cells(text) <= width:
+        assert short == text
+    elif width > len(ellipsis):
+        head, _, tail = short.partition(ellipsis)
+        assert text.startswith(head)
+        assert text.endswith(tail)
+
+
+def test_the_middle_goes_first() -> None:
+    assert shorten("transformer.h.0.attn.c_attn.weight", 20) == "transforme…tn.weight"
+
+
+def test_wide_and_combining_characters_are_measured_as_shown() -> None:
+    assert cells("重み") == 4
+    assert cells("e\N{COMBINING ACUTE ACCENT}") == 1
+    assert shorten("重み重み重み", 7) == "重…重み"[:2] + "重み"  # four columns, an ellipsis, two more

@@ -1,0 +1,85 @@
+"""Files in memory for the tests: a source over bytes, and containers around any member bytes."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+from blake3 import blake3
+
+from ckptfmt.format.digest import BytesLike
+from ckptfmt.format.index import Metadata
+from ckptfmt.format.tensors import Header
+from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.reader import Checkpoint
+from ckptfmt.writer import MemberPlan, write_file
+
+
+@dataclass
+class BytesSource:
+    """A file in memory that counts what is read of it."""
+
+    data: bytes
+    path: str = "memory"
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        assert 0 <= offset <= offset + nbytes <= self.size, "a read outside the file"
+        self.reads.append((offset, nbytes))
+        return self.data[offset : offset + nbytes]
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+    def close(self) -> None:
+        pass
+
+
+def open_bytes(data: bytes) -> Checkpoint:
+    return Checkpoint(BytesSource(data), NumpyAdapter())
+
+
+def container(*members: tuple[str, bytes | tuple[bytes, int]], codec: str = "none") -> bytes:
+    """Return a file with members of any bytes; a safetensors member is (header text, length of its zero data)."""
+    sink = BytesSink()
+    write_file(sink, [_plan(name, content, codec) for name, content in members], Metadata())
+    return bytes(sink.data)
+
+
+@dataclass
+class BytesSink:
+    """Collects what is written."""
+
+    data: bytearray = field(default_factory=bytearray)
+
+    def write(self, buffer: BytesLike, /) -> None:
+        self.data += buffer
+
+
+def _plan(name: str, content: bytes | tuple[bytes, int], codec: str) -> MemberPlan:
+    if isinstance(content, bytes):
+        return MemberPlan(name, codec, None, len(content), [(1, lambda: content)])
+    text, nbytes = content
+    header = Header((), {}, text)
+    return MemberPlan(name, codec, header, header.block_bytes + nbytes, [(1, header.block), (4, lambda: bytes(nbytes))])
+
+
+def edit_index(data: bytes, edit: Callable[[Any], Any]) -> bytes:
+    """Return the file with its index edited, and trailer and digest made to fit."""
+    offset, nbytes = struct.unpack_from("<QQ", data, len(data) - 64)
+    tree = edit(msgpack.unpackb(data[offset : offset + nbytes], strict_map_key=False, timestamp=0))
+    return with_index(data, msgpack.packb(tree))
+
+
+def with_index(data: bytes, index: bytes) -> bytes:
+    """Return the file with these bytes as its index, and trailer and digest made to fit."""
+    (offset,) = struct.unpack_from("<Q", data, len(data) - 64)
+    padded = index + bytes(-(offset + len(index)) % 64)
+    fields = struct.pack("<QQQ", offset, len(index), offset + len(padded) + 64)
+    digest = blake3(data[:64] + index + fields).digest()
+    return data[:offset] + padded + fields + digest + b"\x89CKPTEND"

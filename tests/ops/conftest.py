@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckptfmt
+
+CREATED = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+STATE: dict[str, Any] = {
+    "net": {
+        "conv.weight": np.arange(48, dtype=np.float32).reshape(3, 16),
+        "conv.bias": np.full(3, 0.25, dtype=np.float32),
+        "steps": np.array(7, dtype=np.int64),
+    },
+    "optimizer": {"state": {0: {"exp_avg": np.full((3, 16), 0.125, dtype=np.float32)}}, "lr": 0.001},
+    "scheduler": {"last_epoch": 3},
+}
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Return a function that saves a small training state under a name in `tmp_path`."""
+
+    def save(name: str = "a.ckptfmt", state: Any = None, **facts: Any) -> Path:
+        path = tmp_path / name
+        ckptfmt.save(path, STATE if state is None else state, **{"created": CREATED, **facts})
+        return path
+
+    return save
+
+
+def flip_byte(path: Path, content: bytes) -> None:
+    """Change the first byte of the only place in the file that holds `content`."""
+    data = bytearray(path.read_bytes())
+    assert data.count(content) == 1
+    data[data.index(content)] ^= 1
+    path.write_bytes(data)

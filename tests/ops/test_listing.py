@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ckptfmt.errors import StorageError
+from ckptfmt.ops.files import Writer
+from ckptfmt.ops.listing import EntryState, list_directory
+from ckptfmt.storage import AtomicFile
+from tests.ops.conftest import CREATED, Save, flip_byte
+
+HAVE_LOCKS = sys.platform != "win32"
+
+
+def _names(directory: Path) -> list[str]:
+    return [entry.name for entry in list_directory(directory).entries]
+
+
+def test_the_order_is_that_of_the_training_and_not_of_names_or_file_times(save: Save, tmp_path: Path) -> None:
+    for epoch, name in [(10, "ckpt_10"), (9, "ckpt_9"), (11, "a_best")]:
+        path = save(f"{name}.ckptfmt", run_id="r", epoch=epoch, step=epoch * 100)
+        os.utime(path, (epoch, 1_000_000 - epoch))
+    assert _names(tmp_path) == ["ckpt_9.ckptfmt", "ckpt_10.ckptfmt", "a_best.ckptfmt"]
+
+
+def test_runs_stay_together_and_steps_order_an_epoch(save: Save, tmp_path: Path) -> None:
+    save("1.ckptfmt", run_id="b", epoch=0, step=5)
+    save("2.ckptfmt", run_id="a", epoch=1, step=20)
+    save("3.ckptfmt", run_id="b", epoch=0, step=40)
+    save("4.ckptfmt", run_id="a", epoch=0, step=19)
+    save("5.ckptfmt", run_id="a", epoch=1, step=3)
+    assert _names(tmp_path) == [f"{number}.ckptfmt" for number in (4, 5, 2, 1, 3)]
+
+
+def test_facts_that_are_absent_come_first_and_ties_go_by_time_and_name(save: Save, tmp_path: Path) -> None:
+    save("c.ckptfmt", run_id="r")
+    save("b.ckptfmt", created=CREATED + timedelta(hours=1))
+    save("d.ckptfmt")
+    save("a.ckptfmt", created=CREATED + timedelta(hours=1))
+    assert _names(tmp_path) == ["d.ckptfmt", "a.ckptfmt", "b.ckptfmt", "c.ckptfmt"]
+
+
+def test_an_entry_says_what_is_written_inside(save: Save, tmp_path: Path) -> None:
+    path = save(run_id="r", epoch=2, step=7, metrics={"acc": 0.5})
+    (entry,) = list_directory(tmp_path).entries
+    assert entry.path == str(path)
+    assert entry.state is EntryState.OK
+    assert entry.file_bytes == path.stat().st_size
+    facts = entry.metadata
+    assert (facts.run_id, facts.epoch, facts.step, facts.metrics, facts.created) == ("r", 2, 7, {"acc": 0.5}, CREATED)
+
+
+def test_bad_files_are_listed_after_the_good_ones_and_marked(save: Save, tmp_path: Path) -> None:
+    data = save("z.ckptfmt", run_id="r").read_bytes()
+    (tmp_path / "cut.ckptfmt").write_bytes(data[:5000])
+    (tmp_path / "empty.ckptfmt").write_bytes(b"")
+    (tmp_path / "flipped.ckptfmt").write_bytes(data[:-65] + b"\x01" + data[-64:])
+    (tmp_path / "other.ckptfmt").write_bytes(b"not a checkpoint" * 100)
+    (tmp_path / "gone.ckptfmt").symlink_to(tmp_path / "nowhere")
+    report = list_directory(tmp_path)
+    assert [(entry.name, entry.state.value) for entry in report.entries] == [
+        ("z.ckptfmt", "ok"),
+        ("cut.ckptfmt", "incomplete"),
+        ("empty.ckptfmt", "incomplete"),
+        ("flipped.ckptfmt", "damaged"),
+        ("gone.ckptfmt", "unreadable"),
+        ("other.ckptfmt", "damaged"),
+    ]
+    assert report.count(EntryState.INCOMPLETE) == 2
+    for entry in report.entries[1:]:
+        assert entry.problems or entry.error
+
+
+def test_data_are_not_read_so_damage_there_is_not_seen(save: Save, tmp_path: Path) -> None:
+    flip_byte(save(), b"last_epoch")
+    assert list_directory(tmp_path).entries[0].state is EntryState.OK
+
+
+def test_other_files_and_directories_are_left_out(save: Save, tmp_path: Path) -> None:
+    save()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".swap.tmp").write_text("x")
+    (tmp_path / "sub.ckptfmt").mkdir()
+    (tmp_path / "below").mkdir()
+    save("below/b.ckptfmt")
+    assert _names(tmp_path) == ["a.ckptfmt"]
+
+
+@pytest.mark.skipif(not HAVE_LOCKS, reason="the system has no locks to tell by")
+def test_a_checkpoint_that_is_being_written_is_incomplete_and_left_alone(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "a.ckptfmt") as file:
+        file.write(b"x" * 100)
+        (entry,) = list_directory(tmp_path).entries
+        assert (entry.state, entry.writer) == (EntryState.INCOMPLETE, Writer.LIVING)
+        file.commit()
+    assert [entry.writer for entry in list_directory(tmp_path).entries] == [None]
+
+
+@pytest.mark.skipif(not HAVE_LOCKS, reason="the system has no locks to tell by")
+def test_what_a_dead_writer_left_is_incomplete(tmp_path: Path) -> None:
+    program = f"""
+import os
+from ckptfmt.storage import AtomicFile
+file = AtomicFile({str(tmp_path / "a.ckptfmt")!r})
+file.__enter__()
+file.write(b"x" * 100)
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (entry,) = list_directory(tmp_path).entries
+    assert (entry.state, entry.writer, entry.metadata.run_id) == (EntryState.INCOMPLETE, Writer.NONE, None)
+    assert Path(entry.path).exists()
+
+
+def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing"):
+        list_directory(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        list_directory(tmp_path / "file")
+
+
+def test_the_json_form(save: Save, tmp_path: Path) -> None:
+    save(run_id="r", metrics={"loss": float("-inf")})
+    (tmp_path / "b.ckptfmt").write_bytes(b"")
+    document = json.loads(json.dumps(list_directory(tmp_path).to_json(), allow_nan=False))
+    assert list(document) == ["report", "directory", "checked", "entries", "counts"]
+    assert (document["report"], document["checked"]) == ("ls/1", "index")
+    good, bad = document["entries"]
+    assert list(good) == ["path", "name", "state", "file_bytes", "identity", "metadata", "problems", "error", "writer"]
+    assert good["metadata"]["metrics"] == {"loss": "-Infinity"}
+    assert (bad["state"], bad["identity"], bad["problems"][0]["code"]) == ("incomplete", None, "too-short")
+    assert document["counts"] == {"ok": 1, "incomplete": 1, "damaged": 0, "unreadable": 0}

@@ -1,0 +1,218 @@
+"""Which checkpoint is resumed from: by what is written inside, never by names or file times."""
+
+from __future__ import annotations
+
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+import ckptfmt
+import ckptfmt.torch
+from ckptfmt import MismatchError, StorageError
+from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport
+from tests.torch.tiny import Killed, Point, final_state, run
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Value:
+    """A component that tells which checkpoint it comes from."""
+
+    def __init__(self) -> None:
+        self.value: object = None
+
+    def state_dict(self) -> dict[str, object]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.value = state["value"]
+
+
+def put(path: Path, step: int, *, run_id: str | None = "a", epoch: int = 0, hour: int | None = None) -> Path:
+    """Save a checkpoint as a Checkpointer might have."""
+    created = START + timedelta(hours=step if hour is None else hour)
+    state = {"value": {"value": f"{run_id} {step} {epoch}"}, "weights": {"w": torch.ones(2000)}}
+    ckptfmt.torch.save(state, path, run_id=run_id, step=step, epoch=epoch, created=created)
+    return path
+
+
+def resume(directory: Path, run_id: str | None = None) -> tuple[object, ResumeReport]:
+    value = Value()
+    report = Checkpointer(directory, run_id=run_id, value=value).resume(quiet=True)
+    return value.value, report
+
+
+def damage(path: Path, offset: int = 13000) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_newest_is_the_one_with_the_most_steps(tmp_path: Path) -> None:
+    put(tmp_path / "ckpt_9.ckptfmt", 9)
+    put(tmp_path / "ckpt_10.ckptfmt", 10)
+    assert resume(tmp_path)[0] == "a 10 0"
+
+
+def test_names_and_file_times_say_nothing(tmp_path: Path) -> None:
+    names = [f"{letter}.ckptfmt" for letter in "abcdef"]
+    random.Random(1).shuffle(names)
+    for step, name in enumerate(names):
+        put(tmp_path / name, step)
+        os.utime(tmp_path / name, (1e9 - step, 1e9 - step))
+    value, report = resume(tmp_path)
+    assert value == "a 5 0"
+    assert report.path == str(tmp_path / names[5])
+
+
+def test_at_the_same_step_the_end_of_the_epoch_is_newer(tmp_path: Path) -> None:
+    put(tmp_path / "x.ckptfmt", 6, epoch=3, hour=1)
+    put(tmp_path / "y.ckptfmt", 6, epoch=2, hour=2)
+    assert resume(tmp_path)[0] == "a 6 3"
+
+
+def test_of_several_runs_the_one_that_saved_last_goes_on(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 500, run_id="old", hour=1)
+    put(tmp_path / "2.ckptfmt", 20, run_id="new", hour=2)
+    put(tmp_path / "3.ckptfmt", 10, run_id="new", hour=3)  # saved last, yet not the newest of its run
+    value, report = resume(tmp_path)
+    assert value == "new 20 0"
+    assert (report.run_id, report.other_runs) == ("new", ("old",))
+
+
+def test_a_run_can_be_named(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 500, run_id="old", hour=1)
+    put(tmp_path / "2.ckptfmt", 20, run_id="new", hour=2)
+    value, report = resume(tmp_path, "old")
+    assert value == "old 500 0"
+    assert report.other_runs == ("new",)
+
+
+def test_a_named_run_that_is_not_there_is_started(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 5, run_id="other")
+    value, report = resume(tmp_path, "mine")
+    assert value is None
+    assert (report.resumed, report.run_id, report.other_runs) == (False, "mine", ("other",))
+
+
+def test_checkpoints_of_no_run_are_not_resumed_from(tmp_path: Path) -> None:
+    put(tmp_path / "pretrained.ckptfmt", 10**6, run_id=None)
+    assert not resume(tmp_path)[1].resumed
+    put(tmp_path / "mine.ckptfmt", 1)
+    assert resume(tmp_path)[0] == "a 1 0"
+
+
+def test_a_damaged_newest_one_is_passed_over_reported_and_kept(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 1)
+    damage(put(tmp_path / "2.ckptfmt", 2))
+    value, report = resume(tmp_path)
+    assert value == "a 1 0"
+    (skipped,) = report.skipped
+    assert skipped.path == str(tmp_path / "2.ckptfmt")
+    assert "'w'" in skipped.reason
+    assert (tmp_path / "2.ckptfmt").exists()
+
+
+@pytest.mark.parametrize("nbytes", [0, 5, 64, 5000, -1])
+def test_a_truncated_one_is_passed_over_and_reported(tmp_path: Path, nbytes: int) -> None:
+    put(tmp_path / "1.ckptfmt", 1)
+    path = put(tmp_path / "2.ckptfmt", 2)
+    path.write_bytes(path.read_bytes()[:nbytes])
+    value, report = resume(tmp_path)
+    assert value == "a 1 0"
+    assert [skipped.path for skipped in report.skipped] == [str(path)]
+
+
+def test_foreign_files_do_not_disturb(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 1)
+    torch.save({"epoch": 7}, tmp_path / "ckpt_best_7.pth")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".2.ckptfmt.00000000-0000000000000000.tmp").write_bytes(b"half")
+    (tmp_path / "logs").mkdir()
+    value, report = resume(tmp_path)
+    assert value == "a 1 0"
+    assert report.skipped == ()
+
+
+def test_what_only_looks_like_a_checkpoint_is_reported(tmp_path: Path) -> None:
+    put(tmp_path / "1.ckptfmt", 1)
+    torch.save({"epoch": 7}, tmp_path / "7.ckptfmt")
+    (tmp_path / "8.ckptfmt").mkdir()
+    value, report = resume(tmp_path)
+    assert value == "a 1 0"
+    assert [Path(skipped.path).name for skipped in report.skipped] == ["7.ckptfmt", "8.ckptfmt"]
+
+
+def test_no_start_from_scratch_beside_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:
+    damage(put(tmp_path / "1.ckptfmt", 1))
+    damage(put(tmp_path / "2.ckptfmt", 2), offset=-100)  # in the index
+    with pytest.raises(ResumeError) as caught:
+        resume(tmp_path)
+    assert {Path(skipped.path).name for skipped in caught.value.skipped} == {"1.ckptfmt", "2.ckptfmt"}
+    assert "move them away" in str(caught.value)
+
+
+def test_a_missing_directory_is_made_and_a_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+    assert not resume(tmp_path / "a" / "b")[1].resumed
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file"):
+        resume(tmp_path / "file")
+
+
+def test_urls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        Checkpointer("s3://bucket/run")
+
+
+def test_a_run_keeps_its_id_and_other_starts_get_others(tmp_path: Path) -> None:
+    first = resume(tmp_path)[1].run_id
+    assert resume(tmp_path)[1].run_id != first  # nothing was saved: this is another run
+    ckpt = Checkpointer(tmp_path)
+    ckpt.resume(quiet=True)
+    ckpt.save()
+    assert resume(tmp_path)[1].run_id == ckpt.run_id
+
+
+def test_a_save_never_replaces_what_is_not_this_run_at_this_step(tmp_path: Path) -> None:
+    other = put(tmp_path / "ckpt-00000000.ckptfmt", 7, run_id="other").read_bytes()
+    junk = tmp_path / "ckpt-00000000-2.ckptfmt"
+    junk.write_bytes(b"junk")
+    ckpt = Checkpointer(tmp_path, run_id="mine")
+    with pytest.raises(ResumeError):  # the junk could be a checkpoint of this run
+        ckpt.resume(quiet=True)
+    junk.rename(tmp_path / "junk")
+    ckpt.resume(quiet=True)
+    (tmp_path / "junk").rename(junk)
+    first, second = ckpt.save(), ckpt.save()
+    assert (tmp_path / "ckpt-00000000.ckptfmt").read_bytes() == other
+    assert junk.read_bytes() == b"junk"
+    assert first.path == second.path == str(tmp_path / "ckpt-00000000-3.ckptfmt")
+
+
+def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "hurt", kill=Point("after step", 3))
+    damage(tmp_path / "hurt" / "ckpt-00000003.ckptfmt", offset=4200)
+    run(tmp_path / "hurt")
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "hurt").iterdir()} == names
+    assert final_state(tmp_path / "hurt") == final_state(tmp_path / "whole")
+    with ckptfmt.open(tmp_path / "hurt" / "ckpt-00000003.ckptfmt") as checkpoint:
+        assert checkpoint.verify() == ()
+
+
+def test_another_experiment_in_the_directory_is_a_mismatch_and_nothing_changes(tmp_path: Path) -> None:
+    first = Checkpointer(tmp_path, net=torch.nn.Linear(2, 2))
+    first.resume(quiet=True)
+    first.save()
+    net = torch.nn.Linear(3, 3)
+    before = net.weight.clone()
+    with pytest.raises(MismatchError):
+        Checkpointer(tmp_path, net=net).resume(quiet=True)
+    assert torch.equal(net.weight, before)

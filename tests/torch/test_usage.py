@@ -1,0 +1,201 @@
+"""Wrong uses of a Checkpointer are told in words, and a wrong loader is noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ckptfmt import MismatchError
+from ckptfmt.torch import Checkpointer, UsageError
+
+BATCHES = [1, 2, 3]
+
+
+@pytest.fixture
+def ckpt(tmp_path: Path) -> Checkpointer:
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.resume(quiet=True)
+    return checkpointer
+
+
+def test_resume_twice(ckpt: Checkpointer) -> None:
+    with pytest.raises(UsageError, match="twice"):
+        ckpt.resume()
+
+
+def test_resume_after_the_loop_began(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        with pytest.raises(UsageError, match="before the loop"):
+            ckpt.resume()
+
+
+def test_nothing_goes_before_resume(tmp_path: Path) -> None:
+    ckpt = Checkpointer(tmp_path)
+    with pytest.raises(UsageError, match=r"resume\(\)"):
+        next(ckpt.epochs(1))
+    with pytest.raises(UsageError, match=r"resume\(\)"):
+        ckpt.save()
+    with pytest.raises(UsageError, match=r"outside epochs\(\)"):
+        next(ckpt.batches(BATCHES))
+    with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+        ckpt.step()
+    with pytest.raises(UsageError, match=r"outside the loop over epochs\(\)"):
+        ckpt.end_epoch()
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_outside_epochs(ckpt: Checkpointer) -> None:
+    with pytest.raises(UsageError, match=r"outside epochs\(\)"):
+        next(ckpt.batches(BATCHES))
+
+
+def test_epochs_in_epochs(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        with pytest.raises(UsageError, match="end_epoch"):
+            next(ckpt.epochs(2))
+
+
+def test_batches_in_batches_and_after_batches(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches(BATCHES):
+            with pytest.raises(UsageError, match="twice in one epoch"):
+                next(ckpt.batches(BATCHES))
+        with pytest.raises(UsageError, match="twice in one epoch"):
+            next(ckpt.batches(BATCHES))
+
+
+def test_step_outside_batches(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+            ckpt.step()
+        list(ckpt.batches([]))
+        with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+            ckpt.step()
+
+
+def test_step_twice_for_one_batch(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches(BATCHES):
+            ckpt.step()
+            with pytest.raises(UsageError, match="twice for one batch"):
+                ckpt.step()
+    assert ckpt.global_step == 3
+
+
+def test_end_epoch_outside_and_twice(ckpt: Checkpointer) -> None:
+    with pytest.raises(UsageError, match="outside"):
+        ckpt.end_epoch()
+    for _ in ckpt.epochs(1):
+        ckpt.end_epoch()
+        with pytest.raises(UsageError, match="twice"):
+            ckpt.end_epoch()
+    assert ckpt.epoch == 1
+
+
+def test_end_epoch_inside_the_loop_over_batches(ckpt: Checkpointer) -> None:
+    def train() -> None:
+        for _ in ckpt.epochs(1):
+            for _ in ckpt.batches(BATCHES):
+                ckpt.step()
+                ckpt.end_epoch()
+
+    with pytest.raises(UsageError, match="inside the loop over batches"):
+        train()
+
+
+def test_save_where_the_run_could_not_go_on(ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(1):
+        with pytest.raises(UsageError, match="outside its batches"):
+            ckpt.save()
+        for _ in ckpt.batches(BATCHES):
+            with pytest.raises(UsageError, match=r"call step\(\) first"):
+                ckpt.save()
+            ckpt.step()
+            ckpt.save()
+        with pytest.raises(UsageError, match="outside its batches"):
+            ckpt.save()
+    ckpt.save()
+
+
+def test_an_epoch_without_end_epoch_is_ended(tmp_path: Path, ckpt: Checkpointer) -> None:
+    for _ in ckpt.epochs(2):
+        for _ in ckpt.batches(BATCHES):
+            ckpt.step()
+    assert ckpt.epoch == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-00000003.ckptfmt", "ckpt-00000006.ckptfmt"]
+
+
+@pytest.mark.parametrize("name", ["rng", "progress", "ünï", "a/b", "_root", ".hidden"])
+def test_names_that_components_cannot_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the name"):
+        Checkpointer(tmp_path, **{name: torch.nn.Linear(1, 1)})  # type: ignore[arg-type]  # the name is a component's
+
+
+@pytest.mark.parametrize("component", [None, {"w": torch.ones(1)}, torch.Generator()], ids=lambda it: type(it).__name__)
+def test_components_that_have_no_state(tmp_path: Path, component: Any) -> None:
+    with pytest.raises(UsageError, match=r"part .*state_dict\(\)"):
+        Checkpointer(tmp_path, part=component)
+
+
+@pytest.mark.parametrize("steps", [0, -5])
+def test_intervals_that_are_none(tmp_path: Path, steps: int) -> None:
+    with pytest.raises(UsageError, match="save_interval_steps"):
+        Checkpointer(tmp_path, save_interval_steps=steps)
+
+
+@pytest.mark.parametrize("metric", ["0.5x", torch.ones(2), [1]], ids=str)
+def test_metrics_that_are_no_numbers(ckpt: Checkpointer, metric: Any) -> None:
+    with pytest.raises(UsageError, match="metric loss"):
+        ckpt.save(loss=metric)
+
+
+def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path: Path) -> None:
+    ckpt = Checkpointer(tmp_path, save_interval_steps=2)
+    ckpt.resume(quiet=True)
+    saved = []
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches([1, 2, 3, 4, 5]):
+            if ckpt.step(loss=1.0):
+                saved.append(ckpt.global_step)
+        ckpt.end_epoch()
+    assert saved == [2, 4]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["ckpt-00000002.ckptfmt", "ckpt-00000004.ckptfmt", "ckpt-00000005.ckptfmt"]
+
+
+def half_an_epoch(directory: Path, loader: Any) -> None:
+    ckpt = Checkpointer(directory, save_interval_steps=2)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches(loader):
+            ckpt.step()
+            if ckpt.global_step == 2:
+                return
+
+
+def numbers(count: int, **options: Any) -> DataLoader[int]:
+    return DataLoader(range(count), batch_size=2, **options)  # type: ignore[arg-type]  # a range will do
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        (numbers(8), numbers(10), "4 batches in the checkpoint, 5 batches now"),
+        (iter(BATCHES), iter([1]), "2 batches were consumed, now there are 1"),
+        (BATCHES, iter(BATCHES), "3 batches in the checkpoint, no fixed number of batches now"),
+        (numbers(8), numbers(8, generator=torch.Generator()), "0 generators of its own in the checkpoint, 1 now"),
+    ],
+    ids=["longer", "shorter", "unsized", "generator"],
+)
+def test_another_loader_in_the_middle_of_an_epoch(tmp_path: Path, before: Any, after: Any, difference: str) -> None:
+    half_an_epoch(tmp_path, before)
+    ckpt = Checkpointer(tmp_path)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(1):
+        with pytest.raises(MismatchError, match=difference):
+            next(ckpt.batches(after))
+        break
