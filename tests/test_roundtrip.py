@@ -23,7 +23,7 @@ component_names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=T
     lambda name: name != "_root"
 )
 # tmp_path is shared by the examples of one test; each example overwrites the file of the one before.
-many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def round_trip(path: Path, state: Any, **arguments: Any) -> Any:

@@ -32,7 +32,7 @@ def written(path: Path, state: Any, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("with_zstd")
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     state=st.dictionaries(st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,9}", fullmatch=True), strategies.state_trees),
     metadata=strategies.metadata,

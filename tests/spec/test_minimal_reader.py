@@ -171,7 +171,7 @@ def test_changed_bytes_are_noticed(vector: Vector, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_zstd")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_index_gives_a_result_or_a_problem(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     vector = data.draw(st.sampled_from(SMALL))
@@ -183,7 +183,7 @@ def test_any_index_gives_a_result_or_a_problem(tmp_path_factory: pytest.TempPath
     _answers(resealed(file), tmp_path_factory)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.binary(min_size=1, max_size=60)
     | st.sampled_from(b"\x81\x91\x93\xc7\xd4\xd8\xdf").map(lambda b: bytes([b]) * 200)
@@ -199,7 +199,7 @@ def _answers(file: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
         read(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_frames_decode_as_the_zstandard_package_decodes_them(data: st.DataObject) -> None:
     content = data.draw(st.binary(min_size=1, max_size=40) | st.integers(1, 300_000).map(bytes))
@@ -225,7 +225,7 @@ def test_frames_of_the_zstandard_package_are_read(tmp_path: Path) -> None:
         assert described(path)["members"][0]["data"] == content.hex()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(state=strategies.state_trees, facts=strategies.metadata)
 def test_it_reads_what_the_library_writes(tmp_path_factory: pytest.TempPathFactory, state: Any, facts: Any) -> None:
     """15.1: what is written obeys every clause that the second reader knows."""

@@ -67,7 +67,7 @@ def test_a_kill_at_any_point_changes_nothing(tmp_path: Path, name: str) -> None:
         assert (final_state(train_url), lines) == expected, point
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(kills=st.lists(st.sampled_from(POINTS), max_size=6), interval=st.sampled_from([None, 1, 2, 4]))
 def test_many_kills_change_nothing_whatever_the_interval(kills: list[Point], interval: int | None) -> None:
     with tempfile.TemporaryDirectory() as directory:

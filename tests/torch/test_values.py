@@ -21,7 +21,7 @@ from ckptfmt.torch.values import DTYPES, TorchAdapter
 from tests.torch.same import same, same_tensor
 
 # tmp_path is shared by the examples of one test; each example overwrites the file of the one before.
-many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 # PyTorch says so of every complex32 tensor; ours are no worse.
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
