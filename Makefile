@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz lint types layers tests vectors clean
+.PHONY: help setup demo test test-slow torture fuzz lint types layers tests vectors clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ tests: $(READY)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/pytest -n auto -m slow
+
+torture: $(READY) ## kill hundreds of runs, at random and at each file operation (minutes)
+	@$(BIN)/python -m tests.torture
 
 fuzz: $(READY) ## the property tests with new examples, 2,000 each
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n auto $$(grep -rlw given tests --include='test_*.py')

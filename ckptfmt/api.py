@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.planning import make_metadata
 from ckptfmt.reader import Checkpoint
 from ckptfmt.state import Adapter
-from ckptfmt.writer import SaveReport, make_metadata, save_state
+from ckptfmt.writer import SaveReport, save_state
 
 
 def _adapter_for_saving() -> Adapter:

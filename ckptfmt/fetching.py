@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from ckptfmt.format.codec import decode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Chunk, Segment, digest
 from ckptfmt.format.index import CODECS, Member
 from ckptfmt.storage import Source
-
-WORKERS = min(8, os.cpu_count() or 1)
+from ckptfmt.workers import CORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def fetch(
     if len(groups) == 1:
         settle(*run(groups[0]))
         return
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="ckptfmt-read") as pool:
+    with ThreadPoolExecutor(CORES, thread_name_prefix="ckptfmt-read") as pool:
         try:
             for result in pool.map(run, groups):
                 settle(*result)

@@ -38,12 +38,15 @@ class TensorLeaf:
         shape: Sizes of its dimensions.
         read: Returns its data as a flat view of bytes: C order, little-endian. May copy.
         alias: Equal for two leaves that are one tensor: same memory, dtype, shape and strides.
+        copy_into: Copies its data to memory of the same length; None if `read` is no slower. It may return before
+            the copy is done, if the framework has its own way to wait for it.
     """
 
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[], memoryview]
     alias: Hashable
+    copy_into: Callable[[memoryview], None] | None = None
 
 
 class Adapter(Protocol):

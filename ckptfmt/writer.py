@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
-from ckptfmt._version import __version__
-from ckptfmt.errors import FormatError, StateError
-from ckptfmt.fetching import WORKERS
 from ckptfmt.format.codec import encode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike, digest
-from ckptfmt.format.index import CODECS, MSGPACK, SAFETENSORS, Index, Member, Metadata, encode_index
-from ckptfmt.format.layout import (
-    INDEX_ALIGNMENT,
-    MAX_MEMBERS,
-    MEMBER_ALIGNMENT,
-    align,
-    encode_preamble,
-    encode_trailer,
-)
-from ckptfmt.format.parsing import validate_metadata
-from ckptfmt.format.tensors import DTYPES, Header, plan_header
-from ckptfmt.state import Adapter, FlatComponent, TensorLeaf, flatten_state
+from ckptfmt.format.index import Index, Member, Metadata, encode_index
+from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
+from ckptfmt.planning import MemberPlan, SavePlan, plan_save
+from ckptfmt.state import Adapter
 from ckptfmt.storage import AtomicFile
+from ckptfmt.workers import CORES
+
+# Half of them hash while the others wait for the disk.
+WRITERS = 2 * CORES
 
 
 @dataclass(frozen=True)
@@ -48,10 +41,10 @@ class SaveReport:
 
 
 class Sink(Protocol):
-    """What a checkpoint is written to, front to back."""
+    """What a checkpoint is written to. Several threads write, each byte once; what is left out is zero."""
 
-    def write(self, buffer: BytesLike, /) -> object:
-        """Take all of `buffer`."""
+    def write_at(self, offset: int, buffer: BytesLike, /) -> object:
+        """Take all of `buffer` at its place."""
 
 
 def save_state(
@@ -66,245 +59,167 @@ def save_state(
 ) -> SaveReport:
     """Save a state atomically; nothing is touched before it is known that the state can be expressed.
 
-    Args:
-        path: The file.
-        state: A mapping of component names to trees, or any other tree (11.5).
-        adapter: Knows the framework's tensors.
-        metadata: Facts for the index.
-        numpy_is_plain: See `ckptfmt.state.flatten_state`.
-        codec: One for all components, or a mapping of component name to codec (the others: `none`).
-        text_metadata: `__metadata__` of the safetensors members, by component.
+    Takes what `plan_save` takes.
 
     Raises:
         StateError: The state, or an argument, cannot be expressed.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
-    _check_metadata(metadata)
-    components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
-    codecs = _codecs(codec, [component.name for component in components])
-    members = [
-        plan
-        for component in components
-        for plan in _plan_members(component, codecs[component.name], (text_metadata or {}).get(component.name))
-    ]
-    if len(members) > MAX_MEMBERS:
-        found = f"{len(members)} members, the limit is {MAX_MEMBERS}"
-        raise StateError("state", found, "put components into one mapping")
-    with AtomicFile(path, expected_bytes=_expected_bytes(members)) as file:
-        identity, file_bytes = write_file(file, members, metadata)
-        file.commit()
-    return SaveReport(os.fspath(path), identity, file_bytes, tuple(component.name for component in components))
+    plan = plan_save(
+        state,
+        adapter,
+        metadata=metadata,
+        numpy_is_plain=numpy_is_plain,
+        codec=codec,
+        text_metadata=text_metadata,
+    )
+    return write_plan(path, plan)
 
 
-def _expected_bytes(members: Sequence[MemberPlan]) -> int | None:
-    """Return about how long the file will be, None if compression makes that unknown."""
-    if any(plan.codec != "none" for plan in members):
-        return None
-    return MEMBER_ALIGNMENT + sum(align(plan.logical_bytes, MEMBER_ALIGNMENT) for plan in members)
+def write_plan(path: str | os.PathLike[str], plan: SavePlan) -> SaveReport:
+    """Write a planned checkpoint, and publish it.
 
-
-@dataclass(frozen=True)
-class MemberPlan:
-    """A member that is going to be written.
-
-    Attributes:
-        name: Its name.
-        codec: Its codec.
-        header: Its header, if it is a safetensors member.
-        logical_bytes: Its length in bytes.
-        parts: Its segments as (plane count, function that returns the bytes), in file order.
+    Raises:
+        StateError: A tensor does not give the bytes that its dtype and shape make.
+        StorageError: The file could not be written; what was at `path` is untouched.
     """
-
-    name: str
-    codec: str
-    header: Header | None
-    logical_bytes: int
-    parts: Sequence[tuple[int, Callable[[], BytesLike]]]
-
-
-def _plan_members(
-    component: FlatComponent, codec: str, text_metadata: Mapping[str, str] | None
-) -> Iterator[MemberPlan]:
-    structure = component.structure
-    if structure is not None:
-        yield MemberPlan(component.name + MSGPACK, codec, None, len(structure), [(1, lambda: structure)])
-    if not component.tensors:
-        return
-    try:
-        header = plan_header(
-            ((name, leaf.dtype, leaf.shape) for name, leaf in component.tensors.items()), text_metadata
-        )
-    except FormatError as error:
-        raise StateError(component.name, str(error)) from error
-    parts: list[tuple[int, Callable[[], BytesLike]]] = [(1, header.block)]
-    for segment in header.segments()[1:]:
-        assert segment.tensor is not None  # only the first segment is no tensor
-        leaf = component.tensors[segment.tensor]
-        parts.append((DTYPES[leaf.dtype].planes, _reading(leaf, segment.nbytes, f"{component.name}.{segment.tensor}")))
-    logical_bytes = header.block_bytes + header.data_bytes
-    yield MemberPlan(component.name + SAFETENSORS, codec, header, logical_bytes, parts)
-
-
-def _reading(leaf: TensorLeaf, nbytes: int, path: str) -> Callable[[], BytesLike]:
-    def read() -> BytesLike:
-        data = leaf.read()
-        if data.nbytes != nbytes:
-            raise StateError(path, f"gives {data.nbytes} bytes, its dtype and shape make them {nbytes}")
-        return data
-
-    return read
+    with AtomicFile(path, expected_bytes=plan.file_bytes) as file:
+        identity, file_bytes = write_file(file, plan.members, plan.metadata)
+        file.commit()
+    return SaveReport(os.fspath(path), identity, file_bytes, plan.components)
 
 
 def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> tuple[str, int]:
-    """Write a whole file to `sink`, front to back.
+    """Write a whole file to `sink`.
 
     Returns:
         Its identity (64 hex digits) and its length in bytes.
     """
     preamble = encode_preamble()
-    sink.write(preamble)
+    sink.write_at(0, preamble)
     position = len(preamble)
     written: list[Member] = []
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="ckptfmt-write") as pool:
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="ckptfmt-write") as pool:
         for plan in members:
-            offset = align(position, MEMBER_ALIGNMENT)
-            sink.write(bytes(offset - position))
-            member = _write_member(sink, pool, plan, offset)
+            write = _write_plain if plan.codec == "none" else _write_compressed
+            member = write(sink, pool, plan, align(position, MEMBER_ALIGNMENT))
             written.append(member)
-            position = offset + member.stored_bytes
+            position = member.offset + member.stored_bytes
     offset = align(position, INDEX_ALIGNMENT)
     index = encode_index(Index(metadata, tuple(written)))
     end = align(offset + len(index), INDEX_ALIGNMENT)
     trailer = encode_trailer(preamble, offset, index)
-    sink.write(bytes(offset - position) + index + bytes(end - offset - len(index)) + trailer)
+    sink.write_at(offset, index)
+    sink.write_at(end, trailer)
     return trailer[24:56].hex(), end + len(trailer)
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """Chunks after the worker: what to store, and their digests."""
-
-    stored: list[BytesLike]
-    digests: bytes
-    stored_digests: bytes
+_Batch = list[tuple[int, memoryview]]
+"""Chunks, each with its plane count; small ones together."""
 
 
-def _write_member(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
-    """Write one member; workers hash (and compress) while the caller's thread writes, in order."""
-    digests, stored_digests = bytearray(), bytearray()
-    sizes: list[int] = []
-    waiting: deque[Future[_Written]] = deque()
-    work = _hash if plan.codec == "none" else _compress
+def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
+    """Write a member as it is. Where each chunk goes is known, so the workers write, too."""
+    position = offset
 
-    def settle() -> None:
-        done = waiting.popleft().result()
-        for stored in done.stored:
-            sink.write(stored)
-            sizes.append(len(stored))
-        digests.extend(done.digests)
-        stored_digests.extend(done.stored_digests)
+    def jobs() -> Iterator[Callable[[], bytes]]:
+        nonlocal position
+        for batch in _batches(plan):
+            yield partial(_hash_and_write, sink, position, batch)
+            position += sum(len(chunk) for _, chunk in batch)
 
-    for batch in _batches(plan):
-        waiting.append(pool.submit(work, batch))
-        if len(waiting) > 2 * WORKERS:
-            settle()
-    while waiting:
-        settle()
-    plain = plan.codec == "none"
+    digests = b"".join(_in_order(pool, jobs()))
     return Member(
         name=plan.name,
         codec=plan.codec,
         offset=offset,
-        stored_bytes=sum(sizes),
+        stored_bytes=position - offset,
         logical_bytes=plan.logical_bytes,
-        digests=bytes(digests),
+        digests=digests,
         header=plan.header.text if plan.header is not None else None,
-        stored_chunk_bytes=None if plain else tuple(sizes),
-        stored_digests=None if plain else bytes(stored_digests),
     )
 
 
-def _batches(plan: MemberPlan) -> Iterator[list[tuple[int, memoryview]]]:
+def _hash_and_write(sink: Sink, offset: int, batch: _Batch) -> bytes:
+    digests = b"".join(digest(chunk) for _, chunk in batch)
+    sink.write_at(offset, batch[0][1] if len(batch) == 1 else b"".join(chunk for _, chunk in batch))
+    return digests
+
+
+@dataclass(frozen=True, slots=True)
+class _Compressed:
+    """Chunks after the worker: what to store, and the digests of the chunks."""
+
+    stored: list[bytes]
+    digests: bytes
+
+
+def _write_compressed(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
+    """Write a member compressed. Only when a chunk is compressed it is known where the next one goes."""
+    position = offset
+    digests, stored_digests = bytearray(), bytearray()
+    sizes: list[int] = []
+    for done in _in_order(pool, (partial(_compress, batch) for batch in _batches(plan))):
+        for stored in done.stored:
+            sink.write_at(position, stored)
+            position += len(stored)
+            sizes.append(len(stored))
+            stored_digests += digest(stored)
+        digests += done.digests
+    return Member(
+        name=plan.name,
+        codec=plan.codec,
+        offset=offset,
+        stored_bytes=position - offset,
+        logical_bytes=plan.logical_bytes,
+        digests=bytes(digests),
+        header=plan.header.text if plan.header is not None else None,
+        stored_chunk_bytes=tuple(sizes),
+        stored_digests=bytes(stored_digests),
+    )
+
+
+def _compress(batch: _Batch) -> _Compressed:
+    stored = [encode_chunk(chunk, planes) for planes, chunk in batch]
+    return _Compressed(stored, b"".join(digest(chunk) for _, chunk in batch))
+
+
+T = TypeVar("T")
+
+
+def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield the results of jobs in their order, with a few of them under way."""
+    waiting: deque[Future[T]] = deque()
+    for job in jobs:
+        waiting.append(_start(pool, job))
+        if len(waiting) > 2 * WRITERS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start(pool: ThreadPoolExecutor, job: Callable[[], T]) -> Future[T]:
+    try:
+        return pool.submit(job)
+    except RuntimeError:
+        # No thread is to be had, be it that the interpreter is ending: a save that has begun is finished without.
+        done: Future[T] = Future()
+        done.set_result(job())
+        return done
+
+
+def _batches(plan: MemberPlan) -> Iterator[_Batch]:
     """Yield the chunks with their plane counts, small ones in batches of about a chunk."""
-    batch: list[tuple[int, memoryview]] = []
+    batch: _Batch = []
     nbytes = 0
-    for planes, read in plan.parts:
-        data = memoryview(read()).cast("B")
+    for part in plan.parts:
+        data = memoryview(part.read()).cast("B")
         for start in range(0, len(data), CHUNK_BYTES):
             chunk = data[start : start + CHUNK_BYTES]
             if batch and nbytes + len(chunk) > CHUNK_BYTES:
                 yield batch
                 batch, nbytes = [], 0
-            batch.append((planes, chunk))
+            batch.append((part.planes, chunk))
             nbytes += len(chunk)
     if batch:
         yield batch
-
-
-def _hash(batch: list[tuple[int, memoryview]]) -> _Written:
-    digests = b"".join(digest(chunk) for _, chunk in batch)
-    chunks: list[BytesLike] = [chunk for _, chunk in batch]
-    return _Written(chunks if len(chunks) == 1 else [b"".join(chunks)], digests, b"")
-
-
-def _compress(batch: list[tuple[int, memoryview]]) -> _Written:
-    stored: list[BytesLike] = [encode_chunk(chunk, planes) for planes, chunk in batch]
-    return _Written(stored, b"".join(digest(chunk) for _, chunk in batch), b"".join(map(digest, stored)))
-
-
-def _codecs(codec: str | Mapping[str, str], components: list[str]) -> dict[str, str]:
-    """Return the codec of each component."""
-    chosen = dict.fromkeys(components, codec) if isinstance(codec, str) else dict.fromkeys(components, "none")
-    if not isinstance(codec, str):
-        unknown = [name for name in codec if name not in chosen]
-        if unknown:
-            raise StateError("codec", f"the state has no component {unknown[0]!r}; it has: {', '.join(components)}")
-        chosen.update(codec)
-    for name in chosen.values():
-        if name not in CODECS:
-            raise StateError("codec", f"{name!r} is not a codec", f"use one of: {', '.join(CODECS)}")
-    return chosen
-
-
-def make_metadata(
-    state: object,
-    *,
-    step: int | None = None,
-    epoch: int | None = None,
-    metrics: Mapping[str, float] | None = None,
-    run_id: str | None = None,
-    parent: str | None = None,
-    user: Mapping[str, Any] | None = None,
-    created: datetime | None = None,
-) -> Metadata:
-    """Return the metadata for the arguments of `ckptfmt.save`, which see.
-
-    Raises:
-        StateError: `parent` is not an identity, or `created` is not aware.
-    """
-    if epoch is None and isinstance(state, Mapping):
-        inside = state.get("epoch")
-        epoch = inside if type(inside) is int and inside >= 0 else None
-    if created is not None and created.tzinfo is None:
-        raise StateError("created", "a datetime without a time zone", "use datetime.now(timezone.utc)")
-    try:
-        parent_bytes = None if parent is None else bytes.fromhex(parent)
-    except ValueError:
-        raise StateError("parent", f"{parent!r} is not an identity", "give the 64 hex digits of one") from None
-    return Metadata(
-        run_id=run_id,
-        step=step,
-        epoch=epoch,
-        metrics=None if metrics is None else {name: float(value) for name, value in metrics.items()},
-        created=datetime.now(UTC) if created is None else created,
-        parent=parent_bytes,
-        producer=f"ckptfmt {__version__}",
-        user=user,
-    )
-
-
-def _check_metadata(metadata: Metadata) -> None:
-    try:
-        validate_metadata(metadata)
-    except (FormatError, TypeError, ValueError) as error:
-        raise StateError("metadata", str(error), "see the arguments of ckptfmt.save") from error

@@ -1,12 +1,25 @@
-"""How hypothesis looks for examples: the same ones in every default run, new and many more in `make fuzz`.
+"""What several directories of tests need."""
 
-No deadlines: how long an example takes says more of the machine than of the code.
-"""
-
+import multiprocessing
 import os
+from multiprocessing.context import ForkServerContext
 
+import pytest
 from hypothesis import settings
 
+# The same examples in every default run, new and many more in `make fuzz`. No deadlines: how long an example takes says
+# more of the machine than of the code.
 settings.register_profile("default", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def context() -> ForkServerContext:
+    """Give processes that have imported PyTorch already, so that each of many starts takes milliseconds.
+
+    `torch._dynamo` is what building the first optimizer imports.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.torch.tiny", "torch._dynamo"])
+    return context

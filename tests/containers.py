@@ -12,8 +12,9 @@ from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import Metadata
 from ckptfmt.format.tensors import Header
 from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.planning import MemberPlan, Part, fixed_part
 from ckptfmt.reader import Checkpoint
-from ckptfmt.writer import MemberPlan, write_file
+from ckptfmt.writer import write_file
 
 
 @dataclass
@@ -57,16 +58,18 @@ class BytesSink:
 
     data: bytearray = field(default_factory=bytearray)
 
-    def write(self, buffer: BytesLike, /) -> None:
-        self.data += buffer
+    def write_at(self, offset: int, buffer: BytesLike, /) -> None:
+        end = offset + len(buffer)
+        self.data.extend(bytes(max(0, end - len(self.data))))
+        self.data[offset:end] = buffer
 
 
 def _plan(name: str, content: bytes | tuple[bytes, int], codec: str) -> MemberPlan:
     if isinstance(content, bytes):
-        return MemberPlan(name, codec, None, len(content), [(1, lambda: content)])
+        return MemberPlan(name, codec, None, [fixed_part(content)])
     text, nbytes = content
     header = Header((), {}, text)
-    return MemberPlan(name, codec, header, header.block_bytes + nbytes, [(1, header.block), (4, lambda: bytes(nbytes))])
+    return MemberPlan(name, codec, header, [fixed_part(header.block()), Part(nbytes, 4, lambda: bytes(nbytes))])
 
 
 def edit_index(data: bytes, edit: Callable[[Any], Any]) -> bytes:

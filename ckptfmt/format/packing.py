@@ -4,7 +4,7 @@ Encoding is the msgpack package's. Decoding is `ckptfmt.format.unpacking`, which
 profile in its one pass and therefore can say which byte breaks which rule.
 
 In memory a tree is made of None, bool, int, float, complex, str, bytes, list, tuple, set, dict,
-`Timestamp`, `TensorRef` and `Typed`.
+`Timestamp`, `TensorRef` and `Typed`. A datetime in UTC is encoded as the timestamp that it is.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ def encode(tree: object) -> bytes:
     """Return the one encoding of `tree` (10.2).
 
     Raises:
-        TypeError: It holds something that is not in the module's list.
+        TypeError: It holds something that is not in the module's list, or a datetime that is not in UTC.
         ValueError: A str holds a lone surrogate, or the nesting is far beyond the limit.
     """
     packed: bytes = msgpack.packb(tree, default=_extend, strict_types=True, use_bin_type=True)
     return packed
 
 
-def _extend(value: object) -> msgpack.ExtType:
+def _extend(value: object) -> msgpack.ExtType | Timestamp:
     """Return the ext value for what MessagePack itself does not have."""
     match value:
         case TensorRef(name):
@@ -96,6 +96,10 @@ def _extend(value: object) -> msgpack.ExtType:
             return msgpack.ExtType(EXT_COMPLEX, struct.pack(">dd", value.real, value.imag))
         case int():
             return msgpack.ExtType(EXT_BIG_INTEGER, big_integer_bytes(value))
+        case datetime() if type(value) is datetime:  # a subclass may know more than a datetime, such as nanoseconds
+            if value.tzinfo is not UTC:
+                raise TypeError(f"{value!r} is not in UTC: use .astimezone(timezone.utc)")
+            return timestamp_of(value)
     raise TypeError(f"{type(value)} cannot be encoded")
 
 

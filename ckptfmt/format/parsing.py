@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest
@@ -220,10 +219,19 @@ def _parse_metadata(fields: dict[str, Any]) -> Metadata:
     for key, value in fields.items():
         if not checks[key](value):
             _fail("index-schema", f"metadata.{key} is not as the specification says")
-    metadata = Metadata(**fields)
-    if metadata.created is None:
-        return metadata
-    return replace(metadata, created=cast(datetime, datetime_of(fields["created"])))
+    return Metadata(**{key: _with_datetimes(value) for key, value in fields.items()})
+
+
+def _with_datetimes(value: Any) -> Any:
+    """Return a plain value with each timestamp that a datetime can hold as one, as in trees (11.6)."""
+    match value:
+        case Timestamp():
+            return datetime_of(value)
+        case list():
+            return [_with_datetimes(item) for item in value]
+        case dict():
+            return {key: _with_datetimes(item) for key, item in value.items()}
+    return value
 
 
 def _parse_member(value: object, newer: bool) -> Member:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +14,13 @@ from ckptfmt.errors import StorageError
 from ckptfmt.storage.durability import flush_directory, flush_file, reserve_space
 from ckptfmt.storage.failures import free_bytes, storage_error
 from ckptfmt.storage.paths import local_path, resolve_target
+from ckptfmt.storage.placing import PlacedWriter
 from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
 
 __all__ = ["AtomicFile"]
+
+# Below this, what the page cache costs is not worth the trouble.
+_WORTH_DIRECT_BYTES = 1 << 20
 
 
 class AtomicFile:
@@ -37,7 +42,7 @@ class AtomicFile:
 
     At a symbolic link, the file that it leads to is published and the link stays.
 
-    Not for use by several threads at once.
+    Several threads may call `write_at` at once; everything else is for one thread.
 
     Args:
         path: Where the file is to appear. Its directory must exist.
@@ -55,6 +60,9 @@ class AtomicFile:
         self._expected_bytes = expected_bytes or 0
         self._target: Path | None = None
         self._temporary: TemporaryFile | None = None
+        self._writer: PlacedWriter | None = None
+        self._failed = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Remove the leftovers of dead writers and create the temporary file.
@@ -78,6 +86,26 @@ class AtomicFile:
         """
         self._attempt("cannot be saved", lambda: self._append(memoryview(buffer).cast("B")))
 
+    def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
+        """Write all bytes of a contiguous buffer at a place of its own. What is left out in between is zero.
+
+        No byte may be written twice. Whoever calls it from several threads has to end them before `abort`.
+
+        Raises:
+            StorageError: Not all could be written. The new content cannot be published any more.
+        """
+        view = memoryview(buffer).cast("B")
+        writer = self._placed()
+        with self._lock:
+            self.position = max(self.position, offset + view.nbytes)
+        try:
+            writer.write_at(offset, view)
+        except BaseException as error:
+            self._failed = True
+            if isinstance(error, OSError):
+                raise storage_error(self.path, "cannot be saved", error, self._figures(error)) from error
+            raise
+
     def commit(self) -> None:
         """Publish what has been written, and wait until it is on stable storage.
 
@@ -86,6 +114,8 @@ class AtomicFile:
                 but may not outlast a power cut.
         """
         temporary = self._opened()
+        if self._failed:
+            raise ValueError(f"{self.path}: not all of it could be written, and nothing is published")
         self._attempt("cannot be saved", lambda: self._publish(temporary))
         directory = temporary.target.parent
         self._attempt("is saved, but may be lost in a power cut", lambda: flush_directory(directory))
@@ -112,18 +142,17 @@ class AtomicFile:
         self._target = target = resolve_target(self.path)
         clean_leftovers(target.parent, target.name)
         self._temporary = TemporaryFile(target)
-        reserve_space(self._temporary.create(), self._expected_bytes)
+        descriptor = self._temporary.create()
+        reserve_space(descriptor, self._expected_bytes)
+        self._writer = PlacedWriter(descriptor, direct=self._expected_bytes >= _WORTH_DIRECT_BYTES)
 
-    def _append(self, rest: memoryview) -> None:
-        descriptor = self._opened().descriptor
-        while rest.nbytes:
-            count = os.write(descriptor, rest)
-            if not count:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))  # or it would go on for ever
-            self.position += count
-            rest = rest[count:]
+    def _append(self, view: memoryview) -> None:
+        offset = self.position
+        self.position += view.nbytes
+        self._placed().write_at(offset, view)
 
     def _publish(self, temporary: TemporaryFile) -> None:
+        self._placed().finish()
         if os.fstat(temporary.descriptor).st_size != self.position:
             os.ftruncate(temporary.descriptor, self.position)  # less was written than reserved
         flush_file(temporary.descriptor)
@@ -140,6 +169,11 @@ class AtomicFile:
         if self._temporary is None:
             raise ValueError(f"{self.path}: is not being saved: not begun yet, or ended")
         return self._temporary
+
+    def _placed(self) -> PlacedWriter:
+        self._opened()
+        assert self._writer is not None  # it comes with the temporary file
+        return self._writer
 
     def _figures(self, error: OSError) -> str:
         needed = f"{max(self.position, self._expected_bytes):,} bytes or more are needed"

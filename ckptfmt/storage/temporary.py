@@ -43,6 +43,8 @@ import secrets
 import stat
 import time
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfmt.errors import StorageError
@@ -55,13 +57,42 @@ except ImportError:  # Windows
 else:
     HAVE_LOCKS = True
 
-__all__ = ["HAVE_LOCKS", "TemporaryFile", "clean_leftovers"]
+__all__ = ["HAVE_LOCKS", "Leftover", "TemporaryFile", "Writer", "clean_leftovers", "temporary_files"]
 
 _PATTERN = re.compile(r"\.(?P<stem>.+)\.(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
 # Leaves room for the rest of the name wherever names may be 143 bytes long (eCryptfs) or longer.
 _STEM_BYTES = 100
+_LONGEST_CHARACTER = 4  # bytes in UTF-8
 _FOREIGN_QUIET_SECONDS = 24 * 60 * 60
 _ATTEMPTS = 100
+
+
+class Writer(enum.StrEnum):
+    """Who writes a temporary file."""
+
+    LIVING = "living"
+    """A living process holds its lock."""
+    NONE = "none"
+    """No process holds its lock: its writer died."""
+    UNKNOWN = "unknown"
+    """There are no locks here, the file may not be opened, or another machine may be writing it."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A temporary file of ckptfmt: of a writer that has not published yet, or never will.
+
+    Attributes:
+        path: The file.
+        stem: Name of the file that was to be published, cut after 100 bytes.
+        cut: Whether the name was too long, so that more of it may have followed.
+        writer: Who writes it.
+    """
+
+    path: Path
+    stem: str
+    cut: bool
+    writer: Writer
 
 
 class _Lock(enum.Enum):
@@ -110,7 +141,7 @@ class TemporaryFile:
             except FileExistsError:
                 self._path = None  # not ours
                 continue
-            lock = _try_lock(self.descriptor)
+            lock = _try_lock(self.descriptor, fcntl.LOCK_EX) if HAVE_LOCKS else _Lock.UNSUPPORTED
             if lock is _Lock.UNSUPPORTED:
                 return self.descriptor
             if lock is _Lock.TAKEN and _leads_to(self._path, self.descriptor):
@@ -166,19 +197,68 @@ def clean_leftovers(directory: str | os.PathLike[str], name: str | None = None) 
     """
     path = Path(local_path(directory))
     stem = None if name is None else _stem(name)
+    removed = []
+    for found, match in _named_as_temporary(path):
+        if stem is not None and match["stem"] != stem:
+            continue
+        if _remove_if_dead(found, foreign=match["machine"] != _machine()):
+            removed.append(str(found))
+    return tuple(removed)
+
+
+def temporary_files(directory: str | os.PathLike[str]) -> tuple[Leftover, ...]:
+    """Return the temporary files of ckptfmt that are directly in a directory, by name, and who writes them.
+
+    A directory that cannot be listed has none.
+
+    Raises:
+        StorageError: `directory` is a URL, or no directory can have this name.
+    """
+    return tuple(
+        Leftover(
+            path=found,
+            stem=match["stem"],
+            cut=len(os.fsencode(match["stem"])) > _STEM_BYTES - _LONGEST_CHARACTER,
+            writer=_writer_of(found, foreign=match["machine"] != _machine()),
+        )
+        for found, match in _named_as_temporary(Path(local_path(directory)))
+        if not found.is_dir()
+    )
+
+
+def _named_as_temporary(directory: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries)
     except OSError:
-        return ()
-    removed = []
-    for found in names:
-        match = _PATTERN.fullmatch(found)
-        if match is None or (stem is not None and match["stem"] != stem):
-            continue
-        if _remove_if_dead(path / found, foreign=match["machine"] != _machine()):
-            removed.append(str(path / found))
-    return tuple(removed)
+        return
+    for name in names:
+        if match := _PATTERN.fullmatch(name):
+            yield directory / name, match
+
+
+def _writer_of(path: Path, *, foreign: bool) -> Writer:
+    """Try a shared lock and give it back at once; a writer that is just being born and meets it starts again."""
+    if not HAVE_LOCKS:
+        return Writer.UNKNOWN
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return Writer.UNKNOWN
+    try:
+        lock = _try_lock(descriptor, fcntl.LOCK_SH)
+        if lock is _Lock.HELD_BY_ANOTHER:
+            return Writer.LIVING
+        if lock is _Lock.UNSUPPORTED or (foreign and not _quiet(os.fstat(descriptor))):
+            return Writer.UNKNOWN
+    finally:
+        os.close(descriptor)
+    return Writer.NONE
+
+
+def _quiet(found: os.stat_result) -> bool:
+    """Say whether a file was left unchanged for so long that no other machine can be writing it."""
+    return time.time() - found.st_mtime >= _FOREIGN_QUIET_SECONDS
 
 
 def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
@@ -191,10 +271,9 @@ def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
         return False
     try:
         found = os.fstat(descriptor)
-        in_use = foreign and time.time() - found.st_mtime < _FOREIGN_QUIET_SECONDS
-        if in_use or not stat.S_ISREG(found.st_mode):
+        if (foreign and not _quiet(found)) or not stat.S_ISREG(found.st_mode):
             return False
-        if _try_lock(descriptor) is not _Lock.TAKEN or not _leads_to(path, descriptor):
+        if _try_lock(descriptor, fcntl.LOCK_EX) is not _Lock.TAKEN or not _leads_to(path, descriptor):
             return False
         path.unlink()
     except OSError:
@@ -204,11 +283,9 @@ def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
     return True
 
 
-def _try_lock(descriptor: int) -> _Lock:
-    if not HAVE_LOCKS:
-        return _Lock.UNSUPPORTED
+def _try_lock(descriptor: int, kind: int) -> _Lock:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return _Lock.HELD_BY_ANOTHER
     except OSError:

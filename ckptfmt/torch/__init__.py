@@ -12,13 +12,16 @@ except ModuleNotFoundError as error:
 from ckptfmt.torch.checkpointer import Checkpointer
 from ckptfmt.torch.failures import ResumeError, UsageError
 from ckptfmt.torch.io import load, open, save
-from ckptfmt.torch.report import ResumeReport, SkippedFile
-from ckptfmt.torch.restoring import Stateful
+from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
+from ckptfmt.torch.saving import SaveWarning
+from ckptfmt.torch.stateful import Stateful
 
 __all__ = [
     "Checkpointer",
+    "ComponentReport",
     "ResumeError",
     "ResumeReport",
+    "SaveWarning",
     "SkippedFile",
     "Stateful",
     "UsageError",

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import SupportsFloat, TypeVar
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import NoReturn, Self, SupportsFloat, TypeVar
 
-import torch
-
-from ckptfmt.errors import FormatError, StorageError
-from ckptfmt.format.index import is_component_name
-from ckptfmt.reader import Checkpoint
+from ckptfmt.retention import Mode, RetentionPolicy
 from ckptfmt.storage.paths import local_path
-from ckptfmt.torch import io, rng
+from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.hang import HangTimer
+from ckptfmt.torch.last_step import LastStep
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport, render_report
-from ckptfmt.torch.restoring import Stateful, check_components, restore_components
-from ckptfmt.torch.selection import Selection, VerifiedCheckpoint, load_newest, select_checkpoints
-from ckptfmt.writer import SaveReport, make_metadata
+from ckptfmt.torch.resuming import resume_run
+from ckptfmt.torch.run import Run
+from ckptfmt.torch.saving import FailedSave, RunSaves, SaveOptions, WhenBusy
+from ckptfmt.torch.schedule import Deadline, Due, Schedule, deadline_seconds
+from ckptfmt.torch.signals import LEAVE_EXIT_CODE, LEAVE_SIGNALS, LeaveSignals
+from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.tidying import Tidying
+from ckptfmt.writer import SaveReport
 
 __all__ = ["Checkpointer"]
 
 T = TypeVar("T")
-
-_RNG = "rng"
-_PROGRESS = "progress"
 
 
 class Checkpointer:
@@ -55,18 +54,55 @@ class Checkpointer:
     CUDA), and the place in the data. What is done after `step()` in the body of the inner loop, or after
     `end_epoch()` in that of the outer one, is not done again after a resume: make these calls the last ones.
 
+    Saves go on in the background: the loop waits while the state is copied, to memory that is used again for the next
+    save, and no longer. A checkpoint is the state after one step exactly. A save that fails is told by a
+    `SaveWarning` at the next step, and training goes on; the checkpoints that are there stay as they are. When the
+    loop over `epochs()` ends, and when the process does, the last save is waited for.
+
+    On one of the `signals`, or shortly before the deadline, the step is finished and saved, and the process leaves
+    with exit code 75: start it again by the same command, and no step is lost.
+
+    In a job of several processes (`torch.distributed`, DDP), make the same calls in all of them, after
+    `init_process_group`. Rank 0 writes; each rank gets back its own random states and its own place in the data.
+
     Args:
         train_url: Directory of the run's checkpoints; made if it is not there.
-        save_interval_steps: Save after every so many steps; None: at the end of each epoch only.
+        save_interval_steps: Save after every so many steps.
+        save_interval_minutes: Save when so many minutes have passed since the last save.
+        save_interval_epochs: Save at the end of every so many epochs; None: at no epoch's end.
+        max_overhead: Instead of an interval in steps or minutes: the share of the time that saves may take, such as
+            0.03. The interval follows from what a save is measured to cost.
+        signals: On which signals to save and leave; () for none. They are taken over from `resume()` to the end of
+            `epochs()`, in the main thread only.
+        deadline: When the process will be ended: an aware datetime or seconds since 1970. `environment`: what Slurm
+            tells the job (SLURM_JOB_END_TIME), if anything. Shortly before (30 seconds and twice the time of the
+            longest save), the run is saved and the process leaves. None: do not.
+        save_on_exception: Save when the `with` block of this object is left by an exception, provided that the
+            state is still that of a finished step. To know that, all tensors are looked at after each step.
+        background: Write while training goes on. False: each save is waited for.
+        when_busy: What a save that is due does while another one is written: `wait` for it, or `skip` this one.
+            Saves at epoch ends, by `save()` and before leaving always wait.
+        on_failed_save: `warn` and train on, or `raise` at the next step.
+        keep_last: Keep so many of the newest checkpoints of the run. With none of the three, all are kept.
+        keep_every_steps: Keep one checkpoint of every so many steps.
+        keep_best: Keep the best by a metric that is given to `step`, `end_epoch` or `save`: `("val_loss", "min")`, or
+            several: `("val_loss", "min", 3)`. Old checkpoints are removed once a new one is durable. Never removed
+            are the newest, those with a pin (`ckptfmt pin`), and what is not this run's or cannot be read.
+        hang_timeout: Seconds. If no step or epoch ends for so long, the stacks of all threads are written to stderr
+            and the process ends with exit code 1. Give more than the longest evaluation takes.
         run_id: Id of the run. None: the run in `train_url` whose checkpoint was created last, or else a new one.
             Directories are best not shared by runs; those that are need an id for each.
         codec: `none`, `zstd`, or a mapping of component name to one of them.
         components: Everything that has `state_dict()` and `load_state_dict()`: modules, optimizers, schedulers,
-            scalers, averages, your own objects. They are restored in the given order.
+            scalers, averages, your own objects; and random generators of Python, NumPy and PyTorch. They are
+            restored in the given order.
 
     Attributes:
         train_url: Directory of the run's checkpoints.
         run_id: Id of the run; None before `resume()` if it was not given.
+
+    Raises:
+        UsageError: An argument makes no sense; `PolicyError` for what to keep.
     """
 
     def __init__(
@@ -75,17 +111,52 @@ class Checkpointer:
         /,
         *,
         save_interval_steps: int | None = None,
+        save_interval_minutes: float | None = None,
+        save_interval_epochs: int | None = 1,
+        max_overhead: float | None = None,
+        signals: Iterable[int] = LEAVE_SIGNALS,
+        deadline: Deadline = "environment",
+        save_on_exception: bool = False,
+        background: bool = True,
+        when_busy: WhenBusy = "wait",
+        on_failed_save: FailedSave = "warn",
+        keep_last: int | None = None,
+        keep_every_steps: int | None = None,
+        keep_best: tuple[str, Mode] | tuple[str, Mode, int] | None = None,
+        hang_timeout: float | None = None,
         run_id: str | None = None,
         codec: str | Mapping[str, str] = "none",
         **components: Stateful,
     ) -> None:
-        _check_arguments(save_interval_steps, components)
-        self.train_url = local_path(train_url)
-        self.run_id = run_id
-        self._interval = save_interval_steps
-        self._codec = codec
-        self._components = components
+        if save_interval_epochs is not None and save_interval_epochs < 1:
+            raise UsageError(f"save_interval_epochs is {save_interval_epochs}: give a number from 1 on, or None")
+        seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
+        self._schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
+        self._interval_epochs = save_interval_epochs
+        self._signals = LeaveSignals(signals)
+        self._hang = HangTimer(hang_timeout)
+        self._run = Run(local_path(train_url), run_id, components, codec)
+        policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
+        tidying = Tidying(self._run, policy)
+        self._saves = RunSaves(self.train_url, SaveOptions(background, when_busy, on_failed_save, tidying))
         self._loop = Loop()
+        self._was_saving = False
+        self._last_step = LastStep(self._run.components) if save_on_exception else None
+
+    @property
+    def train_url(self) -> str:
+        """Directory of the run's checkpoints."""
+        return self._run.directory
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run; None before `resume()` if it was not given."""
+        return self._run.id
+
+    @property
+    def parent(self) -> str | None:
+        """Identity of the checkpoint that the run started from, 64 hex digits; None if it started from none."""
+        return self._run.parent
 
     @property
     def global_step(self) -> int:
@@ -97,44 +168,66 @@ class Checkpointer:
         """Epochs finished, which is the number of the present epoch, counted from 0."""
         return self._loop.epoch
 
-    def resume(self, *, quiet: bool = False) -> ResumeReport:
+    @property
+    def last_saved(self) -> SaveReport | None:
+        """The last checkpoint that this process has written and knows to be durable; None if there is none."""
+        self._settle(wait=False)
+        return self._saves.last
+
+    def resume(
+        self,
+        resume: str | os.PathLike[str] = "auto",
+        *,
+        waive: Collection[str] = (),
+        quiet: bool = False,
+    ) -> ResumeReport:
         """Go on with the run in `train_url`, or start one if there is no checkpoint of it.
 
-        The newest checkpoint that verifies is restored. Damaged ones are passed over and reported, never removed.
-        Call it once, when all components are built and before the loop.
+        The newest checkpoint of the run that verifies is restored: every byte is checked before anything is changed. A
+        damaged newer one is set aside (renamed, never removed) and reported. Files `*.pth` of the documented PyTorch
+        loop count too, by the epoch inside. Call it once, when all components are built and before the loop.
+
+        What would make the resumed run another one is an error, and all of it is told at once: a component or
+        random state that the checkpoint lacks, tensors that are missing, too many, or of other shapes.
 
         Args:
+            resume: `auto`: go on if there is a checkpoint, else start. `must`: go on, or fail. `never`: start a new
+                run. Anything else is a path: of the checkpoint to go on from, or of a directory of them.
+            waive: Names of components that need not be restored in full, `rng` and `progress` among them: they
+                take what fits, and the report tells the rest.
             quiet: Do not print the report to stderr.
 
         Raises:
             MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
-            ResumeError: There are checkpoints, and none of them can be used.
+            ResumeError: There are checkpoints, and none of them can be used; or there is none, and there must be.
             StorageError: The directory cannot be read or made.
             UsageError: It was called before.
         """
-        if self._loop.resumed:
-            raise UsageError("resume() twice: call it once, before the loop")
-        _make_directory(self.train_url)
-        selection = select_checkpoints(self.train_url, self.run_id)
-        found = load_newest(selection)
-        report = self._start(selection) if found is None else self._restore(selection, found)
-        self.run_id = report.run_id
-        if not quiet:
+        report = resume_run(self._run, self._loop, resume, waive)
+        if not quiet and ranks.world().rank == 0:
             sys.stderr.write(render_report(report))
+        self._attend()
         return report
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the numbers of the epochs to be trained, up to n - 1; after a resume, from the unfinished one on.
 
         An epoch whose end was not announced by `end_epoch()` is ended, without metrics, before the next one begins.
+        When the last one is over, the save that is under way is waited for.
 
         Raises:
             UsageError: `resume()` was not called, or an epoch is open.
         """
-        for epoch in self._loop.epochs(n):
-            yield epoch
-            if self.epoch == epoch:
-                self.end_epoch()
+        self._attend()
+        try:
+            for epoch in self._loop.epochs(n):
+                yield epoch
+                if self.epoch == epoch:
+                    self.end_epoch()
+        finally:
+            # Whoever breaks out of the loop may take his time.
+            self._hang.stop()
+        self.close()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield the batches of one pass over `loader`; in the epoch of a resume, those that are not done yet.
@@ -142,6 +235,9 @@ class Checkpointer:
         The batches are those of the uninterrupted run, in its order: for shuffling loaders, for any number of workers,
         and for loaders with a `generator=`. To get there after a resume, the pass is begun again and the batches that
         are done are loaded once more and dropped: that costs their loading time.
+
+        A run that was saved after the last batch of an epoch goes on behind the loop over them: what comes there must
+        not need a variable that only the body of the loop sets.
 
         Two things are beyond it. What persistent workers draw at random comes from a state that they keep from
         epoch to epoch, and starts anew. And a data set or sampler that is iterated in this process and draws from the
@@ -156,41 +252,53 @@ class Checkpointer:
         """
         return self._loop.batches(loader)
 
-    def step(self, **metrics: SupportsFloat) -> SaveReport | None:
-        """Count a step and save if one is due. Call it once per batch, when all work on the batch is done.
+    def step(self, **metrics: SupportsFloat) -> None:
+        """Count a step, and save if that is due. Call it once per batch, when all work on the batch is done.
 
         Args:
             metrics: Values to note in the checkpoint. They are looked at only when one is saved.
 
-        Returns:
-            What was saved, or None.
-
         Raises:
+            SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
             UsageError: It is called outside `batches()`, or twice for one batch.
             StateError: A component's state cannot be expressed.
-            StorageError: The checkpoint could not be saved; those that are there are intact.
+            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
         """
         self._loop.count_step()
-        if self._interval is None or self._loop.step % self._interval:
-            return None
-        return self.save(**metrics)
+        self._hang.reset()
+        self._settle(wait=False)
+        due = self._due()
+        if due is not Due.NOTHING and self._saves.may_begin(urgent=due is Due.SAVE_AND_LEAVE):
+            self._save(metrics)
+        if due is Due.SAVE_AND_LEAVE:
+            self._leave()
+        if self._last_step is not None:
+            self._last_step.note(self._loop.progress())
 
-    def end_epoch(self, **metrics: SupportsFloat) -> SaveReport:
-        """Count a finished epoch and save.
+    def end_epoch(self, **metrics: SupportsFloat) -> None:
+        """Count a finished epoch, and save.
 
         Args:
             metrics: Values to note in the checkpoint, e.g. `val_loss=0.31`.
 
         Raises:
+            SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
             UsageError: No epoch is open.
             StateError: A component's state cannot be expressed.
-            StorageError: The checkpoint could not be saved; those that are there are intact.
+            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
         """
         self._loop.end_epoch()
-        return self.save(**metrics)
+        self._hang.reset()
+        self._settle(wait=False)
+        leave = self._agree(Due.SAVE_AND_LEAVE if self._asked_to_leave() else Due.NOTHING) is Due.SAVE_AND_LEAVE
+        if leave or (self._interval_epochs is not None and self.epoch % self._interval_epochs == 0):
+            self._save(metrics)
+        self._schedule.pause()
+        if leave:
+            self._leave()
 
-    def save(self, **metrics: SupportsFloat) -> SaveReport:
-        """Save now.
+    def save(self, **metrics: SupportsFloat) -> None:
+        """Save now. In the background, as every save: `wait()` tells when it is done.
 
         Args:
             metrics: Values to note in the checkpoint.
@@ -198,104 +306,102 @@ class Checkpointer:
         Raises:
             UsageError: The run could not go on exactly from here: call it right after `step()` or between epochs.
             StateError: A component's state cannot be expressed.
-            StorageError: The checkpoint could not be saved; those that are there are intact.
+            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
         """
-        progress = self._loop.progress()
-        state = {name: component.state_dict() for name, component in self._components.items()}
-        state[_RNG] = rng.capture()
-        state[_PROGRESS] = progress.to_tree()
-        metadata = make_metadata(
-            state,
-            step=progress.step,
-            epoch=progress.epoch,
-            metrics={name: _number(name, value) for name, value in metrics.items()} or None,
-            run_id=self.run_id,
-        )
-        return io.write_state(self._target(progress.step), state, metadata=metadata, codec=self._codec)
+        self._save(metrics)
 
-    def _target(self, step: int) -> Path:
-        """Return where to save: never over a checkpoint that is not this run's at this very step."""
-        name = f"ckpt-{step:08d}"
-        path = Path(self.train_url, f"{name}.ckptfmt")
-        number = 1
-        while path.exists() and not self._is_ours(path, step):
-            number += 1
-            path = path.with_name(f"{name}-{number}.ckptfmt")
-        return path
+    def wait(self) -> SaveReport | None:
+        """Wait for the save that is under way.
 
-    def _is_ours(self, path: Path, step: int) -> bool:
+        Returns:
+            The last checkpoint that this process has written; None if there is none.
+
+        Raises:
+            CkptfmtError: The save failed, and `on_failed_save` is `raise`.
+        """
+        self._settle(wait=True)
+        return self._saves.last
+
+    def close(self) -> None:
+        """Wait for the save that is under way, give the signals back, and watch for hangs no more.
+
+        The end of the loop over `epochs()` does the same. A second call does nothing.
+
+        Raises:
+            CkptfmtError: The save failed, and `on_failed_save` is `raise`.
+        """
+        self._hang.stop()
         try:
-            with Checkpoint.open(path) as checkpoint:
-                return (checkpoint.metadata.run_id, checkpoint.metadata.step) == (self.run_id, step)
-        except (FormatError, StorageError):
-            return False
+            self._settle(wait=True)
+        finally:
+            self._signals.remove()
 
-    def _restore(self, selection: Selection, found: VerifiedCheckpoint) -> ResumeReport:
-        """Check everything that can be checked, then change the live objects."""
-        state = found.state
-        check_components(self._components, state)
-        random = state.get(_RNG)
-        if random is not None:
-            rng.check(random)
-        progress = _progress_of(found)
-        restore_components(self._components, state)
-        self._loop.begin(progress, random)
-        wanted = (*self._components, _RNG, _PROGRESS)
-        return ResumeReport(
-            directory=self.train_url,
-            path=found.path,
-            run_id=str(found.metadata.run_id),
-            step=progress.step,
-            epoch=progress.epoch,
-            batch=progress.consumed,
-            restored=tuple(name for name in wanted if name in state),
-            missing=tuple(name for name in wanted if name not in state),
-            ignored=tuple(name for name in state if name not in wanted),
-            skipped=found.skipped,
-            other_runs=selection.other_runs,
-        )
+    def __enter__(self) -> Self:
+        return self
 
-    def _start(self, selection: Selection) -> ResumeReport:
-        """Start a new run."""
-        self._loop.begin(Progress(), None)
-        return ResumeReport(
-            directory=self.train_url,
-            path=None,
-            run_id=self.run_id or _new_run_id(),
-            other_runs=selection.other_runs,
-        )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, SystemExit) and self._last_step is not None:
+            self._save_after(self._last_step)
+        self.close()
 
+    def _attend(self) -> None:
+        """Begin to listen to signals, to watch for hangs, and to measure."""
+        self._signals.install()
+        self._hang.reset()
+        self._schedule.begin(time.monotonic())
 
-def _progress_of(found: VerifiedCheckpoint) -> Progress:
-    if _PROGRESS in found.state:
-        return Progress.from_tree(found.state[_PROGRESS])
-    return Progress(step=found.metadata.step or 0, epoch=found.metadata.epoch or 0)
+    def _due(self) -> Due:
+        saving = self._was_saving or self._saves.busy
+        self._was_saving = self._saves.busy
+        due = self._schedule.stepped(self.global_step, time.monotonic(), time.time(), saving=saving)
+        return self._agree(Due.SAVE_AND_LEAVE if self._signals.received else due)
 
+    def _asked_to_leave(self) -> bool:
+        return self._signals.received is not None or self._schedule.must_leave(time.time())
 
-def _number(name: str, value: SupportsFloat) -> float:
-    try:
-        return float(value.item() if isinstance(value, torch.Tensor) else value)
-    except (RuntimeError, TypeError, ValueError):
-        raise UsageError(f"the metric {name} is not a number: give a float or a tensor of one element") from None
+    def _agree(self, due: Due) -> Due:
+        """Return what all ranks do: rank 0 decides when to save, any of them when to leave."""
+        if ranks.world().rank != 0 and due is Due.SAVE:
+            due = Due.NOTHING
+        return Due(ranks.largest(due.value))
 
+    def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
+        self._write(self._loop.progress(), rng.capture(), metrics)
 
-def _new_run_id() -> str:
-    # The operating system's randomness: the run's own generators must not notice.
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    def _write(self, progress: Progress, random: rng.RandomState, metrics: Mapping[str, SupportsFloat]) -> None:
+        begun = time.monotonic()
+        plan = self._run.plan(progress, random, metrics)
+        if plan is None:
+            return
+        self._settle(wait=True)
+        self._saves.save(progress.step, self.run_id, plan)
+        self._settle(wait=False)
+        now = time.monotonic()
+        self._schedule.saved(now, now - begun)
+        self._was_saving = True
 
+    def _settle(self, *, wait: bool, must_succeed: bool = False) -> None:
+        finished = self._saves.settle(wait=wait, must_succeed=must_succeed)
+        if finished is not None:
+            self._schedule.written(finished.seconds)
 
-def _check_arguments(save_interval_steps: int | None, components: Mapping[str, object]) -> None:
-    if save_interval_steps is not None and save_interval_steps < 1:
-        raise UsageError(f"save_interval_steps is {save_interval_steps}: give a number of steps from 1 on, or None")
-    for name, component in components.items():
-        if name in (_RNG, _PROGRESS) or not is_component_name(name):
-            raise UsageError(f"{name!r} cannot be the name of a component: it is reserved or not of A-Z a-z 0-9 _ . -")
-        if not isinstance(component, Stateful):
-            raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+    def _leave(self) -> NoReturn:
+        """Leave when everything is saved; a scheduler that sees the exit code starts the job again."""
+        self._settle(wait=True, must_succeed=True)
+        ranks.barrier()  # the first rank that leaves may take the others with it
+        if ranks.world().rank == 0:
+            why = self._signals.received.name if self._signals.received is not None else "the deadline is near"
+            saved = f"step {self.global_step} is saved in {self._saves.last.path}; " if self._saves.last else ""
+            sys.stderr.write(f"ckptfmt: {why}: {saved}leaving with exit code {LEAVE_EXIT_CODE}\n")
+        self.close()
+        raise SystemExit(LEAVE_EXIT_CODE)
 
-
-def _make_directory(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error
+    def _save_after(self, last: LastStep) -> None:
+        """Save the last step after an exception, if its state is still there."""
+        moment = last.moment()
+        if moment is None:
+            sys.stderr.write("ckptfmt: not saved: the state is no longer that of the last finished step\n")
+            return
+        self._write(*moment, {})

@@ -15,17 +15,12 @@ class UsageError(CkptfmtError, RuntimeError):
 
 
 class ResumeError(CkptfmtError, RuntimeError):
-    """There are checkpoints to resume from, and none of them can be used.
+    """There is nothing to resume from that can be used, although there should be.
 
     Attributes:
-        skipped: Each of them, and why it cannot be used.
+        skipped: Each checkpoint that cannot be used, and why; empty if there is none at all.
     """
 
-    def __init__(self, directory: str, skipped: Sequence[SkippedFile]) -> None:
+    def __init__(self, message: str, skipped: Sequence[SkippedFile] = ()) -> None:
         self.skipped = tuple(skipped)
-        lines = [
-            f"{directory}: none of the checkpoints can be used, and starting from scratch beside them would waste "
-            "what they hold; move them away to start anew, or pass the run_id= of another run:",
-            *(f"{file.path}: {file.reason}" for file in self.skipped),
-        ]
-        super().__init__("\n  ".join(lines))
+        super().__init__("\n  ".join([message, *(f"{file.path}: {file.reason}" for file in self.skipped)]))

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from ckptfmt.format.index import ROOT, Metadata
+from ckptfmt.planning import SavePlan, make_metadata, plan_save
 from ckptfmt.reader import Checkpoint
 from ckptfmt.torch import versions
 from ckptfmt.torch.location import MapLocation, relocate
 from ckptfmt.torch.values import TorchAdapter
-from ckptfmt.writer import SaveReport, make_metadata, save_state
+from ckptfmt.writer import SaveReport, write_plan
 
-__all__ = ["load", "open", "read_state", "save", "write_state"]
+__all__ = ["load", "open", "plan_state", "read_state", "save"]
 
 
 def save(
@@ -56,7 +57,7 @@ def save(
     metadata = make_metadata(
         obj, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )
-    return write_state(path, obj, metadata=metadata, codec=codec)
+    return write_plan(path, plan_state(obj, metadata=metadata, codec=codec))
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
@@ -88,12 +89,13 @@ def load(path: str | os.PathLike[str], map_location: MapLocation = None) -> Any:
         return relocate(read_state(checkpoint), map_location)
 
 
-def write_state(
-    path: str | os.PathLike[str], state: object, *, metadata: Metadata, codec: str | Mapping[str, str]
-) -> SaveReport:
-    """Save a state with PyTorch's tensors and the versions of its modules. Raises as `save`."""
-    return save_state(
-        path,
+def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, str]) -> SavePlan:
+    """Return the plan of a checkpoint of a state with PyTorch's tensors and the versions of its modules.
+
+    Raises:
+        StateError: The state, or an argument, cannot be expressed.
+    """
+    return plan_save(
         state,
         TorchAdapter(),
         metadata=metadata,

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ResumeReport", "SkippedFile", "render_report"]
+__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report"]
+
+_SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,23 @@ class SkippedFile:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class ComponentReport:
+    """What became of one component.
+
+    Attributes:
+        name: Its name.
+        restored: Whether it was given a state; with differences, only what fitted.
+        differences: What was not restored of it, a line each; it was waived.
+        notes: What was restored in another way than it was saved, a line each.
+    """
+
+    name: str
+    restored: bool
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,9 @@ class ResumeReport:
         restored: Names of the components that were restored, `rng` and `progress` among them.
         missing: Names of components that were given and are not in the checkpoint: left as they are.
         ignored: Names of components that are in the checkpoint and were not given.
+        details: What became of each component that was given.
+        waived: What else was lost and waived, a line each: random states, the place in the data.
+        parent: Identity of the checkpoint that the run started from; None if it started from none.
         skipped: Newer or unreadable checkpoints that were passed over.
         other_runs: Ids of other runs with checkpoints in the directory.
     """
@@ -44,6 +66,9 @@ class ResumeReport:
     restored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    details: tuple[ComponentReport, ...] = ()
+    waived: tuple[str, ...] = ()
+    parent: str | None = None
     skipped: tuple[SkippedFile, ...] = ()
     other_runs: tuple[str, ...] = ()
 
@@ -69,7 +94,19 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"  missing   {', '.join(report.missing)}: not in the checkpoint, left as it is"
     if report.ignored:
         yield f"  ignored   {', '.join(report.ignored)}: in the checkpoint, not given to the Checkpointer"
+    lost = [line for detail in report.details if detail.restored for line in detail.differences]
+    yield from _told("waived", [*lost, *report.waived])
+    yield from _told("changed", [line for detail in report.details for line in detail.notes])
+    if report.parent is not None:
+        yield f"  parent    {report.parent}: what the run started from"
     for skipped in report.skipped:
         yield f"  skipped   {Path(skipped.path).name}: {skipped.reason}"
     if report.other_runs:
         yield f"  left      checkpoints of other runs: {', '.join(report.other_runs)}"
+
+
+def _told(word: str, lines: list[str]) -> Iterator[str]:
+    for line in lines[:_SHOWN_LINES]:
+        yield f"  {word:<8}  {line}"
+    if len(lines) > _SHOWN_LINES:
+        yield f"  {word:<8}  ... and {len(lines) - _SHOWN_LINES} more"

@@ -2,137 +2,172 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
-from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt.errors import MismatchError
+from ckptfmt.torch.generators import StatefulGenerator
+from ckptfmt.torch.modules import compare_module, load_module
+from ckptfmt.torch.naming import ParameterNames, groups_of, parameter_names
+from ckptfmt.torch.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
+from ckptfmt.torch.report import ComponentReport
+from ckptfmt.torch.schedulers import compare_scheduler, fit_scheduler
+from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.wrappers import plain_state, without_wrapper_names
 
-__all__ = ["Stateful", "check_components", "restore_components"]
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """Anything that gives its state and takes it back: modules, optimizers, schedulers, scalers, your own."""
-
-    def state_dict(self) -> Any:
-        """Return the state, in values that the format can express."""
-
-    def load_state_dict(self, state_dict: Any, /) -> object:
-        """Take a state that `state_dict` returned."""
+__all__ = ["RestorePlan", "plan_restore"]
 
 
-def check_components(components: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
-    """Compare a state with the live objects that are to take it. Nothing is changed.
+class Load(Protocol):
+    """Gives a component what is restored of it."""
 
-    Modules are compared by the names, shapes and dtypes of their tensors, optimizers by their parameter groups. What
-    any other object takes, only it can tell.
+    def __call__(self) -> object:
+        """Do it."""
 
-    Raises:
-        MismatchError: With every difference.
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """What is to become of one component.
+
+    Attributes:
+        name: Its name.
+        load: Gives it its state; None: it stays as it is.
+        differences: What is not restored of it, a line each.
+        notes: What is restored in another way than it was saved, a line each.
     """
-    differences = [
-        f"{name}{difference}"
-        for name, component in components.items()
-        if name in state
-        for difference in _differences(component, state[name])
-    ]
-    if differences:
-        raise MismatchError("the checkpoint does not fit the objects that are to take it", differences)
+
+    name: str
+    load: Load | None
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def restore_components(components: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
-    """Give each component its state, if there is one. To be called after `check_components`."""
-    for name, component in components.items():
+@dataclass(frozen=True)
+class RestorePlan:
+    """What is to become of all components. Nothing is changed before `apply`.
+
+    Attributes:
+        components: Their plans.
+        waived: Names of those that may differ.
+    """
+
+    components: tuple[ComponentPlan, ...]
+    waived: frozenset[str]
+
+    @property
+    def differences(self) -> list[str]:
+        """All that makes the restored objects others than the saved ones, and is not waived."""
+        return [line for plan in self.components if plan.name not in self.waived for line in plan.differences]
+
+    def apply(self) -> tuple[ComponentReport, ...]:
+        """Restore the components, in their order.
+
+        Raises:
+            MismatchError: There are differences that are not waived. Nothing was changed.
+        """
+        if self.differences:
+            raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
+        return tuple(_apply(plan) for plan in self.components)
+
+
+def plan_restore(
+    components: Mapping[str, Stateful], state: Mapping[str, Any], waive: Collection[str] = ()
+) -> RestorePlan:
+    """Compare a state with the live objects that are to take it.
+
+    Modules are compared by the names, shapes and dtypes of their tensors, whatever they are wrapped in; optimizers by
+    the names and shapes of their parameters, and by their options. What any other object takes, only it can tell.
+
+    Args:
+        components: The objects by name.
+        state: Their states by name.
+        waive: Names of components that may differ: they take what fits.
+    """
+    names = parameter_names(components)
+    optimizers: dict[int, OptimizerPlan] = {}
+    plans = {}
+    # Schedulers come last: a group of theirs is where that of their optimizer is.
+    for name, component in sorted(components.items(), key=lambda item: isinstance(item[1], LRScheduler)):
         if name not in state:
-            continue
+            plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
+        else:
+            plans[name] = _plan(name, component, state, names, optimizers)
+    return RestorePlan(tuple(plans[name] for name in components), frozenset(waive))
+
+
+def _plan(
+    name: str,
+    component: Stateful,
+    state: Mapping[str, Any],
+    names: ParameterNames,
+    optimizers: dict[int, OptimizerPlan],
+) -> ComponentPlan:
+    saved = state[name]
+    groups = groups_of(component)
+    if isinstance(component, nn.Module):
+        return _plan_module(name, component, saved)
+    if groups is not None:
+        plan = plan_optimizer(component, groups, names, saved, partial(_saved_shape, state))
+        optimizers[id(component)] = plan
+        load = None if plan.state is None else partial(load_optimizer, component, groups, plan.state)
+        return ComponentPlan(name, load, _lines(name, plan.differences), _lines(name, plan.notes))
+    if isinstance(component, LRScheduler):
+        source = _source(optimizers.get(id(getattr(component, "optimizer", None))))
+        live = component.state_dict()
+        differences = list(compare_scheduler(live, saved, source))
+        fit = None if differences else partial(_load_scheduler, component, saved, source)
+        return ComponentPlan(name, fit, _lines(name, differences))
+    if isinstance(component, StatefulGenerator):
+        difference = component.difference(saved)
+        if difference is not None:
+            return ComponentPlan(name, None, (f"{name}: {difference}",))
+    return ComponentPlan(name, partial(component.load_state_dict, saved))
+
+
+def _plan_module(name: str, module: nn.Module, saved: Any) -> ComponentPlan:
+    live = plain_state(module)
+    if isinstance(saved, Mapping):
+        saved = without_wrapper_names(saved, live)
+    found = list(compare_module(live, saved))
+    lines = tuple(f"{name}: {what}" if tensor is None else f"{name}.{tensor}: {what}" for tensor, what in found)
+    if not found:
+        return ComponentPlan(name, partial(load_module, module, saved))
+    unfit = {tensor for tensor, _ in found}
+    fitting = {tensor: value for tensor, value in saved.items() if tensor not in unfit} if None not in unfit else {}
+    load = partial(load_module, module, fitting, strict=False) if fitting else None
+    return ComponentPlan(name, load, lines)
+
+
+def _load_scheduler(scheduler: LRScheduler, saved: Mapping[str, Any], source: Sequence[int | None] | None) -> None:
+    scheduler.load_state_dict(fit_scheduler(scheduler.state_dict(), saved, source))
+
+
+def _source(plan: OptimizerPlan | None) -> Sequence[int | None] | None:
+    return None if plan is None or plan.state is None else plan.source
+
+
+def _saved_shape(state: Mapping[str, Any], name: str) -> torch.Size | None:
+    component, _, tensor = name.partition(".")
+    tree = state.get(component)
+    value = tree.get(tensor) if isinstance(tree, Mapping) else None
+    return value.shape if isinstance(value, torch.Tensor) else None
+
+
+def _lines(name: str, lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}{line}" for line in lines)
+
+
+def _apply(plan: ComponentPlan) -> ComponentReport:
+    if plan.load is not None:
         try:
-            if isinstance(component, LRScheduler):
-                component.load_state_dict(_with_types_of(component.state_dict(), state[name]))
-            else:
-                component.load_state_dict(state[name])
-            if isinstance(component, Optimizer):
-                _undo_casts(component, state[name])
-                # It has stepped: a scheduler that steps next has no reason to warn of the wrong order.
-                component._opt_called = True  # type: ignore[attr-defined]  # where LRScheduler looks
+            plan.load()
         except Exception as error:
-            error.add_note(f"raised while the component {name!r} was restored; do not train on with these objects")
+            error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
             raise
-
-
-def _differences(component: Stateful, state: Any) -> Iterator[str]:
-    if isinstance(component, torch.nn.Module):
-        yield from _module_differences(component.state_dict(), state)
-    elif isinstance(component, Optimizer):
-        yield from _optimizer_differences(component.state_dict(), state)
-
-
-def _module_differences(live: Mapping[str, Any], saved: Any) -> Iterator[str]:
-    if not isinstance(saved, Mapping):
-        yield f": a state dict is expected, the checkpoint has a {type(saved).__name__}"
-        return
-    for name in live:
-        if name not in saved:
-            yield f".{name}: in the model, not in the checkpoint"
-    for name, value in saved.items():
-        if name not in live:
-            yield f".{name}: in the checkpoint, not in the model"
-        elif isinstance(live[name], torch.Tensor) and not is_lazy(live[name]):
-            here, there = _kind(live[name]), _kind(value)
-            if here != there:
-                yield f".{name}: {here} in the model, {there} in the checkpoint"
-
-
-def _kind(value: object) -> str:
-    if not isinstance(value, torch.Tensor):
-        return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-
-
-def _optimizer_differences(live: Mapping[str, Any], saved: Any) -> Iterator[str]:
-    try:
-        here, there = _group_sizes(live), _group_sizes(saved)
-    except (KeyError, TypeError):
-        yield ": the checkpoint has no state dict of an optimizer"
-        return
-    if here != there:
-        yield f".param_groups: {here} parameters per group in the optimizer, {there} in the checkpoint"
-
-
-def _group_sizes(state: Mapping[str, Any]) -> list[int]:
-    return [len(group["params"]) for group in state["param_groups"]]
-
-
-def _with_types_of(live: Any, saved: Any) -> Any:
-    """Return `saved` with the mapping types of `live`: a file knows one kind, MultiStepLR needs its Counter."""
-    if isinstance(live, Mapping) and isinstance(saved, Mapping):
-        fitted = {key: _with_types_of(live.get(key), value) for key, value in saved.items()}
-        match live:
-            case Counter() | OrderedDict():
-                return type(live)(fitted)
-            case defaultdict():
-                return defaultdict(live.default_factory, fitted)
-        return fitted
-    if isinstance(live, list) and isinstance(saved, list) and len(live) == len(saved):
-        return [_with_types_of(here, there) for here, there in zip(live, saved, strict=True)]
-    return saved
-
-
-def _undo_casts(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
-    """Give the optimizer the saved tensors in the dtype they were saved in.
-
-    `Optimizer.load_state_dict` casts them to the dtype of the parameter, which loses bits of float32 moments that
-    belong to bfloat16 parameters.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    for parameter, number in zip(parameters, numbers, strict=True):
-        for key, value in saved["state"].get(number, {}).items():
-            live = optimizer.state[parameter].get(key)
-            if isinstance(value, torch.Tensor) and isinstance(live, torch.Tensor) and live.dtype != value.dtype:
-                optimizer.state[parameter][key] = value.to(live.device)
+    return ComponentReport(plan.name, plan.load is not None, plan.differences, plan.notes)

@@ -1,42 +1,84 @@
-"""The state of every random generator that a training loop draws from."""
+"""The state of every global random generator that a training loop draws from."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ckptfmt.errors import MismatchError
 
-__all__ = ["capture", "check", "restore"]
+__all__ = ["RandomState", "capture", "check", "losses", "restore"]
 
 RandomState = dict[str, Any]
 """Generator name -> its state, in values that the format expresses."""
 
+# What the generators raise for a state that is none of theirs.
+_REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
+_HOST = ("python", "numpy", "torch")
+
+
+class _Accelerator(NamedTuple):
+    """One kind of device that has generators. All of them are asked for nothing until they are in use."""
+
+    name: str
+    in_use: Callable[[], bool]
+    device_count: Callable[[], int]
+    capture: Callable[[int], torch.Tensor]
+    restore: Callable[[torch.Tensor, int], None]
+
+
+_ACCELERATORS = (
+    _Accelerator(
+        "cuda",
+        torch.cuda.is_initialized,
+        torch.cuda.device_count,
+        torch.cuda.get_rng_state,
+        torch.cuda.set_rng_state,
+    ),
+    _Accelerator(
+        "xpu",
+        torch.xpu.is_initialized,
+        torch.xpu.device_count,
+        torch.xpu.get_rng_state,
+        torch.xpu.set_rng_state,
+    ),
+    # MPS has one device, and nothing that says whether it is in use.
+    _Accelerator(
+        "mps",
+        torch.backends.mps.is_available,
+        torch.mps.device_count,
+        lambda _: torch.mps.get_rng_state(),
+        lambda state, _: torch.mps.set_rng_state(state),
+    ),
+)
+
 
 def capture() -> RandomState:
-    """Return the states of the generators of Python, NumPy (the global one) and PyTorch.
+    """Return the states of the global generators of Python, NumPy and PyTorch.
 
-    Keys: `python`, `numpy`, `torch`, and `cuda`, a list with one state per device. `cuda` is left out until
-    CUDA is initialized: before, nothing can have been drawn there, and asking would initialize it.
+    Keys: `python`, `numpy`, `torch`, and for each kind of accelerator in use (`cuda`, `xpu`, `mps`) a list with one
+    state per device. A kind is left out until PyTorch has initialized it: before, nothing can have been drawn there,
+    and asking would initialize it.
     """
-    state = {
+    state: RandomState = {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # it has no annotations
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    for accelerator in _ACCELERATORS:
+        if accelerator.in_use():
+            state[accelerator.name] = [accelerator.capture(device) for device in range(accelerator.device_count())]
     return state
 
 
 def restore(state: RandomState) -> None:
     """Set the generators to the states that `capture` returned.
 
-    States of CUDA devices that are not there are left out: on fewer devices, the run can't be the same anyway.
+    States of devices that are not there are left out; `losses` tells.
 
     Raises:
         MismatchError: A state is none that its generator takes. No generator was changed.
@@ -45,26 +87,60 @@ def restore(state: RandomState) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    for device, device_state in _cuda_states(state):
-        torch.cuda.set_rng_state(device_state, device)
+    for accelerator in _ACCELERATORS:
+        for device, device_state in _present(accelerator, state):
+            accelerator.restore(device_state, device)
 
 
 def check(state: RandomState) -> None:
-    """Raise MismatchError unless `state` holds what `restore` needs. Tried on generators made for it."""
-    trials: dict[str, Callable[[], object]] = {
-        "python": lambda: random.Random().setstate(state["python"]),  # noqa: S311 - only to try the state on
-        "numpy": lambda: _numpy_like_the_global_one().set_state(state["numpy"]),
-        "torch": lambda: torch.Generator().set_state(state["torch"]),
-        "cuda": lambda: [torch.Generator(f"cuda:{device}").set_state(it) for device, it in _cuda_states(state)],
-    }
-    differences = []
-    for name, trial in trials.items():
+    """Raise MismatchError, with all that is wrong, unless `state` holds what `restore` needs.
+
+    The states are tried on generators made for it. Devices that are not there are no error here but one of `losses`.
+    """
+    differences = [f"rng.{name}: {why}" for name in _HOST if (why := _host_difference(state, name)) is not None]
+    for accelerator in _ACCELERATORS:
         try:
-            trial()
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-            differences.append(f"rng.{name}: not a state of this generator: {error!r}")
+            for device, device_state in _present(accelerator, state):
+                torch.Generator(f"{accelerator.name}:{device}").set_state(device_state)
+        except _REFUSALS as error:
+            differences.append(f"rng.{accelerator.name}: not the states of these generators: {error!r}")
     if differences:
         raise MismatchError("the random states cannot be restored", differences)
+
+
+def losses(state: RandomState) -> list[str]:
+    """Return which generators' states a restore would lose, e.g. `cuda: 4 devices in the checkpoint, 2 here`.
+
+    A run that goes on all the same draws other numbers than the uninterrupted one would. Nothing is changed.
+
+    Args:
+        state: What `capture` returned, or the part of it that a checkpoint has.
+    """
+    lost = [f"{name}: not in the checkpoint" for name in _HOST if name not in state]
+    for accelerator in _ACCELERATORS:
+        here = accelerator.device_count() if accelerator.name in state or accelerator.in_use() else 0
+        if accelerator.name not in state:
+            if here:
+                lost.append(f"{accelerator.name}: not in the checkpoint, in use here")
+        elif isinstance(state[accelerator.name], list) and len(state[accelerator.name]) > here:
+            lost.append(f"{accelerator.name}: {_devices(len(state[accelerator.name]))} in the checkpoint, {here} here")
+    return lost
+
+
+def _host_difference(state: RandomState, name: str) -> str | None:
+    if name not in state:
+        return "not in the checkpoint"
+    try:
+        match name:
+            case "python":
+                random.Random().setstate(state[name])  # noqa: S311 - only to try the state on
+            case "numpy":
+                _numpy_like_the_global_one().set_state(state[name])
+            case _:
+                torch.Generator().set_state(state[name])
+    except _REFUSALS as error:
+        return f"not a state of this generator: {error!r}"
+    return None
 
 
 def _numpy_like_the_global_one() -> np.random.RandomState:
@@ -72,6 +148,15 @@ def _numpy_like_the_global_one() -> np.random.RandomState:
     return np.random.RandomState(type(bit_generator)())
 
 
-def _cuda_states(state: RandomState) -> list[tuple[int, torch.Tensor]]:
-    present = torch.cuda.device_count() if "cuda" in state and torch.cuda.is_available() else 0
-    return list(enumerate(state["cuda"][:present])) if present else []
+def _present(accelerator: _Accelerator, state: RandomState) -> list[tuple[int, torch.Tensor]]:
+    """Return the saved states of the devices that are here."""
+    if accelerator.name not in state:
+        return []
+    states = state[accelerator.name]
+    if not isinstance(states, list):
+        raise TypeError(f"a list of states is expected, not {type(states)}")
+    return list(enumerate(states[: accelerator.device_count()]))
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

@@ -148,6 +148,7 @@ def _leaf(tensor: torch.Tensor) -> TensorLeaf:
         shape=tuple(tensor.shape),
         read=partial(_read, tensor),
         alias=_alias(tensor),
+        copy_into=partial(_copy_into, tensor),
     )
 
 
@@ -162,6 +163,17 @@ def _advice_for_subclass(tensor: torch.Tensor) -> str:
 def _read(tensor: torch.Tensor) -> memoryview:
     """Return the values' bytes in C order: the tensor's own memory, if they lie so there."""
     return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
+
+
+def _copy_into(tensor: torch.Tensor, buffer: memoryview) -> None:
+    """Copy the values in C order, in one pass; from a device without waiting, if the memory is pinned."""
+    if not tensor.numel():
+        return
+    target = torch.frombuffer(buffer, dtype=tensor.dtype)
+    if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
+        buffer[:] = _read(tensor)
+    else:
+        target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
 
 
 def _flat_bytes(tensor: torch.Tensor) -> memoryview:

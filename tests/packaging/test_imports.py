@@ -1,19 +1,22 @@
-"""What is imported: the frameworks only when they are needed."""
+"""What is imported: the frameworks, and our own modules, only when they are needed; and the public names."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import ckptfmt
+
 FRAMEWORKS = {"numpy", "torch", "ml_dtypes", "jax"}
 VALID = Path(__file__).parents[2] / "spec" / "vectors" / "valid"
 
 
-def imported_by(code: str, *arguments: str | Path) -> set[str]:
-    """Run code in a fresh interpreter; return which of the frameworks it has imported when it ends."""
+def modules_after(code: str, *arguments: str | Path) -> set[str]:
+    """Run code in a fresh interpreter; return all modules that are imported when it ends."""
     # Whatever the code prints stays apart from our answer, and it may end by raising SystemExit.
     script = f"""
 import atexit, os, sys
@@ -27,7 +30,17 @@ atexit.register(lambda: (answer.write(" ".join(sorted(sys.modules))), answer.clo
     )
     modules = set(done.stdout.split())
     assert "ckptfmt" in modules
-    return modules & FRAMEWORKS
+    return modules
+
+
+def imported_by(code: str, *arguments: str | Path) -> set[str]:
+    """Run code in a fresh interpreter; return which of the frameworks it has imported when it ends."""
+    return modules_after(code, *arguments) & FRAMEWORKS
+
+
+def ours(code: str, *arguments: str | Path) -> set[str]:
+    """The same, of the library's own modules."""
+    return {module for module in modules_after(code, *arguments) if module.startswith("ckptfmt.")}
 
 
 def test_importing_the_library_imports_no_framework() -> None:
@@ -48,3 +61,43 @@ def test_commands_that_only_look_import_no_framework(command: list[str]) -> None
     vector = min(VALID.glob("*.ckptfmt"))
     place = VALID if command == ["ls"] else vector
     assert imported_by("from ckptfmt_cli.main import main; main()", *command, place) == set()
+
+
+def test_a_public_name_imports_its_own_module_only() -> None:
+    assert ours("import ckptfmt") == {"ckptfmt._version"}
+    assert ours("import ckptfmt; ckptfmt.CkptfmtError") == {"ckptfmt._version", "ckptfmt.errors"}
+    assert "ckptfmt.writer" not in ours("import ckptfmt; ckptfmt.Checkpoint")
+
+
+def test_the_help_of_the_command_imports_neither_reader_nor_writer() -> None:
+    assert ours("from ckptfmt_cli.main import main; main()", "--help") == {"ckptfmt._version", "ckptfmt.errors"}
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["inspect", "--json"]])
+def test_inspect_does_not_import_what_writes(command: list[str]) -> None:
+    vector = min(VALID.glob("*.ckptfmt"))
+    found = ours("from ckptfmt_cli.main import main; main()", *command, vector)
+    assert not {"ckptfmt.writer", "ckptfmt.api"} & found
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    assert set(ckptfmt.__all__) <= set(dir(ckptfmt))
+    scope: dict[str, object] = {}
+    exec("from ckptfmt import *", scope)
+    assert scope.keys() >= set(ckptfmt.__all__)
+    assert ckptfmt.open is scope["open"] is sys.modules["ckptfmt.api"].open
+
+
+def test_type_checkers_see_the_names_that_programs_see() -> None:
+    tree = ast.parse(Path(ckptfmt.__file__).read_text(encoding="utf-8"))
+    (checking,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in checking.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imports for alias in node.names}
+    assert homes.keys() | {"__version__"} == set(ckptfmt.__all__)
+    for name, module in homes.items():
+        assert getattr(ckptfmt, name) is getattr(sys.modules[str(module)], name)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'ckptfmt' has no attribute 'opne'"):
+        getattr(ckptfmt, "opne")  # noqa: B009  # mypy would refuse `ckptfmt.opne`, as it should

@@ -21,7 +21,7 @@ DUTIES: dict[str, list[str]] = json.loads((FOLDER / "duties.json").read_text(enc
 UNREACHABLE = {"header-size"}
 
 # Duties of programs that this project does not have: a word that would be in the library if it had one.
-IDLE = {"6.5": "rewrit", "15.6": "prun"}
+IDLE = {"6.5": "rewrit"}
 
 
 def _clauses() -> dict[str, str]:

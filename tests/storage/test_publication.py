@@ -46,7 +46,7 @@ def disturb(mode: str, directory: Path) -> list[dict[str, Any]]:
         timeout=300,
     )
     outcomes: list[dict[str, Any]] = json.loads(done.stdout)
-    assert {"open", "flock", "write", "fsync", "replace"} <= {outcome["operation"] for outcome in outcomes}
+    assert {"open", "flock", "pwrite", "fsync", "replace"} <= {outcome["operation"] for outcome in outcomes}
     return outcomes
 
 
@@ -74,7 +74,7 @@ def test_failure_removes_the_temporary_and_keeps_the_target(tmp_path: Path) -> N
         elif outcome["content"] == "new":
             assert outcome["operation"] in {"open", "fsync"}, "only to flush the directory comes after"
     failed = {outcome["operation"] for outcome in outcomes if outcome["content"] == "old"}
-    assert {"open", "write", "ftruncate", "fsync", "replace"} <= failed
+    assert {"open", "pwrite", "ftruncate", "fsync", "replace"} <= failed
 
 
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_file_holds_exactly_what_was_written(tmp_path: Path, expected_bytes: int
 
 
 def test_writes_cut_short_by_the_system_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_write = os.write
+    whole_write = os.pwrite
 
-    def short_write(descriptor: int, data: memoryview) -> int:
-        return whole_write(descriptor, data.cast("B")[:777])
+    def short_write(descriptor: int, data: memoryview, offset: int) -> int:
+        return whole_write(descriptor, data.cast("B")[:777], offset)
 
-    monkeypatch.setattr(os, "write", short_write)
+    monkeypatch.setattr(os, "pwrite", short_write)
     path = tmp_path / "a.ckptfmt"
     content = os.urandom(100_000)
     with AtomicFile(path) as file:
@@ -164,7 +164,7 @@ def test_writes_cut_short_by_the_system_are_continued(tmp_path: Path, monkeypatc
 
 def test_a_system_that_writes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([0])  # a second attempt would end the test with StopIteration
-    monkeypatch.setattr(os, "write", lambda _descriptor, _data: next(answers))
+    monkeypatch.setattr(os, "pwrite", lambda _descriptor, _data, _offset: next(answers))
     with pytest.raises(StorageError, match="cannot be saved"):
         publish(tmp_path / "a.ckptfmt", b"new")
 
@@ -235,7 +235,7 @@ def test_one_object_publishes_once(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync"])
+@pytest.mark.parametrize("failing", ["pwrite", "fsync"])
 def test_nothing_is_published_after_a_failure_that_the_caller_ignores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -484,7 +484,7 @@ def test_a_quota_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> int:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(os, "write", fail)
+    monkeypatch.setattr(os, "pwrite", fail)
     with pytest.raises(StorageError, match="the disk quota is used up"):
         publish(tmp_path / "a.ckptfmt", b"new")
     assert names(tmp_path) == []

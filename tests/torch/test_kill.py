@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import sys
 import time
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIG
 
 MAX_SECONDS = 0.12  # of life per process: a fraction of what the run takes
 MAX_KILLS = 12
-
-
-@pytest.fixture(scope="module")
-def context() -> ForkServerContext:
-    """Give processes that have imported PyTorch already, so that each of many starts takes milliseconds.
-
-    `torch._dynamo` is what building the first optimizer imports.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])
-    return context
 
 
 def train(train_url: Path, loader: str, started: Event | None = None) -> None:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 import ckptfmt.torch
 from ckptfmt import StateError
-from ckptfmt.torch.restoring import restore_components
+from ckptfmt.torch.restoring import plan_restore
 from tests.torch.same import same
 from tests.torch.training import Exchange, dense_net, through_ckptfmt, through_pickle, train
 
@@ -137,7 +137,7 @@ def test_restored_by_a_checkpointer_milestones_can_be_counted_again(tmp_path: Pa
     *_, scheduler = make(name, 0)
     loaded = through_ckptfmt({"scheduler": scheduler.state_dict()}, tmp_path / "a.ckptfmt")
     *_, other = make(name, 1)
-    restore_components({"scheduler": other}, loaded)
+    plan_restore({"scheduler": other}, loaded).apply()
     last = other._schedulers[-1] if isinstance(other, lr_scheduler.SequentialLR) else other
     assert isinstance(last, lr_scheduler.MultiStepLR)
     assert type(last.milestones) is Counter

@@ -14,6 +14,7 @@ import ckptfmt
 import ckptfmt.torch
 from ckptfmt import MismatchError, StorageError
 from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport
+from ckptfmt.torch.background import wait_for_all
 from tests.torch.tiny import Killed, Point, final_state, run
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,7 +43,7 @@ def put(path: Path, step: int, *, run_id: str | None = "a", epoch: int = 0, hour
 
 def resume(directory: Path, run_id: str | None = None) -> tuple[object, ResumeReport]:
     value = Value()
-    report = Checkpointer(directory, run_id=run_id, value=value).resume(quiet=True)
+    report = Checkpointer(directory, run_id=run_id, value=value).resume(quiet=True, waive=["rng"])
     return value.value, report
 
 
@@ -106,15 +107,19 @@ def test_checkpoints_of_no_run_are_not_resumed_from(tmp_path: Path) -> None:
     assert resume(tmp_path)[0] == "a 1 0"
 
 
-def test_a_damaged_newest_one_is_passed_over_reported_and_kept(tmp_path: Path) -> None:
+def test_a_damaged_newest_one_is_passed_over_reported_and_set_aside(tmp_path: Path) -> None:
     put(tmp_path / "1.ckptfmt", 1)
     damage(put(tmp_path / "2.ckptfmt", 2))
+    content = (tmp_path / "2.ckptfmt").read_bytes()
     value, report = resume(tmp_path)
     assert value == "a 1 0"
     (skipped,) = report.skipped
     assert skipped.path == str(tmp_path / "2.ckptfmt")
     assert "'w'" in skipped.reason
-    assert (tmp_path / "2.ckptfmt").exists()
+    assert "2.ckptfmt.damaged" in skipped.reason
+    assert {path.name for path in tmp_path.iterdir()} == {"1.ckptfmt", "2.ckptfmt.damaged"}
+    assert (tmp_path / "2.ckptfmt.damaged").read_bytes() == content
+    assert resume(tmp_path)[1].skipped == ()  # it does not come up again
 
 
 @pytest.mark.parametrize("nbytes", [0, 5, 64, 5000, -1])
@@ -141,10 +146,10 @@ def test_foreign_files_do_not_disturb(tmp_path: Path) -> None:
 def test_what_only_looks_like_a_checkpoint_is_reported(tmp_path: Path) -> None:
     put(tmp_path / "1.ckptfmt", 1)
     torch.save({"epoch": 7}, tmp_path / "7.ckptfmt")
-    (tmp_path / "8.ckptfmt").mkdir()
+    (tmp_path / "8.ckptfmt").mkdir()  # a directory is none
     value, report = resume(tmp_path)
     assert value == "a 1 0"
-    assert [Path(skipped.path).name for skipped in report.skipped] == ["7.ckptfmt", "8.ckptfmt"]
+    assert [Path(skipped.path).name for skipped in report.skipped] == ["7.ckptfmt"]
 
 
 def test_no_start_from_scratch_beside_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:
@@ -172,10 +177,10 @@ def test_urls_are_refused(tmp_path: Path) -> None:
 def test_a_run_keeps_its_id_and_other_starts_get_others(tmp_path: Path) -> None:
     first = resume(tmp_path)[1].run_id
     assert resume(tmp_path)[1].run_id != first  # nothing was saved: this is another run
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, value=Value())
     ckpt.resume(quiet=True)
     ckpt.save()
-    assert resume(tmp_path)[1].run_id == ckpt.run_id
+    assert resume(tmp_path)[1].run_id == ckpt.run_id  # a save that is under way is waited for
 
 
 def test_a_save_never_replaces_what_is_not_this_run_at_this_step(tmp_path: Path) -> None:
@@ -188,7 +193,12 @@ def test_a_save_never_replaces_what_is_not_this_run_at_this_step(tmp_path: Path)
     junk.rename(tmp_path / "junk")
     ckpt.resume(quiet=True)
     (tmp_path / "junk").rename(junk)
-    first, second = ckpt.save(), ckpt.save()
+    ckpt.save()
+    first = ckpt.wait()
+    ckpt.save()
+    second = ckpt.wait()
+    assert first is not None
+    assert second is not None
     assert (tmp_path / "ckpt-00000000.ckptfmt").read_bytes() == other
     assert junk.read_bytes() == b"junk"
     assert first.path == second.path == str(tmp_path / "ckpt-00000000-3.ckptfmt")
@@ -198,10 +208,12 @@ def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> No
     run(tmp_path / "whole")
     with pytest.raises(Killed):
         run(tmp_path / "hurt", kill=Point("after step", 3))
+    wait_for_all()
     damage(tmp_path / "hurt" / "ckpt-00000003.ckptfmt", offset=4200)
     run(tmp_path / "hurt")
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert {path.name for path in (tmp_path / "hurt").iterdir()} == names
+    set_aside = {"ckpt-00000003.ckptfmt.damaged"}
+    assert {path.name for path in (tmp_path / "hurt").iterdir()} == names | set_aside
     assert final_state(tmp_path / "hurt") == final_state(tmp_path / "whole")
     with ckptfmt.open(tmp_path / "hurt" / "ckpt-00000003.ckptfmt") as checkpoint:
         assert checkpoint.verify() == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def test_names_that_components_cannot_have(tmp_path: Path, name: str) -> None:
         Checkpointer(tmp_path, **{name: torch.nn.Linear(1, 1)})  # type: ignore[arg-type]  # the name is a component's
 
 
-@pytest.mark.parametrize("component", [None, {"w": torch.ones(1)}, torch.Generator()], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize(
+    "component", [None, {"w": torch.ones(1)}, random.SystemRandom()], ids=lambda it: type(it).__name__
+)
 def test_components_that_have_no_state(tmp_path: Path, component: Any) -> None:
     with pytest.raises(UsageError, match=r"part .*state_dict\(\)"):
         Checkpointer(tmp_path, part=component)
@@ -156,13 +159,10 @@ def test_metrics_that_are_no_numbers(ckpt: Checkpointer, metric: Any) -> None:
 def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path: Path) -> None:
     ckpt = Checkpointer(tmp_path, save_interval_steps=2)
     ckpt.resume(quiet=True)
-    saved = []
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches([1, 2, 3, 4, 5]):
-            if ckpt.step(loss=1.0):
-                saved.append(ckpt.global_step)
+            ckpt.step(loss=1.0)
         ckpt.end_epoch()
-    assert saved == [2, 4]
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["ckpt-00000002.ckptfmt", "ckpt-00000004.ckptfmt", "ckpt-00000005.ckptfmt"]
 

@@ -1,0 +1,226 @@
+"""Removing the checkpoints that a retention plan gives up, without ever losing the last good one (spec 15.6).
+
+The order of events, each of which a kill or a power cut may follow:
+
+1. Take the directory's lock. It keeps two programs from working on different plans at once; safety does not depend
+   on it, and where there are no locks it is done without. (Each of two keeps the newest checkpoint that it saw to be
+   sound, and removes only older ones. Whatever the order, the newest that any of them saw stays.)
+2. Look at the directory anew and plan.
+3. Verify what stays. If something turns out to be damaged it does not count as kept: plan anew without it.
+4. Flush the newest that stays, and the directory, to stable storage: a writer may have renamed it and not yet flushed.
+5. Remove one file after the other, the oldest first. Just before each, look whether it is still the same file and
+   still has no pin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from ckptfmt.errors import StorageError
+from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
+from ckptfmt.runs import PIN, CheckpointFile, Stamp, reason, scan, verified
+from ckptfmt.storage.durability import flush_directory, flush_file
+from ckptfmt.storage.failures import storage_error
+from ckptfmt.storage.locking import directory_lock
+
+__all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
+
+VerifyProgress = Callable[[str, int], None]
+"""Called with a path and how many more logical bytes of that file are checked."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that should have been removed and was not, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RetentionReport:
+    """What was removed, and what was not.
+
+    Attributes:
+        directory: The directory.
+        plan: The plan that was carried out; None if it did not come to one.
+        removed: What was removed, in this order.
+        failed: What should have been removed and could not be.
+        hindered: Why nothing was removed although something should have been, if so.
+        known: What is known of the files that are left: give it to the next call.
+    """
+
+    directory: str
+    plan: RetentionPlan | None
+    removed: tuple[CheckpointFile, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    hindered: str | None = None
+    known: tuple[CheckpointFile, ...] = ()
+
+    @property
+    def freed_bytes(self) -> int:
+        """Length of all files that were removed."""
+        return sum(file.file_bytes or 0 for file in self.removed)
+
+
+def prune_run(
+    directory: str | os.PathLike[str],
+    run_id: str,
+    policy: RetentionPolicy,
+    *,
+    just_written: str | os.PathLike[str],
+    known: Collection[CheckpointFile] = (),
+) -> RetentionReport:
+    """Apply a policy to a run after a save. It never raises because of a file: the training goes on.
+
+    It is made to be called after each save. With `known`, only files that are new are opened. At least one checkpoint
+    that stays was read back to the last byte: this costs one reading of the newest, each time that the last one that
+    was read back is due to go. Nothing is waited for: if another process is removing checkpoints here, nothing is
+    removed this time.
+
+    Args:
+        directory: The directory of the run.
+        run_id: The run; `policy.run_id` does not count.
+        policy: What to keep.
+        just_written: The checkpoint that was just published. It stays in any case, and unless it is there and sound
+            as far as its index tells, nothing is removed.
+        known: `known` of the last report.
+    """
+    name = os.fspath(directory)
+    path = str(Path(directory, Path(just_written).name))
+    files: tuple[CheckpointFile, ...] = tuple(known)
+    plan = None
+    try:
+        with directory_lock(name):
+            files = scan(name, known)
+            files, plan = _settle(files, replace(policy, run_id=run_id), _one_that_stays, protected=(path,))
+            if all(file.path != path for file in plan.kept):
+                return RetentionReport(name, plan, hindered=_missing(path, files), known=files)
+            return _carry_out(name, plan, plan.removed, files)
+    except StorageError as error:
+        return RetentionReport(name, plan, hindered=str(error), known=files)
+
+
+def apply_retention(
+    directory: str | os.PathLike[str],
+    policy: RetentionPolicy,
+    agreed: Collection[CheckpointFile],
+    *,
+    wait_seconds: float = 0.0,
+    now: datetime | None = None,
+    progress: VerifyProgress | None = None,
+) -> RetentionReport:
+    """Apply a policy to a directory in which others may be at work: every byte of what stays is verified first.
+
+    Args:
+        directory: The directory.
+        policy: What to keep.
+        agreed: What may be removed. The plan is made anew; what it gives up beyond this stays.
+        wait_seconds: How long to wait for another process that is removing checkpoints here.
+        now: The present, aware; the clock's if None.
+        progress: Called while files are verified.
+
+    Raises:
+        LockedError: Another process is removing checkpoints here.
+        StorageError: The directory cannot be listed or locked, or what stays cannot be made durable.
+    """
+    name = os.fspath(directory)
+    stamps = {file.path: file.stamp for file in agreed}
+    with directory_lock(name, wait_seconds=wait_seconds):
+        files, plan = _settle(scan(name), policy, _all_that_stay, now=now, progress=progress)
+        removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.stamp]
+        return _carry_out(name, plan, removed, files)
+
+
+def _settle(
+    files: tuple[CheckpointFile, ...],
+    policy: RetentionPolicy,
+    to_verify: Callable[[RetentionPlan], Iterable[CheckpointFile]],
+    *,
+    now: datetime | None = None,
+    protected: Collection[str] = (),
+    progress: VerifyProgress | None = None,
+) -> tuple[tuple[CheckpointFile, ...], RetentionPlan]:
+    """Plan, verify what has to be, and plan anew until nothing is left to verify."""
+    while True:
+        plan = plan_retention(files, policy, now=now, protected=protected)
+        # To go on with a smaller run once its last checkpoint proved damaged would be to remove another run's.
+        policy = replace(policy, run_id=plan.run_id)
+        file = next(iter(to_verify(plan)), None)
+        if file is None:
+            return files, plan
+        path = file.path
+        found = verified(file, None if progress is None else partial(progress, path))
+        files = tuple(found if other.path == path else other for other in files)
+
+
+def _all_that_stay(plan: RetentionPlan) -> Iterable[CheckpointFile]:
+    return [file for file in plan.kept if not file.verified] if plan.removed else []
+
+
+def _one_that_stays(plan: RetentionPlan) -> Iterable[CheckpointFile]:
+    return plan.kept[:1] if plan.removed and not any(file.verified for file in plan.kept) else []
+
+
+def _missing(path: str, files: Iterable[CheckpointFile]) -> str:
+    for file in files:
+        if file.path == path and file.error is not None:
+            return f"{path}: nothing was removed because the new checkpoint is damaged: {reason(file.error, path)}"
+    return f"{path}: nothing was removed because the new checkpoint is not there or is none of this run"
+
+
+def _carry_out(
+    directory: str, plan: RetentionPlan, doomed: Iterable[CheckpointFile], files: Iterable[CheckpointFile]
+) -> RetentionReport:
+    doomed = tuple(doomed)
+    removed: list[CheckpointFile] = []
+    failed: list[Failure] = []
+    if doomed:
+        _make_durable(plan.kept[0].path)
+    for file in doomed:
+        why = _remove(file)
+        if why is None:
+            removed.append(file)
+        else:
+            failed.append(Failure(file.path, why))
+    gone = {file.path for file in removed}
+    left = tuple(file for file in files if file.path not in gone)
+    return RetentionReport(directory, plan, tuple(removed), tuple(failed), known=left)
+
+
+def _make_durable(path: str) -> None:
+    """Wait until a published file and its name are on stable storage.
+
+    Raises:
+        StorageError: They may not be.
+    """
+    try:
+        # Windows flushes only what is open for writing.
+        descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+        try:
+            flush_file(descriptor)
+        finally:
+            os.close(descriptor)
+        flush_directory(Path(path).parent)
+    except OSError as error:
+        raise storage_error(path, "cannot be made durable, so nothing older is removed", error) from error
+
+
+def _remove(file: CheckpointFile) -> str | None:
+    """Remove a file; return why not, if not."""
+    if Stamp.of(file.path) != file.stamp or file.stamp is None:
+        return "it has changed meanwhile"
+    if os.path.lexists(file.path + PIN):
+        return "it was pinned meanwhile"
+    try:
+        Path(file.path).unlink()
+    except FileNotFoundError:
+        return None  # by another hand: it is gone, as it should be
+    except OSError as error:
+        return reason(storage_error(file.path, "cannot be removed", error), file.path)
+    return None

@@ -1,0 +1,186 @@
+"""Writing to any place of a new file, from several threads, and past the page cache where that is possible.
+
+To fill the page cache is the slow part of an ordinary write of gigabytes, and what is written here is not read again
+soon. O_DIRECT leaves it out, but takes only whole blocks: their place in the file, their length and their place in
+memory are multiples of the block size. So of what is to be written,
+
+- whole blocks that lie right in memory go to the file from where they are;
+- other whole blocks go there by way of a buffer that lies right, one for each thread;
+- pieces of blocks are gathered until their block is complete, or all is written.
+
+Where the file system is not known to be a local one, or refuses, writes are ordinary ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import threading
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    HAVE_FCNTL = False
+else:
+    HAVE_FCNTL = True
+
+__all__ = ["BLOCK_BYTES", "PlacedWriter"]
+
+BLOCK_BYTES = 4096
+"""A multiple of the sector size of every disk in use, and the size of a page."""
+
+_BUFFER_BYTES = 4 << 20
+# A longer write may be cut short, and on macOS it fails.
+_LARGEST_WRITE_BYTES = 1 << 30
+# On network and FUSE file systems O_DIRECT has other meanings: it is a matter of caches between machines there.
+_LOCAL_FILE_SYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs"})
+
+
+class _Gathered:
+    """The pieces of one block."""
+
+    def __init__(self) -> None:
+        self.content = bytearray(BLOCK_BYTES)
+        self.nbytes = 0
+
+
+class PlacedWriter:
+    """Writes buffers at their places in a file that is empty at first. What is not written is zero.
+
+    Args:
+        descriptor: The file, open for writing. It stays the caller's.
+        direct: Write past the page cache if that is possible.
+    """
+
+    def __init__(self, descriptor: int, *, direct: bool) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._gathered: dict[int, _Gathered] = {}
+        self._buffers = threading.local()
+        self._direct = direct and _make_direct(descriptor)
+
+    @property
+    def direct(self) -> bool:
+        """Whether writes go past the page cache."""
+        return self._direct
+
+    def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
+        """Write all of a contiguous buffer. No byte of the file may be written twice. Any thread may call it.
+
+        Raises:
+            OSError: Not all could be written.
+        """
+        view = memoryview(buffer).cast("B")
+        if not self._direct:
+            self._write(offset, view)
+            return
+        first = min(-(-offset // BLOCK_BYTES) * BLOCK_BYTES, offset + len(view))
+        last = max((offset + len(view)) // BLOCK_BYTES * BLOCK_BYTES, first)
+        self._gather(offset, view[: first - offset])
+        self._gather(last, view[last - offset :])
+        self._write_blocks(first, view[first - offset : last - offset])
+
+    def finish(self) -> None:
+        """Write the blocks that were never completed; the file may end up to a block too late.
+
+        Raises:
+            OSError: Not all could be written.
+        """
+        for offset, block in sorted(self._gathered.items()):
+            self._write_blocks(offset, memoryview(block.content))
+        self._gathered.clear()
+
+    def _gather(self, offset: int, piece: memoryview) -> None:
+        if not piece:
+            return
+        start = offset // BLOCK_BYTES * BLOCK_BYTES
+        with self._lock:
+            block = self._gathered.setdefault(start, _Gathered())
+            block.content[offset - start : offset - start + len(piece)] = piece
+            block.nbytes += len(piece)
+            if block.nbytes < BLOCK_BYTES:
+                return
+            del self._gathered[start]
+        self._write_blocks(start, memoryview(block.content))
+
+    def _write_blocks(self, offset: int, blocks: memoryview) -> None:
+        if _lies_right(blocks):
+            self._write(offset, blocks)
+            return
+        buffer = self._buffer()
+        for start in range(0, len(blocks), len(buffer)):
+            part = blocks[start : start + len(buffer)]
+            buffer[: len(part)] = part
+            self._write(offset + start, buffer[: len(part)])
+
+    def _write(self, offset: int, rest: memoryview) -> None:
+        while rest:
+            try:
+                count = _write_some(self._descriptor, rest[:_LARGEST_WRITE_BYTES], offset, self._lock)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                _make_ordinary(self._descriptor)  # it was promised too much: blocks are larger here
+                self._direct = False
+                continue
+            if not count:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))  # or it would go on for ever
+            if self._direct and count % BLOCK_BYTES:
+                count -= count % BLOCK_BYTES  # the rest of that block comes again, as a whole
+                if not count:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            offset += count
+            rest = rest[count:]
+
+    def _buffer(self) -> memoryview:
+        buffer: memoryview | None = getattr(self._buffers, "buffer", None)
+        if buffer is None:
+            buffer = self._buffers.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages lie right
+        return buffer
+
+
+def _write_some(descriptor: int, data: memoryview, offset: int, lock: threading.Lock) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    with lock:  # Windows can't write at a position: there the threads take turns at moving the file's own
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, data)
+
+
+def _lies_right(blocks: memoryview) -> bool:
+    if not blocks or blocks.readonly:  # of memory that may only be read, the address is not to be had
+        return not blocks
+    return ctypes.addressof(ctypes.c_char.from_buffer(blocks)) % BLOCK_BYTES == 0
+
+
+def _make_direct(descriptor: int) -> bool:
+    """Let writes to a file go past the page cache; say whether they do."""
+    if not (HAVE_FCNTL and hasattr(os, "O_DIRECT") and _file_system(descriptor) in _LOCAL_FILE_SYSTEMS):
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:
+        return False
+    return True
+
+
+def _make_ordinary(descriptor: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT)
+
+
+def _file_system(descriptor: int) -> str | None:
+    """Return the kind of file system that a file is on, if the system tells."""
+    device = os.fstat(descriptor).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for mount in mounts:  # of the form: 36 35 98:0 /root /mount/point options - ext4 source options
+        before, _, after = mount.partition(" - ")
+        if before.split()[2] == wanted:
+            return after.split()[0]
+    return None

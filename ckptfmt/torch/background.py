@@ -1,0 +1,107 @@
+"""One save at a time, written while training goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakSet
+
+from ckptfmt.writer import SaveReport
+
+__all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
+
+_threads: WeakSet[threading.Thread] = WeakSet()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that is durable.
+
+    Attributes:
+        report: What was written.
+        complaints: What went wrong after it, when older checkpoints were to be removed.
+    """
+
+    report: SaveReport
+    complaints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FinishedSave:
+    """A save that has come to its end, good or bad.
+
+    Attributes:
+        step: Optimizer steps of the state that was to be saved.
+        written: What was written; None if it failed.
+        error: Why it failed; None if it did not.
+        seconds: How long the writing took.
+    """
+
+    step: int
+    written: Written | None
+    error: Exception | None
+    seconds: float
+
+
+class Saver:
+    """Runs saves, each in a thread of its own, one after the other.
+
+    The thread is no daemon: when the interpreter ends, it waits for the save that is under way.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._finished: FinishedSave | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, step: int, write: Callable[[], Written]) -> None:
+        """Begin a save. The last one must be over, and its result taken."""
+        assert self._thread is None, "a save is under way"
+        self._thread = threading.Thread(target=self.run, args=(step, write), name=f"ckptfmt-save-{step}")
+        _threads.add(self._thread)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: the caller has to wait
+            self._thread = None
+            self.run(step, write)
+
+    def run(self, step: int, write: Callable[[], Written]) -> None:
+        """Do a save here and now, as `start` does in the background; `take` returns its result."""
+        begun = time.monotonic()
+        written, error = None, None
+        try:
+            written = write()
+        except Exception as caught:  # noqa: BLE001 - told by whoever takes the result: a thread can tell nobody
+            error = caught
+        self._finished = FinishedSave(step, written, error, time.monotonic() - begun)
+
+    def take(self, *, wait: bool = False) -> FinishedSave | None:
+        """Return the result of the save that is over, once; None if there is none.
+
+        Args:
+            wait: Wait for the one that is under way.
+        """
+        if self._thread is not None:
+            if self._thread.is_alive() and not wait:
+                return None
+            self._thread.join()
+            self._thread = None
+        finished, self._finished = self._finished, None
+        return finished
+
+
+def wait_for_all() -> None:
+    """Wait for the saves of all Savers of this process.
+
+    A loop that was left by an exception, in a notebook for instance, may have one under way when the next loop asks
+    which checkpoint is the newest.
+    """
+    for thread in list(_threads):
+        if thread.is_alive():
+            thread.join()

@@ -1,0 +1,174 @@
+"""Going on with a run: one checkpoint is chosen for all ranks, compared with everything, and only then restored."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ckptfmt.errors import CkptfmtError, MismatchError, StorageError
+from ckptfmt.torch import io, ranks, rng
+from ckptfmt.torch.background import wait_for_all
+from ckptfmt.torch.documented import read_documented
+from ckptfmt.torch.failures import ResumeError, UsageError
+from ckptfmt.torch.loop import Loop
+from ckptfmt.torch.progress import Progress
+from ckptfmt.torch.report import ResumeReport
+from ckptfmt.torch.restoring import plan_restore
+from ckptfmt.torch.run import PROGRESS, RNG, Run, of_this_rank
+from ckptfmt.torch.selection import VerifiedCheckpoint, load_newest, select
+
+__all__ = ["resume_run"]
+
+
+def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Collection[str]) -> ResumeReport:
+    """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
+    if loop.resumed:
+        raise UsageError("resume() twice: call it once, before the loop")
+    if isinstance(waive, str):
+        raise UsageError(f"waive is {waive!r}: give a list of names of components")
+    wait_for_all()
+    choice = _on_rank_0(lambda: _choose(run, resume))
+    run.id = choice.run_id
+    if choice.found is None:
+        loop.begin(Progress(), None)
+        return ResumeReport(directory=run.directory, path=None, run_id=choice.run_id, other_runs=choice.other_runs)
+    return _restore(run, loop, choice, choice.found, frozenset(waive))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    run_id: str
+    parent: str | None
+    other_runs: tuple[str, ...]
+    found: VerifiedCheckpoint | None
+
+
+def _choose(run: Run, resume: str | os.PathLike[str]) -> _Choice:
+    _make_directory(run.directory)
+    selection = select(run.directory, run.id, resume)
+    found = load_newest(selection)
+    if found is None:
+        return _Choice(run.id or _new_run_id(), None, selection.other_runs, None)
+    run_id = run.id or found.metadata.run_id or _new_run_id()
+    return _Choice(run_id, _parent(found, run_id), selection.other_runs, found)
+
+
+def _parent(found: VerifiedCheckpoint, run_id: str) -> str | None:
+    """Return what a run that goes on from here descends from: what it did before, or another run's checkpoint."""
+    if found.documented or found.metadata.run_id == run_id:
+        return None if found.metadata.parent is None else found.metadata.parent.hex()
+    with io.open(found.path) as checkpoint:
+        return checkpoint.identity
+
+
+def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, waive: frozenset[str]) -> ResumeReport:
+    """Check everything that can be checked, then change the live objects."""
+    state = of_this_rank(found.state)
+    plan = plan_restore(run.components, state, waive)
+    random, lost_random = _random_of(state)
+    progress, lost_place = _progress_of(found, state)
+    lost = {RNG: lost_random, PROGRESS: lost_place}
+    differences = [*plan.differences, *(line for name, lines in lost.items() if name not in waive for line in lines)]
+    if differences:
+        raise MismatchError(_advice(found.path), differences)
+    details = plan.apply()
+    loop.begin(progress, random)
+    run.parent = choice.parent
+    there = {detail.name: detail.restored for detail in details}
+    there |= {RNG: random is not None, PROGRESS: PROGRESS in state}
+    return ResumeReport(
+        directory=run.directory,
+        path=found.path,
+        run_id=str(run.id),
+        step=progress.step,
+        epoch=progress.epoch,
+        batch=progress.consumed,
+        restored=tuple(name for name, is_there in there.items() if is_there),
+        missing=tuple(name for name, is_there in there.items() if not is_there),
+        ignored=tuple(name for name in state if name not in there),
+        details=details,
+        waived=(*lost_random, *lost_place),
+        parent=run.parent,
+        skipped=found.skipped,
+        other_runs=choice.other_runs,
+    )
+
+
+def _random_of(state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
+    """Return the random states to restore, and what is lost of them."""
+    random = state.get(RNG)
+    if random is None:
+        return None, ["rng: the checkpoint has no random states for this process"]
+    try:
+        rng.check(random)
+    except MismatchError as error:
+        return None, list(error.differences)
+    return random, [f"rng.{loss}" for loss in rng.losses(random)]
+
+
+def _progress_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[Progress, list[str]]:
+    """Return the place to go on from, and what is lost of it.
+
+    A checkpoint that was saved by other means says no more than its epoch; that is enough between two epochs.
+    """
+    by_epoch = Progress(step=found.metadata.step or 0, epoch=found.metadata.epoch or 0)
+    if PROGRESS in state:
+        try:
+            return Progress.from_tree(state[PROGRESS]), []
+        except MismatchError as error:
+            return by_epoch, list(error.differences)
+    if PROGRESS in found.state:
+        return by_epoch, [f"progress: the checkpoint is of another number of ranks than {ranks.world().size}"]
+    return by_epoch, []
+
+
+def _advice(path: str) -> str:
+    return (
+        f"{path}: the checkpoint does not fit, and nothing was changed; build the objects as they were, or waive a "
+        'component to take what fits: resume(waive=["NAME"])'
+    )
+
+
+def _on_rank_0(choose: Callable[[], _Choice]) -> _Choice:
+    """Return on every rank what rank 0 chooses, or raise on every rank what it raises there."""
+    if ranks.world().rank == 0:
+        try:
+            choice = choose()
+        except CkptfmtError as error:
+            ranks.share((None, str(error)))
+            raise
+        # The state itself is not sent: each rank reads it from the file.
+        ranks.share((replace(choice, found=choice.found and replace(choice.found, state={})), None))
+        return choice
+    shared: tuple[_Choice | None, str | None] = ranks.share((None, None))
+    if shared[0] is None:
+        raise ResumeError(f"rank 0 could not choose a checkpoint: {shared[1]}")
+    found = shared[0].found
+    return replace(shared[0], found=found and replace(found, state=_read(found)))
+
+
+def _read(found: VerifiedCheckpoint) -> dict[str, Any]:
+    if found.documented:
+        return read_documented(found.path)
+    with io.open(found.path) as checkpoint:
+        if checkpoint.metadata != found.metadata:
+            raise StorageError(f"{found.path}: here it is another file than on rank 0: use a directory that all share")
+        state: dict[str, Any] = io.read_state(checkpoint)
+        return state
+
+
+def _new_run_id() -> str:
+    # The operating system's randomness: the run's own generators must not notice.
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _make_directory(path: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error

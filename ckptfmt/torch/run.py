@@ -1,0 +1,125 @@
+"""The live objects of a training run, and their state at one moment as a plan to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+import torch
+
+from ckptfmt.format.index import is_component_name
+from ckptfmt.planning import SavePlan, make_metadata
+from ckptfmt.torch import io, ranks, rng
+from ckptfmt.torch.capturing import capture_components
+from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.generators import as_stateful
+from ckptfmt.torch.progress import Progress
+from ckptfmt.torch.stateful import Stateful
+
+__all__ = ["PROGRESS", "RANKS", "RNG", "Run", "of_this_rank"]
+
+RNG = "rng"
+"""Component of the random states: of one process, or of each rank under `RANKS`."""
+PROGRESS = "progress"
+"""Component of the place in the run: of one process, or of each rank under `RANKS`."""
+RANKS = "ranks"
+
+
+class Run:
+    """The objects of a run, and the facts about it that are written into each checkpoint.
+
+    Args:
+        directory: Where its checkpoints are.
+        run_id: Its id, if it is known.
+        components: The objects by name.
+        codec: How they are compressed.
+
+    Attributes:
+        directory: Where its checkpoints are.
+        id: Its id; None as long as it is not known.
+        parent: Identity of the checkpoint that it started from, 64 hex digits; None if it started from none.
+        components: The objects by name.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        run_id: str | None,
+        components: Mapping[str, object],
+        codec: str | Mapping[str, str],
+    ) -> None:
+        self.directory = directory
+        self.id = run_id
+        self.parent: str | None = None
+        self.components = _checked(components)
+        self._codec = codec
+
+    def plan(
+        self, progress: Progress, random: rng.RandomState, metrics: Mapping[str, SupportsFloat]
+    ) -> SavePlan | None:
+        """Return the plan of a checkpoint of the present state; None where another rank writes it.
+
+        All ranks have to call it.
+
+        Raises:
+            StateError: A component's state cannot be expressed.
+            UsageError: A metric is not a number.
+        """
+        values = {name: _number(name, value) for name, value in metrics.items()}
+        everywhere = ranks.gather({RNG: random, PROGRESS: progress.to_tree()})
+        if everywhere is None:
+            return None
+        state = capture_components(self.components)
+        for name in (RNG, PROGRESS):
+            state[name] = everywhere[0][name] if len(everywhere) == 1 else {RANKS: [own[name] for own in everywhere]}
+        metadata = make_metadata(
+            state,
+            step=progress.step,
+            epoch=progress.epoch,
+            metrics=values or None,
+            run_id=self.id,
+            parent=self.parent,
+        )
+        return io.plan_state(state, metadata=metadata, codec=self._codec)
+
+
+def of_this_rank(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a loaded state with the random states and the place in the run of this rank.
+
+    A component of which the checkpoint has nothing for this rank is left out.
+    """
+    rank, size = ranks.world()
+    own = dict(state)
+    for name in (RNG, PROGRESS):
+        tree = own.get(name)
+        shared = tree.get(RANKS) if isinstance(tree, Mapping) else None
+        if isinstance(shared, list):
+            everywhere = shared
+        elif tree is not None:
+            everywhere = [tree]
+        else:
+            continue
+        if len(everywhere) == size:
+            own[name] = everywhere[rank]
+        else:
+            del own[name]
+    return own
+
+
+def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
+    checked = {}
+    for name, component in components.items():
+        if name in (RNG, PROGRESS) or not is_component_name(name):
+            raise UsageError(f"{name!r} cannot be the name of a component: it is reserved or not of A-Z a-z 0-9 _ . -")
+        stateful = as_stateful(component)
+        if not isinstance(stateful, Stateful):
+            raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+        checked[name] = stateful
+    return checked
+
+
+def _number(name: str, value: SupportsFloat) -> float:
+    try:
+        return float(value.item() if isinstance(value, torch.Tensor) else value)
+    except (RuntimeError, TypeError, ValueError):
+        raise UsageError(f"the metric {name} is not a number: give a float or a tensor of one element") from None

@@ -1,0 +1,151 @@
+"""Writes to any place of a file, past the page cache and not, in any order and from several threads."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ckptfmt.storage import AtomicFile
+from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter
+from ckptfmt.workers import cores
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="opens its files as POSIX does")
+
+CONTENT = random.Random(0).randbytes(40 * BLOCK_BYTES + 123)
+
+
+@pytest.fixture
+def descriptor(tmp_path: Path) -> Iterator[int]:
+    number = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    yield number
+    os.close(number)
+
+
+def content_of(descriptor: int, nbytes: int = len(CONTENT)) -> bytes:
+    os.ftruncate(descriptor, nbytes)
+    return (
+        Path(f"/proc/self/fd/{descriptor}").read_bytes() if sys.platform == "linux" else os.pread(descriptor, nbytes, 0)
+    )
+
+
+def in_pages(content: bytes, shift: int) -> memoryview:
+    """Return the content in memory that begins so many bytes behind the start of a page."""
+    memory = memoryview(mmap.mmap(-1, len(content) + shift + 1))[shift : shift + len(content)]
+    memory[:] = content
+    return memory
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(1, len(CONTENT) - 1), max_size=12, unique=True).map(sorted),
+    order=st.randoms(use_true_random=False),
+    direct=st.booleans(),
+    shift=st.sampled_from([0, 1, 512]),
+)
+def test_pieces_in_any_order_make_the_whole(
+    tmp_path: Path, cuts: list[int], order: random.Random, direct: bool, shift: int
+) -> None:
+    pieces = list(zip([0, *cuts], [*cuts, len(CONTENT)], strict=True))
+    order.shuffle(pieces)
+    memory = in_pages(CONTENT, shift)
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        writer = PlacedWriter(descriptor, direct=direct)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda piece: writer.write_at(piece[0], memory[slice(*piece)]), pieces))
+        writer.finish()
+        assert content_of(descriptor) == CONTENT
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_is_left_out_is_zero(descriptor: int, direct: bool) -> None:
+    writer = PlacedWriter(descriptor, direct=direct)
+    writer.write_at(10, b"abc")
+    writer.write_at(5 * BLOCK_BYTES + 7, CONTENT)
+    writer.finish()
+    expected = bytearray(5 * BLOCK_BYTES + 7) + CONTENT
+    expected[10:13] = b"abc"
+    assert content_of(descriptor, len(expected)) == expected
+
+
+def test_a_file_system_that_refuses_gets_ordinary_writes(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = PlacedWriter(descriptor, direct=True)
+    if not writer.direct:
+        pytest.skip("this file system has no O_DIRECT")
+    whole_write = os.pwrite
+    refusals = []
+
+    def refuse_the_second(number: int, data: memoryview, offset: int) -> int:
+        refusals.append(offset)
+        if len(refusals) == 2:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return whole_write(number, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", refuse_the_second)
+    writer.write_at(0, CONTENT[: 8 * BLOCK_BYTES])
+    writer.write_at(8 * BLOCK_BYTES, CONTENT[8 * BLOCK_BYTES :])
+    writer.finish()
+    assert not writer.direct
+    assert content_of(descriptor) == CONTENT
+
+
+@pytest.mark.parametrize("count", [BLOCK_BYTES, BLOCK_BYTES + 100])
+def test_writes_cut_short_are_continued_at_a_block(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    writer = PlacedWriter(descriptor, direct=True)
+    whole_write = os.pwrite
+
+    def short_write(number: int, data: memoryview, offset: int) -> int:
+        whole_write(number, data, offset)
+        return min(len(data), count)
+
+    monkeypatch.setattr(os, "pwrite", short_write)
+    writer.write_at(0, CONTENT)
+    writer.finish()
+    assert content_of(descriptor) == CONTENT
+
+
+def test_large_files_pass_the_page_cache_by(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "large", expected_bytes=2 << 20) as file:
+        file.write_at(1 << 20, bytes(1 << 20))
+        file.write_at(0, bytes(1 << 20))
+        assert file._writer is not None
+        on_local_disk = file._writer.direct
+        file.commit()
+    assert (tmp_path / "large").read_bytes() == bytes(2 << 20)
+    if not on_local_disk:
+        pytest.skip("this file system has no O_DIRECT")
+
+
+def test_after_a_failure_in_a_thread_nothing_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with AtomicFile(tmp_path / "a") as file:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+            patch.setattr(os, "pwrite", fail)
+            with pytest.raises(OSError, match="cannot be saved"):
+                pool.submit(file.write_at, 0, b"new").result()
+        with pytest.raises(ValueError, match="nothing is published"):
+            file.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_of_one_machine_share_its_cores() -> None:
+    alone = cores({})
+    assert 1 <= cores({"LOCAL_WORLD_SIZE": "2"}) <= max(1, alone)
+    assert cores({"LOCAL_WORLD_SIZE": "1000"}) == 1
+    assert cores({"LOCAL_WORLD_SIZE": "many"}) == alone

@@ -1,0 +1,146 @@
+"""Old checkpoints go while the training runs: by the policy, after the new one is durable, and never the last good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ckptfmt.torch
+from ckptfmt import StorageError
+from ckptfmt.retention import PolicyError
+from ckptfmt.torch import Checkpointer, SaveWarning
+from tests.torch.training import dense_net
+
+LOSSES = [5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0, 8.0]
+
+
+def train(directory: Path, losses: list[float] = LOSSES, **policy: Any) -> Checkpointer:
+    """Save after each step, with the loss as a metric."""
+    ckpt = Checkpointer(directory, net=dense_net(0), save_interval_steps=1, save_interval_epochs=None, **policy)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(1):
+        for loss in ckpt.batches(losses):
+            ckpt.step(loss=loss)
+            ckpt.wait()
+        break
+    ckpt.close()
+    return ckpt
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in a directory, every byte of which is right."""
+    steps = []
+    for path in directory.glob("*.ckptfmt"):
+        with ckptfmt.torch.open(path) as checkpoint:
+            assert checkpoint.verify() == ()
+            steps.append(checkpoint.metadata.step or 0)
+    return sorted(steps)
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"keep_last": 1}, [8]),
+        ({"keep_last": 3}, [6, 7, 8]),
+        ({"keep_last": 20}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"keep_best": ("loss", "min")}, [2, 8]),
+        ({"keep_best": ("loss", "max")}, [8]),
+        ({"keep_best": ("loss", "min", 3)}, [2, 4, 5, 8]),
+        ({"keep_best": ("absent", "min")}, [8]),
+        ({"keep_every_steps": 3}, [3, 6, 8]),
+        ({"keep_last": 2, "keep_best": ("loss", "min"), "keep_every_steps": 5}, [2, 5, 7, 8]),
+    ],
+    ids=str,
+)
+def test_what_a_policy_keeps(tmp_path: Path, policy: dict[str, Any], left: list[int]) -> None:
+    train(tmp_path, **policy)
+    assert steps_in(tmp_path) == left
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    train(tmp_path, [3.0, float("nan"), float("-inf"), 4.0], keep_best=("loss", "min"))
+    assert steps_in(tmp_path) == [1, 4]
+
+
+def test_a_pin_keeps_a_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, LOSSES[:3])
+    (tmp_path / "ckpt-00000002.ckptfmt.pin").touch()
+    ckpt = Checkpointer(tmp_path, net=dense_net(0), keep_last=1)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(2):
+        pass
+    assert steps_in(tmp_path) == [2, 3]
+
+
+def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
+    train(tmp_path, LOSSES[:2], run_id="other")
+    ckptfmt.torch.save({"net": dense_net(0).state_dict()}, tmp_path / "pretrained.ckptfmt")
+    (tmp_path / "ckpt-00000009.ckptfmt").write_bytes(b"nobody knows what this was")
+    (tmp_path / "notes.txt").touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "ckpt-00000009.ckptfmt").rename(tmp_path / "away")
+    ckpt = Checkpointer(tmp_path, net=dense_net(0), run_id="mine", save_interval_steps=1, keep_last=1)
+    ckpt.resume(quiet=True)
+    (tmp_path / "away").rename(tmp_path / "ckpt-00000009.ckptfmt")
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches(range(4)):
+            ckpt.step()
+    mine = {path.name for path in tmp_path.iterdir()} - before - {".ckptfmt.lock"}
+    assert mine == {"ckpt-00000004.ckptfmt"}
+    assert before <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, LOSSES[:3])
+
+    def full(path: Path, _: object) -> None:
+        raise StorageError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("ckptfmt.torch.saving.write_plan", full)
+    ckpt = Checkpointer(tmp_path, net=dense_net(0), save_interval_steps=1, keep_last=1)
+    ckpt.resume(quiet=True)
+
+    def save() -> None:
+        ckpt.save()
+        ckpt.wait()
+
+    with pytest.warns(SaveWarning, match="SAVE FAILED at step 3.*No space left"):
+        save()
+    ckpt.close()
+    assert steps_in(tmp_path) == [1, 2, 3]
+
+
+def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(self))
+
+    monkeypatch.setattr("ckptfmt.pruning.Path.unlink", refuse)
+    with pytest.warns(SaveWarning, match="should have been removed: .*not permitted"):
+        train(tmp_path, LOSSES[:3], keep_last=1)
+    monkeypatch.undo()
+    assert steps_in(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"keep_last": 0}, {"keep_every_steps": -1}, {"keep_best": ("loss", "least")}, {"keep_best": ("loss", "min", 0)}],
+    ids=str,
+)
+def test_policies_that_make_no_sense(tmp_path: Path, policy: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError):
+        Checkpointer(tmp_path, **policy)
+
+
+def test_a_resumed_run_goes_on_tidying(tmp_path: Path) -> None:
+    train(tmp_path, LOSSES[:4])
+    ckpt = Checkpointer(tmp_path, net=dense_net(1), keep_best=("loss", "min"))
+    ckpt.resume(quiet=True)
+    ckpt.save(loss=torch.tensor(9.0))
+    ckpt.close()
+    assert steps_in(tmp_path) == [2, 4]
