@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ckptfmt.torch import rng
 from ckptfmt.torch.failures import UsageError
-from ckptfmt.torch.passes import PassStart, begin_pass, loader_state, repeat_pass, restore_loader
+from ckptfmt.torch.passes import PassStart, begin_pass, loader_state, resume_between_passes, resume_pass
 from ckptfmt.torch.progress import OpenPass, Progress
 
 __all__ = ["Loop"]
@@ -160,14 +160,12 @@ class Loop:
         resumed, self._pending = self._pending, None
         if resumed is None or resumed.open_pass is None:
             if resumed is not None and resumed.loader is not None:
-                restore_loader(loader, resumed.loader)
+                resume_between_passes(loader, resumed.loader)
             return begin_pass(loader)
         open_pass = resumed.open_pass
         self._epoch_random = open_pass.epoch_random
         self._consumed = open_pass.consumed
-        iterator = repeat_pass(loader, open_pass.start, open_pass.consumed)
-        if resumed.loader is not None:
-            restore_loader(loader, resumed.loader)
+        iterator = resume_pass(loader, open_pass.start, open_pass.consumed, resumed.loader)
         if self._pending_random is not None:
             rng.restore(self._pending_random)
         return open_pass.start, iterator

@@ -78,7 +78,7 @@ class Progress:
 
 
 def _loader_tree(loader: LoaderState) -> dict[str, Any]:
-    return {"generators": loader.generators, "workers_started": loader.workers_started}
+    return {"generators": loader.generators, "workers_started": loader.workers_started, "own": loader.own}
 
 
 def _pass_tree(open_pass: OpenPass) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _pass_tree(open_pass: OpenPass) -> dict[str, Any]:
 
 
 def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
-    return LoaderState(list(tree["generators"]), bool(tree["workers_started"]))
+    return LoaderState(dict(tree["generators"]), bool(tree["workers_started"]), tree["own"])
 
 
 def _pass_of(tree: Mapping[str, Any]) -> OpenPass:

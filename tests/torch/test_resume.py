@@ -30,6 +30,7 @@ from tests.torch.tiny import (
     final_state,
     run,
     shuffled,
+    stateful_with_workers,
     with_workers,
 )
 
@@ -80,6 +81,13 @@ def test_many_kills_change_nothing_whatever_the_interval(kills: list[Point], int
 def test_worker_processes_change_nothing(tmp_path: Path, point: Point) -> None:
     lines = killed(tmp_path, with_workers, [point], interval=1)
     assert (final_state(tmp_path), lines) == uninterrupted(with_workers)
+
+
+@workers
+@pytest.mark.parametrize("point", [Point("after step", 1), Point("after step", 4), Point("epoch ended", 0)], ids=str)
+def test_worker_processes_of_a_stateful_loader_change_nothing(tmp_path: Path, point: Point) -> None:
+    lines = killed(tmp_path, stateful_with_workers, [point], interval=1)
+    assert lines == uninterrupted(stateful_with_workers)[1]
 
 
 class Numbers(Samples):

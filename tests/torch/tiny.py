@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 import ckptfmt
 from ckptfmt.torch import Checkpointer
@@ -78,7 +80,106 @@ def with_workers() -> Loader:
     return DataLoader(Samples(), BATCH, shuffle=True, num_workers=2)
 
 
-LOADERS = {make.__name__: make for make in (shuffled, with_generator, with_sampler, streamed, in_memory)}
+class Noisy(Samples):
+    """Samples with noise of generators that are the data set's own."""
+
+    def __init__(self) -> None:
+        self.numpy = np.random.default_rng(3)
+        self.parts = {"python": random.Random(4)}
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor([float(index), float(self.numpy.normal()), self.parts["python"].random()])
+
+
+def with_own_noise() -> Loader:
+    """Return a loader of a data set with generators of its own."""
+    return DataLoader(Noisy(), BATCH, shuffle=True)
+
+
+class Places(IterableDataset[torch.Tensor]):
+    """A stream that knows its own place and can be set to it."""
+
+    def __init__(self) -> None:
+        self.place = 0
+        self.order: list[int] = []
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if self.place == 0:
+            self.order = torch.randperm(SAMPLES).tolist()
+        while self.place < SAMPLES:
+            self.place += 1
+            yield Samples()[self.order[self.place - 1]]
+        self.place = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place, self.order = state["place"], list(state["order"])
+
+
+def _of_torchdata(dataset: Dataset[torch.Tensor], batch_size: int, **options: Any) -> Loader:
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # it calls what PyTorch has deprecated
+        loader: Loader = StatefulDataLoader(dataset, batch_size, **options)
+    return loader
+
+
+def stateful() -> Loader:
+    """Return a loader of torchdata, which knows its place, with its own shuffling."""
+    return _of_torchdata(Samples(), BATCH, shuffle=True)
+
+
+def stateful_stream() -> Loader:
+    """Return a loader of torchdata over a stream that knows its place."""
+    return _of_torchdata(Places(), BATCH)
+
+
+def stateful_fast_forward() -> Loader:
+    """Return a loader of torchdata over a stream that does not know its place."""
+    return _of_torchdata(Stream(), BATCH)
+
+
+def stateful_with_workers() -> Loader:
+    """Return a loader of torchdata with two worker processes."""
+    return _of_torchdata(Samples(), BATCH, shuffle=True, num_workers=2)
+
+
+class Chapters:
+    """A loader of one's own that knows its place, and how often it was gone through."""
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.place = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while self.place < BATCHES:
+            self.place += 1
+            yield torch.rand(BATCH, 3) + self.round
+        self.round += 1
+        self.place = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"round": self.round, "place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.round, self.place = state["round"], state["place"]
+
+
+LOADERS = {
+    make.__name__: make
+    for make in (
+        shuffled,
+        with_generator,
+        with_sampler,
+        with_own_noise,
+        streamed,
+        in_memory,
+        stateful,
+        stateful_stream,
+        stateful_fast_forward,
+        Chapters,
+    )
+}
 
 
 class Log:
