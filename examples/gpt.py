@@ -2,6 +2,7 @@
 
 python examples/gpt.py --train_url runs/gpt
 torchrun --nproc-per-node 2 --max-restarts 100 examples/gpt.py --train_url runs/gpt
+python examples/gpt.py --train_url runs/more --init_from runs/gpt/ckpt-00000100.ckptfmt
 """
 # mypy: disable-error-code="no-untyped-call"
 # (torch.Tensor.backward has no annotations)
@@ -23,6 +24,7 @@ from ckptfmt.torch import Checkpointer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--train_url", type=Path, required=True, help="directory of the checkpoints")
+parser.add_argument("--init_from", type=Path, help="begin with the weights of this checkpoint")
 parser.add_argument("--epochs", type=int, default=2)
 parser.add_argument("--steps", type=int, default=50, help="steps per epoch")
 parser.add_argument("--layers", type=int, default=4)
@@ -118,7 +120,8 @@ ckpt = Checkpointer(
     keep_best=("val_loss", "min"),
     hang_timeout=600,
 )
-ckpt.resume()
+if not ckpt.resume().resumed and args.init_from is not None:
+    ckpt.warm_start(args.init_from)
 
 for epoch in ckpt.epochs(args.epochs):
     if sampler is not None:

@@ -20,6 +20,11 @@ def digest(data: BytesLike) -> bytes:
 
 def digest_parts(*parts: BytesLike) -> bytes:
     """Return the digest of the concatenation of `parts`."""
+    return digest_stream(parts)
+
+
+def digest_stream(parts: Iterable[BytesLike]) -> bytes:
+    """Return the digest of the concatenation of parts that come one after the other."""
     hasher = blake3()
     for part in parts:
         hasher.update(part)

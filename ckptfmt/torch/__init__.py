@@ -15,6 +15,7 @@ from ckptfmt.torch.io import load, open, save
 from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
 from ckptfmt.torch.saving import SaveWarning
 from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.warming import WarmStartReport, warm_start
 
 __all__ = [
     "Checkpointer",
@@ -25,7 +26,9 @@ __all__ = [
     "SkippedFile",
     "Stateful",
     "UsageError",
+    "WarmStartReport",
     "load",
     "open",
     "save",
+    "warm_start",
 ]

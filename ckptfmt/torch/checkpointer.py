@@ -13,6 +13,7 @@ from ckptfmt.retention import Mode, RetentionPolicy
 from ckptfmt.storage.paths import local_path
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.fitting import Names, Rename
 from ckptfmt.torch.hang import HangTimer
 from ckptfmt.torch.last_step import LastStep
 from ckptfmt.torch.loop import Loop
@@ -25,6 +26,7 @@ from ckptfmt.torch.schedule import Deadline, Due, Schedule, deadline_seconds
 from ckptfmt.torch.signals import LEAVE_EXIT_CODE, LEAVE_SIGNALS, LeaveSignals
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.tidying import Tidying
+from ckptfmt.torch.warming import Mapped, WarmStartReport, plan_warm_start, render_warm_start
 from ckptfmt.writer import SaveReport
 
 __all__ = ["Checkpointer"]
@@ -207,6 +209,57 @@ class Checkpointer:
         if not quiet and ranks.world().rank == 0:
             sys.stderr.write(render_report(report))
         self._attend()
+        return report
+
+    def warm_start(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sources: Mapping[str, str] | None = None,
+        rename: Rename | None = None,
+        strip_prefix: str = "",
+        partial: Names = False,
+        resize: Names = False,
+        take: Collection[str] = (),
+        go_on: bool = False,
+        quiet: bool = False,
+    ) -> WarmStartReport:
+        """Let the new run begin with the weights of an earlier one, or of a published model.
+
+        ```python
+        if not ckpt.resume().resumed:
+            ckpt.warm_start("runs/old/ckpt-00090000.ckptfmt")
+        ```
+
+        Each module takes its weights from the component of the same name; if there is one module only, from the only
+        component that can be a model's. Everything else starts anew, unless it is in `take`. Every checkpoint that
+        follows says where the run came from: `parent`, and the whole line in the user metadata. All ranks call it.
+
+        Args:
+            path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
+            sources: For modules: which component of the file has their weights, such as `{"net": "ema"}`.
+            rename: As in `ckptfmt.torch.warm_start`; so are the next three.
+            strip_prefix: What saved names begin with that the model's do not.
+            partial: Tensors that may be left out.
+            resize: Tensors of which the common part is to be taken.
+            take: Names of other components to be restored too: `["optimizer", "scheduler", "rng"]`.
+            go_on: Count steps and epochs on from those of the file, not from 0.
+            quiet: Do not print the report to stderr.
+
+        Raises:
+            MismatchError: Something does not fit; lists every reason. Nothing was changed.
+            UsageError: The run is not new, or `resume()` was not called.
+            CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+        """
+        if not self._loop.new:
+            raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
+        mapped = Mapped(rename, strip_prefix, partial, resize)
+        plan = plan_warm_start(self._run.components, path, mapped, sources=sources, take=take, go_on=go_on)
+        report = plan.apply()
+        self._run.lineage = report.lineage
+        self._loop.begin(Progress(report.step, report.epoch), plan.random)
+        if not quiet and ranks.world().rank == 0:
+            sys.stderr.write(render_warm_start(report))
         return report
 
     def epochs(self, n: int) -> Iterator[int]:

@@ -55,6 +55,11 @@ class Loop:
         return self._phase is not Phase.UNRESUMED
 
     @property
+    def new(self) -> bool:
+        """Whether this is a run that nothing has happened in."""
+        return self._phase is Phase.BETWEEN and self._pending == Progress() and self._pending_random is None
+
+    @property
     def between_epochs(self) -> bool:
         """Whether no epoch is open."""
         return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)

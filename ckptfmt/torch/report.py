@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report"]
+__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report", "told"]
 
 _SHOWN_LINES = 20
 
@@ -95,8 +95,8 @@ def _lines(report: ResumeReport) -> Iterator[str]:
     if report.ignored:
         yield f"  ignored   {', '.join(report.ignored)}: in the checkpoint, not given to the Checkpointer"
     lost = [line for detail in report.details if detail.restored for line in detail.differences]
-    yield from _told("waived", [*lost, *report.waived])
-    yield from _told("changed", [line for detail in report.details for line in detail.notes])
+    yield from told("waived", [*lost, *report.waived])
+    yield from told("changed", [line for detail in report.details for line in detail.notes])
     if report.parent is not None:
         yield f"  parent    {report.parent}: what the run started from"
     for skipped in report.skipped:
@@ -105,7 +105,8 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"  left      checkpoints of other runs: {', '.join(report.other_runs)}"
 
 
-def _told(word: str, lines: list[str]) -> Iterator[str]:
+def told(word: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield each line behind a word, and how many more there are."""
     for line in lines[:_SHOWN_LINES]:
         yield f"  {word:<8}  {line}"
     if len(lines) > _SHOWN_LINES:

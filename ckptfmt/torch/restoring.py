@@ -77,7 +77,11 @@ class RestorePlan:
 
 
 def plan_restore(
-    components: Mapping[str, Stateful], state: Mapping[str, Any], waive: Collection[str] = ()
+    components: Mapping[str, Stateful],
+    state: Mapping[str, Any],
+    waive: Collection[str] = (),
+    *,
+    names: ParameterNames | None = None,
 ) -> RestorePlan:
     """Compare a state with the live objects that are to take it.
 
@@ -88,8 +92,10 @@ def plan_restore(
         components: The objects by name.
         state: Their states by name.
         waive: Names of components that may differ: they take what fits.
+        names: The names of the parameters; None: those of the modules among the components.
     """
-    names = parameter_names(components)
+    if names is None:
+        names = parameter_names(components)
     optimizers: dict[int, OptimizerPlan] = {}
     plans = {}
     # Schedulers come last: a group of theirs is where that of their optimizer is.

@@ -21,6 +21,7 @@ from ckptfmt.torch.report import ResumeReport
 from ckptfmt.torch.restoring import plan_restore
 from ckptfmt.torch.run import PROGRESS, RNG, Run, of_this_rank
 from ckptfmt.torch.selection import VerifiedCheckpoint, load_newest, select
+from ckptfmt.torch.weights import Ancestor, lineage_of, open_origin
 
 __all__ = ["resume_run"]
 
@@ -43,7 +44,7 @@ def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Coll
 @dataclass(frozen=True)
 class _Choice:
     run_id: str
-    parent: str | None
+    lineage: tuple[Ancestor, ...]
     other_runs: tuple[str, ...]
     found: VerifiedCheckpoint | None
 
@@ -53,17 +54,18 @@ def _choose(run: Run, resume: str | os.PathLike[str]) -> _Choice:
     selection = select(run.directory, run.id, resume)
     found = load_newest(selection)
     if found is None:
-        return _Choice(run.id or _new_run_id(), None, selection.other_runs, None)
+        return _Choice(run.id or _new_run_id(), (), selection.other_runs, None)
     run_id = run.id or found.metadata.run_id or _new_run_id()
-    return _Choice(run_id, _parent(found, run_id), selection.other_runs, found)
+    return _Choice(run_id, _lineage(found, run_id), selection.other_runs, found)
 
 
-def _parent(found: VerifiedCheckpoint, run_id: str) -> str | None:
+def _lineage(found: VerifiedCheckpoint, run_id: str) -> tuple[Ancestor, ...]:
     """Return what a run that goes on from here descends from: what it did before, or another run's checkpoint."""
-    if found.documented or found.metadata.run_id == run_id:
-        return None if found.metadata.parent is None else found.metadata.parent.hex()
-    with io.open(found.path) as checkpoint:
-        return checkpoint.identity
+    facts = found.metadata
+    if not found.documented and facts.run_id != run_id:
+        return open_origin(found.path).lineage
+    noted = lineage_of(facts)
+    return noted if noted or facts.parent is None else (Ancestor(facts.parent.hex()),)
 
 
 def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, waive: frozenset[str]) -> ResumeReport:
@@ -78,7 +80,7 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, w
         raise MismatchError(_advice(found.path), differences)
     details = plan.apply()
     loop.begin(progress, random)
-    run.parent = choice.parent
+    run.lineage = choice.lineage
     there = {detail.name: detail.restored for detail in details}
     there |= {RNG: random is not None, PROGRESS: PROGRESS in state}
     return ResumeReport(

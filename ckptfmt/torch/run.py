@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, SupportsFloat
 
 import torch
@@ -15,6 +16,7 @@ from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.weights import Ancestor
 
 __all__ = ["PROGRESS", "RANKS", "RNG", "Run", "of_this_rank"]
 
@@ -37,7 +39,7 @@ class Run:
     Attributes:
         directory: Where its checkpoints are.
         id: Its id; None as long as it is not known.
-        parent: Identity of the checkpoint that it started from, 64 hex digits; None if it started from none.
+        lineage: The file that it started from, then what that one's run started from, and so on.
         components: The objects by name.
     """
 
@@ -50,9 +52,14 @@ class Run:
     ) -> None:
         self.directory = directory
         self.id = run_id
-        self.parent: str | None = None
+        self.lineage: tuple[Ancestor, ...] = ()
         self.components = _checked(components)
         self._codec = codec
+
+    @property
+    def parent(self) -> str | None:
+        """Identity of the file that it started from, 64 hex digits; None if it started from none."""
+        return self.lineage[0].identity if self.lineage else None
 
     def plan(
         self, progress: Progress, random: rng.RandomState, metrics: Mapping[str, SupportsFloat]
@@ -79,6 +86,7 @@ class Run:
             metrics=values or None,
             run_id=self.id,
             parent=self.parent,
+            user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
         )
         return io.plan_state(state, metadata=metadata, codec=self._codec)
 
@@ -116,6 +124,10 @@ def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
             raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
         checked[name] = stateful
     return checked
+
+
+def _noted(ancestor: Ancestor) -> dict[str, Any]:
+    return {key: value for key, value in asdict(ancestor).items() if value is not None}
 
 
 def _number(name: str, value: SupportsFloat) -> float:

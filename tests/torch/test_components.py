@@ -67,12 +67,14 @@ def test_a_generator_of_another_kind_is_a_mismatch(tmp_path: Path, kind: str) ->
 def test_several_models_averages_and_metrics(tmp_path: Path) -> None:
     """A GAN with an average of its generator, and metrics that add up over the epoch."""
 
+    average = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]  # it has no annotations
+
     def make(seed: int) -> dict[str, Any]:
         generator, critic = dense_net(seed), dense_net(seed + 1)
         return {
             "generator": generator,
             "critic": critic,
-            "ema": AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(0.9)),
+            "ema": AveragedModel(generator, multi_avg_fn=average),
             "optimizer": torch.optim.AdamW(generator.parameters(), lr=0.1),
             "critic_optimizer": torch.optim.SGD(critic.parameters(), lr=0.1, momentum=0.9),
             "loss": _persistent(MeanMetric()),

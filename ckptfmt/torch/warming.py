@@ -1,0 +1,275 @@
+"""Starting a new run from the weights of an earlier one: everything is compared before anything is changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ckptfmt.errors import MismatchError
+from ckptfmt.torch import rng
+from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.fitting import Fit, Names, Rename, fit_weights
+from ckptfmt.torch.modules import load_module
+from ckptfmt.torch.naming import parameter_names
+from ckptfmt.torch.report import told
+from ckptfmt.torch.restoring import RestorePlan, plan_restore
+from ckptfmt.torch.run import RNG, of_this_rank
+from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.weights import Ancestor, Origin, open_origin
+from ckptfmt.torch.wrappers import plain_state
+
+__all__ = ["Mapped", "WarmStart", "WarmStartReport", "plan_warm_start", "render_warm_start", "warm_start"]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How saved weights are fitted into a model that is not quite the same.
+
+    Attributes:
+        rename: New names for saved ones.
+        strip_prefix: What saved names begin with that the model's do not.
+        partial: Which tensors may be left out.
+        resize: Of which tensors the common part may be taken.
+    """
+
+    rename: Rename | None = None
+    strip_prefix: str = ""
+    partial: Names = False
+    resize: Names = False
+
+    def fit(self, live: Mapping[str, Any], saved: Mapping[str, Any]) -> Fit:
+        """Return what a model takes; see `fit_weights`."""
+        return fit_weights(
+            live,
+            saved,
+            rename=self.rename,
+            strip_prefix=self.strip_prefix,
+            partial=self.partial,
+            resize=self.resize,
+        )
+
+
+@dataclass(frozen=True)
+class WarmStartReport:
+    """What a new run starts with.
+
+    Attributes:
+        path: The file that it starts from.
+        lineage: That file, then what its own run started from, and so on.
+        loaded: Names of the tensors that were taken.
+        converted: Those that got another dtype, a line each.
+        resized: Those of which the common part was taken, a line each.
+        kept: Tensors of the models that stay as they were initialized, a line each.
+        unused: What the file has and no model takes, a line each.
+        taken: Names of the other components that were restored.
+        left: Names of components that start anew.
+        step: Where the steps of the new run begin.
+        epoch: Where its epochs begin.
+    """
+
+    path: str
+    lineage: tuple[Ancestor, ...]
+    loaded: tuple[str, ...]
+    converted: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    step: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A plan. Nothing is changed before `apply`.
+
+    Attributes:
+        report: What will have been done.
+        fits: What each model takes.
+        others: What the other components take.
+        random: The states for the global generators; None: they stay.
+    """
+
+    report: WarmStartReport
+    fits: tuple[tuple[nn.Module, Fit], ...]
+    others: RestorePlan
+    random: rng.RandomState | None = None
+
+    def apply(self) -> WarmStartReport:
+        """Change the objects."""
+        for module, fit in self.fits:
+            load_module(module, fit.state, strict=False)
+        self.others.apply()
+        return self.report
+
+
+def warm_start(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    component: str | None = None,
+    rename: Rename | None = None,
+    strip_prefix: str = "",
+    partial: Names = False,
+    resize: Names = False,
+    quiet: bool = False,
+) -> WarmStartReport:
+    """Load the weights of a file into a model, to go on from them with something new.
+
+    Every byte is verified as far as the format can tell, and all that does not fit is told at once, before anything
+    is changed. Nothing in the file is run. Names that a wrapper (DDP, `torch.compile`) has left are known without it.
+
+    Args:
+        model: The model.
+        path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
+        component: Which component of the file has the weights; None: the only one that can be a model's.
+        rename: New names for saved ones: `{"transformer": "encoder", "lm_head": None}` renames tensors, or what their
+            names begin with up to a dot, and leaves out what gets None. Or a function from name to name or None.
+        strip_prefix: What saved names begin with that the model's do not, such as `model.`.
+        partial: Tensors that may be missing in the file or in the model, or be of another shape: True for all, or
+            patterns such as `["head.*"]`. Those of the model stay as they are.
+        resize: Tensors of which the common part is to be taken where sizes differ, such as `["wte.weight"]` for a
+            larger vocabulary: True for all, or patterns. The rest stays as it is.
+        quiet: Do not print the report to stderr.
+
+    Raises:
+        MismatchError: The file has no such weights, or they do not fit; lists every reason. Nothing was changed.
+        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+    """
+    mapped = Mapped(rename, strip_prefix, partial, resize)
+    report = plan_warm_start({"model": model}, path, mapped, sources={"model": component}).apply()
+    if not quiet:
+        sys.stderr.write(render_warm_start(report))
+    return report
+
+
+def plan_warm_start(
+    components: Mapping[str, Stateful],
+    path: str | os.PathLike[str],
+    mapped: Mapped,
+    *,
+    sources: Mapping[str, str | None] | None = None,
+    take: Collection[str] = (),
+    go_on: bool = False,
+) -> WarmStart:
+    """Compare the components of a new run with a file that it is to start from.
+
+    Args:
+        components: The objects by name. Modules take weights.
+        path: The file.
+        mapped: How weights are fitted.
+        sources: For modules: which component of the file has their weights, if not that of the same name.
+        take: Names of other components to be restored too, `rng` among them.
+        go_on: Begin with the step and the epoch of the file, not with 0.
+
+    Raises:
+        MismatchError: Something does not fit; lists every reason.
+        UsageError: Something else than the components is to be taken.
+        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+    """
+    if isinstance(take, str):
+        raise UsageError(f"take is {take!r}: give a list of names of components")
+    modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+    unknown = [name for name in take if name not in components and name != RNG]
+    unknown += [name for name in sources or {} if name not in modules]
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: not among the components: {', '.join(components)}")
+    if not modules:
+        raise UsageError("warm_start() without a module: there is nothing to take weights")
+    origin = open_origin(path)
+    fits = {name: _fit(name, module, origin, mapped, sources, len(modules)) for name, module in modules.items()}
+    others = {name: part for name, part in components.items() if name in take and name not in modules}
+    state = of_this_rank({name: origin.state(name) for name in (*others, RNG) if _wanted(name, take, origin)})
+    plan = plan_restore(others, state, names=parameter_names(modules))
+    random, lost = _random(state) if RNG in take else (None, [])
+    differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
+    differences += [*plan.differences, *lost]
+    if differences:
+        advice = "what may be left out, be renamed or be cut can be said: partial=, rename=, resize="
+        raise MismatchError(f"{path}: the weights do not fit, and nothing was changed; {advice}", differences)
+    facts = origin.metadata
+
+    def lines(of: str) -> tuple[str, ...]:
+        return tuple(line for name, fit in fits.items() for line in _prefixed(name, modules, getattr(fit, of)))
+
+    report = WarmStartReport(
+        path=os.fspath(path),
+        lineage=origin.lineage,
+        loaded=lines("state"),
+        converted=lines("converted"),
+        resized=lines("resized"),
+        kept=lines("kept"),
+        unused=lines("unused"),
+        taken=(*others, *([RNG] if random is not None else [])),
+        left=tuple(name for name in (*components, RNG) if name not in modules and name not in take),
+        step=(facts.step or 0) if go_on else 0,
+        epoch=(facts.epoch or 0) if go_on else 0,
+    )
+    return WarmStart(report, tuple((modules[name], fit) for name, fit in fits.items()), plan, random)
+
+
+def _fit(
+    name: str,
+    module: nn.Module,
+    origin: Origin,
+    mapped: Mapped,
+    sources: Mapping[str, str | None] | None,
+    count: int,
+) -> Fit:
+    source = (sources or {}).get(name)
+    if source is None and name in origin.components:
+        source = name
+    if source is None and count > 1:
+        line = f"{name}: not in the file, which has: {', '.join(origin.components)}"
+        return Fit({}, kept=(line,)) if mapped.partial is True else Fit({}, differences=(line,))
+    _, saved = origin.weights(source)
+    return mapped.fit(plain_state(module), saved)
+
+
+def _wanted(name: str, take: Collection[str], origin: Origin) -> bool:
+    return name in take and name in origin.components
+
+
+def _random(state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
+    random = state.get(RNG)
+    if random is None:
+        return None, ["rng: the file has no random states for this process"]
+    try:
+        rng.check(random)
+    except MismatchError as error:
+        return None, list(error.differences)
+    return random, []
+
+
+def _prefixed(name: str, modules: Mapping[str, object], lines: Collection[str]) -> Iterator[str]:
+    """Yield lines with the name of the component, if there is more than one that they could be of."""
+    return (line if len(modules) == 1 or line.startswith(f"{name}: ") else f"{name}.{line}" for line in lines)
+
+
+def render_warm_start(report: WarmStartReport) -> str:
+    """Return the report as a few lines of text, each ended by a line feed."""
+    return "".join(f"{line}\n" for line in _lines(report))
+
+
+def _lines(report: WarmStartReport) -> Iterator[str]:
+    itself = report.lineage[0]
+    facts = [f"run {itself.run_id}"] if itself.run_id is not None else []
+    facts += [f"step {itself.step}"] if itself.step is not None else []
+    yield f"ckptfmt: starts from {report.path}" + (f" ({', '.join(facts)})" if facts else "")
+    yield f"  weights   {len(report.loaded)} tensors"
+    yield from told("resized", report.resized)
+    yield from told("converted", report.converted)
+    yield from told("kept", report.kept)
+    yield from told("unused", report.unused)
+    if report.taken:
+        yield f"  taken     {', '.join(report.taken)}"
+    if report.left:
+        yield f"  anew      {', '.join(report.left)}"
+    if report.step or report.epoch:
+        yield f"  place     step {report.step}; epochs finished: {report.epoch}"
