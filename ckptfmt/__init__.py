@@ -28,6 +28,8 @@ __all__ = [
     "UnsafeInputError",
     "UnsupportedVersionError",
     "__version__",
+    "convert",
+    "export",
     "load",
     "open",
     "save",
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     )
     from ckptfmt.format.index import Metadata
     from ckptfmt.format.packing import Typed
+    from ckptfmt.ops.convert import convert
+    from ckptfmt.ops.export import export
     from ckptfmt.reader import Checkpoint, Component
     from ckptfmt.writer import SaveReport
 else:  # a type checker that saw this `__getattr__` would let every name pass
@@ -61,6 +65,8 @@ else:  # a type checker that saw this `__getattr__` would let every name pass
         "Metadata": "ckptfmt.format.index",
         "SaveReport": "ckptfmt.writer",
         "Typed": "ckptfmt.format.packing",
+        "convert": "ckptfmt.ops.convert",
+        "export": "ckptfmt.ops.export",
         "load": "ckptfmt.api",
         "open": "ckptfmt.api",
         "save": "ckptfmt.api",

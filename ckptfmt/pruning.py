@@ -15,7 +15,7 @@ The order of events, each of which a kill or a power cut may follow:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt.runs import PIN, CheckpointFile, Stamp, reason, scan, verified
+from ckptfmt.runs import OURS, PIN, CheckpointFile, Look, Stamp, reason, scan, verified
 from ckptfmt.storage.durability import flush_directory, flush_file
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.locking import directory_lock
@@ -32,6 +32,9 @@ __all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
 
 VerifyProgress = Callable[[str, int], None]
 """Called with a path and how many more logical bytes of that file are checked."""
+
+Verify = Callable[[CheckpointFile, Callable[[int], None] | None], CheckpointFile]
+"""Returns what is known of a usable checkpoint after every byte of it was read (see `ckptfmt.runs.verified`)."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def apply_retention(
     wait_seconds: float = 0.0,
     now: datetime | None = None,
     progress: VerifyProgress | None = None,
+    looks: Mapping[str, Look] = OURS,
+    verify: Verify = verified,
 ) -> RetentionReport:
     """Apply a policy to a directory in which others may be at work: every byte of what stays is verified first.
 
@@ -124,6 +129,8 @@ def apply_retention(
         wait_seconds: How long to wait for another process that is removing checkpoints here.
         now: The present, aware; the clock's if None.
         progress: Called while files are verified.
+        looks: Which files count (see `ckptfmt.runs.scan`).
+        verify: Reads a usable checkpoint, as `ckptfmt.runs.verified` does.
 
     Raises:
         LockedError: Another process is removing checkpoints here.
@@ -132,7 +139,8 @@ def apply_retention(
     name = os.fspath(directory)
     stamps = {file.path: file.stamp for file in agreed}
     with directory_lock(name, wait_seconds=wait_seconds):
-        files, plan = _settle(scan(name), policy, _all_that_stay, now=now, progress=progress)
+        found = scan(name, looks=looks)
+        files, plan = _settle(found, policy, _all_that_stay, now=now, progress=progress, verify=verify)
         removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.stamp]
         return _carry_out(name, plan, removed, files)
 
@@ -145,18 +153,19 @@ def _settle(
     now: datetime | None = None,
     protected: Collection[str] = (),
     progress: VerifyProgress | None = None,
+    verify: Verify = verified,
 ) -> tuple[tuple[CheckpointFile, ...], RetentionPlan]:
     """Plan, verify what has to be, and plan anew until nothing is left to verify."""
     while True:
         plan = plan_retention(files, policy, now=now, protected=protected)
         # To go on with a smaller run once its last checkpoint proved damaged would be to remove another run's.
-        policy = replace(policy, run_id=plan.run_id)
+        if not policy.runless and plan.run_id is not None:
+            policy = replace(policy, run_id=plan.run_id)
         file = next(iter(to_verify(plan)), None)
         if file is None:
             return files, plan
-        path = file.path
-        found = verified(file, None if progress is None else partial(progress, path))
-        files = tuple(found if other.path == path else other for other in files)
+        found = verify(file, None if progress is None else partial(progress, file.path))
+        files = tuple(found if other.path == found.path else other for other in files)
 
 
 def _all_that_stay(plan: RetentionPlan) -> Iterable[CheckpointFile]:

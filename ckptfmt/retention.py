@@ -5,7 +5,7 @@ Whatever the policy, the plan never removes
 - the newest checkpoint of the run, so never the only one either;
 - one that has a pin, or that a symbolic link in the directory leads to;
 - a file that cannot be read or is damaged: nobody knows what it holds;
-- a checkpoint of another run, or of none.
+- a checkpoint of another run; or of none, unless those are what the policy is about, and it says how far it was.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class RetentionPolicy:
         max_bytes: Upper limit for all checkpoints of the run together. It overrides the other rules: the oldest go
             first, the best ones last. What is never removed (see above) may be more.
         run_id: The run; None for the one that would be resumed (`choose_run`).
+        runless: The checkpoints that belong to no run are meant, as if they were those of one run.
 
     Raises:
         PolicyError: A value is out of its range.
@@ -59,6 +60,7 @@ class RetentionPolicy:
     keep_within: timedelta | None = None
     max_bytes: int | None = None
     run_id: str | None = None
+    runless: bool = False
 
     def __post_init__(self) -> None:
         for name in ("keep_last", "keep_every_steps", "max_bytes"):
@@ -69,6 +71,8 @@ class RetentionPolicy:
             raise PolicyError(f"keep_within is {self.keep_within}: give a time longer than 0, or None")
         if self.keep_best is not None:
             _check_best(self.keep_best)
+        if self.runless and self.run_id is not None:
+            raise PolicyError(f"run_id is {self.run_id!r} and runless is set: name a run, or mean those of none")
 
     @property
     def best(self) -> tuple[str, Mode, int] | None:
@@ -102,11 +106,13 @@ class Decision:
         file: The file.
         keep: Whether it stays.
         reasons: Why: everything that keeps it, or the one sentence on why nothing does.
+        concerned: Whether the policy is about it; if not, it is left alone.
     """
 
     file: CheckpointFile
     keep: bool
     reasons: tuple[str, ...]
+    concerned: bool = True
 
     def __str__(self) -> str:
         return f"{'kept' if self.keep else 'removed'}: {', '.join(self.reasons)}"
@@ -117,12 +123,15 @@ class RetentionPlan:
     """What is to become of each file of a directory.
 
     Attributes:
-        run_id: The run that the policy is applied to; None if no checkpoint belongs to a run.
+        run_id: The run that the policy is applied to; None if no checkpoint belongs to a run, or those of none are
+            meant.
+        runless: Whether those of none are meant.
         decisions: One for each file: those of the run from the newest to the oldest, then all others by name.
     """
 
     run_id: str | None
     decisions: tuple[Decision, ...]
+    runless: bool = False
 
     @property
     def removed(self) -> tuple[CheckpointFile, ...]:
@@ -131,16 +140,16 @@ class RetentionPlan:
 
     @property
     def kept(self) -> tuple[CheckpointFile, ...]:
-        """What of the run is to stay and can be used, the newest first."""
-        return tuple(item.file for item in self.decisions if item.keep and item.file.usable and self._ours(item.file))
+        """What of the run is to stay and can be used: the newest first, then links to some."""
+        return tuple(item.file for item in self.decisions if item.keep and (item.concerned or self._links(item.file)))
+
+    def _links(self, file: CheckpointFile) -> bool:
+        return file.link and file.usable and self.run_id is not None and file.run_id == self.run_id
 
     @property
     def freed_bytes(self) -> int:
         """Length of all files that are to go."""
         return sum(file.file_bytes or 0 for file in self.removed)
-
-    def _ours(self, file: CheckpointFile) -> bool:
-        return self.run_id is not None and file.run_id == self.run_id
 
 
 def plan_retention(
@@ -159,8 +168,8 @@ def plan_retention(
         protected: Paths of files that stay in any case: those that were just written.
     """
     now = datetime.now(UTC) if now is None else now
-    run_id = choose_run(files, now) if policy.run_id is None else policy.run_id
-    ours = [file for file in newest_first(files, run_id) if not file.link] if run_id is not None else []
+    run_id = choose_run(files, now) if policy.run_id is None and not policy.runless else policy.run_id
+    ours = [file for file in newest_first(files, run_id) if _is_meant(file, run_id, policy)]
     linked = {file.stamp: file.name for file in files if file.link and file.stamp is not None}
     reasons: dict[str, list[str]] = {file.path: [] for file in ours}
     safe = set()
@@ -171,18 +180,23 @@ def plan_retention(
     _apply_rules(policy, ours, reasons, now)
     capped = _beyond(policy, ours, reasons, safe)
     decisions = [_decision(file, policy, reasons[file.path], capped) for file in ours]
-    others = [
-        Decision(file, True, (_left_alone(file),))
-        for file in sorted(files, key=lambda file: file.name)
-        if file.path not in reasons
-    ]
-    return RetentionPlan(run_id, (*decisions, *others))
+    others = sorted((file for file in files if file.path not in reasons), key=lambda file: file.name)
+    left = [Decision(file, True, (_left_alone(file, policy),), concerned=False) for file in others]
+    return RetentionPlan(run_id, (*decisions, *left), policy.runless)
 
 
 def best_first(files: Iterable[CheckpointFile], metric: str, mode: Mode) -> list[CheckpointFile]:
     """Return the files that have a finite value of a metric, the best first; among equals, in the given order."""
     having = [file for file in files if math.isfinite((file.metadata.metrics or {}).get(metric, math.nan))]
     return sorted(having, key=lambda file: (file.metadata.metrics or {})[metric] * (1 if mode == "min" else -1))
+
+
+def _is_meant(file: CheckpointFile, run_id: str | None, policy: RetentionPolicy) -> bool:
+    """Say whether the policy is about a checkpoint of this run, or of none."""
+    if file.link or (run_id is None and not policy.runless):
+        return False
+    # Weights from elsewhere tell no place in a training. They are not its oldest checkpoint.
+    return run_id is not None or file.metadata.step is not None or file.metadata.epoch is not None
 
 
 def _safe(
@@ -199,12 +213,14 @@ def _safe(
         yield f"{linked[file.stamp]} links to it"
 
 
-def _left_alone(file: CheckpointFile) -> str:
+def _left_alone(file: CheckpointFile, policy: RetentionPolicy) -> str:
     if file.link:
         return "a symbolic link"
     if not file.usable:
         return "it cannot be used, so nobody knows what it holds"
-    return "it belongs to no run" if file.run_id is None else "it belongs to another run"
+    if file.run_id is not None:
+        return "it belongs to a run" if policy.runless else "it belongs to another run"
+    return "it says neither step nor epoch" if policy.runless else "it belongs to no run"
 
 
 def _apply_rules(
@@ -279,9 +295,9 @@ def _decision(
     file: CheckpointFile, policy: RetentionPolicy, reasons: Sequence[str], capped: Collection[str]
 ) -> Decision:
     if file.path in capped:
-        but = ", ".join(why for why in reasons if why != _ANYHOW)
+        wanted = ", ".join(why for why in reasons if why != _ANYHOW)
         room = f"no room within {_size(policy.max_bytes or 0)}"
-        return Decision(file, False, (f"{room} for {but}" if but else room,))
+        return Decision(file, False, (f"{room} for {wanted}" if wanted else room,))
     if reasons:
         return Decision(file, True, tuple(dict.fromkeys(reasons)))
     return Decision(file, False, (", ".join(_failed_rules(policy)),))

@@ -7,7 +7,8 @@ its data are sound, `verified` finds out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +20,15 @@ from ckptfmt.storage.failures import storage_error
 
 __all__ = [
     "EXTENSION",
+    "OURS",
     "PIN",
     "CheckpointFile",
+    "Look",
     "Stamp",
     "children",
     "choose_run",
+    "look_at_ours",
+    "merged",
     "newest_first",
     "place",
     "reason",
@@ -107,14 +112,39 @@ class CheckpointFile:
         return self.metadata.run_id
 
 
-def scan(directory: str | os.PathLike[str], known: Collection[CheckpointFile] = ()) -> tuple[CheckpointFile, ...]:
-    """Return the files named `*.ckptfmt` that are directly in a directory, by name; directories are none.
+Look = Callable[[str], "CheckpointFile | None"]
+"""Returns what is known of a file from a look into it; None if it is gone, or no checkpoint at all."""
+
+
+def look_at_ours(path: str) -> CheckpointFile | None:
+    """Return what the index of a checkpoint tells; None if the file is gone."""
+    # The stamp comes first: if the file is replaced in between, it does not fit and the file is read again next time.
+    stamp = Stamp.of(path)
+    try:
+        with Checkpoint.open(path) as checkpoint:
+            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=stamp)
+    except FormatError as error:
+        return CheckpointFile(path, error=error, stamp=stamp)
+    except StorageError as error:
+        # A name that leads nowhere is worth telling, one that is gone is not.
+        return CheckpointFile(path, error=error, stamp=stamp) if os.path.lexists(path) else None
+
+
+OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
+"""How files are looked into, by the end of their names."""
+
+
+def scan(
+    directory: str | os.PathLike[str], known: Collection[CheckpointFile] = (), looks: Mapping[str, Look] = OURS
+) -> tuple[CheckpointFile, ...]:
+    """Return the checkpoints that are directly in a directory, by name; directories are none.
 
     A file that cannot be used is among them, with the reason. One that is removed meanwhile is left out.
 
     Args:
         directory: The directory.
         known: What is known from before: files that are unchanged since then are not opened again.
+        looks: Which files count, by the ends of their names: those named `*.ckptfmt` unless told otherwise.
 
     Raises:
         StorageError: The directory cannot be listed.
@@ -124,8 +154,9 @@ def scan(directory: str | os.PathLike[str], known: Collection[CheckpointFile] = 
     before = {file.path: file for file in known if file.stamp is not None}
     files = []
     for path in found:
-        if path.name.endswith(EXTENSION) and not path.is_dir():
-            file = _known(before.get(str(path))) or _read(str(path))
+        look = next((look for end, look in looks.items() if path.name.endswith(end)), None)
+        if look is not None and not path.is_dir():
+            file = _known(before.get(str(path))) or look(str(path))
             if file is not None:
                 files.append(replace(file, pinned=path.name + PIN in names, link=path.is_symlink()))
     return tuple(files)
@@ -159,6 +190,23 @@ def newest_first(files: Iterable[CheckpointFile], run_id: str | None) -> tuple[C
     """Return the usable checkpoints of a run, the newest first; of equal ones, a link after the file itself."""
     ours = [file for file in files if file.usable and file.run_id == run_id]
     return tuple(sorted(ours, key=lambda file: (place(file.metadata), not file.link, file.name), reverse=True))
+
+
+def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
+    """Yield the checkpoints of a run, the newest first, and among them those that count epochs and nothing else.
+
+    One of these comes before a checkpoint of the run only if it has more epochs finished.
+
+    Args:
+        ours: Those of the run, the newest first.
+        others: Those of a training loop that notes no run and no steps, in any order.
+    """
+    waiting = deque(sorted(others, key=lambda file: place(file.metadata), reverse=True))
+    for file in ours:
+        while waiting and (waiting[0].metadata.epoch or 0) > (file.metadata.epoch or 0):
+            yield waiting.popleft()
+        yield file
+    yield from waiting
 
 
 def run_ids(files: Iterable[CheckpointFile]) -> tuple[str, ...]:
@@ -220,16 +268,3 @@ def _known(file: CheckpointFile | None) -> CheckpointFile | None:
     if file is None or isinstance(file.error, StorageError):
         return None
     return file if file.stamp == Stamp.of(file.path) else None
-
-
-def _read(path: str) -> CheckpointFile | None:
-    # The stamp comes first: if the file is replaced in between, it does not fit and the file is read again next time.
-    stamp = Stamp.of(path)
-    try:
-        with Checkpoint.open(path) as checkpoint:
-            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=stamp)
-    except FormatError as error:
-        return CheckpointFile(path, error=error, stamp=stamp)
-    except StorageError as error:
-        # A name that leads nowhere is worth telling, one that is gone is not.
-        return CheckpointFile(path, error=error, stamp=stamp) if os.path.lexists(path) else None

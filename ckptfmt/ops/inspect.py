@@ -1,79 +1,40 @@
-"""What stands in a checkpoint file, told from its index. The data are not read: see `inspect_file`."""
+"""What stands in a file: told from its index and its small trees. The data of tensors are not read."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ckptfmt.format.index import Member, Metadata
-from ckptfmt.ops.jsonform import float_json, time_json, value_json
-from ckptfmt.reader import Checkpoint, Component
+from ckptfmt.errors import FormatError, Problem
+from ckptfmt.format.index import Metadata
+from ckptfmt.ops.jsonform import metadata_json, problem_json
+from ckptfmt.ops.optimizers import OptimizerInfo, look_at_optimizer
+from ckptfmt.ops.resumable import ResumeAnswer, can_resume
+from ckptfmt.ops.roles import (
+    PlaceInfo,
+    RandomInfo,
+    Role,
+    SchedulerInfo,
+    look_at_place,
+    look_at_random,
+    look_at_scheduler,
+    role_of,
+)
+from ckptfmt.ops.sources import MemberInfo, Part, TensorFile, TensorInfo, open_tensors
 
-__all__ = ["ComponentInfo", "InspectReport", "MemberInfo", "TensorInfo", "inspect_file", "metadata_json"]
-
-
-@dataclass(frozen=True)
-class MemberInfo:
-    """One member: a run of bytes of the file.
-
-    Attributes:
-        name: Name of the member, such as `net.safetensors`.
-        kind: What its name says it is: `safetensors`, `msgpack` or `opaque` (spec 6.3).
-        codec: How it is stored (spec section 8).
-        offset: Absolute offset of its first stored byte.
-        stored_bytes: Length as it lies in the file.
-        logical_bytes: Length after decoding.
-    """
-
-    name: str
-    kind: str
-    codec: str
-    offset: int
-    stored_bytes: int
-    logical_bytes: int
-
-    def to_json(self) -> dict[str, object]:
-        """Return the member in JSON: the attributes under their names."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "codec": self.codec,
-            "offset": self.offset,
-            "stored_bytes": self.stored_bytes,
-            "logical_bytes": self.logical_bytes,
-        }
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor.
-
-    Attributes:
-        component: Name of its component.
-        name: Its name in the component.
-        dtype: Name of the dtype (spec section 9), such as `F32`.
-        shape: Its shape.
-        nbytes: Length of its data before any compression.
-    """
-
-    component: str
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-    def to_json(self) -> dict[str, object]:
-        """Return the tensor in JSON: `component`, `name`, `dtype`, `shape` (array), `nbytes`."""
-        return {
-            "component": self.component,
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "nbytes": self.nbytes,
-        }
+__all__ = [
+    "ComponentInfo",
+    "InspectReport",
+    "MemberInfo",
+    "StateInfo",
+    "TensorInfo",
+    "inspect_file",
+    "metadata_json",
+    "report_of",
+]
 
 
 @dataclass(frozen=True)
@@ -83,8 +44,9 @@ class ComponentInfo:
     Attributes:
         name: Name of the component.
         kind: `flat` for a mapping of tensors, `tree` for anything else (spec 11.1, 11.2).
-        codec: How its members are stored.
-        members: Its one or two members, in file order.
+        role: What part it plays in a training, as far as its content tells.
+        codec: How it is stored.
+        members: Its one or two members, in file order; none in a file of another format.
         tensors: Number of its tensors.
         elements: Number of elements in all its tensors. For a component of weights: its parameters.
         logical_bytes: Length of its members after decoding.
@@ -94,6 +56,7 @@ class ComponentInfo:
 
     name: str
     kind: Literal["flat", "tree"]
+    role: Role
     codec: str
     members: tuple[MemberInfo, ...]
     tensors: int
@@ -107,6 +70,7 @@ class ComponentInfo:
         return {
             "name": self.name,
             "kind": self.kind,
+            "role": self.role.value,
             "codec": self.codec,
             "members": [member.to_json() for member in self.members],
             "tensors": self.tensors,
@@ -118,35 +82,81 @@ class ComponentInfo:
 
 
 @dataclass(frozen=True)
+class StateInfo:
+    """What the trees of a file tell about the training.
+
+    Attributes:
+        optimizers: Its optimizers, in file order.
+        schedulers: Its schedulers of the learning rate.
+        random: Its saved random states.
+        places: Its places in the data.
+        resume: What a training can do with the file.
+        problems: Damage that kept a component from being looked into.
+    """
+
+    optimizers: tuple[OptimizerInfo, ...]
+    schedulers: tuple[SchedulerInfo, ...]
+    random: tuple[RandomInfo, ...]
+    places: tuple[PlaceInfo, ...]
+    resume: ResumeAnswer
+    problems: tuple[Problem, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON.
+
+        Keys: `optimizers`, `schedulers`, `random`, `places` (arrays, see the `to_json` of each), `resume` (see
+        `ResumeAnswer.to_json`), `problems` (array, see `problem_json`).
+        """
+        return {
+            "optimizers": [info.to_json() for info in self.optimizers],
+            "schedulers": [info.to_json() for info in self.schedulers],
+            "random": [info.to_json() for info in self.random],
+            "places": [info.to_json() for info in self.places],
+            "resume": self.resume.to_json(),
+            "problems": [problem_json(problem) for problem in self.problems],
+        }
+
+
+@dataclass(frozen=True)
 class InspectReport:
     """What stands in one file.
 
     Attributes:
         path: The file, as it was named.
+        form: Its format: `ckptfmt`, `safetensors` or `npz`.
         file_bytes: Length of the file.
-        version: Format version, major and minor.
-        identity: Identity of the file (spec 12.1), 64 hexadecimal digits.
+        version: Format version, major and minor; None in a file of another format.
+        identity: Identity of the file (spec 12.1), 64 hexadecimal digits; None in a file of another format.
         required_features: Features that a reader has to know.
         metadata: Facts about the checkpoint.
         components: In file order.
         opaque: Members that belong to no component, in file order.
         tensors: All tensors, component by component, each in the component's own order.
+        state: What its trees tell about the training.
     """
 
     path: str
+    form: str
     file_bytes: int
-    version: tuple[int, int]
-    identity: str
+    version: tuple[int, int] | None
+    identity: str | None
     required_features: tuple[str, ...]
     metadata: Metadata
     components: tuple[ComponentInfo, ...]
     opaque: tuple[MemberInfo, ...]
     tensors: tuple[TensorInfo, ...]
+    state: StateInfo
 
     @property
     def elements(self) -> int:
         """Number of elements in all tensors."""
         return sum(component.elements for component in self.components)
+
+    @property
+    def parameters(self) -> int:
+        """Number of floating-point elements in the components that are weights."""
+        weights = {component.name for component in self.components if component.role is Role.WEIGHTS}
+        return sum(tensor.elements for tensor in self.tensors if tensor.component in weights and is_float(tensor.dtype))
 
     @property
     def tensor_bytes(self) -> int:
@@ -164,25 +174,29 @@ class InspectReport:
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
-        Keys: `report` (`"inspect/1"`), `path`, `file_bytes`, `version` (`"1.0"`), `identity`,
-        `required_features`, `metadata` (see `metadata_json`), `components` (`ComponentInfo.to_json`), `opaque`
-        (`MemberInfo.to_json`), `tensors` (`TensorInfo.to_json`), and `totals`: `tensors` and `elements` (counts),
-        `tensor_bytes`, `bytes_by_dtype` and `bytes_by_component` (logical bytes).
+        Keys: `report` (`"inspect/1"`), `path`, `form`, `file_bytes`, `version` (`"1.0"` or null), `identity` (or
+        null), `required_features`, `metadata` (see `metadata_json`), `components` (`ComponentInfo.to_json`),
+        `opaque` (`MemberInfo.to_json`), `tensors` (`TensorInfo.to_json`), `state` (`StateInfo.to_json`), and
+        `totals`: `tensors`, `elements` and `parameters` (counts), `tensor_bytes`, `bytes_by_dtype` and
+        `bytes_by_component` (logical bytes).
         """
         return {
             "report": "inspect/1",
             "path": self.path,
+            "form": self.form,
             "file_bytes": self.file_bytes,
-            "version": "{}.{}".format(*self.version),
+            "version": None if self.version is None else "{}.{}".format(*self.version),
             "identity": self.identity,
             "required_features": list(self.required_features),
             "metadata": metadata_json(self.metadata),
             "components": [component.to_json() for component in self.components],
             "opaque": [member.to_json() for member in self.opaque],
             "tensors": [tensor.to_json() for tensor in self.tensors],
+            "state": self.state.to_json(),
             "totals": {
                 "tensors": len(self.tensors),
                 "elements": self.elements,
+                "parameters": self.parameters,
                 "tensor_bytes": self.tensor_bytes,
                 "bytes_by_dtype": dict(self.bytes_by_dtype),
                 "bytes_by_component": {item.name: item.logical_bytes for item in self.components},
@@ -190,81 +204,95 @@ class InspectReport:
         }
 
 
-def metadata_json(metadata: Metadata) -> dict[str, object]:
-    """Return the metadata of a checkpoint in JSON.
-
-    Keys, each null where the file does not say: `run_id`, `step`, `epoch`, `metrics` (object of numbers; one that
-    is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`), `created` (ISO 8601, UTC), `parent`
-    (64 hexadecimal digits), `producer`, `user` (see `value_json`).
-    """
-    metrics = metadata.metrics
-    return {
-        "run_id": metadata.run_id,
-        "step": metadata.step,
-        "epoch": metadata.epoch,
-        "metrics": None if metrics is None else {name: float_json(value) for name, value in metrics.items()},
-        "created": None if metadata.created is None else time_json(metadata.created),
-        "parent": None if metadata.parent is None else metadata.parent.hex(),
-        "producer": metadata.producer,
-        "user": value_json(metadata.user),
-    }
+def is_float(dtype: str) -> bool:
+    """Say whether a dtype is one of real or complex floating-point numbers."""
+    return dtype.startswith(("F", "BF", "C"))
 
 
 def inspect_file(path: str | os.PathLike[str]) -> InspectReport:
-    """Return what stands in a file.
+    """Return what stands in a checkpoint, a `.safetensors` or an `.npz` file.
 
-    Only the first 64 bytes and the index at the end are read, however large the file is. That the data are
-    what the writer wrote is for `verify_paths` to say.
+    Of a checkpoint, the head, the index, the trees (such as the hyper-parameters of the optimizer) and a few step
+    counters are read, however large the file is. That the data are what the writer wrote is for `verify_paths`
+    to say; a tree that is damaged is a problem that the report names.
 
     Raises:
         FormatError: The file is truncated, malformed, damaged in its index, or from a newer version.
+        ForeignFileError: It is not a valid file of the other formats.
         StorageError: The file cannot be read.
     """
-    with Checkpoint.open(path) as checkpoint:
-        members: dict[str | None, list[MemberInfo]] = {None: []}
-        for member in checkpoint.index.members:
-            members.setdefault(member.component, []).append(_member_info(member))
-        components = [checkpoint[name] for name in checkpoint]
-        return InspectReport(
-            path=os.fspath(path),
-            file_bytes=checkpoint.file_bytes,
-            version=checkpoint.version,
-            identity=checkpoint.identity,
-            required_features=tuple(checkpoint.index.required_features),
-            metadata=checkpoint.metadata,
-            components=tuple(_component_info(component, members[component.name]) for component in components),
-            opaque=tuple(members[None]),
-            tensors=tuple(info for component in components for info in _tensor_infos(component)),
-        )
+    with open_tensors(path) as file:
+        return report_of(file, os.fspath(path))
 
 
-def _component_info(component: Component, members: Iterable[MemberInfo]) -> ComponentInfo:
+def report_of(file: TensorFile, path: str) -> InspectReport:
+    """Return what stands in an open file."""
+    trees, problems = _trees(file)
+    roles = {name: role_of(name, tree) for name, tree in trees.items()}
+    components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.parts.items()]
+    return InspectReport(
+        path=path,
+        form=file.form,
+        file_bytes=file.file_bytes,
+        version=file.version,
+        identity=file.identity,
+        required_features=tuple(file.required_features),
+        metadata=file.metadata,
+        components=tuple(components),
+        opaque=file.opaque,
+        tensors=tuple(file.tensors),
+        state=_state(file, trees, roles, problems),
+    )
+
+
+def _trees(file: TensorFile) -> tuple[dict[str, object], list[Problem]]:
+    """Return the trees of the components that are not damaged, and what is wrong with the others."""
+    trees: dict[str, object] = {}
+    problems: list[Problem] = []
+    for name, part in file.parts.items():
+        try:
+            trees[name] = part.tree()
+        except FormatError as error:
+            problems += error.problems
+    return trees, problems
+
+
+def _state(
+    file: TensorFile, trees: Mapping[str, object], roles: Mapping[str, Role], problems: list[Problem]
+) -> StateInfo:
+    optimizers = []
+    for name, tree in _with_role(Role.OPTIMIZER, trees, roles):
+        try:
+            optimizers.append(look_at_optimizer(file.parts[name], tree))
+        except FormatError as error:
+            problems += error.problems
+    maps = {name: tree for name, tree in trees.items() if isinstance(tree, dict)}
+    return StateInfo(
+        optimizers=tuple(optimizers),
+        schedulers=tuple(look_at_scheduler(name, maps[name]) for name, _ in _with_role(Role.SCHEDULER, trees, roles)),
+        random=tuple(
+            look_at_random(name, tree, file.parts[name].tensors) for name, tree in _with_role(Role.RANDOM, trees, roles)
+        ),
+        places=tuple(look_at_place(name, maps[name]) for name, _ in _with_role(Role.PROGRESS, trees, roles)),
+        resume=can_resume(set(roles.values())),
+        problems=tuple(problems),
+    )
+
+
+def _with_role(role: Role, trees: Mapping[str, object], roles: Mapping[str, Role]) -> Iterator[tuple[str, object]]:
+    return ((name, tree) for name, tree in trees.items() if roles[name] is role)
+
+
+def _component_info(part: Part, role: Role) -> ComponentInfo:
     return ComponentInfo(
-        name=component.name,
-        kind="flat" if component.flat else "tree",
-        codec=component.codec,
-        members=tuple(members),
-        tensors=len(component.tensors),
-        elements=sum(entry.elements for entry in component.tensors.values()),
-        logical_bytes=component.logical_bytes,
-        stored_bytes=component.stored_bytes,
-        text_metadata=component.text_metadata,
+        name=part.name,
+        kind="flat" if part.flat else "tree",
+        role=role,
+        codec=part.codec,
+        members=part.members,
+        tensors=len(part.tensors),
+        elements=sum(tensor.elements for tensor in part.tensors.values()),
+        logical_bytes=part.logical_bytes,
+        stored_bytes=part.stored_bytes,
+        text_metadata=part.text_metadata,
     )
-
-
-def _member_info(member: Member) -> MemberInfo:
-    return MemberInfo(
-        name=member.name,
-        kind=member.kind,
-        codec=member.codec,
-        offset=member.offset,
-        stored_bytes=member.stored_bytes,
-        logical_bytes=member.logical_bytes,
-    )
-
-
-def _tensor_infos(component: Component) -> list[TensorInfo]:
-    return [
-        TensorInfo(component.name, entry.name, entry.dtype, entry.shape, entry.nbytes)
-        for entry in component.tensors.values()
-    ]

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ckptfmt.errors import Problem
-from ckptfmt.format.packing import Timestamp, datetime_of
+from ckptfmt.format.index import Metadata
+from ckptfmt.format.packing import TensorRef, Timestamp, Typed, datetime_of
 
-__all__ = ["float_json", "problem_json", "time_json", "value_json"]
+__all__ = ["float_json", "metadata_json", "problem_json", "time_json", "tree_json", "value_json"]
 
 
 def float_json(value: float) -> float | str:
@@ -57,6 +58,52 @@ def value_json(value: object) -> object:
             return [value_json(item) for item in value]
         case _:  # the plain profile has no other type
             raise TypeError(f"not a plain value: {type(value).__name__}")
+
+
+def tree_json(value: object) -> object:
+    """Return a value of a component's tree (spec 10.1, 11.6) in JSON.
+
+    As `value_json`, and further: a tuple is an array, a set `{"$set": [...]}` in no particular order, a complex
+    number `{"$complex": [real, imaginary]}`, a reference to a tensor `{"$tensor": name}`, and a value with a type
+    name `{"$type": name, "value": ...}`.
+    """
+    match value:
+        case TensorRef(name):
+            return {"$tensor": name}
+        case Typed(name, inner):
+            return {"$type": name, "value": tree_json(inner)}
+        case complex():
+            return {"$complex": [float_json(value.real), float_json(value.imag)]}
+        case set() | frozenset():
+            return {"$set": [tree_json(item) for item in value]}
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: tree_json(item) for key, item in value.items()}
+        case Mapping():
+            return {"$map": [[tree_json(key), tree_json(item)] for key, item in value.items()]}
+        case list() | tuple():
+            return [tree_json(item) for item in value]
+        case _:
+            return value_json(value)
+
+
+def metadata_json(metadata: Metadata) -> dict[str, object]:
+    """Return the metadata of a checkpoint in JSON.
+
+    Keys, each null where the file does not say: `run_id`, `step`, `epoch`, `metrics` (object of numbers; one that
+    is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`), `created` (ISO 8601, UTC), `parent`
+    (64 hexadecimal digits), `producer`, `user` (see `value_json`).
+    """
+    metrics = metadata.metrics
+    return {
+        "run_id": metadata.run_id,
+        "step": metadata.step,
+        "epoch": metadata.epoch,
+        "metrics": None if metrics is None else {name: float_json(value) for name, value in metrics.items()},
+        "created": None if metadata.created is None else time_json(metadata.created),
+        "parent": None if metadata.parent is None else metadata.parent.hex(),
+        "producer": metadata.producer,
+        "user": value_json(metadata.user),
+    }
 
 
 def problem_json(problem: Problem) -> dict[str, object]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ckptfmt.errors import FormatError, Problem, ProblemKind, StorageError
+from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError
 from ckptfmt.format.index import SAFETENSORS
 from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
 from ckptfmt.ops.jsonform import problem_json
+from ckptfmt.ops.mixed import read_all
+from ckptfmt.ops.pooling import in_order
+from ckptfmt.ops.progress import Progress, Report
+from ckptfmt.ops.sources import is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
+from ckptfmt.runs import EXTENSION
+from ckptfmt.workers import CORES
 
 __all__ = [
     "DamagedTensor",
     "FileVerdict",
-    "Progress",
     "Selection",
     "Verdict",
     "VerifyReport",
@@ -42,6 +48,8 @@ class Verdict(StrEnum):
     """It needs a newer reader."""
     UNREADABLE = "unreadable"
     """It could not be read, so nothing is known."""
+    READABLE = "readable"
+    """It is a whole file of another format, in which nothing tells whether the bytes are those that were written."""
 
 
 _VERDICT_OF = {
@@ -69,7 +77,7 @@ class FileVerdict:
         path: The file, as it was named or found.
         verdict: The finding in one word.
         problems: Everything that is wrong with the file, if it could be read.
-        error: Why it could not be read, if it could not.
+        error: Why it could not be read, if it could not; or what it is, if it is of another format.
         file_bytes: Length of the file, if it is known.
         identity: Identity of the file (spec 12.1), if it is sound.
     """
@@ -115,10 +123,12 @@ class VerifyReport:
     Attributes:
         files: One verdict for each file, in the order in which they were asked for.
         empty_directories: Directories that hold no `*.ckptfmt` file.
+        quick: Whether only structure and index were checked.
     """
 
     files: tuple[FileVerdict, ...]
     empty_directories: tuple[str, ...] = ()
+    quick: bool = False
 
     @property
     def sound(self) -> bool:
@@ -133,31 +143,18 @@ class VerifyReport:
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
-        Keys: `report` (`"verify/1"`), `sound` (boolean), `files` (array, see `FileVerdict.to_json`),
+        Keys: `report` (`"verify/1"`), `checked` (`"data"`, or `"index"` if only structure and index were read),
+        `sound` (boolean), `files` (array, see `FileVerdict.to_json`),
         `empty_directories` (array of strings), `counts` (object: verdict to number of files, all verdicts).
         """
         return {
             "report": "verify/1",
+            "checked": "index" if self.quick else "data",
             "sound": self.sound,
             "files": [file.to_json() for file in self.files],
             "empty_directories": list(self.empty_directories),
             "counts": {verdict.value: self.count(verdict) for verdict in Verdict},
         }
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a verification is.
-
-    Attributes:
-        path: The file in work.
-        done_bytes: Bytes of files checked so far; a compressed file counts as it lies on the disk.
-        total_bytes: Bytes of all files.
-    """
-
-    path: str
-    done_bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
 
 
 def verify_paths(
-    paths: Iterable[str | os.PathLike[str]], progress: Callable[[Progress], None] | None = None
+    paths: Iterable[str | os.PathLike[str]], progress: Report | None = None, *, quick: bool = False
 ) -> VerifyReport:
     """Check every byte of every file that `paths` stand for (see `select_files`).
 
@@ -213,37 +210,75 @@ def verify_paths(
 
     Args:
         paths: Files and directories.
-        progress: Called after each piece of work.
+        progress: Called after each piece of work, by one thread at a time.
+        quick: Check structure and index of each file only.
     """
     selection = select_files(paths)
-    return VerifyReport(tuple(verify_selection(selection, progress)), selection.empty_directories)
+    verdicts = tuple(verify_selection(selection, progress, quick=quick))
+    return VerifyReport(verdicts, selection.empty_directories, quick=quick)
 
 
-def verify_selection(selection: Selection, progress: Callable[[Progress], None] | None = None) -> Iterator[FileVerdict]:
-    """Check the files one after the other, and yield the verdict of each as soon as it is known."""
+def verify_selection(
+    selection: Selection, progress: Report | None = None, *, quick: bool = False
+) -> Iterator[FileVerdict]:
+    """Check the files, a few at a time, and yield the verdicts in their order, each as soon as it is known."""
     for path, why in selection.unreadable:
         yield FileVerdict(path, Verdict.UNREADABLE, error=why)
-    before = 0
-    for path, size in selection.files:
-        meter = _Meter(path, before, size or 0, selection.total_bytes, progress)
-        verdict = _verify_file(path, size, meter)
+    tally = _Tally(selection.total_bytes, progress)
+
+    def check(file: tuple[str, int | None]) -> FileVerdict:
+        path, size = file
+        meter = _Meter(path, size or 0, tally)
+        verdict = _verify_file(path, size, meter, quick=quick)
         meter.finish()
-        yield verdict
-        before += size or 0
+        return verdict
+
+    yield from in_order(check, selection.files, min(CORES, _FILES_AT_ONCE), tally.stop)
+
+
+_FILES_AT_ONCE = 4  # each is read by several threads already; this is for many small ones
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error: nobody waits for the result any more
+    """The work is not wanted any more."""
+
+
+class _Tally:
+    """What is done of all files together, in bytes of the files."""
+
+    def __init__(self, total: int, report: Report | None) -> None:
+        self._total = total
+        self._report = report
+        self._done = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def add(self, path: str, nbytes: int) -> None:
+        """Note that so many more bytes of a file are done.
+
+        Raises:
+            _Stopped: It was all in vain.
+        """
+        if self._stopped:
+            raise _Stopped
+        with self._lock:
+            self._done += nbytes
+            if self._report is not None:
+                self._report(Progress(path, self._done, self._total))
+
+    def stop(self) -> None:
+        """Make all work end at its next step."""
+        self._stopped = True
 
 
 class _Meter:
-    """Turns what is done of one file into the progress of all, counted in bytes of the files."""
+    """Turns what is done of one file, in logical bytes, into bytes of the file."""
 
-    def __init__(
-        self, path: str, before: int, size: int, total: int, report: Callable[[Progress], None] | None
-    ) -> None:
+    def __init__(self, path: str, size: int, tally: _Tally) -> None:
         self._path = path
-        self._before = before
         self._size = size
-        self._total = total
-        self._report = report
-        self._expected = self._checked = 0
+        self._tally = tally
+        self._expected = self._checked = self._told = 0
 
     def expect(self, nbytes: int) -> None:
         """Note how many logical bytes there are to check in the file."""
@@ -252,22 +287,24 @@ class _Meter:
     def advance(self, nbytes: int) -> None:
         """Note that so many more logical bytes are checked."""
         self._checked += nbytes
-        self._tell(self._before + self._size * self._checked // max(self._expected, self._checked, 1))
+        self._tell(self._size * self._checked // max(self._expected, self._checked, 1))
 
     def finish(self) -> None:
         """Note that nothing is left to do for the file."""
-        self._tell(self._before + self._size)
+        self._tell(self._size)
 
     def _tell(self, done: int) -> None:
-        if self._report is not None:
-            self._report(Progress(self._path, done, self._total))
+        self._tally.add(self._path, done - self._told)
+        self._told = done
 
 
-def _verify_file(path: str, size: int | None, meter: _Meter) -> FileVerdict:
+def _verify_file(path: str, size: int | None, meter: _Meter, *, quick: bool) -> FileVerdict:
     try:
+        if not path.endswith(EXTENSION) and not is_ours(path):
+            return _read_foreign(path, size, meter, quick=quick)
         with Checkpoint.open(path) as checkpoint:
             meter.expect(sum(member.logical_bytes for member in checkpoint.index.members))
-            problems = checkpoint.verify(meter.advance)
+            problems = () if quick else checkpoint.verify(meter.advance)
             identity = checkpoint.identity
     except FormatError as error:
         problems = error.problems
@@ -276,6 +313,21 @@ def _verify_file(path: str, size: int | None, meter: _Meter) -> FileVerdict:
     if problems:
         return FileVerdict(path, _verdict(problems), problems, file_bytes=size)
     return FileVerdict(path, Verdict.SOUND, file_bytes=size, identity=identity)
+
+
+def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool) -> FileVerdict:
+    """Read a file of another format to its end: more cannot be known of it."""
+    try:
+        with open_tensors(path) as file:
+            meter.expect(sum(tensor.nbytes for tensor in file.tensors))
+            if not quick:
+                read_all(file, meter.advance)
+            found = f"format {file.form}: nothing in it tells whether all bytes are those that were written"
+    except StorageError:
+        raise
+    except CkptfmtError as error:
+        return FileVerdict(path, Verdict.MALFORMED, error=reason(error, path), file_bytes=size)
+    return FileVerdict(path, Verdict.READABLE, error=found, file_bytes=size)
 
 
 def _verdict(problems: tuple[Problem, ...]) -> Verdict:

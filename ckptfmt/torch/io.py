@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ckptfmt import versions
 from ckptfmt.format.index import ROOT, Metadata
 from ckptfmt.planning import SavePlan, make_metadata, plan_save
 from ckptfmt.reader import Checkpoint
-from ckptfmt.torch import versions
 from ckptfmt.torch.location import MapLocation, relocate
 from ckptfmt.torch.values import TorchAdapter
 from ckptfmt.writer import SaveReport, write_plan

@@ -11,11 +11,12 @@ from typing import Any
 import safetensors
 from safetensors.torch import load_file
 
+from ckptfmt import versions
 from ckptfmt.errors import MismatchError, Problem, StorageError, error_for
 from ckptfmt.format.digest import CHUNK_BYTES, digest_stream
 from ckptfmt.format.index import ROOT, Metadata
 from ckptfmt.storage import open_source
-from ckptfmt.torch import io, versions
+from ckptfmt.torch import io
 from ckptfmt.torch.documented import is_documented
 from ckptfmt.torch.legacy import read_pth
 from ckptfmt.torch.modules import is_state_dict

@@ -17,19 +17,28 @@ from typing import Any, TextIO
 import click
 
 from ckptfmt import __version__
-from ckptfmt.errors import CkptfmtError, FormatError
+from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, UnsafeInputError
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
 
-NO, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 3, 130, 141
+NO, WRONG_USAGE, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 2, 3, 130, 141
 COMPLETE_VARIABLE = "_CKPTFMT_COMPLETE"
 
 # A command's module is imported when the command is run; its summary stands here so that `--help` imports none.
 _COMMANDS = {
     "inspect": "Show what is in a checkpoint.",
     "ls": "List the checkpoints in a directory.",
+    "latest": "Print the checkpoint that a training would go on from.",
+    "diff": "Show what differs between two checkpoints.",
     "verify": "Check every byte of checkpoints.",
+    "prune": "Remove old checkpoints, with a reason for each.",
+    "pin": "Keep checkpoints from being pruned.",
+    "unpin": "Let checkpoints be pruned again.",
+    "extract": "Write the members of a checkpoint to a directory.",
+    "pack": "Make a checkpoint of the files in a directory.",
+    "convert": "Convert a checkpoint of another format, safely.",
+    "export": "Write a checkpoint in another format.",
     "completion": "Print the completion script for a shell.",
 }
 
@@ -78,10 +87,8 @@ def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[st
     except BrokenPipeError:
         _silence(sys.stdout)
         return READER_GONE
-    except FormatError as error:
-        return _fail(error_line(error), NO)
     except CkptfmtError as error:
-        return _fail(error_line(error), CANNOT_ANSWER)
+        return _fail(error_line(error), _code_of(error))
     except OSError as error:  # ours to write: a full disk behind a redirection
         _silence(sys.stdout)
         return _fail(str(error), CANNOT_ANSWER)
@@ -105,6 +112,17 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
     from click.shell_completion import shell_complete  # 10 ms that only completion needs
 
     return shell_complete(command, {}, prog_name, COMPLETE_VARIABLE, instruction)
+
+
+def _code_of(error: CkptfmtError) -> int:
+    """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
+    from ckptfmt.ops.failures import ForeignFileError, PackError  # most commands end without an error
+    from ckptfmt.retention import PolicyError
+
+    if isinstance(error, PolicyError):
+        return WRONG_USAGE
+    no = FormatError | ForeignFileError | PackError | TensorNotFoundError | UnsafeInputError
+    return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
 def _fail(line: str, code: int) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from ckptfmt.ops.verify import Progress
+from ckptfmt.ops.progress import Progress
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import duration, escape, shorten, size
 

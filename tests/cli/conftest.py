@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 import ckptfmt
+from ckptfmt_cli import main as command_line
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RUN = "digits-7f3a2b"
@@ -68,6 +70,11 @@ def weights(epoch: int) -> Any:
 def state(epoch: int) -> dict[str, Any]:
     net = {"conv.weight": weights(epoch), "conv.bias": np.full(3, 0.25, np.float32)}
     return {"net": net, "optimizer": {"state": {0: {"exp_avg": weights(epoch) * 2}}, "lr": 0.001}, "epoch": epoch}
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """Run `ckptfmt` in this process, without a terminal."""
+    return CliRunner().invoke(command_line.cli, [str(argument) for argument in arguments])
 
 
 def usual_environment() -> dict[str, str]:

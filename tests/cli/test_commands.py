@@ -11,19 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 from ckptfmt import __version__
-from ckptfmt.ops.verify import Progress
+from ckptfmt.ops.progress import Progress
 from ckptfmt_cli import main as command_line
-from tests.cli.conftest import RUN
+from tests.cli.conftest import RUN, invoke
 
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command_line.cli, [str(argument) for argument in arguments])
-
-
-COMMANDS = ["inspect", "ls", "verify", "completion"]
+COMMANDS = list(command_line._COMMANDS)
 
 
 def test_version() -> None:
@@ -102,8 +96,8 @@ def test_a_missing_path_is_3(tmp_path: Path, command: str) -> None:
 
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     result = invoke("inspect", tmp_path)
-    assert result.exit_code == 3
-    assert "is a directory" in result.stderr
+    assert result.exit_code == 1
+    assert "the directory has no" in result.stderr
 
 
 @pytest.mark.parametrize("exists", [True, False])

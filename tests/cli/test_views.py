@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,18 @@ import pytest
 from ckptfmt.errors import Problem
 from ckptfmt.format.index import Metadata
 from ckptfmt.ops.files import Writer
-from ckptfmt.ops.inspect import ComponentInfo, InspectReport, MemberInfo, TensorInfo
-from ckptfmt.ops.listing import EntryState, ListEntry, ListReport
+from ckptfmt.ops.inspect import ComponentInfo, InspectReport, MemberInfo, StateInfo, TensorInfo
+from ckptfmt.ops.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt.ops.moduletree import module_tree
+from ckptfmt.ops.optimizers import GroupInfo, OptimizerInfo
+from ckptfmt.ops.resumable import can_resume
+from ckptfmt.ops.roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
 from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.inspect import inspect_lines
 from ckptfmt_cli.views.listing import list_lines
+from ckptfmt_cli.views.tensors import tensor_lines, tree_lines
 from ckptfmt_cli.views.verify import summary_line, verdict_line
 from tests.cli.conftest import NOW, RUN, Golden
 
@@ -36,6 +41,7 @@ def _component(name: str, tensors: list[TensorInfo], codec: str = "none") -> Com
     return ComponentInfo(
         name=name,
         kind="flat" if flat else "tree",
+        role={"net": Role.WEIGHTS, "optimizer": Role.OPTIMIZER, "scheduler": Role.SCHEDULER, "rng": Role.RANDOM}[name],
         codec=codec,
         members=tuple(members),
         tensors=len(tensors),
@@ -51,10 +57,16 @@ def _tensors(component: str, *facts: tuple[str, str, tuple[int, ...]]) -> list[T
     return [TensorInfo(component, name, dtype, shape, math.prod(shape) * widths[dtype]) for name, dtype, shape in facts]
 
 
-def _report(metadata: Metadata, *parts: tuple[str, list[TensorInfo]], codec: str = "none") -> InspectReport:
+NO_STATE = StateInfo((), (), (), (), can_resume({Role.WEIGHTS}))
+
+
+def _report(
+    metadata: Metadata, *parts: tuple[str, list[TensorInfo]], codec: str = "none", state: StateInfo = NO_STATE
+) -> InspectReport:
     components = tuple(_component(name, tensors, codec) for name, tensors in parts)
     return InspectReport(
         path="runs/digits/last.ckptfmt",
+        form="ckptfmt",
         file_bytes=1_472_896,
         version=(1, 0),
         identity=IDENTITY,
@@ -63,6 +75,26 @@ def _report(metadata: Metadata, *parts: tuple[str, list[TensorInfo]], codec: str
         components=components,
         opaque=(),
         tensors=tuple(tensor for _, tensors in parts for tensor in tensors),
+        state=state,
+    )
+
+
+def adam_state() -> StateInfo:
+    """Return what the trees of a usual training tell."""
+    decayed: dict[str, object] = {
+        "lr": 0.001,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "amsgrad": False,
+    }
+    groups = (GroupInfo(3, None, decayed), GroupInfo(1, None, {**decayed, "weight_decay": 0.0}))
+    return StateInfo(
+        optimizers=(OptimizerInfo("optimizer", "AdamW", groups, 4, {"exp_avg": 4, "exp_avg_sq": 4}, (1200, 1200)),),
+        schedulers=(SchedulerInfo("scheduler", "StepLR", 3, (0.001, 0.001), {"step_size": 10, "gamma": 0.1}),),
+        random=(RandomInfo("rng", ("python", "numpy MT19937", "torch", "cuda of 2 devices")),),
+        places=(PlaceInfo("progress", 1200, 3, 150, 350),),
+        resume=can_resume(set(Role) - {Role.OTHER, Role.SCALER}),
     )
 
 
@@ -93,7 +125,7 @@ def small_report(codec: str = "none") -> InspectReport:
         ("scheduler", []),
         ("rng", _tensors("rng", ("torch", "U8", (5056,)))),
     ]
-    return _report(facts, *parts, codec=codec)
+    return _report(facts, *parts, codec=codec, state=adam_state())
 
 
 def large_report() -> InspectReport:
@@ -127,55 +159,70 @@ def hostile_report() -> InspectReport:
     return dataclasses.replace(report, path=HOSTILE)
 
 
+def shown(report: InspectReport, terminal: Terminal, now: datetime, *, all_tensors: bool) -> list[str]:
+    return inspect_lines(report, terminal, now, tensor_lines(report.tensors, terminal, all_tensors=all_tensors))
+
+
 def test_inspect(golden: Golden) -> None:
-    golden("inspect.txt", inspect_lines(small_report(), PLAIN, NOW, all_tensors=False))
+    golden("inspect.txt", shown(small_report(), PLAIN, NOW, all_tensors=False))
 
 
 def test_inspect_compressed(golden: Golden) -> None:
-    golden("inspect-compressed.txt", inspect_lines(small_report("zstd"), PLAIN, NOW, all_tensors=False))
+    golden("inspect-compressed.txt", shown(small_report("zstd"), PLAIN, NOW, all_tensors=False))
 
 
 def test_inspect_in_colour_on_a_narrow_terminal_with_little_more_than_ascii(golden: Golden) -> None:
     terminal = Terminal(width=50, colour=True, unicode=False)
-    golden("inspect-narrow-colour.txt", inspect_lines(small_report(), terminal, NOW, all_tensors=False))
+    golden("inspect-narrow-colour.txt", shown(small_report(), terminal, NOW, all_tensors=False))
 
 
 def test_inspect_shows_the_first_tensors_of_a_large_model_and_says_how_many_more(golden: Golden) -> None:
-    golden("inspect-large.txt", inspect_lines(large_report(), PLAIN, NOW, all_tensors=False))
+    golden("inspect-large.txt", shown(large_report(), PLAIN, NOW, all_tensors=False))
 
 
 def test_inspect_all_shows_all() -> None:
     report = large_report()
-    text = "\n".join(inspect_lines(report, Terminal(width=200), NOW, all_tensors=True))
+    text = "\n".join(shown(report, Terminal(width=200), NOW, all_tensors=True))
     assert all(f" {tensor.name} " in text for tensor in report.tensors)
     assert "--all" not in text
 
 
 def test_inspect_of_an_empty_checkpoint(golden: Golden) -> None:
-    golden("inspect-empty.txt", inspect_lines(_report(Metadata()), PLAIN, NOW, all_tensors=False))
+    golden("inspect-empty.txt", shown(_report(Metadata()), PLAIN, NOW, all_tensors=False))
 
 
 @pytest.mark.parametrize("width", [80, 60, 120])
 def test_a_hostile_file_moves_no_cursor_forges_no_line_and_breaks_no_table(golden: Golden, width: int) -> None:
-    lines = inspect_lines(hostile_report(), Terminal(width=width), NOW, all_tensors=True)
+    lines = shown(hostile_report(), Terminal(width=width), NOW, all_tensors=True)
     assert all(line.isprintable() for line in lines)
     assert all(cells(line) <= width for line in lines)
     if width == 80:
         golden("inspect-hostile.txt", lines)
 
 
+def test_a_tree_folds_repeated_layers(golden: Golden) -> None:
+    report = large_report()
+    trees = [
+        module_tree(part.name, [tensor for tensor in report.tensors if tensor.component == part.name])
+        for part in report.components
+    ]
+    golden("tree.txt", tree_lines(trees, PLAIN))
+
+
 def test_opaque_members_stand_beside_components() -> None:
     opaque = MemberInfo("dataset.arrow", "opaque", "none", 4096, 2048, 2048)
     report = dataclasses.replace(small_report(), opaque=(opaque,))
-    lines = inspect_lines(report, PLAIN, NOW, all_tensors=False)
+    lines = shown(report, PLAIN, NOW, all_tensors=False)
     (line,) = [line for line in lines if line.startswith("dataset.arrow")]
     assert line.split() == ["dataset.arrow", "opaque", "-", "-", "2.0", "KiB"]
 
 
-def _entry(name: str, run: str | None, epoch: int | None, step: int | None, **metrics: float) -> ListEntry:
+def _entry(
+    name: str, run: str | None, epoch: int | None, step: int | None, *marks: Mark, **metrics: float
+) -> ListEntry:
     created = None if epoch is None else NOW - timedelta(hours=40 - 2 * epoch)
     facts = Metadata(run_id=run, epoch=epoch, step=step, metrics=metrics or None, created=created)
-    return ListEntry(f"runs/digits/{name}", EntryState.OK, 1_472_896, facts, IDENTITY)
+    return ListEntry(f"runs/digits/{name}", EntryState.OK, 1_472_896, facts, IDENTITY, marks=marks)
 
 
 def list_report() -> ListReport:
@@ -184,10 +231,10 @@ def list_report() -> ListReport:
     leftover = ".ckpt_25.ckptfmt.0123abcd-0123456789abcdef.tmp"
     entries = (
         _entry("export.ckptfmt", None, None, None),
-        _entry("base.ckptfmt", "baseline", 9, 4500, val_loss=0.4, accuracy=0.88),
+        _entry("base.ckptfmt", "baseline", 9, 4500, Mark.NEWEST, Mark.BEST, val_loss=0.4, accuracy=0.88),
         _entry("ckpt_9.ckptfmt", RUN, 9, 4500, val_loss=0.51234567, accuracy=0.871),
-        _entry("ckpt_10.ckptfmt", RUN, 10, 5000, val_loss=0.31, accuracy=0.9),
-        _entry("ckpt_15.ckptfmt", RUN, 15, 1_234_567, val_loss=math.nan),
+        _entry("ckpt_10.ckptfmt", RUN, 10, 5000, Mark.BEST, val_loss=0.31, accuracy=0.9),
+        _entry("ckpt_15.ckptfmt", RUN, 15, 1_234_567, Mark.NEWEST, Mark.PINNED, val_loss=math.nan),
         ListEntry(f"runs/digits/{leftover}", EntryState.INCOMPLETE, 5000, writer=Writer.NONE),
         ListEntry("runs/digits/.now.ckptfmt.0123abcd-00.tmp", EntryState.INCOMPLETE, 700_000, writer=Writer.LIVING),
         ListEntry("runs/digits/cut.ckptfmt", EntryState.INCOMPLETE, 736_448, problems=(truncated,)),
@@ -196,7 +243,22 @@ def list_report() -> ListReport:
             "runs/digits/secret.ckptfmt", EntryState.UNREADABLE, None, error="cannot be opened: permission denied"
         ),
     )
-    return ListReport("runs/digits", entries)
+    return ListReport("runs/digits", entries, _runs(entries))
+
+
+def _runs(entries: tuple[ListEntry, ...]) -> tuple[RunInfo, ...]:
+    groups: dict[str | None, list[ListEntry]] = {}
+    for entry in entries:
+        if entry.state is EntryState.OK:
+            groups.setdefault(entry.metadata.run_id, []).append(entry)
+    return tuple(_run(run_id, group) for run_id, group in groups.items())
+
+
+def _run(run_id: str | None, group: list[ListEntry]) -> RunInfo:
+    values = [value for entry in group for value in (entry.metadata.metrics or {}).values()][::2]
+    best = next((entry.path for entry in group if Mark.BEST in entry.marks), None)
+    course = MetricCourse("val_loss", "min", tuple(values), best) if values else None
+    return RunInfo(run_id, tuple(entry.path for entry in group), group[-1].path, course)
 
 
 def test_ls(golden: Golden) -> None:
@@ -212,7 +274,7 @@ def test_ls_is_not_fooled_by_names() -> None:
         _entry(HOSTILE, HOSTILE, 1, 2, **{HOSTILE: 1.0}),
         ListEntry(HOSTILE, EntryState.UNREADABLE, None, error=f"{HOSTILE}: gone"),
     )
-    lines = list_lines(ListReport(HOSTILE, entries), PLAIN, NOW)
+    lines = list_lines(ListReport(HOSTILE, entries, _runs(entries)), PLAIN, NOW)
     assert all(line.isprintable() for line in lines)
 
 
@@ -252,5 +314,5 @@ def test_a_damaged_file_stands_out_in_colour() -> None:
 
 def test_every_golden_file_is_used() -> None:
     names = {path.name for path in (Path(__file__).parent / "golden").iterdir()}
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert all(f'golden("{name}"' in source for name in names)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ckptfmt.errors import FormatError, IntegrityError, StorageError, TruncatedError
+from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.inspect import inspect_file
 from tests.ops.conftest import CREATED, Save
 from tests.ops.sparse import sparse_checkpoint
@@ -20,6 +21,7 @@ def test_the_facts_of_a_checkpoint(save: Save) -> None:
     assert report.path == str(path)
     assert report.file_bytes == path.stat().st_size
     assert report.version == (1, 0)
+    assert report.identity is not None
     assert len(report.identity) == 64
     facts = report.metadata
     assert (facts.run_id, facts.epoch, facts.step, facts.created) == ("digits-7f3a", 3, 1200, CREATED)
@@ -73,8 +75,8 @@ def test_the_json_form_is_valid_json_with_the_documented_keys(save: Save) -> Non
     )
     document = json.loads(json.dumps(inspect_file(path).to_json(), allow_nan=False))
     assert list(document) == [
-        *("report", "path", "file_bytes", "version", "identity", "required_features", "metadata"),
-        *("components", "opaque", "tensors", "totals"),
+        *("report", "path", "form", "file_bytes", "version", "identity", "required_features", "metadata"),
+        *("components", "opaque", "tensors", "state", "totals"),
     ]
     assert document["report"] == "inspect/1"
     assert document["version"] == "1.0"
@@ -104,6 +106,9 @@ def test_a_file_that_is_no_sound_checkpoint_is_an_error(save: Save, tmp_path: Pa
     with pytest.raises(IntegrityError):
         inspect_file(path)
     path.write_bytes(b"PK\x03\x04" + data)
+    with pytest.raises(ForeignFileError, match="not a valid"):
+        inspect_file(path)
+    path.write_bytes(b"#!/bin/sh\n" * 100)
     with pytest.raises(FormatError, match="not a ckptfmt file"):
         inspect_file(path)
     with pytest.raises(StorageError):

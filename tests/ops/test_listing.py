@@ -29,13 +29,13 @@ def test_the_order_is_that_of_the_training_and_not_of_names_or_file_times(save: 
     assert _names(tmp_path) == ["ckpt_9.ckptfmt", "ckpt_10.ckptfmt", "a_best.ckptfmt"]
 
 
-def test_runs_stay_together_and_steps_order_an_epoch(save: Save, tmp_path: Path) -> None:
+def test_runs_stay_together_and_steps_order_them(save: Save, tmp_path: Path) -> None:
     save("1.ckptfmt", run_id="b", epoch=0, step=5)
     save("2.ckptfmt", run_id="a", epoch=1, step=20)
     save("3.ckptfmt", run_id="b", epoch=0, step=40)
     save("4.ckptfmt", run_id="a", epoch=0, step=19)
     save("5.ckptfmt", run_id="a", epoch=1, step=3)
-    assert _names(tmp_path) == [f"{number}.ckptfmt" for number in (4, 5, 2, 1, 3)]
+    assert _names(tmp_path) == [f"{number}.ckptfmt" for number in (5, 4, 2, 1, 3)]
 
 
 def test_facts_that_are_absent_come_first_and_ties_go_by_time_and_name(save: Save, tmp_path: Path) -> None:
@@ -130,10 +130,20 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     save(run_id="r", metrics={"loss": float("-inf")})
     (tmp_path / "b.ckptfmt").write_bytes(b"")
     document = json.loads(json.dumps(list_directory(tmp_path).to_json(), allow_nan=False))
-    assert list(document) == ["report", "directory", "checked", "entries", "counts"]
+    assert list(document) == ["report", "directory", "checked", "entries", "runs", "counts"]
     assert (document["report"], document["checked"]) == ("ls/1", "index")
     good, bad = document["entries"]
-    assert list(good) == ["path", "name", "state", "file_bytes", "identity", "metadata", "problems", "error", "writer"]
+    assert list(good) == [
+        *("path", "name", "state", "file_bytes", "identity", "metadata", "problems", "error", "writer", "marks"),
+    ]
+    assert good["marks"] == ["newest"]
+    (run,) = document["runs"]
+    assert run == {
+        "run_id": "r",
+        "paths": [good["path"]],
+        "newest": good["path"],
+        "course": {"name": "loss", "mode": "min", "values": ["-Infinity"], "best": None},
+    }
     assert good["metadata"]["metrics"] == {"loss": "-Infinity"}
     assert (bad["state"], bad["identity"], bad["problems"][0]["code"]) == ("incomplete", None, "too-short")
     assert document["counts"] == {"ok": 1, "incomplete": 1, "damaged": 0, "unreadable": 0}

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ckptfmt
 from ckptfmt.errors import Problem
 from ckptfmt.format.layout import encode_preamble, encode_trailer
 from ckptfmt.ops.inspect import inspect_file
 from ckptfmt.ops.listing import EntryState, list_directory
-from ckptfmt.ops.verify import DamagedTensor, FileVerdict, Progress, Verdict, verify_paths
+from ckptfmt.ops.progress import Progress
+from ckptfmt.ops.verify import DamagedTensor, FileVerdict, Verdict, verify_paths
 from tests.containers import edit_index
 from tests.ops.conftest import STATE, Save, flip_byte
+from tests.ops.sparse import sparse_checkpoint
 
 
 def test_a_sound_file_is_sound(save: Save) -> None:
@@ -174,14 +179,59 @@ def test_progress_goes_from_nothing_to_all(save: Save, codec: str) -> None:
     assert any(0.2 * total < nbytes < 0.6 * total for nbytes in done)
     assert done == sorted(done)
     assert done[-1] == total
-    assert [seen[0].path, seen[-1].path] == [str(large), str(small)]
+    assert {progress.path for progress in seen} == {str(large), str(small)}
+
+
+def test_many_files_are_checked_at_once_and_told_in_their_order(save: Save, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [3 << 20, 1, 2 << 20, 1, 1 << 20, 1]  # the large ones would come last if the order were that of the end
+    for number, size in enumerate(sizes):
+        save(f"{number}.ckptfmt", {"net": {"w": rng.integers(0, 256, size, dtype=np.uint8)}})
+    flip_byte(tmp_path / "2.ckptfmt", ckptfmt.load(tmp_path / "2.ckptfmt")["net"]["w"][-99:].tobytes())
+    verdicts = [file.verdict.value for file in verify_paths([tmp_path]).files]
+    assert verdicts == ["sound", "sound", "damaged", "sound", "sound", "sound"]
+
+
+def test_an_interrupt_ends_the_work_on_all_files_soon(save: Save, tmp_path: Path) -> None:
+    for number in range(3):
+        sparse_checkpoint(tmp_path / f"{number}.ckptfmt", (64 << 30) // 4)
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        verify_paths([tmp_path], interrupt)
+    assert time.monotonic() - begun < 50  # to read them all takes a minute
+
+
+def test_a_quick_check_reads_structure_and_index_only(save: Save, tmp_path: Path) -> None:
+    path = save()
+    flip_byte(path, np.asarray(STATE["net"]["conv.weight"]).tobytes())
+    (tmp_path / "cut.ckptfmt").write_bytes(path.read_bytes()[:-1])
+    report = verify_paths([tmp_path], quick=True)
+    assert [file.verdict for file in report.files] == [Verdict.SOUND, Verdict.TRUNCATED]
+    assert report.to_json()["checked"] == "index"
+    assert verify_paths([tmp_path]).to_json()["checked"] == "data"
+
+
+def test_a_file_of_another_format_can_be_read_and_no_more_is_claimed(tmp_path: Path) -> None:
+    safetensors.numpy.save_file({"w": np.arange(5)}, tmp_path / "a.safetensors")
+    np.savez(tmp_path / "a.npz", w=np.arange(5))
+    report = verify_paths([tmp_path / "a.safetensors", tmp_path / "a.npz"])
+    assert [file.verdict for file in report.files] == [Verdict.READABLE, Verdict.READABLE]
+    assert not report.sound
+    data = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(data.replace(np.arange(5).tobytes(), np.arange(1, 6).tobytes()))
+    (file,) = verify_paths([tmp_path / "a.npz"]).files  # the archive has a CRC
+    assert file.verdict is Verdict.MALFORMED
 
 
 def test_the_json_form(save: Save, tmp_path: Path) -> None:
     path = save()
     flip_byte(path, np.asarray(STATE["net"]["conv.weight"]).tobytes())
     document = json.loads(json.dumps(verify_paths([path, tmp_path / "missing"]).to_json(), allow_nan=False))
-    assert list(document) == ["report", "sound", "files", "empty_directories", "counts"]
+    assert list(document) == ["report", "checked", "sound", "files", "empty_directories", "counts"]
     assert document["report"] == "verify/1"
     assert document["sound"] is False
     damaged, missing = document["files"]
@@ -196,4 +246,5 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
         "malformed": 0,
         "unsupported": 0,
         "unreadable": 1,
+        "readable": 0,
     }

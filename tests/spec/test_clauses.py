@@ -20,9 +20,6 @@ DUTIES: dict[str, list[str]] = json.loads((FOLDER / "duties.json").read_text(enc
 # No file can break clause 9.1 without breaking 9.5 first, so no reader ever names this code.
 UNREACHABLE = {"header-size"}
 
-# Duties of programs that this project does not have: a word that would be in the library if it had one.
-IDLE = {"6.5": "rewrit"}
-
 
 def _clauses() -> dict[str, str]:
     """Number and text of every clause; its text reaches to the next clause, heading or explanation."""
@@ -60,7 +57,7 @@ def test_the_clauses_are_found() -> None:
 @pytest.mark.parametrize("clause", MANDATORY)
 def test_a_clause_that_says_must_has_a_vector_or_a_test(clause: str) -> None:
     vectors = [vector.name for vector in VALID + INVALID if clause in vector.sidecar["clauses"]]
-    assert vectors or clause in DUTIES or clause in IDLE
+    assert vectors or clause in DUTIES
 
 
 @pytest.mark.parametrize("clause", DUTIES)
@@ -72,14 +69,6 @@ def test_the_tests_of_duties_exist(clause: str) -> None:
         if name not in _tests(ROOT / file):
             missing.append(node)
     assert not missing
-
-
-@pytest.mark.parametrize("clause", IDLE)
-def test_a_duty_that_is_left_out_has_nobody_to_do_it(clause: str) -> None:
-    functions = re.compile(rf"^\s*(?:def|class) \w*{IDLE[clause]}", re.MULTILINE | re.IGNORECASE)
-    assert clause not in DUTIES
-    for path in [*(ROOT / "ckptfmt").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]:
-        assert not functions.search(path.read_text(encoding="utf-8")), f"{path}: clause {clause} needs a test now"
 
 
 def test_vectors_cite_clauses_that_exist() -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.torture.training import STEPS, closing, newest, train
+from tests.torture.training import STEPS, closing, newest, talk_of, train
 
 LEFT = 75
 MAX_LIVES = 60
@@ -143,6 +144,7 @@ def torture(
                 break
             if life.code not in (-signal.SIGKILL, -signal.SIGTERM, LEFT):
                 unresumable += 1
+                sys.stderr.write(talk_of(train_url).read_text())
             disturbed += 1
             in_save += life.in_save
             step, _ = newest(train_url)
@@ -153,6 +155,7 @@ def torture(
             unresumable += 1
         divergent += newest(train_url) != (STEPS, expected)
         shutil.rmtree(train_url)
+        talk_of(train_url).unlink(missing_ok=True)
     return Figures(
         runs, disturbed, in_save, unresumable, divergent, lost_too_much, lost_steps, time.monotonic() - begun
     )

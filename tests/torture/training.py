@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -70,6 +71,9 @@ def train(train_url: Path, told: Connection | None = None) -> None:
         if told is not None:
             told.send((what, step))
 
+    if told is not None:
+        talk = os.open(talk_of(train_url), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(talk, 2)
     torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)
@@ -106,6 +110,11 @@ def train(train_url: Path, told: Connection | None = None) -> None:
                 tell("saved", step_of(ckpt.last_saved.path))
         scheduler.step()
         ckpt.end_epoch(loss=losses.lines[-1])  # not `loss`: all batches may have been done before
+
+
+def talk_of(train_url: Path) -> Path:
+    """Return the file of what the processes of a run say on stderr."""
+    return train_url.with_name(f"{train_url.name}.stderr")
 
 
 def step_of(path: str | Path) -> int:

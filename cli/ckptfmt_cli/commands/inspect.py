@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from ckptfmt.ops.inspect import inspect_file
+from ckptfmt.ops.choosing import TensorOrder, choose_tensors
+from ckptfmt.ops.inspect import InspectReport, report_of
+from ckptfmt.ops.moduletree import Module, component_trees
+from ckptfmt.ops.roles import Role
+from ckptfmt.ops.sources import TensorFile, TensorInfo, open_tensors
+from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.views.inspect import SHOWN_TENSORS, inspect_lines
+from ckptfmt_cli.views.inspect import inspect_lines
+from ckptfmt_cli.views.tensors import SHOWN_TENSORS, tensor_lines, tree_lines
+
+if TYPE_CHECKING:
+    from ckptfmt.ops.stats import TensorStats
 
 __all__ = ["command"]
 
@@ -21,25 +33,100 @@ __all__ = ["command"]
     epilog="""\b
 Examples:
   ckptfmt inspect last.ckptfmt
-  ckptfmt inspect --all last.ckptfmt | grep attn
+  ckptfmt inspect --tree last.ckptfmt
+  ckptfmt inspect --filter '*.bias' --sort size last.ckptfmt
+  ckptfmt inspect --stats --filter 'net.*' last.ckptfmt
+  ckptfmt inspect --tensor net.wte.weight last.ckptfmt
   ckptfmt inspect --json last.ckptfmt | jq .metadata.step
 """,
 )
 @click.argument("path", metavar="FILE", type=click.Path())
+@click.option("--tree", is_flag=True, help="Group the tensors by module, repeated layers folded.")
+@click.option("--filter", "patterns", metavar="GLOB", multiple=True, help="Only tensors whose names match; repeatable.")
+@click.option("--dtype", "dtypes", metavar="DTYPE", multiple=True, help="Only tensors of this dtype; repeatable.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice([order.value for order in TensorOrder]),
+    default=TensorOrder.FILE.value,
+    show_default=True,
+    help="Order of the tensors.",
+)
+@click.option("--stats", is_flag=True, help="Read the tensors: range, mean, deviation, NaN, Inf, zeros, histogram.")
+@click.option("--tensor", "values_of", metavar="NAME", help="Show the values of one tensor instead.")
 @click.option("--all", "all_tensors", is_flag=True, help=f"Show every tensor, not only the first {SHOWN_TENSORS}.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
-def command(path: str, all_tensors: bool, as_json: bool) -> None:
-    """Show what is in a checkpoint: run, epoch, step, metrics, components, and tensors with their dtype and shape.
+def command(
+    path: str,
+    tree: bool,
+    patterns: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    order: str,
+    stats: bool,
+    values_of: str | None,
+    all_tensors: bool,
+    as_json: bool,
+) -> None:
+    """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components, and tensors.
 
-    Reads the index at the end of FILE and nothing else, so it is as quick on 100 GB as on 100 KB, and says nothing
-    about the data: `ckptfmt verify` does.
+    Reads the index at the end of FILE and its small trees and nothing else, so it is as quick on 100 GB as on 100 KB,
+    and says nothing about the data: `ckptfmt verify` does, and --stats and --tensor read some. FILE may also be a
+    .safetensors or .npz file, or a directory of .safetensors files.
 
     Long names are shortened to fit the terminal, or 80 columns in a pipe; COLUMNS=200 makes room, JSON has them whole.
 
     Exit code: 0 shown, 1 the file is damaged, truncated or no checkpoint, 3 it cannot be read.
     """
-    report = inspect_file(path)
+    with open_tensors(path) as file:
+        if values_of is not None:
+            _show_values(file, values_of, as_json=as_json)
+            return
+        report = report_of(file, path)
+        tensors = choose_tensors(report.tensors, patterns=patterns, dtypes=dtypes, order=TensorOrder(order))
+        numbers = _statistics(file, tensors) if stats else ()
+    trees = component_trees(report.components, tensors) if tree else []
     if as_json:
-        write_json(report.to_json())
+        document = report.to_json()
+        document["tensors"] = [tensor.to_json() for tensor in tensors]
+        extras = {"tree": trees if tree else None, "stats": numbers if stats else None}
+        document |= {name: [item.to_json() for item in items] for name, items in extras.items() if items is not None}
+        write_json(document)
+        return
+    terminal = Terminal.of(sys.stdout)
+    if stats:
+        lines = _stats_lines(numbers, terminal)
+    elif tree:
+        lines = tree_lines(trees if all_tensors else [_folded(item, report) for item in trees], terminal)
     else:
-        write_lines(inspect_lines(report, Terminal.of(sys.stdout), datetime.now(UTC), all_tensors=all_tensors))
+        lines = tensor_lines(tensors, terminal, all_tensors=all_tensors) if tensors else []
+    write_lines(inspect_lines(report, terminal, datetime.now(UTC), lines))
+
+
+def _statistics(file: TensorFile, tensors: Sequence[TensorInfo]) -> Sequence[TensorStats]:
+    from ckptfmt.ops.stats import tensor_stats  # NumPy, which the rest does without
+
+    with progress_line() as line:
+        return tensor_stats(file, tensors, line.update if line else None)
+
+
+def _stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
+    from ckptfmt_cli.views.stats import stats_lines
+
+    return stats_lines(stats, terminal)
+
+
+def _show_values(file: TensorFile, name: str, *, as_json: bool) -> None:
+    from ckptfmt.ops.showing import find_tensor, view_tensor
+    from ckptfmt_cli.views.stats import value_lines
+
+    view = view_tensor(file, find_tensor(file.tensors, name))
+    if as_json:
+        write_json({"report": "tensor/1", "path": file.path, **view.to_json()})
+    else:
+        write_lines(value_lines(view, Terminal.of(sys.stdout)))
+
+
+def _folded(tree: Module, report: InspectReport) -> Module:
+    """Return a tree whole if it is one of weights, else its first line."""
+    weights = any(item.name == tree.name and item.role is Role.WEIGHTS for item in report.components)
+    return tree if weights else replace(tree, children=())

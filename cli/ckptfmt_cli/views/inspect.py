@@ -3,49 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from textwrap import wrap
 
 from ckptfmt.format.index import Metadata
 from ckptfmt.ops.inspect import InspectReport
 from ckptfmt.ops.jsonform import value_json
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import ago, cells, count, escape, metric, shape, shorten, size, timestamp
+from ckptfmt_cli.text import ago, cells, count, escape, metric, shorten, size, timestamp
+from ckptfmt_cli.views.state import state_texts
 
-__all__ = ["SHOWN_TENSORS", "inspect_lines"]
-
-SHOWN_TENSORS = 40
-"""Tensors shown unless all are asked for: what fits on a screen."""
+__all__ = ["inspect_lines"]
 
 _SHOWN_NOTES = 12  # entries of the user's notes and of the metrics; JSON has them all
 _SHORT_IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
 _LABEL = 11
-_NAMED_COMPONENTS, _NAMED_CELLS = 4, 45
+_MOST_LINES = 4  # for one fact about the state
 
 
-def inspect_lines(report: InspectReport, terminal: Terminal, now: datetime, *, all_tensors: bool) -> list[str]:
-    """Return the report as text: facts, components, tensors."""
+def inspect_lines(report: InspectReport, terminal: Terminal, now: datetime, tensors: Iterable[str] = ()) -> list[str]:
+    """Return the report as text: facts, components, totals, with the lines about the tensors in between."""
     lines = [terminal.paint(escape(report.path), "bold"), "", *_facts(report, terminal, now)]
     if report.components or report.opaque:
         lines += ["", *_components(report, terminal)]
+    if shown := list(tensors):
+        lines += ["", *shown]
     if report.tensors:
-        lines += ["", *_tensors(report, terminal, all_tensors=all_tensors)]
+        lines += ["", *wrap(_totals(report), terminal.width)]
     return lines
 
 
 def _facts(report: InspectReport, terminal: Terminal, now: datetime) -> Iterator[str]:
+    room = max(terminal.width - 2 - _LABEL, 20)
     for label, text in _fact_texts(report, now):
-        room = max(terminal.width - 2 - _LABEL, 20)
-        yield "  " + terminal.paint(label.ljust(_LABEL), "dim") + shorten(escape(text), room, terminal.ellipsis)
+        yield _fact(label, shorten(escape(text), room, terminal.ellipsis), terminal)
+    for label, text in state_texts(report.state):
+        lines = wrap(escape(text), room, max_lines=_MOST_LINES, placeholder=f" {terminal.ellipsis}")
+        for position, line in enumerate(lines):
+            yield _fact(label if position == 0 else "", shorten(line, room, terminal.ellipsis), terminal)
+
+
+def _fact(label: str, text: str, terminal: Terminal) -> str:
+    head = shorten(escape(label), _LABEL - 1, terminal.ellipsis)
+    return "  " + terminal.paint(head + " " * (_LABEL - cells(head)), "dim") + text
 
 
 def _fact_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
     codecs = ", ".join(dict.fromkeys(member.codec for component in report.components for member in component.members))
     yield "size", f"{size(report.file_bytes)} ({count(report.file_bytes, 'byte')})"
-    yield "format", "{}.{}".format(*report.version) + (f", codec {codecs}" if codecs else "")
-    yield "identity", report.identity[:_SHORT_IDENTITY]
+    version = "" if report.version is None else " {}.{}".format(*report.version)
+    yield "format", report.form + version + (f", codec {codecs}" if codecs else "")
+    if report.identity is not None:
+        yield "identity", report.identity[:_SHORT_IDENTITY]
     if report.required_features:
         yield "requires", ", ".join(report.required_features)
     yield from _metadata_texts(report.metadata, now)
@@ -87,7 +98,7 @@ def _components(report: InspectReport, terminal: Terminal) -> list[str]:
     compressed = any(component.codec != "none" for component in report.components)
     columns = [
         Column("component", shrinks_to=12),
-        Column("kind"),
+        Column("role"),
         Column("tensors", "right"),
         Column("elements", "right"),
         Column("size", "right"),
@@ -95,7 +106,7 @@ def _components(report: InspectReport, terminal: Terminal) -> list[str]:
     ]
     rows: list[list[str | Cell]] = []
     for item in report.components:
-        facts = [item.kind, f"{item.tensors:,}", f"{item.elements:,}", size(item.logical_bytes)]
+        facts = [item.role.value, f"{item.tensors:,}", f"{item.elements:,}", size(item.logical_bytes)]
         rows.append([item.name, *facts, *([size(item.stored_bytes), item.codec] if compressed else [])])
     for member in report.opaque:
         facts = [member.kind, "-", "-", size(member.logical_bytes)]
@@ -109,26 +120,7 @@ def _components(report: InspectReport, terminal: Terminal) -> list[str]:
     return table(columns, rows, terminal, footer=totals)
 
 
-def _tensors(report: InspectReport, terminal: Terminal, *, all_tensors: bool) -> list[str]:
-    columns = [
-        Column("component", shrinks_to=9),
-        Column("tensor", shrinks_to=16),
-        Column("dtype"),
-        Column("shape", shrinks_to=12),
-        Column("size", "right"),
-    ]
-    shown = report.tensors if all_tensors else report.tensors[:SHOWN_TENSORS]
-    rows = [(tensor.component, tensor.name, tensor.dtype, shape(tensor.shape), size(tensor.nbytes)) for tensor in shown]
-    lines = table(columns, rows, terminal)
-    if len(shown) < len(report.tensors):
-        rest = Counter(tensor.component for tensor in report.tensors[len(shown) :])
-        lines.append(terminal.paint(terminal.ellipsis + _rest(rest), "dim"))
+def _totals(report: InspectReport) -> str:
     by_dtype = ", ".join(f"{dtype} {size(nbytes)}" for dtype, nbytes in report.bytes_by_dtype.items())
-    return [*lines, "", f"{count(len(report.tensors), 'tensor')}, {size(report.tensor_bytes)}: {by_dtype}"]
-
-
-def _rest(rest: Counter[str]) -> str:
-    """Return how many tensors are not shown, and of which components if these are few."""
-    where = ", ".join(f"{escape(name)} {left:,}" for name, left in rest.items())
-    few = f" ({where})" if len(rest) <= _NAMED_COMPONENTS and cells(where) <= _NAMED_CELLS else ""
-    return f" {rest.total():,} more{few}; --all shows them"
+    parameters = f", {report.parameters:,} parameters" if report.parameters else ""
+    return f"{count(len(report.tensors), 'tensor')}{parameters}, {size(report.tensor_bytes)}: {by_dtype}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import islice
 from textwrap import wrap
 
 from ckptfmt.ops.files import Writer
-from ckptfmt.ops.listing import EntryState, ListEntry, ListReport
+from ckptfmt.ops.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import age, cells, count, escape, listed, metric, number, shorten, size
@@ -16,7 +17,6 @@ from ckptfmt_cli.text import age, cells, count, escape, listed, metric, number, 
 __all__ = ["list_lines"]
 
 _STYLES: dict[EntryState, Style] = {
-    EntryState.OK: "good",
     EntryState.INCOMPLETE: "warn",
     EntryState.DAMAGED: "bad",
     EntryState.UNREADABLE: "warn",
@@ -27,6 +27,7 @@ _WRITERS = {
     Writer.UNKNOWN: "not published",
 }
 _FILE_CELLS = 24  # room that metrics leave to long file names
+_SPARK_CELLS = 40
 _BOUNDLESS = Terminal(width=1 << 30)
 
 
@@ -36,7 +37,7 @@ def list_lines(report: ListReport, terminal: Terminal, now: datetime) -> list[st
     others = [entry for entry in report.entries if entry.state is not EntryState.OK]
     lines = [f"{terminal.paint(escape(report.directory), 'bold')}: {_summary(report)}"]
     if usable:
-        lines += _usable(usable, terminal, now)
+        lines += _usable(usable, report.runs, terminal, now)
     if others:
         lines += ["", terminal.paint("not usable", "bold"), *_others(others, terminal)]
     return [*lines, "", "Seen from structure and index only; `ckptfmt verify` reads every byte."]
@@ -48,21 +49,37 @@ def _summary(report: ListReport) -> str:
     return f"{count(len(report.entries), 'file')}, {total} ({states})"
 
 
-def _usable(entries: Sequence[ListEntry], terminal: Terminal, now: datetime) -> Iterator[str]:
+def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Terminal, now: datetime) -> Iterator[str]:
     """Yield one table for each run, with the same columns and widths, and which metrics there was no room for."""
     names = list(dict.fromkeys(name for entry in entries for name in entry.metadata.metrics or ()))
+    looked_at = [run.course.name for run in runs if run.course is not None]
+    names.sort(key=lambda name: name not in looked_at)
     shown = names[: _fitting(entries, names, terminal, now)]
     head, *rows = _table(entries, shown, terminal, now)
     lines = iter(rows)
-    for run, group in groupby(entries, key=lambda entry: entry.metadata.run_id):
-        title = "no run id" if run is None else f"run {escape(run)}"
+    by_path = {entry.path: entry for entry in entries}
+    for run in runs:
+        title = "no run id" if run.run_id is None else f"run {escape(run.run_id)}"
         yield ""
         yield terminal.paint(shorten(title, terminal.width, terminal.ellipsis), "bold")
+        yield from _course(run.course, by_path, terminal)
         yield head
-        yield from islice(lines, len(list(group)))
+        yield from islice(lines, len(run.paths))
     if hidden := names[len(shown) :]:
         yield ""
         yield f"Not shown: {listed(map(escape, hidden), ', ')}. --json has every metric."
+
+
+def _course(course: MetricCourse | None, entries: Mapping[str, ListEntry], terminal: Terminal) -> Iterator[str]:
+    """Yield how the metric went: first value, a curve, last value, and the best one."""
+    if course is None or len(course.values) < 2:
+        return
+    curve = sparkline(course.values, _SPARK_CELLS, terminal)
+    text = f"{metric(course.values[0])} {curve} {metric(course.values[-1])}"
+    if course.best is not None:
+        text += f", best {metric((entries[course.best].metadata.metrics or {})[course.name])}"
+    name = shorten(escape(course.name), max(terminal.width - cells(text) - 3, 8), terminal.ellipsis)
+    yield f"  {terminal.paint(name, 'dim')} {text}"
 
 
 def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Terminal, now: datetime) -> int:
@@ -79,19 +96,20 @@ def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Termi
 
 
 def _table(entries: Sequence[ListEntry], metrics: Sequence[str], terminal: Terminal, now: datetime) -> list[str]:
+    marked = any(entry.marks for entry in entries)
     columns = [
         Column("epoch", "right"),
         Column("step", "right"),
         *(Column(name, "right") for name in metrics),
         Column("age", "right"),
         Column("size", "right"),
-        Column("state"),
+        *([Column("mark")] if marked else []),
         Column("file", shrinks_to=12),
     ]
-    return table(columns, [_row(entry, metrics, now) for entry in entries], terminal, indent=2)
+    return table(columns, [_row(entry, metrics, now, marked=marked) for entry in entries], terminal, indent=2)
 
 
-def _row(entry: ListEntry, metrics: Sequence[str], now: datetime) -> list[str | Cell]:
+def _row(entry: ListEntry, metrics: Sequence[str], now: datetime, *, marked: bool) -> list[str | Cell]:
     facts = entry.metadata
     values = facts.metrics or {}
     return [
@@ -100,9 +118,13 @@ def _row(entry: ListEntry, metrics: Sequence[str], now: datetime) -> list[str | 
         *(metric(values[name]) if name in values else "-" for name in metrics),
         "-" if facts.created is None else age(facts.created, now),
         size(entry.file_bytes or 0),
-        Cell(entry.state.value, _STYLES[entry.state]),
+        *([Cell(" ".join(mark.value for mark in entry.marks), _mark_style(entry))] if marked else []),
         entry.name,
     ]
+
+
+def _mark_style(entry: ListEntry) -> Style:
+    return "good" if Mark.BEST in entry.marks else "plain"
 
 
 def _others(entries: Sequence[ListEntry], terminal: Terminal) -> Iterator[str]:

@@ -8,7 +8,12 @@ from ckptfmt_cli.text import count, escape, listed, size
 
 __all__ = ["summary_line", "verdict_line"]
 
-_STYLES: dict[Verdict, Style] = {Verdict.SOUND: "good", Verdict.TRUNCATED: "warn", Verdict.UNREADABLE: "warn"}
+_STYLES: dict[Verdict, Style] = {
+    Verdict.SOUND: "good",
+    Verdict.TRUNCATED: "warn",
+    Verdict.UNREADABLE: "warn",
+    Verdict.READABLE: "warn",
+}
 
 
 def verdict_line(file: FileVerdict, terminal: Terminal) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ckptfmt.format.index import ROOT
 
-__all__ = ["attach", "text_metadata"]
+__all__ = ["attach", "text_metadata", "versions_of"]
 
 _KEY = "torch.module_versions"
 
@@ -36,14 +36,24 @@ def text_metadata(state: object) -> dict[str, dict[str, str]]:
 
 def attach(tree: Any, text: Mapping[str, str]) -> Any:
     """Return a tree as it was loaded or, if versions were noted for it, as a state dict that carries them."""
-    versions = _parse(text.get(_KEY))
-    if versions is None or not isinstance(tree, Mapping):
+    versions = versions_of(tree, text) if isinstance(tree, Mapping) else None
+    if versions is None:
         return tree
     state_dict = OrderedDict(tree)
-    noted = {path: {"version": versions.get(path, 1)} for path in _module_paths(state_dict)}
-    noted |= {path: {"version": version} for path, version in versions.items()}
+    noted = {path: {"version": version} for path, version in versions.items()}
     state_dict._metadata = OrderedDict(noted)  # type: ignore[attr-defined]  # where torch.nn.Module looks
     return state_dict
+
+
+def versions_of(names: Iterable[str], text: Mapping[str, str]) -> dict[str, int] | None:
+    """Return the version of each module that has one of these tensors in it; None if none were noted.
+
+    Args:
+        names: Names of the tensors.
+        text: Text metadata of their component.
+    """
+    versions = _parse(text.get(_KEY))
+    return None if versions is None else {**dict.fromkeys(_module_paths(names), 1), **versions}
 
 
 def _unusual(noted: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -66,6 +76,6 @@ def _module_paths(names: Iterable[str]) -> list[str]:
     """Return the path of every module that has one of these tensors in it."""
     paths = {""}
     for name in names:
-        parts = name.split(".")[:-1]
+        parts = str(name).split(".")[:-1]
         paths.update(".".join(parts[: count + 1]) for count in range(len(parts)))
     return sorted(paths)

@@ -1,0 +1,184 @@
+"""Checkpoints of other formats made into ours: safely, chunk by chunk, and as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ckptfmt._version import __version__
+from ckptfmt.errors import FormatError, IntegrityError, Problem, StorageError
+from ckptfmt.format.digest import digest
+from ckptfmt.format.index import Metadata
+from ckptfmt.ops.conversion import ConvertReport, aliases_of
+from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.findings import findings_of, refuse_unknown
+from ckptfmt.ops.pooling import in_order
+from ckptfmt.ops.progress import Meter, Report
+from ckptfmt.ops.rewriting import plan_rewrite
+from ckptfmt.ops.sources import Chunk, Part, TensorFile, open_tensors
+from ckptfmt.pth.reading import refuse_code
+from ckptfmt.storage import AtomicFile, open_source
+from ckptfmt.writer import write_file
+
+__all__ = ["convert", "open_convertible", "same_file"]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    check: bool = False,
+    codec: str = "none",
+    progress: Report | None = None,
+) -> ConvertReport:
+    """Convert a checkpoint of another format into one of ours, without running anything in it.
+
+    Read are files of `torch.save` in every form that it has had, TorchScript archives, plain pickles, `.safetensors`
+    and `.npz` files, and directories: models and Trainer checkpoints of Hugging Face, and what Accelerate's
+    `save_state` writes. A pickle is read as data: its names are compared with a short list of what checkpoints hold,
+    and nothing is imported or called. Objects of other packages become inert data, which the report lists.
+
+    The tensors are read and written chunk by chunk, so memory does not grow with them.
+
+    Args:
+        source: The file or directory.
+        target: The file to write. One that is there already is replaced once the new one is durable.
+        strict: Refuse objects of other packages, instead of keeping them as inert data.
+        check: Read source and target again, and compare every value.
+        codec: `none` or `zstd`, for all components.
+        progress: Called after each piece of work.
+
+    Returns:
+        What was found, and what became of it.
+
+    Raises:
+        UnsafeInputError: The source asks for code to be run. Nothing was run and nothing was written.
+        ForeignFileError: It is not a valid file of its format.
+        StateError: It holds something that cannot be expressed.
+        StorageError: It cannot be read, or the target cannot be written; what was at the target is untouched.
+        IntegrityError: With `check`: a value in the target is not the source's.
+    """
+    source, target = os.fspath(source), os.fspath(target)
+    if same_file(source, target):
+        raise StorageError(f"{target}: is the source itself; name another target")
+    with open_convertible(source, strict=strict) as file:
+        total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
+        meter = Meter(source, total, progress)
+        plan = plan_rewrite(file, _metadata(file), codec=codec, advance=meter.advance)
+        with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
+            identity, nbytes = write_file(output, plan.members, plan.metadata)
+            file.finish()
+            output.commit()
+        report = ConvertReport(
+            source=source,
+            target=target,
+            form=file.form,
+            source_bytes=file.file_bytes,
+            target_form="ckptfmt",
+            target_bytes=nbytes,
+            identity=identity,
+            components=plan.components,
+            tensors=sum(1 for _ in file.tensors),
+            tensor_bytes=sum(tensor.nbytes for tensor in file.tensors),
+            epoch=file.metadata.epoch,
+            step=file.metadata.step,
+            aliases=aliases_of(file),
+            findings=findings_of(file),
+        )
+    return replace(report, compared=_compare(source, target, meter)) if check else report
+
+
+def open_convertible(path: str, *, strict: bool = False) -> TensorFile:
+    """Open a file or directory that can be converted.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run; with `strict`, also if it has objects of other packages.
+        CkptfmtError: As `open_tensors`.
+    """
+    try:
+        file = open_tensors(path)
+    except FormatError as error:
+        if Path(path).is_dir() or error.code not in ("magic", "too-short"):
+            raise
+        # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
+        with open_source(path) as source:
+            known = refuse_code(source)
+        raise ForeignFileError(path, "checkpoint", known or "it has none of the formats that are known") from error
+    try:
+        if strict:
+            refuse_unknown(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def same_file(source: str, target: str) -> bool:
+    """Say whether two paths lead to the same file."""
+    try:
+        return Path(source).samefile(target)
+    except OSError:
+        return False
+
+
+def _metadata(file: TensorFile) -> Metadata:
+    """Return the facts for the new index: those that the source has, and where it comes from."""
+    if file.form == "ckptfmt":
+        return file.metadata
+    told: Mapping[str, str | None] = {
+        "converted_from": Path(file.path).resolve().name,
+        "form": file.form,
+        "written_by": file.metadata.producer,
+    }
+    return replace(
+        file.metadata,
+        created=datetime.now(UTC),
+        producer=f"ckptfmt {__version__}",
+        user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},
+    )
+
+
+def _compare(source: str, target: str, meter: Meter) -> int:
+    """Read two files again and compare every value; return the number of tensors.
+
+    Raises:
+        IntegrityError: They differ.
+    """
+    count = 0
+    with open_convertible(source) as before, open_convertible(target) as after:
+        plan = plan_rewrite(before, Metadata(), codec="none", advance=meter.advance)
+        trees = {member.name: member.parts[0].read() for member in plan.members if member.header is None}
+        headers = {member.name: member.header.text for member in plan.members if member.header is not None}
+        again = plan_rewrite(after, Metadata(), codec="none", advance=meter.advance)
+        for member in again.members:
+            same = (
+                trees.pop(member.name, None) == member.parts[0].read()
+                if member.header is None
+                else headers.pop(member.name, None) == member.header.text
+            )
+            if not same:
+                raise IntegrityError(Problem("chunk-digest", "it is not what the source has", member.name), target)
+        if trees or headers:
+            missing = next(iter([*trees, *headers]))
+            raise IntegrityError(Problem("chunk-digest", "it is missing", missing), target)
+        for name, part in before.parts.items():
+            for tensor in part.tensors:
+                if _digests(part, tensor, meter) != _digests(after.parts[name], tensor, meter):
+                    problem = Problem("chunk-digest", "its values are not the source's", name, tensor)
+                    raise IntegrityError(problem, target)
+                count += 1
+        before.finish()
+    return count
+
+
+def _digests(part: Part, name: str, meter: Meter) -> list[bytes]:
+    def work(chunk: Chunk) -> bytes:
+        data = chunk()
+        meter.advance(memoryview(data).nbytes)
+        return digest(data)
+
+    return list(in_order(work, part.chunks(name)))

@@ -1,0 +1,185 @@
+"""Components as plain `.safetensors` files, and as directories of Hugging Face with shards and an index."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ckptfmt.errors import FormatError, StorageError
+from ckptfmt.format.packing import TensorRef
+from ckptfmt.format.tensors import DTYPES, METADATA_KEY, plan_header
+from ckptfmt.format.trees import walk
+from ckptfmt.ops.conversion import Dropped
+from ckptfmt.ops.exporting import Exported, ExportError, Request
+from ckptfmt.ops.sources import Part
+from ckptfmt.storage import AtomicFile
+from ckptfmt.storage.durability import flush_directory
+from ckptfmt.storage.failures import storage_error
+
+__all__ = ["write_directory", "write_file"]
+
+_FORMAT = {"format": "pt"}
+_CONFIG = "config"
+
+
+def write_file(request: Request) -> Exported:
+    """Write the tensors of a component as one file.
+
+    Raises:
+        ExportError: It has none, or one of a dtype that the format lacks.
+    """
+    (part,) = request.parts
+    names = _every_name(part)
+    nbytes = _write(request, part, names or dict(zip(part.tensors, part.tensors, strict=True)), request.target,
+                    part.text_metadata)  # fmt: skip
+    return Exported(nbytes, dropped=() if names else _left_out(part))
+
+
+def _every_name(part: Part) -> dict[str, str] | None:
+    """Return which tensor each name of a state dict stands for, tied ones too; None if it is no mapping of tensors."""
+    tree = part.tree()
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        return None
+    names = {key: value.name for key, value in tree.items() if isinstance(value, TensorRef)}
+    return names if len(names) == len(tree) and METADATA_KEY not in names else None
+
+
+def write_directory(request: Request) -> Exported:
+    """Write the tensors of a component as Hugging Face's libraries load them.
+
+    Raises:
+        ExportError: It has none, or one of a dtype that the format lacks.
+        StorageError: The directory is there and not empty, or cannot be written.
+    """
+    (part,) = request.parts
+    target = Path(request.target)
+    _require_free(target)
+    try:
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.resolve().parent))
+    except OSError as error:
+        raise storage_error(request.target, "cannot be written", error) from error
+    try:
+        nbytes = _fill(request, part, work)
+        work.chmod(0o777 & ~_umask())
+        flush_directory(work)
+        work.replace(target)  # a directory that is there is empty
+        flush_directory(target.resolve().parent)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise storage_error(request.target, "cannot be written", error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Exported(nbytes, dropped=_left_out(part))
+
+
+def _fill(request: Request, part: Part, work: Path) -> int:
+    """Write all files; return their length."""
+    shards = _shards(part, request.shard_bytes)
+    nbytes = 0
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        nbytes += _write(
+            request, part, dict(zip(names, names, strict=True)), str(work / name), {**_FORMAT, **part.text_metadata}
+        )
+        weight_map |= dict.fromkeys(names, name)
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for tensor in part.tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        nbytes += _write_json(work / "model.safetensors.index.json", index)
+    config = request.file.parts.get(_CONFIG)
+    tree = config.tree() if config is not None and not config.tensors else None
+    if isinstance(tree, dict):
+        nbytes += _write_json(work / "config.json", tree)
+    request.file.finish()
+    return nbytes
+
+
+def _shards(part: Part, most: int) -> list[list[str]]:
+    """Return the names of the tensors of each shard: in order, each shard as full as it can be."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in part.tensors.items():
+        if shards[-1] and filled + tensor.nbytes > most:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += tensor.nbytes
+    return shards
+
+
+def _write(request: Request, part: Part, names: Mapping[str, str], path: str, text: Mapping[str, str]) -> int:
+    """Write tensors as one file; return its length.
+
+    Args:
+        request: What is asked for.
+        part: The component.
+        names: Which tensor each name in the file stands for.
+        path: The file.
+        text: Its `__metadata__`.
+    """
+    for name in names.values():
+        dtype = part.tensors[name].dtype
+        if dtype not in DTYPES:
+            raise ExportError(f"{part.name}.{name}: dtype {dtype} is none of safetensors")
+    if not names:
+        raise ExportError(f"{request.file.path}: component {part.name} has no tensors")
+    try:
+        facts = ((name, part.tensors[of].dtype, part.tensors[of].shape) for name, of in names.items())
+        header = plan_header(facts, dict(text) or None)
+    except FormatError as error:
+        raise ExportError(f"{part.name}: {error}") from error
+    block = header.block()
+    with AtomicFile(path, expected_bytes=len(block) + header.data_bytes) as file:
+        file.write(block)
+        for segment in header.segments()[1:]:
+            assert segment.tensor is not None  # only the first segment is no tensor
+            for piece in request.data_of(part, names[segment.tensor]):
+                file.write(piece)
+        if path == request.target:
+            request.file.finish()
+        file.commit()
+    return len(block) + header.data_bytes
+
+
+def _write_json(path: Path, document: Mapping[Any, object]) -> int:
+    try:
+        data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{path.name}: {error}") from error
+    with AtomicFile(path) as file:
+        file.write(data)
+        file.commit()
+    return len(data)
+
+
+def _left_out(part: Part) -> tuple[Dropped, ...]:
+    """Return what a mapping of names to tensors cannot say of a component: tied tensors, and other values."""
+    if part.flat:
+        return ()
+    nodes = list(walk(part.tree()))
+    places = Counter(node.name for node in nodes if isinstance(node, TensorRef))
+    tied: Iterable[str] = (name for name, count in places.items() if count > 1)
+    dropped = [Dropped(f"other names of {name}", "it is stored once; tie it again after loading") for name in tied]
+    dropped.append(Dropped(f"the structure of {part.name}", "the format has names and tensors alone"))
+    return tuple(dropped)
+
+
+def _require_free(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if os.path.lexists(target):
+        raise StorageError(f"{target}: is there already and not an empty directory; name another one")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

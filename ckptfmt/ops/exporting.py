@@ -1,0 +1,59 @@
+"""What the writers of other formats are asked for, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ckptfmt.errors import CkptfmtError
+from ckptfmt.format.digest import BytesLike
+from ckptfmt.ops.conversion import Dropped
+from ckptfmt.ops.rewriting import tensor_pieces
+from ckptfmt.ops.sources import Part, TensorFile
+
+__all__ = ["ExportError", "Exported", "Request"]
+
+
+class ExportError(CkptfmtError, ValueError):
+    """A checkpoint cannot be written in the format that was asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to write some components of an open file.
+
+    Attributes:
+        file: The file.
+        parts: The components.
+        target: The file or directory to write.
+        alone: Whether the component is to be written by itself, without its name.
+        shard_bytes: Most bytes of tensors in one shard.
+        advance: Takes how many more bytes of tensors were read.
+    """
+
+    file: TensorFile
+    parts: tuple[Part, ...]
+    target: str
+    alone: bool
+    shard_bytes: int
+    advance: Callable[[int], None]
+
+    def data_of(self, part: Part, name: str) -> Iterator[BytesLike]:
+        """Yield the data of a tensor, piece by piece."""
+        for piece in tensor_pieces(part, name, self.advance):
+            yield piece.read()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        nbytes: Its length; of a directory, that of all files in it.
+        dropped: What was left out, and why.
+        notes: What is not as it was, in sentences.
+    """
+
+    nbytes: int
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,172 @@
+"""Files of PyTorch as files of tensors: of `torch.save` in each of its forms, TorchScript archives, plain pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
+
+from ckptfmt.errors import StateError
+from ckptfmt.format.digest import BytesLike
+from ckptfmt.format.index import MSGPACK, Metadata, is_component_name
+from ckptfmt.format.layout import MAX_MEMBERS
+from ckptfmt.format.packing import Typed
+from ckptfmt.format.tensors import tensor_nbytes
+from ckptfmt.format.unpacking import decode
+from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.sources import Chunk, Part, TensorFile, TensorInfo
+from ckptfmt.ops.training import facts_of
+from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.reading import LegacyState, read_state
+from ckptfmt.pth.survey import Survey
+from ckptfmt.state import Adapter, FlatComponent, TensorLeaf, flatten_state
+from ckptfmt.storage import LocalSource
+from ckptfmt.versions import text_metadata
+
+__all__ = ["LeafAdapter", "LeafPart", "PthFile", "open_file", "parts_of"]
+
+_WRAPPED = "net"
+
+
+class LeafAdapter:
+    """Takes trees whose tensors are leaves already."""
+
+    @property
+    def host(self) -> Adapter:
+        """Itself."""
+        return self
+
+    def encode(self, value: object, path: str) -> object:  # noqa: ARG002 - the interface's
+        """See `ckptfmt.state.Adapter.encode`."""
+        return value if isinstance(value, TensorLeaf | Typed) else NotImplemented
+
+    def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[object, memoryview]:
+        """Not to be called: nothing is read back through it."""
+        raise NotImplementedError
+
+    def decode(self, typed: Typed) -> object:
+        """Not to be called: nothing is read back through it."""
+        raise NotImplementedError
+
+
+class PthFile(TensorFile):
+    """A file of PyTorch. Nothing in it is run, imported or looked up.
+
+    Attributes:
+        legacy: What it holds, and what is to be told of it.
+        notes: What is to be known of how its content was taken, in sentences.
+    """
+
+    def __init__(self, source: LocalSource) -> None:
+        super().__init__(source)
+        self.legacy: LegacyState = read_state(source)
+        self.form = f"pth {self.legacy.form.value}"
+        facts = facts_of(self.legacy.state)
+        self.notes = facts.notes
+        self.metadata = Metadata(step=facts.step, epoch=facts.epoch, producer=facts.producer or self.legacy.producer)
+        self.parts = parts_of(_fitting(self.legacy.state), source.path)
+
+    @property
+    def survey(self) -> Survey:
+        """What its pickles would have done."""
+        return self.legacy.survey
+
+    def finish(self) -> None:
+        """See `TensorFile.finish`."""
+        with _foreign(self.path):
+            self.legacy.finish()
+
+
+class LeafPart(Part):
+    """A component whose tensors are leaves."""
+
+    codec = "none"
+
+    def __init__(self, component: FlatComponent, text: Mapping[str, str], path: str) -> None:
+        self._path = path
+        self.name = component.name
+        self.text_metadata = text
+        self._structure = component.structure
+        self._leaves = component.tensors
+        self.tensors = {
+            name: TensorInfo(self.name, name, leaf.dtype, leaf.shape, tensor_nbytes(leaf.dtype, leaf.shape) or 0)
+            for name, leaf in component.tensors.items()
+        }
+        self.logical_bytes = sum(tensor.nbytes for tensor in self.tensors.values()) + len(self._structure or b"")
+        self.stored_bytes = self.logical_bytes
+
+    @property
+    def flat(self) -> bool:
+        """See `Part.flat`."""
+        return self._structure is None
+
+    def tree(self) -> object:
+        """See `Part.tree`."""
+        return self._tree
+
+    @cached_property
+    def _tree(self) -> object:
+        return None if self._structure is None else decode(self._structure, member=self.name + MSGPACK)
+
+    def chunks(self, name: str) -> Iterator[Chunk]:
+        """See `Part.chunks`."""
+        leaf: Any = self._leaves[name]  # the makers of states for this class see to it that it gives its chunks
+        with _foreign(self._path):
+            for chunk in leaf.chunks():
+                yield partial(_given, chunk)
+
+
+def _given(chunk: BytesLike) -> BytesLike:
+    return chunk
+
+
+@contextmanager
+def _foreign(path: str) -> Iterator[None]:
+    """Name the file in errors that leave."""
+    try:
+        yield
+    except LegacyFileError as error:
+        raise ForeignFileError(path, "PyTorch", error.matter) from error
+
+
+def parts_of(state: object, path: str, text: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Part]:
+    """Return the components of a state whose tensors are leaves that give their chunks.
+
+    Args:
+        state: A mapping of component names to trees, or any other tree.
+        path: The file or directory, for the messages.
+        text: `__metadata__` of safetensors by component, beside what the state notes itself.
+
+    Raises:
+        StateError: It holds something that cannot be expressed; the message names the path to it.
+    """
+    noted = {**text_metadata(state), **(text or {})}
+    components = flatten_state(state, LeafAdapter(), numpy_is_plain=False)
+    return {component.name: LeafPart(component, noted.get(component.name, {}), path) for component in components}
+
+
+def _fitting(state: object) -> object:
+    """Return a state whose components fit into one file: one of thousands of small values becomes one component."""
+    if not isinstance(state, Mapping) or not all(map(is_component_name, state)):
+        return state
+    members = 2 * len(state)
+    if members <= MAX_MEMBERS or all(isinstance(tree, TensorLeaf) for tree in state.values()):
+        return state
+    return {_WRAPPED: state}
+
+
+def open_file(source: LocalSource) -> PthFile:
+    """Return the state of the file of PyTorch in `source`.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        ForeignFileError: It is broken, cut, beyond a limit, or something else.
+        StateError: It holds something that cannot be expressed.
+        StorageError: It cannot be read.
+    """
+    try:
+        with _foreign(source.path):
+            return PthFile(source)
+    except StateError as error:
+        raise StateError(f"{source.path}: {error}", "it cannot be converted whole") from error

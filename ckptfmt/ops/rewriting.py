@@ -1,0 +1,140 @@
+"""Any file of tensors as the plan of a checkpoint of ours: read chunk by chunk while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ckptfmt.errors import FormatError, StateError
+from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt.format.index import MSGPACK, SAFETENSORS, Metadata
+from ckptfmt.format.packing import TensorRef, Typed, encode
+from ckptfmt.format.tensors import DTYPES, Header, plan_header
+from ckptfmt.format.trees import COMPLEX_PARTS
+from ckptfmt.ops.sources import Chunk, Part, TensorFile
+from ckptfmt.planning import MemberPlan, SavePlan, fixed_part
+from ckptfmt.planning import Part as Piece
+
+__all__ = ["plan_rewrite", "tensor_pieces"]
+
+_FLAT = object()
+
+Advance = Callable[[int], None]
+"""Takes how many more bytes of tensors were read."""
+
+
+def plan_rewrite(file: TensorFile, metadata: Metadata, *, codec: str, advance: Advance) -> SavePlan:
+    """Return the plan of a checkpoint with the content of a file.
+
+    The pieces of the plan are to be read in their order, each once, as the writer does.
+
+    Args:
+        file: The file. It has to stay open until all is written.
+        metadata: Facts for the index.
+        codec: Codec of all components.
+        advance: Called after each piece of work.
+
+    Raises:
+        StateError: The file holds something that cannot be expressed.
+    """
+    members = [member for part in file.parts.values() for member in _members(part, codec, advance)]
+    return SavePlan(tuple(file.parts), tuple(members), metadata)
+
+
+def tensor_pieces(part: Part, name: str, advance: Advance) -> list[Piece]:
+    """Return the data of a tensor as pieces of the length of a chunk, to be read in order, each once."""
+    tensor = part.tensors[name]
+    planes = DTYPES[tensor.dtype].planes if tensor.dtype in DTYPES else 1
+    stream = _Stream(part, name, advance)
+    return [
+        Piece(nbytes, planes, stream.taking(nbytes))
+        for nbytes in (min(CHUNK_BYTES, tensor.nbytes - start) for start in range(0, tensor.nbytes, CHUNK_BYTES))
+    ]
+
+
+class _Stream:
+    """The chunks of a tensor, begun when the first one is asked for."""
+
+    def __init__(self, part: Part, name: str, advance: Advance) -> None:
+        self._part = part
+        self._name = name
+        self._advance = advance
+        self._chunks: Iterator[Chunk] | None = None
+        self._missing = part.tensors[name].nbytes
+
+    def taking(self, nbytes: int) -> Callable[[], BytesLike]:
+        """Return what reads the next chunk, which has to be of this length."""
+
+        def read() -> BytesLike:
+            if self._chunks is None:
+                self._chunks = self._part.chunks(self._name)
+            chunk = next(self._chunks, None)
+            data = b"" if chunk is None else chunk()
+            self._missing -= nbytes
+            too_long = False
+            if not self._missing:
+                # Whoever yields the last chunk holds it, and finds what is wrong with the end of its data.
+                too_long = next(self._chunks, None) is not None
+                self._chunks = None
+            if memoryview(data).nbytes != nbytes or too_long:
+                raise StateError(f"{self._part.name}.{self._name}", "its data are not of the length of its shape")
+            self._advance(nbytes)
+            return data
+
+        return read
+
+
+def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
+    tree, dtypes = _expressed(part)
+    if tree is not _FLAT:
+        yield MemberPlan(part.name + MSGPACK, codec, None, [fixed_part(encode(tree))])
+    if not part.tensors:
+        return
+    header = _header(part, dtypes)
+    pieces = [fixed_part(header.block())]
+    for segment in header.segments()[1:]:
+        assert segment.tensor is not None  # only the first segment is no tensor
+        pieces += tensor_pieces(part, segment.tensor, advance)
+    yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)
+
+
+_Dtypes = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def _expressed(part: Part) -> tuple[object, _Dtypes]:
+    """Return the tree of a component, `_FLAT` if it is to be flat, and dtype and shape of its tensors as stored.
+
+    Arrays of complex128 stand in `.npz` files; a component of ours has a tree for them (spec 11.6).
+
+    Raises:
+        StateError: A dtype has no expression.
+    """
+    dtypes = {}
+    for name, tensor in part.tensors.items():
+        dtype, shape = tensor.dtype, tensor.shape
+        if dtype in COMPLEX_PARTS:
+            dtype, shape = COMPLEX_PARTS[dtype], (*shape, 2)
+        elif dtype not in DTYPES:
+            raise StateError(f"{part.name}.{name}", f"an array of dtype {dtype}", "convert it to numbers first")
+        dtypes[name] = dtype, shape
+    if not part.flat:
+        return part.tree(), dtypes
+    if not part.tensors:
+        return {}, dtypes
+    if all(tensor.dtype in DTYPES for tensor in part.tensors.values()):
+        return _FLAT, dtypes
+    tree = {
+        name: Typed(tensor.dtype, TensorRef(name)) if tensor.dtype in COMPLEX_PARTS else TensorRef(name)
+        for name, tensor in part.tensors.items()
+    }
+    return tree, dtypes
+
+
+def _header(part: Part, dtypes: _Dtypes) -> Header:
+    try:
+        return plan_header(((name, *facts) for name, facts in dtypes.items()), _fitting(part.text_metadata))
+    except FormatError as error:
+        raise StateError(part.name, str(error)) from error
+
+
+def _fitting(text: Mapping[str, str]) -> dict[str, str] | None:
+    return dict(text) or None

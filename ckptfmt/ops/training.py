@@ -1,0 +1,59 @@
+"""What a state says of the training that it was saved from: how far it is, and which program saved it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Facts", "facts_of"]
+
+_LIGHTNING = "pytorch-lightning_version"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a state says of its training.
+
+    Attributes:
+        epoch: Epochs finished.
+        step: Steps done.
+        producer: The program that saved it.
+        notes: How these were told, in sentences.
+    """
+
+    epoch: int | None = None
+    step: int | None = None
+    producer: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def facts_of(state: object) -> Facts:
+    """Return what a state says of its training.
+
+    The documented loop saves `epoch` at the end of an epoch, and goes on with `epoch + 1`: so an `epoch` of e beside
+    at least one state says that e + 1 epochs are finished.
+    """
+    if not isinstance(state, Mapping):
+        return Facts()
+    if _LIGHTNING in state:
+        return _lightning(state)
+    epoch = _count(state.get("epoch"))
+    if epoch is None or not any(isinstance(part, Mapping) for part in state.values()):
+        return Facts(step=_count(state.get("step")))
+    note = f"epoch {epoch} in the file is the last one done: {epoch + 1} finished"
+    return Facts(epoch=epoch + 1, step=_count(state.get("step")), notes=(note,))
+
+
+def _lightning(state: Mapping[str, object]) -> Facts:
+    progress: object = state
+    for name in ("loops", "fit_loop", "epoch_progress", "current", "completed"):
+        progress = progress.get(name) if isinstance(progress, Mapping) else None
+    return Facts(
+        epoch=_count(progress) if progress is not None else _count(state.get("epoch")),
+        step=_count(state.get("global_step")),
+        producer=f"PyTorch Lightning {str(state[_LIGHTNING])[:40]}",
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 1 << 62 else None

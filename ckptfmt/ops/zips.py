@@ -1,0 +1,47 @@
+"""Zip archives: of NumPy's arrays, or of PyTorch."""
+
+from __future__ import annotations
+
+import struct
+
+from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.sources import TensorFile
+from ckptfmt.pth.reading import refuse_code
+from ckptfmt.storage import LocalSource
+
+__all__ = ["open_file"]
+
+_LOCAL_HEADER_BYTES = 30
+_ARRAY = b".npy"
+
+
+def open_file(source: LocalSource) -> TensorFile:
+    """Return the arrays or the state of a zip archive, by the name of its first member: NumPy's are all `*.npy`.
+
+    Raises:
+        ForeignFileError: It is a valid file of neither.
+        UnsafeInputError: It asks for code to be run.
+        StateError: It holds something that cannot be expressed.
+        StorageError: It cannot be read.
+    """
+    if _holds_arrays(source):
+        from ckptfmt.ops import npz
+
+        try:
+            return npz.open_file(source)
+        except ForeignFileError:
+            refuse_code(source)  # it is worse than broken, if it asks for code to be run
+            raise
+    from ckptfmt.ops import pth
+
+    return pth.open_file(source)
+
+
+def _holds_arrays(source: LocalSource) -> bool:
+    head = source.read(0, min(source.size, _LOCAL_HEADER_BYTES))
+    if head[:4] == b"PK\x05\x06":  # an archive of nothing
+        return True
+    if len(head) < _LOCAL_HEADER_BYTES:
+        return False
+    (name_bytes,) = struct.unpack_from("<H", head, 26)
+    return source.read(_LOCAL_HEADER_BYTES, min(name_bytes, source.size - len(head))).endswith(_ARRAY)

@@ -1,0 +1,162 @@
+"""Files of PyTorch as the state that is in them: opened, judged, and only then built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ckptfmt.pth.container import Container, Form
+from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.modules import recover
+from ckptfmt.pth.nodes import Record
+from ckptfmt.pth.notes import Notes
+from ckptfmt.pth.numpy_meanings import NUMPY_MEANINGS
+from ckptfmt.pth.python_meanings import PYTHON_MEANINGS
+from ckptfmt.pth.scripted import recover_scripted
+from ckptfmt.pth.streams import read_stream
+from ckptfmt.pth.survey import Survey, check, survey
+from ckptfmt.pth.tarred import TAR_MAGIC, TAR_MAGIC_OFFSET, read_tar
+from ckptfmt.pth.torch_meanings import TORCH_MEANINGS
+from ckptfmt.pth.values import Builder
+from ckptfmt.pth.zipped import read_zip
+from ckptfmt.storage import Source
+
+__all__ = ["MEANINGS", "LegacyState", "is_tar", "look", "read_state", "refuse_code"]
+
+MEANINGS = {**PYTHON_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
+"""What each name that may be called means."""
+
+_OTHER_ARCHIVES = (
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b", "packed with gzip"),
+    (b"BZh", "packed with bzip2"),
+    (b"\xfd7zXZ\x00", "packed with xz"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "packed with lz4"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"\x93NUMPY", "a single NumPy array (.npy)"),
+    (b"GGUF", "a GGUF file"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<html", "a web page"),
+)
+
+
+@dataclass(frozen=True)
+class LegacyState:
+    """What a file of PyTorch holds.
+
+    Attributes:
+        form: In which form it is.
+        state: Its content: plain values, `LegacyTensor` and `Typed`.
+        producer: What it says of the program that wrote it.
+        survey: What its pickles would have done.
+        notes: What became of the parts that are no plain values.
+        whole_module: Whether its content is a whole module of which the state was recovered.
+        finish: Checks what has not been checked by reading the tensors. Raises LegacyFileError.
+    """
+
+    form: Form
+    state: object
+    producer: str | None
+    survey: Survey
+    notes: Notes
+    whole_module: bool
+    finish: Callable[[], None]
+
+
+def is_tar(source: Source) -> bool:
+    """Say whether a file is a tar archive."""
+    end = TAR_MAGIC_OFFSET + len(TAR_MAGIC)
+    return source.size >= end and source.read(TAR_MAGIC_OFFSET, len(TAR_MAGIC)) == TAR_MAGIC
+
+
+def look(source: Source) -> tuple[Container, Survey]:
+    """Return what a file consists of, and what it would have run; nothing is refused for it.
+
+    Raises:
+        LegacyFileError: It is known to be something else.
+        StorageError: It cannot be read.
+    """
+    head = source.read(0, min(source.size, 32))
+    if not head:
+        raise LegacyFileError("it is empty").at(source.path)
+    for magic, what in _OTHER_ARCHIVES:
+        if head.startswith(magic):
+            raise LegacyFileError(f"it is {what}, and no checkpoint of PyTorch").at(source.path)
+    if head.startswith(b"PK"):
+        container = read_zip(source)
+    elif is_tar(source):
+        container = read_tar(source)
+    else:
+        container = read_stream(source)
+    return container, survey(container.pickles)
+
+
+def refuse_code(source: Source) -> str | None:
+    """Refuse a file that would have run code, whatever else it is.
+
+    Returns:
+        What it is known to be, in words that go on after the name of the file; None if it is not known.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        StorageError: It cannot be read.
+    """
+    try:
+        _, found = look(source)
+    except LegacyFileError as error:
+        return error.matter
+    check(found, source.path)
+    return None
+
+
+def read_state(source: Source, *, strict: bool = False) -> LegacyState:
+    """Return the state in a file.
+
+    Nothing in it is run, imported or looked up. Tensors are read when they are asked for.
+
+    Args:
+        source: The file. It has to stay open for the tensors.
+        strict: Refuse objects of classes of other packages, instead of keeping them as inert data.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        LegacyFileError: It is broken, cut, beyond a limit, or something else.
+        StorageError: It cannot be read.
+    """
+    container, found = look(source)
+    check(found, source.path, strict=strict)
+    try:
+        if container.fault is not None:
+            raise container.fault
+        return _build(container, found, source)
+    except LegacyFileError as error:
+        raise error.at(source.path) from error
+
+
+def _build(container: Container, found: Survey, source: Source) -> LegacyState:
+    notes = Notes()
+    for part, why in container.dropped.items():
+        notes.drop(part, why)
+    scripted = container.read_code if container.form is Form.TORCHSCRIPT else None
+    hooks = [recover] if scripted is None else [recover_scripted(scripted), recover]
+
+    def recovered(builder: Builder, record: Record) -> object:
+        for hook in hooks:
+            made = hook(builder, record)
+            if made is not NotImplemented:
+                return made
+        return NotImplemented
+
+    resolve = container.resolve or _nothing_outside
+    builder = Builder(MEANINGS, resolve, notes, source.size, recovered)
+    state = builder.value(container.root)
+    whole = bool(notes.modules) and isinstance(container.root, Record)
+    return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
+
+
+def _nothing_outside(_: object) -> NoReturn:
+    raise LegacyFileError("the pickle refers to something outside that is not there")

@@ -1,0 +1,131 @@
+"""`ckptfmt convert`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ckptfmt.errors import CkptfmtError, StateError, StorageError, UnsafeInputError
+from ckptfmt.format.index import CODECS
+from ckptfmt.ops.conversion import ConvertReport
+from ckptfmt.ops.convert import convert
+from ckptfmt.ops.convert_tree import Failure, convert_tree, plan_tree
+from ckptfmt.ops.export import ExportError, export, form_of_target
+from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.runs import EXTENSION
+from ckptfmt_cli.messages import error_line
+from ckptfmt_cli.progress import progress_line
+from ckptfmt_cli.render import say, write_json, write_lines
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import escape
+from ckptfmt_cli.views.convert import convert_lines, converted_line, failed_line, tree_summary
+
+__all__ = ["command"]
+
+
+@click.command(
+    "convert",
+    short_help="Convert a checkpoint of another format, safely.",
+    epilog="""\b
+Examples:
+  ckptfmt convert ckpt_best_12.pth best.ckptfmt
+  ckptfmt convert --strict --check model.pth model.ckptfmt
+  ckptfmt convert runs/gpt/checkpoint-500 step-500.ckptfmt
+  ckptfmt convert --recursive old/ new/
+  ckptfmt convert last.ckptfmt last.pth
+""",
+)
+@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("target", metavar="DST", type=click.Path())
+@click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+@click.option("--check", is_flag=True, help="Read both again afterwards, and compare every value.")
+@click.option("--recursive", is_flag=True, help="SRC is a directory: convert every checkpoint in it into DST.")
+@click.option("--codec", type=click.Choice(CODECS), default="none", show_default=True, help="Compress all components.")
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    source: str,
+    target: str,
+    strict: bool,
+    check: bool,
+    recursive: bool,
+    codec: str,
+    as_json: bool,
+) -> None:
+    """Convert a checkpoint of another format into one of ours, without running anything in it.
+
+    SRC is a file of torch.save (of any version), a TorchScript archive, a pickle, a .safetensors or .npz file, or a
+    directory: a model or a Trainer checkpoint of Hugging Face, or what Accelerate's save_state wrote. A pickle is
+    read as data: a name of Python, PyTorch or NumPy that checkpoints do not hold is a refusal. Objects of other
+    classes become inert data and are listed.
+
+    A DST that ends in .pth, .pt, .bin, .safetensors or .npz is written in that format (see `ckptfmt export`). In a
+    DST that is a directory, the file gets the name of SRC. DST appears as a whole or not at all.
+
+    Exit code: 0 converted, 1 SRC is refused, damaged or holds what cannot be expressed, 3 it cannot be read, or DST
+    cannot be written.
+    """
+    if recursive:
+        ctx.exit(_convert_all(source, target, strict=strict, check=check, codec=codec, as_json=as_json))
+    try:
+        report = _convert(source, _file_in(source, target), strict=strict, check=check, codec=codec)
+    except (ExportError, ForeignFileError, StateError, UnsafeInputError) as error:
+        sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
+        ctx.exit(1)
+    if as_json:
+        write_json(report.to_json())
+    else:
+        write_lines(convert_lines(report, Terminal.of(sys.stdout)))
+
+
+def _convert(source: str, target: str, *, strict: bool, check: bool, codec: str) -> ConvertReport:
+    with progress_line() as line:
+        progress = line.update if line else None
+        if form_of_target(target) == "ckptfmt":
+            return convert(source, target, strict=strict, check=check, codec=codec, progress=progress)
+        return export(source, target, strict=strict, progress=progress)
+
+
+def _file_in(source: str, target: str) -> str:
+    """Return the target; in a directory, the file of the source's name."""
+    if not Path(target).is_dir():
+        return target
+    path = Path(source).resolve()
+    return str(Path(target) / ((path.name if path.is_dir() else path.stem) + EXTENSION))
+
+
+def _convert_all(source: str, target: str, *, strict: bool, check: bool, codec: str, as_json: bool) -> int:
+    if not Path(source).is_dir():
+        raise click.UsageError(f"{source} is no directory, and --recursive needs one")
+    pairs = plan_tree(source, target)
+    if not pairs:
+        say(f"{escape(source)}: nothing in it that can be converted")
+        return 1
+    terminal = Terminal.of(sys.stdout)
+    with progress_line() as line:
+
+        def tell(outcome: ConvertReport | Failure) -> None:
+            if line:
+                line.hide()
+            if not as_json:
+                failed = isinstance(outcome, Failure)
+                write_lines([failed_line(outcome, terminal) if failed else converted_line(outcome, terminal)])  # type: ignore[arg-type]  # one of the two
+                sys.stdout.flush()
+
+        report = convert_tree(
+            pairs, strict=strict, check=check, codec=codec, progress=line.update if line else None, done=tell
+        )
+    if as_json:
+        write_json(report.to_json())
+    say(tree_summary(report))
+    return _code(tuple(failure.error for failure in report.failed))
+
+
+def _code(errors: tuple[CkptfmtError, ...]) -> int:
+    """Return 0 if all went well, 3 if nothing worse happened than that files could not be read, else 1."""
+    if not errors:
+        return 0
+    return 3 if all(isinstance(error, StorageError) for error in errors) else 1

@@ -1,0 +1,70 @@
+"""`ckptfmt export`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ckptfmt.errors import StateError, UnsafeInputError
+from ckptfmt.ops.export import FORMS, ExportError, export
+from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt_cli.messages import error_line
+from ckptfmt_cli.progress import progress_line
+from ckptfmt_cli.render import write_json, write_lines
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.views.convert import convert_lines
+
+__all__ = ["command"]
+
+
+@click.command(
+    "export",
+    short_help="Write a checkpoint in another format.",
+    epilog="""\b
+Examples:
+  ckptfmt export last.ckptfmt net.safetensors --component net
+  ckptfmt export last.ckptfmt last.pth
+  ckptfmt export last.ckptfmt hub-model/ --shard-gb 2
+""",
+)
+@click.argument("path", metavar="FILE", type=click.Path())
+@click.argument("target", metavar="OUT", type=click.Path())
+@click.option("--component", metavar="NAME", help="Write this component; by default the one that holds the weights.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMS), help="The format, where the extension of OUT does not tell."
+)
+@click.option("--shard-gb", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
+              help="Most gigabytes (10^9 bytes) in one shard of a directory.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context, path: str, target: str, component: str | None, form: str | None, shard_gb: float, as_json: bool
+) -> None:
+    """Write a checkpoint in a format of others, told by the extension of OUT.
+
+    .pth, .pt and .bin take all components, for torch.load(weights_only=True). .safetensors and .npz take the tensors
+    of one component. An OUT without extension is a directory as Hugging Face has it, with model.safetensors, or with
+    shards and their index.
+
+    OUT appears as a whole or not at all. Every byte of FILE that is used is verified.
+
+    Exit code: 0 written, 1 FILE is damaged or the format cannot hold it, 3 FILE cannot be read or OUT not written.
+    """
+    try:
+        with progress_line() as line:
+            report = export(
+                path,
+                target,
+                form=form,
+                component=component,
+                shard_bytes=max(1, int(shard_gb * 1e9)),
+                progress=line.update if line else None,
+            )
+    except (ExportError, ForeignFileError, StateError, UnsafeInputError) as error:
+        sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
+        ctx.exit(1)
+    if as_json:
+        write_json(report.to_json())
+    else:
+        write_lines(convert_lines(report, Terminal.of(sys.stdout)))

@@ -1,0 +1,50 @@
+"""`ckptfmt latest`."""
+
+from __future__ import annotations
+
+import click
+
+from ckptfmt.ops.latest import find_latest
+from ckptfmt_cli.progress import progress_line
+from ckptfmt_cli.render import say, write_json, write_path
+from ckptfmt_cli.text import escape
+
+__all__ = ["command"]
+
+
+@click.command(
+    "latest",
+    short_help="Print the checkpoint that a training would go on from.",
+    epilog="""\b
+Examples:
+  ckptfmt latest runs/digits
+  ckptfmt latest --verify --run digits-7f3a runs/digits
+  cp "$(ckptfmt latest --verify runs/digits)" /backup/
+""",
+)
+@click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
+@click.option("--run", "run_id", metavar="ID", help="The run; without it, the one that would be resumed.")
+@click.option("--verify", is_flag=True, help="Read every byte, and take the newest one that is sound.")
+@click.option("--json", "as_json", is_flag=True, help="Write what is known of it as JSON.")
+@click.pass_context
+def command(ctx: click.Context, directory: str, run_id: str | None, verify: bool, as_json: bool) -> None:
+    """Print the path of the newest checkpoint of a run, for scripts: the path as it is, and nothing else.
+
+    Which is the newest is told by the step and epoch written inside, never by names or file times. Without --verify
+    only the index of each file is read. What was passed over is told on stderr.
+
+    Exit code: 0 printed, 1 there is none that can be used, 3 DIR cannot be read.
+    """
+    with progress_line() as line:
+        report = find_latest(directory, run_id=run_id, verify=verify, progress=line.update if line else None)
+    if as_json:
+        write_json(report.to_json())
+    else:
+        for item in report.passed_over:
+            say(f"{escape(item.path)}: passed over: {escape(item.reason)}")
+        if report.file is not None:
+            write_path(report.file.path)
+    if report.file is None:
+        of_run = "" if report.run_id is None else f" of run {escape(report.run_id)}"
+        say(f"{escape(directory)}: no usable checkpoint{of_run} directly in this directory")
+        ctx.exit(1)

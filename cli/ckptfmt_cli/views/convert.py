@@ -1,0 +1,88 @@
+"""Reports of conversions as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ckptfmt.ops.conversion import ConvertReport
+from ckptfmt.ops.convert_tree import Failure, TreeReport
+from ckptfmt_cli.messages import error_line
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import count, escape, listed, shorten, size
+
+__all__ = ["convert_lines", "converted_line", "failed_line", "tree_summary"]
+
+_LABEL = 11
+_IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
+_SHOWN = 12  # lines of one kind; JSON has them all
+
+
+def convert_lines(report: ConvertReport, terminal: Terminal) -> list[str]:
+    """Return what became of one source: where it is now, what was found, what is not as it was."""
+    lines = [converted_line(report, terminal), ""]
+    for label, text in _facts(report):
+        room = max(terminal.width - 2 - _LABEL, 20)
+        lines.append("  " + terminal.paint(label.ljust(_LABEL), "dim") + shorten(escape(text), room, terminal.ellipsis))
+    return lines
+
+
+def converted_line(report: ConvertReport, terminal: Terminal) -> str:
+    """Return one line on a source that was converted."""
+    facts = f"{count(report.tensors, 'tensor')}, {size(report.tensor_bytes)}"
+    compared = "" if report.compared is None else ", every value compared"
+    done = terminal.paint("ok", "good")
+    return f"{escape(report.source)} -> {escape(report.target)}: {done}: {facts}{compared}"
+
+
+def failed_line(failure: Failure, terminal: Terminal) -> str:
+    """Return one line on a source that was not converted."""
+    line = error_line(failure.error)
+    path = escape(failure.source)
+    reason = line.removeprefix(f"{path}: ")
+    return f"{path}: {terminal.paint('not converted', 'bad')}: {reason}"
+
+
+def tree_summary(report: TreeReport) -> str:
+    """Return how many sources were converted and how many were not."""
+    nbytes = sum(item.target_bytes for item in report.converted)
+    failed = f", {len(report.failed):,} not" if report.failed else ""
+    return f"{count(len(report.converted), 'checkpoint')} converted ({size(nbytes)}){failed}"
+
+
+def _facts(report: ConvertReport) -> Iterator[tuple[str, str]]:
+    written = f" of {report.findings.producer}" if report.findings.producer else ""
+    yield "source", f"{report.form}{written}, {size(report.source_bytes)}"
+    yield "target", f"{report.target_form}, {size(report.target_bytes)}"
+    if report.identity is not None:
+        yield "identity", report.identity[:_IDENTITY]
+    if report.epoch is not None:
+        yield "epoch", str(report.epoch)
+    if report.step is not None:
+        yield "step", str(report.step)
+    yield "components", listed(report.components, ", ")
+    yield from _lines(
+        "tied", [f"{alias.component} {alias.tensor}: in {alias.places} places" for alias in report.aliases]
+    )
+    yield from _lines("recovered", _counted(report.findings.modules))
+    yield from _lines("inert", _counted(report.findings.inert))
+    yield from _lines(
+        "left out",
+        [f"{item.what}{_times(item.times)}: {item.why}" for item in report.findings.dropped],
+    )
+    yield from _lines("note", report.findings.notes)
+
+
+def _counted(names: Mapping[str, int]) -> list[str]:
+    return [f"{name}{_times(number)}" for name, number in names.items()]
+
+
+def _times(number: int) -> str:
+    return f" ({number:,} times)" if number > 1 else ""
+
+
+def _lines(label: str, texts: list[str] | tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield one line for each text, the first one with the label."""
+    for position, text in enumerate(texts[:_SHOWN]):
+        yield label if position == 0 else "", text
+    if len(texts) > _SHOWN:
+        yield "", f"and {len(texts) - _SHOWN:,} more; --json has them all"

@@ -1,0 +1,180 @@
+"""`DiffReport` as text: facts, components, values, tensors, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from textwrap import wrap
+
+from ckptfmt.ops.diff import ComponentDifference, DiffReport, Side
+from ckptfmt.ops.inspect import InspectReport
+from ckptfmt.ops.jsonform import tree_json
+from ckptfmt.ops.leaves import ABSENT
+from ckptfmt.ops.sources import TensorInfo
+from ckptfmt.ops.tensorchanges import Change, TensorChange
+from ckptfmt_cli.table import Cell, Column, table
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import count, escape, listed, metric, shape, shorten
+
+__all__ = ["diff_lines"]
+
+_SHOWN = 40  # tensors and values shown unless all are asked for
+_LABEL = 10
+_STYLES: dict[Change, Style] = {Change.ADDED: "good", Change.REMOVED: "bad"}
+_VERDICTS: dict[bool | None, tuple[str, Style]] = {
+    True: ("yes", "good"),
+    False: ("no", "bad"),
+    None: ("unknown", "warn"),
+}
+
+
+def diff_lines(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
+    """Return the report as text."""
+    lines = [_side("before", report.before, terminal), _side("after", report.after, terminal)]
+    if report.facts:
+        lines += ["", *_facts(report, terminal)]
+    lines += ["", *_components(report, terminal)]
+    if report.values:
+        lines += ["", *_values(report, terminal, everything=everything)]
+    if report.tensors:
+        lines += ["", *_tensors(report, terminal, everything=everything)]
+    return [*lines, "", *_verdict(report, terminal)]
+
+
+def _side(label: str, report: InspectReport, terminal: Terminal) -> str:
+    step = "" if report.metadata.step is None else f", step {report.metadata.step}"
+    text = f"{escape(report.path)} ({report.form}{step})"
+    return terminal.paint(label.ljust(_LABEL), "dim") + shorten(text, terminal.width - _LABEL, terminal.ellipsis)
+
+
+def _facts(report: DiffReport, terminal: Terminal) -> list[str]:
+    columns = [Column("fact", shrinks_to=12), Column("before", shrinks_to=16), Column("after", shrinks_to=16)]
+    return table(columns, [(fact.name, *_texts(fact.before, fact.after)) for fact in report.facts], terminal)
+
+
+def _components(report: DiffReport, terminal: Terminal) -> list[str]:
+    columns = [Column("component", shrinks_to=12), Column("difference")]
+    rows = [(component.name, _component(component)) for component in report.components]
+    return table(columns, rows, terminal)
+
+
+def _component(item: ComponentDifference) -> Cell:
+    if item.side is not Side.BOTH:
+        tensors = f", {count(item.tensors, 'tensor')}" if item.tensors else ""
+        return Cell(f"only {item.side.value}{tensors}", "bad" if item.side is Side.BEFORE else "good")
+    if item.same:
+        return Cell("same", "dim")
+    if item.opaque:
+        return Cell("content differs", "warn")
+    parts = [count(item.values, "value")] if item.values else []
+    if item.tensors:
+        parts.append(count(item.tensors, "tensor"))
+    verb = "differs" if item.values + item.tensors == 1 else "differ"
+    return Cell(f"{' and '.join(parts)} {verb}, {count(item.equal, 'tensor')} equal", "warn")
+
+
+def _values(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
+    columns = [Column("value", shrinks_to=20), Column("before", shrinks_to=12), Column("after", shrinks_to=12)]
+    shown = report.values if everything else report.values[:_SHOWN]
+    rows = [
+        (f"{item.component}.{item.path}", *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))
+        for item in shown
+        for sides in [(item.before, item.after)]
+    ]
+    return [*table(columns, rows, terminal), *_more(len(report.values) - len(shown), terminal)]
+
+
+def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
+    compared = any(change.values is not None for change in report.tensors)
+    columns = [
+        Column("change"),
+        Column("component", shrinks_to=9),
+        Column("tensor", shrinks_to=16),
+        *(
+            [Column(title, "right") for title in ("max abs", "max rel", "cosine", "changed")]
+            if compared
+            else [Column("dtype and shape", shrinks_to=14)]
+        ),
+    ]
+    shown = report.tensors if everything else report.tensors[:_SHOWN]
+    rows = [_row(report, change, compared=compared) for change in shown]
+    counts = Counter(change.change for change in report.tensors)
+    total = ", ".join(f"{number:,} {change.value}" for change, number in counts.items())
+    return [
+        *table(columns, rows, terminal),
+        *_more(len(report.tensors) - len(shown), terminal),
+        "",
+        f"{count(len(report.tensors), 'tensor')}: {total}; {report.equal_tensors:,} equal",
+    ]
+
+
+def _row(report: DiffReport, change: TensorChange, *, compared: bool) -> list[str | Cell]:
+    within = report.within(change)
+    info = change.before or change.after
+    assert info is not None  # a change has at least one side
+    word = Cell("within" if within else change.change.value, "dim" if within else _STYLES.get(change.change, "warn"))
+    head: list[str | Cell] = [word, info.component, _name(change)]
+    if not compared:
+        return [*head, _form(change)]
+    if change.values is None:
+        return [*head, "-", "-", "-", "-"]
+    found = change.values
+    cosine = "-" if found.cosine is None else f"{found.cosine:.6f}"
+    return [*head, metric(found.max_abs), metric(found.max_rel), cosine, f"{found.share:.1%}"]
+
+
+def _name(change: TensorChange) -> str:
+    before, after = change.before, change.after
+    if change.change is not Change.RENAMED or before is None or after is None:
+        return (before or after or _nothing()).name
+    to = after.name if before.component == after.component else f"{after.component} {after.name}"
+    return f"{before.name} -> {to}"
+
+
+def _form(change: TensorChange) -> str:
+    before, after = change.before, change.after
+    if before is None or after is None or change.change not in (Change.RESHAPED, Change.RETYPED):
+        return _typed(before or after or _nothing())
+    return f"{_typed(before)} -> {_typed(after)}"
+
+
+def _typed(info: TensorInfo) -> str:
+    return f"{info.dtype} {shape(info.shape)}"
+
+
+def _nothing() -> TensorInfo:
+    raise AssertionError("a change has at least one side")
+
+
+def _verdict(report: DiffReport, terminal: Terminal) -> Iterator[str]:
+    if report.same and report.tolerance is not None and report.tensors:
+        yield f"Within the tolerance of {metric(report.tolerance)} they are the same."
+    word, style = _VERDICTS[report.resume.identical]
+    question = "Would both resume identically? "
+    reason = wrap(f"{question}{word}: {escape(report.resume.reason)}", terminal.width)
+    reason[0] = reason[0].replace(question + word, question + terminal.paint(word, style), 1)
+    yield from reason
+
+
+def _more(rest: int, terminal: Terminal) -> list[str]:
+    return [terminal.paint(f"{terminal.ellipsis} {rest:,} more; --all shows them", "dim")] if rest > 0 else []
+
+
+def _texts(before: object, after: object) -> tuple[str, str]:
+    """Return two JSON values as people write them: floats with as few digits as tell them apart."""
+    if isinstance(before, float) and isinstance(after, float) and metric(before) != metric(after):
+        return metric(before), metric(after)
+    return _plain(before), _plain(after)
+
+
+def _plain(value: object) -> str:
+    """Return a JSON value as people write it, long ones cut."""
+    if value is ABSENT:
+        return "-"
+    if isinstance(value, list) and len(value) > _FEW:
+        return f"[{listed((_plain(item) for item in value), ', ')}]"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_FEW = 5

@@ -1,0 +1,101 @@
+"""`PrunePlan` and `PruneResult` as text: a table with the reason for each file, and what is gained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from textwrap import wrap
+
+from ckptfmt.ops.prune import PrunePlan, PruneResult
+from ckptfmt.retention import Decision
+from ckptfmt_cli.table import GAP, Cell, Column, table
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import age, cells, count, escape, shorten, size
+
+__all__ = ["plan_lines", "result_lines"]
+
+_WORDS: dict[tuple[bool, bool], tuple[str, Style]] = {
+    (True, True): ("keep", "good"),
+    (False, True): ("remove", "bad"),
+    (True, False): ("leave", "dim"),
+}
+_FILE_CELLS = 22  # room that reasons leave to long file names
+
+
+def plan_lines(planned: PrunePlan, terminal: Terminal, now: datetime) -> list[str]:
+    """Return the plan as text: the newest first, as in the training, and what is not of the run last."""
+    plan = planned.plan
+    title = f"{escape(planned.directory)}: {_about(planned)}"
+    lines = [shorten(title, terminal.width, terminal.ellipsis), "", *_table(plan.decisions, terminal, now)]
+    removed, kept = plan.removed, [item.file for item in plan.decisions if item.keep and item.concerned]
+    if not removed:
+        return [*lines, "", "Nothing is to be removed."]
+    left = sum(file.file_bytes or 0 for file in kept)
+    gain = f"Removes {len(removed):,} of {count(len(removed) + len(kept), 'checkpoint')} and frees"
+    why = Counter(", ".join(item.reasons) for item in plan.decisions if not item.keep)
+    return [
+        *lines,
+        "",
+        *(line for reason, number in why.items() for line in _wrapped(f"removed {number:,}: {reason}", terminal)),
+        "",
+        f"{gain} {size(plan.freed_bytes)}; {len(kept):,} with {size(left)} stay.",
+    ]
+
+
+def _wrapped(text: str, terminal: Terminal) -> list[str]:
+    return wrap(escape(text), terminal.width, subsequent_indent="  ")
+
+
+def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> list[str]:
+    """Return the decisions as a table. The reasons of what stays are told in full, over several lines if need be."""
+    columns = [
+        Column("plan"),
+        Column("step", "right"),
+        Column("age", "right"),
+        Column("size", "right"),
+        Column("file", shrinks_to=12),
+        Column("reason", shrinks_to=16),
+    ]
+    facts = [_facts(decision, now) for decision in decisions]
+    file_cells = min(max((cells(escape(decision.file.name)) for decision in decisions), default=0), _FILE_CELLS)
+    heads = [Cell(column.title) for column in columns[:4]]
+    others = sum(max(cells(line[at].text) for line in (heads, *facts)) for at in range(4))
+    room = max(terminal.width - others - file_cells - GAP * 5, 16)
+    rows: list[list[str | Cell]] = []
+    for decision, line in zip(decisions, facts, strict=True):
+        reason = ", ".join(decision.reasons)
+        first, *more = wrap(reason, room) if decision.keep else [reason]
+        rows.append([*line, decision.file.name, first])
+        rows += [["", "", "", "", "", text] for text in more]
+    return table(columns, rows, terminal)
+
+
+def _facts(decision: Decision, now: datetime) -> list[Cell]:
+    file, facts = decision.file, decision.file.metadata
+    word, style = _WORDS[decision.keep, decision.concerned]
+    where = str(facts.step) if facts.step is not None else "-" if facts.epoch is None else f"epoch {facts.epoch}"
+    return [
+        Cell(word, style),
+        Cell(where),
+        Cell("-" if facts.created is None else age(facts.created, now)),
+        Cell("-" if file.file_bytes is None else size(file.file_bytes)),
+    ]
+
+
+def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
+    """Yield what was done, and what turned out otherwise than planned."""
+    for file in result.damaged:
+        yield f"{escape(file.path)}: {terminal.paint('damaged', 'bad')}: {escape(str(file.error))}; left alone"
+    for file in result.spared:
+        yield f"{escape(file.path)}: kept after all, in place of what is damaged"
+    for failure in result.report.failed:
+        yield f"{escape(failure.path)}: {terminal.paint('not removed', 'warn')}: {escape(failure.reason)}"
+    report = result.report
+    yield f"Removed {count(len(report.removed), 'checkpoint')} and freed {size(report.freed_bytes)}."
+
+
+def _about(planned: PrunePlan) -> str:
+    if planned.plan.run_id is not None:
+        return f"run {escape(planned.plan.run_id)}"
+    return "checkpoints of no run" if planned.plan.runless else "no checkpoint belongs to a run"

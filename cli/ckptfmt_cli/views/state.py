@@ -1,0 +1,110 @@
+"""What a file tells about the training, in the words of its people: optimizer, scheduler, random states, place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ckptfmt.ops.inspect import StateInfo
+from ckptfmt.ops.jsonform import tree_json
+from ckptfmt.ops.optimizers import OptimizerInfo
+from ckptfmt.ops.resumable import Resumable, ResumeAnswer
+from ckptfmt.ops.roles import PlaceInfo, SchedulerInfo
+from ckptfmt_cli.text import count
+
+__all__ = ["resume_text", "state_texts"]
+
+# In this order, and only these: the rest is for the few, and in the JSON.
+_OPTIONS = ("lr", "momentum", "betas", "alpha", "rho", "eps", "weight_decay", "nesterov", "amsgrad")
+_UNREMARKABLE = {"momentum": 0, "weight_decay": 0, "nesterov": False, "amsgrad": False}
+
+
+def state_texts(state: StateInfo) -> Iterator[tuple[str, str]]:
+    """Yield label and text of each fact, the answer on resuming last."""
+    for optimizer in state.optimizers:
+        yield optimizer.component, _optimizer(optimizer)
+        yield "", _progress_of(optimizer)
+    for scheduler in state.schedulers:
+        yield scheduler.component, _scheduler(scheduler)
+    for random in state.random:
+        yield random.component, "states of " + _joined(random.generators) if random.generators else "no states"
+    for place in state.places:
+        yield place.component, _place(place)
+    for problem in state.problems:
+        yield "damaged", str(problem)
+    yield "resume", resume_text(state.resume)
+
+
+def resume_text(answer: ResumeAnswer) -> str:
+    """Return what a training can do with the file, and why."""
+    lacks = _joined([f"no {role.value}" for role in answer.lacks])
+    match answer.answer:
+        case Resumable.EXACTLY:
+            return f"a training can go on exactly: {_joined([role.value for role in answer.holds])} are there"
+        case Resumable.INEXACTLY:
+            return f"a training can go on, but not exactly: {lacks}"
+        case Resumable.WARM_START:
+            return f"a training can only be started from it, not go on: {lacks}"
+        case Resumable.NO:
+            return "a training cannot use it: no weights"
+
+
+def _optimizer(info: OptimizerInfo) -> str:
+    facts = [info.kind or "unknown kind"]
+    for option in _OPTIONS:
+        values = info.values(option)
+        if values and values != (_UNREMARKABLE.get(option),):
+            facts.append(f"{option} {_values(values)}")
+    groups = f" in {count(len(info.groups), 'group')}" if len(info.groups) > 1 else ""
+    return ", ".join([*facts, count(info.parameters, "parameter") + groups])
+
+
+def _progress_of(info: OptimizerInfo) -> str:
+    if info.with_state == 0:
+        return "no state yet: it has made no step"
+    parts = []
+    if info.steps is not None:
+        first, last = info.steps
+        parts.append(f"step {first}" if first == last else f"steps {first} to {last}")
+    if info.moments:
+        parts.append(f"{_joined(list(info.moments))} of {count(info.with_state, 'parameter')}")
+    return ", ".join(parts) or f"a state of {count(info.with_state, 'parameter')}"
+
+
+def _scheduler(info: SchedulerInfo) -> str:
+    facts = [info.kind or "unknown kind", f"last_epoch {info.last_epoch}"]
+    if info.last_lr:
+        facts.append(f"lr {_values(tuple(dict.fromkeys(info.last_lr)))}")
+    facts += [f"{name} {_value(value)}" for name, value in info.options.items() if name != "base_lrs"]
+    return ", ".join(facts)
+
+
+def _place(info: PlaceInfo) -> str:
+    facts = [f"step {info.step}"] if info.step is not None else []
+    if info.epoch is not None:
+        facts.append(f"{count(info.epoch, 'epoch')} finished")
+    if info.batch is not None:
+        of = f" of {info.batches:,}" if info.batches is not None else ""
+        facts.append(f"{info.batch:,}{of} batches into the next one")
+    return ", ".join(facts) or "not noted"
+
+
+def _values(values: Sequence[object]) -> str:
+    return " or ".join(map(_value, values))
+
+
+def _value(value: object) -> str:
+    match value:
+        case bool() | None:
+            return str(value).lower()
+        case int() | str():
+            return str(value)
+        case float():
+            return f"{value:.6g}"
+        case list() | tuple():
+            return f"({', '.join(map(_value, value))})"
+    return json.dumps(tree_json(value), ensure_ascii=False)
+
+
+def _joined(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,0 +1,71 @@
+"""Tensors as a table or as a tree of modules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ckptfmt.ops.moduletree import Module
+from ckptfmt.ops.sources import TensorInfo
+from ckptfmt_cli.table import Cell, Column, table
+from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import cells, escape, shape, size
+
+__all__ = ["SHOWN_TENSORS", "tensor_lines", "tree_lines"]
+
+SHOWN_TENSORS = 40
+"""Tensors shown unless all are asked for: what fits on a screen."""
+
+_NAMED_COMPONENTS, _NAMED_CELLS = 4, 45
+
+
+def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tensors: bool) -> list[str]:
+    """Return one row for each tensor, the first few unless all are asked for."""
+    columns = [
+        Column("component", shrinks_to=9),
+        Column("tensor", shrinks_to=16),
+        Column("dtype"),
+        Column("shape", shrinks_to=12),
+        Column("size", "right"),
+    ]
+    shown = tensors if all_tensors else tensors[:SHOWN_TENSORS]
+    rows = [(tensor.component, tensor.name, tensor.dtype, shape(tensor.shape), size(tensor.nbytes)) for tensor in shown]
+    lines = table(columns, rows, terminal)
+    if len(shown) < len(tensors):
+        rest = Counter(tensor.component for tensor in tensors[len(shown) :])
+        lines.append(terminal.paint(terminal.ellipsis + _rest(rest), "dim"))
+    return lines
+
+
+def _rest(rest: Counter[str]) -> str:
+    """Return how many tensors are not shown, and of which components if these are few."""
+    where = ", ".join(f"{escape(name)} {left:,}" for name, left in rest.items())
+    few = f" ({where})" if len(rest) <= _NAMED_COMPONENTS and cells(where) <= _NAMED_CELLS else ""
+    return f" {rest.total():,} more{few}; --all shows them"
+
+
+def tree_lines(trees: Sequence[Module], terminal: Terminal) -> list[str]:
+    """Return modules as a table with the names indented: a row of equal ones says how many there are."""
+    columns = [
+        Column("module", shrinks_to=20),
+        Column("tensors", "right"),
+        Column("elements", "right"),
+        Column("size", "right"),
+        Column("dtype"),
+        Column("shape", shrinks_to=12),
+    ]
+    rows = [row for tree in trees for row in _rows(tree, 0)]
+    return table(columns, rows, terminal)
+
+
+def _rows(module: Module, depth: int) -> Iterator[list[str | Cell]]:
+    name = "  " * depth + escape(module.name)
+    facts = [f"{module.tensors:,}", f"{module.elements:,}", size(module.nbytes)]
+    yield [
+        Cell(name, "bold" if depth == 0 else "plain"),
+        *facts,
+        module.dtype or "",
+        "" if module.shape is None else shape(module.shape),
+    ]
+    for child in module.children:
+        yield from _rows(child, depth + 1)

@@ -1,0 +1,101 @@
+"""`diff`: what it shows, and which exit code it ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ckptfmt
+from ckptfmt.ops.diff import diff_files
+from ckptfmt_cli.terminal import PLAIN, Terminal
+from ckptfmt_cli.text import cells
+from ckptfmt_cli.views.diff import diff_lines
+from tests.cli.conftest import NOW, RUN, Golden, invoke, state, weights
+
+Files = Callable[[dict[str, Any], dict[str, Any]], tuple[str, str]]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """Return a function that saves two states and returns the names of the files in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def save(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
+        ckptfmt.save("a.ckptfmt", before, run_id=RUN, step=900, metrics={"val_loss": 0.4}, created=NOW)
+        ckptfmt.save("b.ckptfmt", after, run_id=RUN, step=1000, metrics={"val_loss": 1 / 3}, created=NOW)
+        return "a.ckptfmt", "b.ckptfmt"
+
+    return save
+
+
+def after() -> dict[str, Any]:
+    net = {"conv.weight": weights(2), "head.bias": np.full(3, 0.25, np.float32), "new": np.zeros((2, 2))}
+    optimizer = {"state": {0: {"exp_avg": weights(1).astype(np.float64)}}, "lr": 0.0005}
+    return {"net": net, "optimizer": optimizer, "ema": {"w": weights(3)}}
+
+
+def test_diff(golden: Golden, files: Files) -> None:
+    golden("diff.txt", diff_lines(diff_files(*files(state(1), after())), PLAIN, everything=False))
+
+
+def test_diff_of_values(golden: Golden, files: Files) -> None:
+    report = diff_files(*files(state(1), after()), values=True)
+    golden("diff-values.txt", diff_lines(report, PLAIN, everything=False))
+
+
+def test_diff_of_the_same(golden: Golden, files: Files) -> None:
+    golden("diff-same.txt", diff_lines(diff_files(*files(state(1), state(1))), PLAIN, everything=False))
+
+
+def test_many_differences_are_cut_and_all_can_be_had(files: Files) -> None:
+    many = {f"layer.{number}.weight": np.full(2, number) for number in range(100)}
+    report = diff_files(*files({"net": many}, {"net": {name: value + 1 for name, value in many.items()}}))
+    assert "60 more; --all shows them" in "\n".join(diff_lines(report, PLAIN, everything=False))
+    assert "layer.99.weight" in "\n".join(diff_lines(report, PLAIN, everything=True))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_hostile_file_moves_no_cursor_and_breaks_no_table(files: Files, width: int) -> None:
+    hostile = "\x1b[2Jnet\nok"
+    before = {"net": {hostile: np.zeros(1), "w" * 300: np.zeros(1)}, "c": {hostile: "\u202e" * 300}}
+    changed = {"net": {hostile: np.ones(1), "w" * 300: np.ones(1)}, "c": {hostile: [hostile] * 99}}
+    lines = diff_lines(diff_files(*files(before, changed)), Terminal(width=width), everything=True)
+    assert all(line.isprintable() for line in lines)
+    assert all(cells(line) <= width for line in lines)
+
+
+def test_exit_codes(files: Files) -> None:
+    one, other = files(state(1), after())
+    assert invoke("diff", one, one).exit_code == 0
+    assert invoke("diff", one, other).exit_code == 1
+    assert invoke("diff", one, "missing").exit_code == 3
+    assert invoke("diff", one).exit_code == 2
+    Path("text").write_text("no checkpoint")
+    assert invoke("diff", one, "text").exit_code == 1
+
+
+def test_a_tolerance_makes_close_the_same(files: Files) -> None:
+    one, other = files({"net": {"w": np.zeros(3)}}, {"net": {"w": np.full(3, 1e-7)}})
+    assert invoke("diff", one, other).exit_code == 1
+    result = invoke("diff", "--tolerance", "1e-6", one, other)
+    assert result.exit_code == 0
+    assert "Within the tolerance of 1e-06 they are the same." in result.stdout
+    assert "identically? no" in result.stdout
+    assert invoke("diff", "--tolerance", "-1", one, other).exit_code == 2
+
+
+def test_json_is_the_report(files: Files) -> None:
+    document = json.loads(invoke("diff", "--json", "--values", *files(state(1), after())).stdout)
+    assert (document["report"], document["same"]) == ("diff/1", False)
+
+
+def test_across_formats(files: Files) -> None:
+    one, _ = files({"net": state(1)["net"]}, after())
+    safetensors.numpy.save_file(state(1)["net"], "a.safetensors")
+    assert invoke("diff", "a.safetensors", one).exit_code == 0

@@ -1,0 +1,125 @@
+"""Hostile files run nothing, write nothing, and are refused with the name of what they ask for."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import ckptfmt
+from ckptfmt import CkptfmtError, UnsafeInputError
+from tests.pth import attacks
+
+CANARY = Path(tempfile.gettempdir()) / "ckptfmt-canary"
+CASES = attacks.attacks(CANARY)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_it_is_refused_and_nothing_is_written(case: attacks.Attack, tmp_path: Path) -> None:
+    source, target = tmp_path / "hostile.pth", tmp_path / "out.ckptfmt"
+    source.write_bytes(case.content)
+    with pytest.raises(UnsafeInputError) as caught:
+        ckptfmt.convert(source, target)
+    assert case.named in str(caught.value)
+    assert str(source) in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]
+    assert not CANARY.exists()
+
+
+def test_the_payloads_would_act(tmp_path: Path) -> None:
+    """Unpickle the plainest ones for real, or the canary would prove nothing."""
+    canary = tmp_path / "canary"
+    acted = 0
+    for name, content in attacks.opcodes(canary):
+        if "state" in name or "getattr" in name or "never" in name or "second" in name or "third" in name:
+            continue
+        if "Popen" in repr(content):
+            continue
+        code = "import pickle, sys\ntry: pickle.loads(sys.stdin.buffer.read())\nexcept Exception: pass"
+        subprocess.run([sys.executable, "-c", code], input=content, check=True, timeout=30)
+        assert canary.exists(), name
+        canary.unlink()
+        acted += 1
+    assert acted > 15
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+from tests.pth import attacks
+import ckptfmt
+from ckptfmt.ops import convert, pth, npz, zips, directories, arrays
+from ckptfmt.pth import gathering
+from ckptfmt.writer import write_file
+import concurrent.futures.thread
+
+directory = Path(sys.argv[1])
+cases = attacks.attacks(directory / "canary")
+allowed = {"open", "os.listdir", "os.scandir", "pathlib.Path.glob"}
+seen = set()
+def watch(event, arguments):
+    if armed and event in ("import", "exec", "compile", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen",
+                           "pickle.find_class", "marshal.loads", "socket.connect", "ctypes.dlopen", "code.__new__"):
+        seen.add((event, str(arguments[0])[:60]))
+armed = False
+sys.addaudithook(watch)
+for case in cases:
+    if "arrays" in case.name:
+        continue  # the headers of NumPy's arrays are parsed as literals, which the interpreter calls compiling
+    source = directory / "hostile.pth"
+    source.write_bytes(case.content)
+    try:
+        armed = True
+        ckptfmt.convert(source, directory / "out")
+    except ckptfmt.UnsafeInputError:
+        pass
+    finally:
+        armed = False
+print(sorted(seen))
+"""
+
+
+def test_nothing_is_imported_compiled_or_started(tmp_path: Path) -> None:
+    """The interpreter itself reports imports, code, processes and unpickling: there are none."""
+    # The first refusal may import modules of ours; after that there is nothing left to import.
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), "7z"),
+        (b"\x1f\x8b" + bytes(100), "gzip"),
+        (b"Rar!\x1a\x07" + bytes(100), "RAR"),
+        (b"\xfd7zXZ\x00" + bytes(100), "xz"),
+        (b"\x93NUMPY" + bytes(100), "NumPy"),
+        (b"<!DOCTYPE html>" + bytes(100), "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"PK\x03\x04" + bytes(200), "zip"),
+        (attacks.zip_of(attacks.GOOD)[:-1], "cut"),
+        (attacks.zip_of(attacks.GOOD) + b"x", "end record"),
+        (attacks.zip_of(attacks.GOOD, {"data.pkl ": b""}, root="a/b"), "data.pkl"),
+        (attacks.stream_of()[:-3], "ends"),
+        (attacks.stream_of(tail=b"junk that is none"), "follow"),
+        (attacks.zip_of(attacks.GOOD + b"junk"), "follow"),
+        (pickle.dumps(2**70000), "digits|integer"),
+        (b"\x80\x09.", "protocol"),
+        (b"]" * 10 + b"\x82\x01.", "extension"),
+    ],
+)
+def test_what_is_broken_is_one_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    with pytest.raises(CkptfmtError, match=words) as caught:
+        ckptfmt.convert(path, tmp_path / "out.ckptfmt")
+    assert len(str(caught.value).splitlines()) == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["broken.pth"]
