@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_VENV := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture fuzz lint types layers tests vectors clean
+.PHONY: help setup demo test test-slow torture fuzz lint types layers tests vectors bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -51,5 +52,12 @@ fuzz: $(READY) ## the property tests with new examples, 2,000 each
 vectors: $(READY) ## make the spec's vectors again
 	$(BIN)/python spec/vectors/generate.py
 
+bench: $(READY) ## measure saves and restores, side by side with others (a quarter of an hour; QUICK=1: a minute)
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
+	@grep -v '^#' benchmarks/requirements.txt | while read -r it; do \
+		$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $$it || echo "left out: $$it" >&2; done
+	@$(BENCH_VENV)/bin/python -m benchmarks $(if $(QUICK),--quick)
+
 clean: ## remove .venv and everything that can be made again
-	rm -rf $(VENV) dist build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) dist build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

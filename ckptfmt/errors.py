@@ -66,7 +66,6 @@ _KINDS: dict[ProblemKind, frozenset[str]] = {
             "digest-count",
             "stored-chunks",
             "zstd-frame",
-            "header-size",
             "header-json",
             "header-canonical",
             "header-digest",

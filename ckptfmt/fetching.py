@@ -1,55 +1,106 @@
-"""Reading chunks: ranged reads, both digests and the codec, on worker threads (spec 7.2, 7.4, 8)."""
+"""Reading chunks: ranged reads, both digests and the codec, on worker threads (spec 7.2, 7.4, 8).
+
+Each worker has one buffer, used again and again. What goes to memory that is there already is read straight into it.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.codec import decode_chunk
-from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Chunk, Segment, digest
+from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Digester, Segment, digest
 from ckptfmt.format.index import CODECS, Member
 from ckptfmt.storage import Source
-from ckptfmt.workers import CORES
+from ckptfmt.workers import CORES, submit
+
+__all__ = ["Into", "NewBuffer", "Want", "fetch", "new_buffer"]
+
+Into = memoryview | Callable[[int, memoryview], None] | None
+"""Where the bytes of a segment go: memory of its length; a function that is given each verified piece and its place
+in the segment, from any thread; or nowhere, if they are only to be verified."""
+
+NewBuffer = Callable[[int], memoryview]
+"""Makes the buffer of a worker, of so many bytes."""
+
+# So that reading goes on while what was read is hashed, and what one file can make us hold has a limit.
+_AHEAD_BYTES = 32 << 20
+_MAX_SEGMENTS = 4096
+_SMALL_BYTES = 64 << 10
+_HASHED_BYTES = 1 << 20
+
+_TRUTH_VALUES = bytes([0]) + bytes([1]) * 255
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A chunk to be read and verified.
+class Want(NamedTuple):
+    """A segment to be read and verified.
 
     Attributes:
         member: The member it belongs to.
-        chunk: The chunk.
-        into: Where its logical bytes go; None if they are only verified.
+        segment: The segment.
+        into: Where its logical bytes go.
     """
 
     member: Member
-    chunk: Chunk
-    into: memoryview | None
+    segment: Segment
+    into: Into = None
 
 
-def pieces_of(member: Member, segment: Segment, into: memoryview | None) -> Iterator[Piece]:
-    """Yield the pieces of one segment; `into` takes the whole segment."""
-    for chunk in segment.chunks():
-        start = chunk.offset - segment.offset
-        yield Piece(member, chunk, None if into is None else into[start : start + chunk.nbytes])
+class _Piece(NamedTuple):
+    """A chunk, or a segment that is one chunk: its number in the member, its place, and where it goes."""
+
+    number: int
+    offset: int
+    nbytes: int
+    segment: Segment
+    into: Into
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring pieces of one member, about a chunk together; one read brings them all."""
+
+    member: Member
+    pieces: list[_Piece]
+    nbytes: int
+
+
+def new_buffer(nbytes: int) -> memoryview:
+    """Return ordinary memory for a worker."""
+    return memoryview(bytearray(nbytes))
+
+
+def normalize_truth_values(memory: memoryview) -> None:
+    """Put 1 in place of every byte that is not 0: the libraries of arrays know no other true (9.8)."""
+    for start in range(0, len(memory), CHUNK_BYTES):
+        piece = memory[start : start + CHUNK_BYTES]
+        piece[:] = bytes(piece).translate(_TRUTH_VALUES)
 
 
 def fetch(
     source: Source,
-    pieces: Iterable[Piece],
+    wants: Iterable[Want],
     *,
     problems: list[Problem] | None = None,
     progress: Callable[[int], None] | None = None,
+    make_buffer: NewBuffer = new_buffer,
 ) -> None:
-    """Read and verify pieces, which have to be in file order.
+    """Read and verify segments, which have to be in file order.
+
+    What is damaged has been written to its memory all the same when that is known; a function is never given it.
 
     Args:
         source: The file.
-        pieces: What to read.
+        wants: What to read.
         problems: Takes what is wrong, so that the rest is still read; without it, the first problem raises.
         progress: Called on the caller's thread with the number of logical bytes done since its last call.
+        make_buffer: Makes the memory that functions among the `wants` are given views of.
 
     Raises:
         IntegrityError: A digest does not match.
@@ -57,112 +108,211 @@ def fetch(
         UnsupportedVersionError: The codec is unknown.
         StorageError: The file cannot be read.
     """
-    groups = list(_group(pieces))
+    worker = _Worker(source, make_buffer)
 
-    def run(group: list[Piece]) -> tuple[int, list[Problem]]:
-        return sum(piece.chunk.nbytes for piece in group), _fetch_group(source, group)
-
-    def settle(nbytes: int, found: list[Problem]) -> None:
+    def settle(group: _Group, found: list[Problem]) -> None:
         if found and problems is None:
             raise error_for(found)
         if problems is not None:
             problems.extend(found)
         if progress is not None:
-            progress(nbytes)
+            progress(group.nbytes)
 
-    if len(groups) == 1:
-        settle(*run(groups[0]))
+    groups = _groups(wants)
+    first = next(groups, None)
+    second = next(groups, None)
+    if first is None:
         return
+    if second is None:
+        settle(first, worker.run(first))
+        return
+    waiting: deque[tuple[_Group, Future[list[Problem]]]] = deque()
     with ThreadPoolExecutor(CORES, thread_name_prefix="ckptfmt-read") as pool:
         try:
-            for result in pool.map(run, groups):
-                settle(*result)
+            ahead = 0
+            for group in _chain(first, second, groups):
+                waiting.append((group, submit(pool, partial(worker.run, group))))
+                source.expect(*_stored_range(group))
+                ahead += group.nbytes
+                while ahead > _AHEAD_BYTES or waiting[0][1].done():
+                    done, future = waiting.popleft()
+                    ahead -= done.nbytes
+                    settle(done, future.result())
+                    if not waiting:
+                        break
+            for done, future in waiting:
+                settle(done, future.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _group(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Join neighbours of one member into groups of about a chunk, so that small tensors share one read."""
-    group: list[Piece] = []
-    nbytes = 0
-    for piece in pieces:
-        if group and (
-            piece.member is not group[-1].member
-            or piece.chunk.number != group[-1].chunk.number + 1
-            or nbytes + piece.chunk.nbytes > CHUNK_BYTES
-        ):
-            yield group
-            group, nbytes = [], 0
-        group.append(piece)
-        nbytes += piece.chunk.nbytes
-    if group:
-        yield group
+def _chain(first: _Group, second: _Group, others: Iterator[_Group]) -> Iterator[_Group]:
+    yield first
+    yield second
+    yield from others
 
 
-def _fetch_group(source: Source, group: list[Piece]) -> list[Problem]:
-    member = group[0].member
-    if member.codec not in CODECS:
-        message = f"codec {member.codec!r} is unknown to this reader; a newer ckptfmt reads it"
-        return [Problem("codec-unknown", message, member=member.name)]
-    first, last = group[0].chunk, group[-1].chunk
-    if member.codec != "none":
-        return _fetch_stored(source, group)
-    if first is last and group[0].into is not None:
-        source.read_into(member.offset + first.offset, group[0].into)
-        return _check(group[0], group[0].into)
-    data = _read(source, member.offset + first.offset, last.offset + last.nbytes - first.offset)
-    problems: list[Problem] = []
-    for piece in group:
-        start = piece.chunk.offset - first.offset
-        logical = data[start : start + piece.chunk.nbytes]
-        problems += _check(piece, logical)
-        if piece.into is not None:
-            piece.into[:] = logical
-    return problems
-
-
-def _fetch_stored(source: Source, group: list[Piece]) -> list[Problem]:
-    """Read, check, decode and check again the chunks of a member with a codec."""
-    member = group[0].member
-    sizes, digests = member.stored_chunk_bytes or (), member.stored_digests or b""
-    start = member.stored_offsets[group[0].chunk.number]
-    last = group[-1].chunk.number
-    data = _read(source, member.offset + start, member.stored_offsets[last] + sizes[last] - start)
-    problems: list[Problem] = []
-    for piece in group:
-        number = piece.chunk.number
-        begin = member.stored_offsets[number] - start
-        stored = data[begin : begin + sizes[number]].tobytes()
-        tensor = piece.chunk.segment.tensor
-        if digest(stored) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
-            offset = member.offset + start + begin
-            message = f"{len(stored)} stored bytes are not what was written"
-            problems.append(Problem("stored-digest", message, member=member.name, tensor=tensor, offset=offset))
+def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
+    """Cut large segments into chunks, and join neighbouring small ones, so that they share one read."""
+    member: Member | None = None
+    pieces: list[_Piece] = []
+    nbytes = following = 0
+    for want in wants:
+        segment = want.segment
+        size = segment.nbytes
+        if not size:
             continue
-        try:
-            planes = piece.chunk.segment.planes
-            logical = decode_chunk(stored, piece.chunk.nbytes, planes, member=member.name, tensor=tensor)
-        except FormatError as error:
-            problems += error.problems
+        joins = want.member is member and segment.first_chunk == following
+        if pieces and not (joins and nbytes + size <= CHUNK_BYTES and len(pieces) < _MAX_SEGMENTS):
+            assert member is not None  # there are pieces of it
+            yield _Group(member, pieces, nbytes)
+            pieces, nbytes = [], 0
+        member = want.member
+        if size > CHUNK_BYTES:
+            yield from _chunks(want)
+            following = -1
             continue
-        problems += _check(piece, logical)
-        if piece.into is not None:
-            piece.into[:] = logical
-    return problems
+        pieces.append(_Piece(segment.first_chunk, segment.offset, size, segment, want.into))
+        nbytes += size
+        following = segment.first_chunk + 1
+    if pieces:
+        assert member is not None  # there are pieces of it
+        yield _Group(member, pieces, nbytes)
 
 
-def _read(source: Source, offset: int, nbytes: int) -> memoryview:
-    data = memoryview(bytearray(nbytes))
-    source.read_into(offset, data)
-    return data
+def _chunks(want: Want) -> Iterator[_Group]:
+    member, segment, into = want
+    for count, start in enumerate(range(0, segment.nbytes, CHUNK_BYTES)):
+        nbytes = min(CHUNK_BYTES, segment.nbytes - start)
+        part: Into = into
+        if isinstance(into, memoryview):
+            part = into[start : start + nbytes]
+        piece = _Piece(segment.first_chunk + count, segment.offset + start, nbytes, segment, part)
+        yield _Group(member, [piece], nbytes)
 
 
-def _check(piece: Piece, logical: BytesLike) -> list[Problem]:
+def _stored_range(group: _Group) -> tuple[int, int]:
+    """Return place and length of what is stored of a group."""
+    member, first, last = group.member, group.pieces[0], group.pieces[-1]
+    if member.stored_chunk_bytes is None:
+        return member.offset + first.offset, group.nbytes
+    start = member.stored_offsets[first.number]
+    return member.offset + start, member.stored_offsets[last.number] + member.stored_chunk_bytes[last.number] - start
+
+
+class _Worker:
+    """Reads groups, in any number of threads."""
+
+    def __init__(self, source: Source, make_buffer: NewBuffer) -> None:
+        self._source = source
+        self._make_buffer = make_buffer
+        self._local = threading.local()
+
+    def run(self, group: _Group) -> list[Problem]:
+        """Read, verify and deliver the pieces of a group; return what is wrong with them."""
+        member = group.member
+        if member.codec not in CODECS:
+            message = f"codec {member.codec!r} is unknown to this reader; a newer ckptfmt reads it"
+            return [Problem("codec-unknown", message, member=member.name)]
+        return self._plain(group) if member.codec == "none" else self._decoded(group)
+
+    def _plain(self, group: _Group) -> list[Problem]:
+        member, pieces = group.member, group.pieces
+        only = pieces[0]
+        if len(pieces) == 1 and isinstance(only.into, memoryview):
+            return _compare(member, only, self._read_digesting(member.offset + only.offset, only.into))
+        if len(pieces) == 1 and only.into is None:
+            buffer = self._buffer(min(only.nbytes, _HASHED_BYTES))
+            return _compare(member, only, self._digest_stored(member.offset + only.offset, only.nbytes, buffer))
+        data = self._read(*_stored_range(group))
+        start = only.offset
+        problems: list[Problem] = []
+        for piece in pieces:
+            begin = piece.offset - start
+            logical = data[begin : begin + piece.nbytes]
+            found = _check(member, piece, logical)
+            if found:
+                problems += found
+            _deliver(piece, logical, sound=not found)
+        return problems
+
+    def _decoded(self, group: _Group) -> list[Problem]:
+        """Read, check, decode and check again the chunks of a member with a codec."""
+        member = group.member
+        sizes, digests = member.stored_chunk_bytes or (), member.stored_digests or b""
+        place, nbytes = _stored_range(group)
+        start = place - member.offset
+        data = self._read(place, nbytes)
+        problems: list[Problem] = []
+        for piece in group.pieces:
+            number = piece.number
+            begin = member.stored_offsets[number] - start
+            stored = bytes(data[begin : begin + sizes[number]])
+            tensor = piece.segment.tensor
+            if digest(stored) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+                offset = member.offset + start + begin
+                message = f"{len(stored)} stored bytes are not what was written"
+                problems.append(Problem("stored-digest", message, member=member.name, tensor=tensor, offset=offset))
+                continue
+            try:
+                logical = piece.into if isinstance(piece.into, memoryview) else memoryview(bytearray(piece.nbytes))
+                decode_chunk(stored, logical, piece.segment.split, member=member.name, tensor=tensor)
+            except FormatError as error:
+                problems += error.problems
+                continue
+            found = _check(member, piece, logical)
+            problems += found
+            if logical is not piece.into:
+                _deliver(piece, logical, sound=not found)
+        return problems
+
+    def _read_digesting(self, offset: int, memory: memoryview) -> bytes:
+        """Read straight to where it belongs; hash each part while it is in the processor's cache."""
+        digester = Digester()
+        for start in range(0, len(memory), _HASHED_BYTES):
+            part = memory[start : start + _HASHED_BYTES]
+            self._source.read_into(offset + start, part)
+            digester.update(part)
+        return digester.digest()
+
+    def _digest_stored(self, offset: int, nbytes: int, buffer: memoryview) -> bytes:
+        digester = Digester()
+        for start in range(0, nbytes, len(buffer)):
+            part = buffer[: nbytes - start]
+            self._source.read_into(offset + start, part)
+            digester.update(part)
+        return digester.digest()
+
+    def _read(self, offset: int, nbytes: int) -> memoryview:
+        data = self._buffer(nbytes)[:nbytes]
+        self._source.read_into(offset, data)
+        return data
+
+    def _buffer(self, nbytes: int) -> memoryview:
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < nbytes:
+            wanted = nbytes if nbytes <= _SMALL_BYTES else CHUNK_BYTES  # a small file is not worth a large buffer
+            buffer = self._local.buffer = self._make_buffer(max(nbytes, wanted))
+        return buffer
+
+
+def _check(member: Member, piece: _Piece, logical: BytesLike) -> list[Problem]:
     """Return the problem of a chunk whose logical bytes are not those that the digest speaks of (7.2)."""
-    member, chunk = piece.member, piece.chunk
-    if digest(logical) == member.chunk_digest(chunk.number):
+    return _compare(member, piece, digest(logical))
+
+
+def _compare(member: Member, piece: _Piece, found: bytes) -> list[Problem]:
+    if found == member.chunk_digest(piece.number):
         return []
-    offset = member.offset + chunk.offset if member.codec == "none" else None
-    message = f"{chunk.nbytes} bytes are not what was written"
-    return [Problem("chunk-digest", message, member=member.name, tensor=chunk.segment.tensor, offset=offset)]
+    offset = member.offset + piece.offset if member.codec == "none" else None
+    message = f"{piece.nbytes} bytes are not what was written"
+    return [Problem("chunk-digest", message, member=member.name, tensor=piece.segment.tensor, offset=offset)]
+
+
+def _deliver(piece: _Piece, logical: memoryview, *, sound: bool) -> None:
+    into = piece.into
+    if isinstance(into, memoryview):
+        into[:] = logical
+    elif into is not None and sound:
+        into(piece.offset - piece.segment.offset, logical)

@@ -77,6 +77,13 @@ class NumpyAdapter:
             raise error_for(Problem("tensor-shape", f"NumPy cannot make an array of its shape: {error}")) from error
         return array, _bytes_of(array)
 
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> Any | None:
+        """See `ckptfmt.state.Adapter.view`; None also for memory that does not suit the elements."""
+        import numpy as np
+
+        array = np.frombuffer(memory, numpy_dtype(dtype)).reshape(shape)
+        return array if array.flags.aligned else None
+
     def decode(self, typed: Typed) -> object:
         """See `ckptfmt.state.Adapter.decode`."""
         import numpy as np

@@ -9,31 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptfmt._version import __version__
+from ckptfmt.collector import collector_paused
 from ckptfmt.errors import FormatError, StateError
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata
 from ckptfmt.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt.format.parsing import validate_metadata
+from ckptfmt.format.planes import WHOLE, Split
 from ckptfmt.format.tensors import DTYPES, Header, plan_header
-from ckptfmt.state import Adapter, FlatComponent, TensorLeaf, flatten_state
+from ckptfmt.state import Adapter, FlatComponent, flatten_state
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A piece of a member: the bytes of one tensor, or bytes that are there already.
 
     Attributes:
         nbytes: Its length in bytes.
-        planes: Bytes per element, for the byte planes of `zstd` (8.3).
+        split: How it is split under codec `zstd` (8.3).
         read: Returns the bytes. May copy.
         copy_into: Copies the bytes of a tensor to memory of this length; None if they cannot change.
     """
 
     nbytes: int
-    planes: int
+    split: Split
     read: Callable[[], BytesLike]
     copy_into: Callable[[memoryview], None] | None = None
 
@@ -105,12 +106,24 @@ def plan_save(
         StateError: The state, or an argument, cannot be expressed.
     """
     _check_metadata(metadata)
+    with collector_paused():
+        return _plan(state, adapter, metadata, numpy_is_plain, codec, text_metadata or {})
+
+
+def _plan(
+    state: object,
+    adapter: Adapter,
+    metadata: Metadata,
+    numpy_is_plain: bool,
+    codec: str | Mapping[str, str],
+    text_metadata: Mapping[str, Mapping[str, str]],
+) -> SavePlan:
     components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
     codecs = _codecs(codec, [component.name for component in components])
     members = tuple(
         plan
         for component in components
-        for plan in _plan_members(component, codecs[component.name], (text_metadata or {}).get(component.name))
+        for plan in _plan_members(component, codecs[component.name], text_metadata.get(component.name))
     )
     if len(members) > MAX_MEMBERS:
         found = f"{len(members)} members, the limit is {MAX_MEMBERS}"
@@ -120,7 +133,7 @@ def plan_save(
 
 def fixed_part(content: bytes) -> Part:
     """Return the part that is these bytes."""
-    return Part(len(content), 1, lambda: content)
+    return Part(len(content), WHOLE, lambda: content)
 
 
 def _plan_members(
@@ -139,15 +152,17 @@ def _plan_members(
     parts = [fixed_part(header.block())]
     for segment in header.segments()[1:]:
         assert segment.tensor is not None  # only the first segment is no tensor
-        leaf = component.tensors[segment.tensor]
-        parts.append(_tensor_part(leaf, segment.nbytes, f"{component.name}.{segment.tensor}"))
+        parts.append(_tensor_part(component, segment.tensor, segment.nbytes))
     yield MemberPlan(component.name + SAFETENSORS, codec, header, parts)
 
 
-def _tensor_part(leaf: TensorLeaf, nbytes: int, path: str) -> Part:
+def _tensor_part(component: FlatComponent, name: str, nbytes: int) -> Part:
+    leaf = component.tensors[name]
+
     def read() -> BytesLike:
         data = leaf.read()
         if data.nbytes != nbytes:
+            path = f"{component.name}.{name}"
             raise StateError(path, f"gives {data.nbytes} bytes, its dtype and shape make them {nbytes}")
         return data
 
@@ -157,7 +172,7 @@ def _tensor_part(leaf: TensorLeaf, nbytes: int, path: str) -> Part:
         else:
             leaf.copy_into(buffer)
 
-    return Part(nbytes, DTYPES[leaf.dtype].planes, read, copy_into)
+    return Part(nbytes, DTYPES[leaf.dtype].split, read, copy_into)
 
 
 def _codecs(codec: str | Mapping[str, str], components: list[str]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from ckptfmt.collector import collector_paused
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, TensorNotFoundError, error_for
-from ckptfmt.fetching import Piece, fetch, pieces_of
+from ckptfmt.fetching import Into, NewBuffer, Want, fetch, new_buffer, normalize_truth_values
 from ckptfmt.format.digest import digest
 from ckptfmt.format.index import ROOT, Index, Member, Metadata
 from ckptfmt.format.layout import (
@@ -24,7 +25,7 @@ from ckptfmt.format.layout import (
 )
 from ckptfmt.format.packing import encode
 from ckptfmt.format.parsing import parse_index
-from ckptfmt.format.tensors import TensorEntry
+from ckptfmt.format.tensors import BOOL, TensorEntry
 from ckptfmt.format.trees import validate_tree
 from ckptfmt.format.unpacking import decode
 from ckptfmt.state import Adapter, tensor_uses, unflatten
@@ -90,7 +91,8 @@ class Checkpoint(Mapping[str, "Component"]):
         data = padded[: trailer.index_bytes]
         check_digest(head, data, trailer_bytes)
         self.version = parse_preamble(head)
-        self.index: Index = parse_index(data, minor=self.version[1], index_offset=trailer.index_offset)
+        with collector_paused():
+            self.index: Index = parse_index(data, minor=self.version[1], index_offset=trailer.index_offset)
         self.index_bytes = trailer.index_bytes
         self.identity = trailer.digest.hex()
         self._trailer = trailer
@@ -148,7 +150,7 @@ class Checkpoint(Mapping[str, "Component"]):
             if problems:
                 raise error_for(problems)
             for member in self.opaque_members:
-                fetch(self._source, _verifying(member))
+                fetch(self._source, _all_of(member))
             state = {name: component.load() for name, component in self.items()}
         return state.get(ROOT, state)
 
@@ -164,13 +166,40 @@ class Checkpoint(Mapping[str, "Component"]):
         problems = self._check_padding()
         for member in self.index.members:
             found: list[Problem] = []
-            fetch(self._source, _verifying(member), problems=found, progress=progress)
+            fetch(self._source, _all_of(member), problems=found, progress=progress)
             if member.kind == "msgpack" and not found and member.component is not None:
                 try:
                     self[member.component].structure()
                 except FormatError as error:
                     found += error.problems
             problems += found
+        return tuple(problems)
+
+    def fill(
+        self,
+        targets: Mapping[str, Mapping[str, Into]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        make_buffer: NewBuffer = new_buffer,
+    ) -> tuple[Problem, ...]:
+        """Read components and verify every byte of them; the data of tensors go straight to where they belong.
+
+        Args:
+            targets: For each component, the target of each tensor that has one (see `ckptfmt.fetching.Into`). Memory
+                is written to before its content is verified: with problems, what is in there is not to be used.
+            progress: Called with the number of logical bytes read since its last call.
+            make_buffer: Makes the memory that targets which are functions are given views of.
+
+        Returns:
+            Every problem; none means that all of it is what the writer wrote.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        problems: list[Problem] = []
+        chosen = [member for member in self.index.members if member.component in targets]
+        wants = (want for member in chosen for want in _all_of(member, targets[str(member.component)]))
+        fetch(self._source, wants, problems=problems, progress=progress, make_buffer=make_buffer)
         return tuple(problems)
 
     def read_opaque(self, name: str) -> bytes:
@@ -180,8 +209,8 @@ class Checkpoint(Mapping[str, "Component"]):
             TensorNotFoundError: There is none of that name.
             IntegrityError: A byte has changed.
         """
-        for member in self.opaque_members:
-            if member.name == name:
+        for member in self.index.members:
+            if member.name == name and member.kind == "opaque":
                 with _located(self.path):
                     return bytes(_read_member(self._source, member))
         raise TensorNotFoundError(f"{self.path} has no opaque member {name!r}")
@@ -285,12 +314,30 @@ class Component:
     def __getitem__(self, name: str) -> Any:
         """Return one tensor, verified.
 
+        Where it is stored as it is and the framework can look at read-only memory, as NumPy can, it is a view of a map
+        of the file: no copy is made, and it stays valid when the checkpoint is closed, removed or replaced. Only a
+        file that is changed in place, which nothing of ours does, would change it.
+
         Raises:
             TensorNotFoundError: It has no tensor of that name.
             IntegrityError: A byte of it has changed.
         """
+        adapter = self._require_adapter()
         with _located(self._source.path):
-            return self._make([(name, self._require_adapter())])[0]
+            view = self._view(name, adapter)
+            return self._make([(name, adapter)])[0] if view is None else view
+
+    def _view(self, name: str, adapter: Adapter) -> Any | None:
+        """Return a tensor as a view of the file, verified; None if it cannot be had so."""
+        member, segment = self._segment(name)
+        if member.codec != "none" or not segment.nbytes or self.tensors[name].dtype == BOOL:
+            return None  # other bytes than 0 and 1 may have to be changed (9.8)
+        memory = self._source.view(member.offset + segment.offset, segment.nbytes)
+        entry = self.tensors[name]
+        view = None if memory is None else adapter.view(entry.dtype, entry.shape, memory)
+        if view is not None:
+            fetch(self._source, [Want(member, segment)])  # by reading: the map of a file that shrinks is a trap
+        return view
 
     def read_bytes(self, name: str) -> bytearray:
         """Return the verified data of one tensor as bytes: C order, little-endian.
@@ -302,39 +349,39 @@ class Component:
         member, segment = self._segment(name)
         data = bytearray(segment.nbytes)
         with _located(self._source.path):
-            fetch(self._source, pieces_of(member, segment, memoryview(data)))
+            fetch(self._source, [Want(member, segment, memoryview(data))])
         return data
 
-    def load(self) -> Any:
+    def load(self, instead: Mapping[str, Any] | None = None) -> Any:
         """Return its tree, with every byte of it verified.
+
+        Args:
+            instead: Tensors by name that are not to be read: these take their places.
 
         Raises:
             IntegrityError: A byte has changed; the message names member and tensor.
             FormatError: It is malformed.
         """
         adapter = self._require_adapter()
+        given = {} if instead is None else instead
         with _located(self._source.path):
             if self.tensor_member is not None:
-                fetch(self._source, pieces_of(self.tensor_member, self.tensor_member.segments[0], None))
+                fetch(self._source, [Want(self.tensor_member, self.tensor_member.segments[0])])
             if self.structure_member is None:
-                made = self._make([(name, adapter) for name in self.tensors])
-                return dict(zip(self.tensors, made, strict=True))
+                read = [name for name in self.tensors if name not in given]
+                values = dict(zip(read, self._make([(name, adapter) for name in read]), strict=True))
+                return {name: values[name] if name in values else given[name] for name in self.tensors}
             tree = self.structure()
-            uses = tensor_uses(tree, adapter)
-            values = dict(zip(uses, self._make(uses), strict=True))
+            uses = [use for use in tensor_uses(tree, adapter) if use[0] not in given]
+            made = dict(zip(uses, self._make(uses), strict=True))
             try:
-                return unflatten(tree, lambda name, adapter: values[name, adapter], adapter)
+                return unflatten(tree, lambda name, by: given[name] if name in given else made[name, by], adapter)
             except FormatError as error:
                 member = self.structure_member.name
                 raise error_for([replace(problem, member=member) for problem in error.problems]) from error
 
-    def structure(self) -> object:
-        """Return the verified tree of its msgpack member, with `TensorRef` and `Typed` values as they are.
-
-        Raises:
-            FormatError: The tree is malformed (10, 11).
-            TensorNotFoundError: The component is flat, it has no tree.
-        """
+    @cached_property
+    def _structure(self) -> object:
         member = self.structure_member
         if member is None:
             raise TensorNotFoundError(f"component {self.name!r} of {self._source.path} is flat: it has no structure")
@@ -344,6 +391,17 @@ class Component:
             if problems:
                 raise error_for(problems)
         return tree
+
+    def structure(self) -> object:
+        """Return the verified tree of its msgpack member, with `TensorRef` and `Typed` values as they are.
+
+        It is read once; do not change it.
+
+        Raises:
+            FormatError: The tree is malformed (10, 11).
+            TensorNotFoundError: The component is flat, it has no tree.
+        """
+        return self._structure
 
     def _require_adapter(self) -> Adapter:
         if self._adapter is None:
@@ -366,27 +424,33 @@ class Component:
     def _make(self, uses: list[tuple[str, Adapter]]) -> list[Any]:
         """Return a tensor for each (name, adapter), read in file order and verified."""
         made = []
-        jobs: list[tuple[int, list[Piece]]] = []
+        wants = []
+        truth_values: list[memoryview] = []
         for name, adapter in uses:
             member, segment = self._segment(name)
             entry = self.tensors[name]
             tensor, memory = adapter.empty(entry.dtype, entry.shape)
             made.append(tensor)
-            jobs.append((segment.first_chunk, list(pieces_of(member, segment, memory))))
-        jobs.sort(key=lambda job: job[0])
-        fetch(self._source, (piece for _, pieces in jobs for piece in pieces))
+            wants.append(Want(member, segment, memory))
+            if entry.dtype == BOOL:
+                truth_values.append(memory)
+        wants.sort(key=lambda want: want.segment.offset)
+        fetch(self._source, wants)
+        for memory in truth_values:
+            normalize_truth_values(memory)
         return made
 
 
-def _verifying(member: Member) -> Iterator[Piece]:
+def _all_of(member: Member, targets: Mapping[str, Into] | None = None) -> Iterator[Want]:
+    into = {} if targets is None else targets
     for segment in member.segments:
-        yield from pieces_of(member, segment, None)
+        yield Want(member, segment, None if segment.tensor is None else into.get(segment.tensor))
 
 
 def _read_member(source: Source, member: Member) -> bytearray:
     """Return the verified logical bytes of a member that is one segment."""
     data = bytearray(member.logical_bytes)
-    fetch(source, pieces_of(member, member.segments[0], memoryview(data)))
+    fetch(source, [Want(member, member.segments[0], memoryview(data))])
     return data
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any, Protocol
 
 from ckptfmt.errors import StateError
@@ -29,7 +29,7 @@ from ckptfmt.format.tensors import METADATA_KEY
 from ckptfmt.format.trees import COMPLEX_PARTS, NUMPY_ARRAY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class TensorLeaf:
     """A tensor that was found in a tree and is not copied yet.
 
@@ -68,6 +68,9 @@ class Adapter(Protocol):
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
         """Return a new tensor, and its memory as a flat, writable view of bytes."""
+
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> Any | None:
+        """Return a tensor that is this read-only memory; None if the framework has no such tensors."""
 
     def decode(self, typed: Typed) -> object:
         """Return the value that `typed` stands for, or `typed` itself if its name is unknown here.
@@ -195,6 +198,7 @@ class _Flattener:
     found_numpy: bool = False
     found_other: bool = False
     _refs: dict[Hashable, TensorRef] = field(default_factory=dict)
+    _foreign_kinds: set[type] = field(default_factory=set)
     _values: int = 1
     _loose_keys: int = 0
 
@@ -206,18 +210,21 @@ class _Flattener:
         kind = type(value)
         if kind in _PLAIN:
             return value
-        if isinstance(value, Mapping):
-            return self.mapping(value, path, level)
+        if kind in self._foreign_kinds:
+            return self.foreign(value, path, level)
+        if isinstance(value, TensorLeaf):
+            return self.tensor(value, path)
+        if kind is dict or isinstance(value, Mapping):
+            return self.mapping(value, path, level)  # type: ignore[arg-type]  # it is one
         if isinstance(value, str) and kind is str:
             if not _is_unicode(value):
                 raise StateError(self.place(path), "a str with a lone surrogate, which UTF-8 cannot express")
             return value
-        if isinstance(value, list | tuple) and kind in (list, tuple):
+        if kind is list or kind is tuple:
+            assert isinstance(value, list | tuple)
             self.enter(len(value), path, level)
             items = [self.encode(item, (*path, number), level + 1) for number, item in enumerate(value)]
             return items if kind is list else tuple(items)
-        if isinstance(value, TensorLeaf):
-            return self.tensor(value, path)
         if isinstance(value, Typed):
             self.enter(2, path, level)
             return Typed(value.name, self.encode(value.value, path, level + 1))
@@ -225,21 +232,42 @@ class _Flattener:
             self.enter(len(value), path, level)
             elements = {self.key(element, path) for element in value}
             return elements if kind is set else Typed("frozenset", elements)
-        if kind in _TIMES:
-            return _encode_time(value)
+        if isinstance(value, datetime | date | time | timedelta) and kind in _TIMES:
+            return self.moment(value, path)
+        self._foreign_kinds.add(kind)  # all of the above depends on nothing but the type
         return self.foreign(value, path, level)
+
+    def moment(self, value: datetime | date | time | timedelta, path: _Path) -> object:
+        """Encode what is written as text; the zone of an aware one becomes its offset at that moment (11.6)."""
+        if isinstance(value, timedelta):
+            return Typed("timedelta", [value.days, value.seconds, value.microseconds])
+        if isinstance(value, datetime | time):
+            offset = value.utcoffset()
+            if value.tzinfo is not None and (offset is None or offset.microseconds):
+                found = f"{value!r:.200}, whose offset from UTC is not known, or not in whole seconds"
+                raise StateError(self.place(path), found, "store it without its tzinfo, and the zone's name beside it")
+            if isinstance(value, datetime) and offset == timedelta(0):
+                return timestamp_of(value)
+        return Typed(type(value).__name__, value.isoformat())
 
     def foreign(self, value: object, path: _Path, level: int) -> object:
         """Encode what only the adapter can know."""
-        place = self.place(path)
-        encoded = self.adapter.encode(value, place)
+        try:
+            encoded = self.adapter.encode(value, self.component)
+        except StateError:
+            self.adapter.encode(value, self.place(path))  # only a message needs the path, which takes a while to write
+            raise
+        if isinstance(encoded, TensorLeaf):
+            self.found_other = True
+            return self.tensor(encoded, path)
         if encoded is NotImplemented:
+            place = self.place(path)
             advice = "ckptfmt never pickles: save its numbers, text or tensors (a state_dict) instead"
             raise StateError(place, f"{type(value)} cannot be expressed", advice)
         if isinstance(encoded, Typed) and encoded.name == NUMPY_ARRAY:
             self.found_numpy = True
             return self.encode(encoded.value if self.unmark_numpy else encoded, path, level)
-        if isinstance(encoded, TensorLeaf) or (isinstance(encoded, Typed) and encoded.name in COMPLEX_PARTS):
+        if isinstance(encoded, Typed) and encoded.name in COMPLEX_PARTS:
             self.found_other = True
         return self.encode(encoded, path, level)
 
@@ -253,7 +281,7 @@ class _Flattener:
 
     def free_name(self, path: _Path) -> str:
         """Return the name of the tensor at `path` (11.4)."""
-        wanted = ".".join(map(str, path))
+        wanted = ".".join([part if type(part) is str else str(part) for part in path])
         if wanted and wanted != METADATA_KEY and wanted not in self.tensors:
             return wanted
         number = 2
@@ -266,12 +294,15 @@ class _Flattener:
         result = {}
         for number, (key, item) in enumerate(value.items()):
             part = key if type(key) is str or type(key) is int else f"#{number}"
-            result[self.key(key, (*path, part))] = self.encode(item, (*path, part), level + 1)
+            inside = (*path, part)
+            result[self.key(key, inside)] = self.encode(item, inside, level + 1)
         return result
 
     def key(self, key: object, path: _Path) -> object:
         """Return a key or set element after checking that it may be one (10.3)."""
         kind = type(key)
+        if kind is str and key.isascii():  # type: ignore[attr-defined]  # it is a str
+            return key
         if kind is bytes or (isinstance(key, str) and kind is str and _is_unicode(key)):
             return key
         fits_64_bits = not isinstance(key, int) or -(2**63) <= key < 2**64
@@ -291,19 +322,6 @@ class _Flattener:
         self._values += elements
         if self._values > MAX_VALUES:
             raise StateError(self.place(path), f"more than {MAX_VALUES} values", "put long lists into arrays")
-
-
-def _encode_time(value: object) -> object:
-    match value:
-        case datetime():
-            return timestamp_of(value) if value.tzinfo is UTC else Typed("datetime", value.isoformat())
-        case date():
-            return Typed("date", value.isoformat())
-        case time():
-            return Typed("time", value.isoformat())
-        case timedelta():
-            return Typed("timedelta", [value.days, value.seconds, value.microseconds])
-    raise AssertionError(value)  # `_TIMES` holds these four
 
 
 def tensor_uses(tree: object, adapter: Adapter) -> list[tuple[str, Adapter]]:

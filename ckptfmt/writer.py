@@ -14,13 +14,14 @@ from ckptfmt.format.codec import encode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike, digest
 from ckptfmt.format.index import Index, Member, Metadata, encode_index
 from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
+from ckptfmt.format.planes import Split
 from ckptfmt.planning import MemberPlan, SavePlan, plan_save
 from ckptfmt.state import Adapter
 from ckptfmt.storage import AtomicFile
-from ckptfmt.workers import CORES
+from ckptfmt.workers import CORES, submit
 
-# Half of them hash while the others wait for the disk.
-WRITERS = 2 * CORES
+# Some of them hash while the others wait for the disk, which is quicker with several writes at a time.
+WRITERS = max(2 * CORES, min(8, 4 * CORES))
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
     return trailer[24:56].hex(), end + len(trailer)
 
 
-_Batch = list[tuple[int, memoryview]]
-"""Chunks, each with its plane count; small ones together."""
+_Batch = list[tuple[Split, BytesLike]]
+"""Chunks, each with the way it is split; small ones together."""
 
 
 def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
@@ -180,7 +181,7 @@ def _write_compressed(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, of
 
 
 def _compress(batch: _Batch) -> _Compressed:
-    stored = [encode_chunk(chunk, planes) for planes, chunk in batch]
+    stored = [encode_chunk(chunk, split) for split, chunk in batch]
     return _Compressed(stored, b"".join(digest(chunk) for _, chunk in batch))
 
 
@@ -191,35 +192,34 @@ def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]]) -> Iter
     """Yield the results of jobs in their order, with a few of them under way."""
     waiting: deque[Future[T]] = deque()
     for job in jobs:
-        waiting.append(_start(pool, job))
+        waiting.append(submit(pool, job))
         if len(waiting) > 2 * WRITERS:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _start(pool: ThreadPoolExecutor, job: Callable[[], T]) -> Future[T]:
-    try:
-        return pool.submit(job)
-    except RuntimeError:
-        # No thread is to be had, be it that the interpreter is ending: a save that has begun is finished without.
-        done: Future[T] = Future()
-        done.set_result(job())
-        return done
-
-
 def _batches(plan: MemberPlan) -> Iterator[_Batch]:
-    """Yield the chunks with their plane counts, small ones in batches of about a chunk."""
+    """Yield the chunks with the ways they are split, small ones in batches of about a chunk."""
     batch: _Batch = []
     nbytes = 0
     for part in plan.parts:
-        data = memoryview(part.read()).cast("B")
-        for start in range(0, len(data), CHUNK_BYTES):
-            chunk = data[start : start + CHUNK_BYTES]
-            if batch and nbytes + len(chunk) > CHUNK_BYTES:
+        data = part.read()
+        size = part.nbytes
+        if nbytes + size <= CHUNK_BYTES:
+            if size:
+                batch.append((part.split, data))
+                nbytes += size
+            continue
+        if batch:
+            yield batch
+            batch, nbytes = [], 0
+        view = memoryview(data).cast("B")
+        for start in range(0, size, CHUNK_BYTES):
+            batch.append((part.split, view[start : start + CHUNK_BYTES]))
+            nbytes = min(CHUNK_BYTES, size - start)
+            if nbytes == CHUNK_BYTES:
                 yield batch
                 batch, nbytes = [], 0
-            batch.append((part.planes, chunk))
-            nbytes += len(chunk)
     if batch:
         yield batch

@@ -15,11 +15,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
+from decimal import Decimal, InvalidOperation
 from typing import Any, BinaryIO, NamedTuple
 
 try:
@@ -235,15 +237,17 @@ class Decoder:
         pairs, keys = [], set[Any]()
         for _ in range(number):
             key = self._value(depth + 1, end)
-            self._check_key(key, keys, "msgpack-key")
+            self._check_key(key, keys)
             pairs.append([key, self._value(depth + 1, end)])
         return pairs
 
-    def _check_key(self, key: Any, others: set[Any], code: str) -> None:
-        """10.3. Python compares True, 1 and 1.0 as the clause demands."""
-        must(not isinstance(key, list | Ext) and key == key, code, "a map or set has an element that cannot be a key")
-        must(not isinstance(key, int) or -(2**63) <= key < 2**64, code, "a big integer cannot be a key (10.3)")
-        must(key not in others, code, f"{key!r:.80} stands twice in a map or set (10.3)")
+    def _check_key(self, key: Any, others: set[Any]) -> None:
+        """10.3. Python compares True, 1 and 1.0 as the clause demands, and large numbers exactly."""
+        legal = not isinstance(key, list | Ext) and key == key
+        must(legal, "msgpack-key", "something that cannot be a key or an element of a set (10.3)")
+        legal = not isinstance(key, int) or -(2**63) <= key < 2**64
+        must(legal, "msgpack-key", "a big integer cannot be a key or an element of a set (10.3)")
+        must(key not in others, "msgpack-key", f"{key!r:.80} stands twice in a map or set (10.3)")
         others.add(key)
         self.keys += not isinstance(key, str | bytes)
         must(self.keys <= MAX_KEYS, "limit-keys", f"more than {MAX_KEYS} keys that are neither str nor bin (13.1)")
@@ -282,7 +286,7 @@ class Decoder:
         if kind == "set":
             others = set[Any]()
             for item in items:
-                self._check_key(item, others, "ext-payload")
+                self._check_key(item, others)
         typed = number == 2 and isinstance(items[0], str)
         must(kind != "typed" or typed, "ext-payload", "a typed value is not a type name and a value (10.7)")
         return Ext(kind, items)
@@ -344,7 +348,7 @@ def _frame(stored: bytes, start: int, size: int) -> tuple[bytes | None, int]:
     must(number(start, 4) == 0xFD2FB528, "zstd-frame", "something else than a Zstandard frame (8.2, 8.4)")
     descriptor, position, window = number(start + 4, 1), start + 5, size
     must(not descriptor & 8, "zstd-frame", "a reserved bit is set (8.2)")
-    must(not descriptor & 3, "zstd-frame", "the frame names a dictionary (8.4)")
+    must(not descriptor & 3, "zstd-frame", "Dictionary_ID_Flag is not 0 (8.4)")
     if not descriptor & 32:  # not a single segment: the window size is given
         exponent, mantissa = divmod(number(position, 1), 8)
         window = (8 + mantissa) << (7 + exponent)
@@ -366,12 +370,14 @@ def _frame(stored: bytes, start: int, size: int) -> tuple[bytes | None, int]:
         if not compressed:
             content += stored[position:block_end] * (nbytes if kind == RLE else 1)
         position = block_end
-    position += 4 if descriptor & 4 else 0  # a checksum of the content, which our digests make superfluous
-    number(position, 0)
-    if compressed:
-        return _decompress(stored[start:position], size), position
-    must(len(content) == size, "zstd-frame", f"{len(content)} bytes of content, {size} declared (8.4)")
-    return bytes(content), position
+    checksum = number(position, 4) if descriptor & 4 else None
+    position += 4 if descriptor & 4 else 0
+    decoded = _decompress(stored[start:position], size) if compressed else bytes(content)
+    if decoded is not None:
+        must(len(decoded) == size, "zstd-frame", f"{len(decoded)} bytes of content, {size} declared (8.4)")
+        right = checksum is None or checksum == xxh64(decoded) & 0xFFFFFFFF
+        must(right, "zstd-frame", "the checksum of the content is wrong (8.4)")
+    return decoded, position
 
 
 def _decompress(frame: bytes, size: int) -> bytes | None:
@@ -381,11 +387,49 @@ def _decompress(frame: bytes, size: int) -> bytes | None:
         content: bytes = zstd.ZstdDecompressor().decompress(frame, max_length=size + 1)
     except zstd.ZstdError as error:
         raise Refused("zstd-frame", f"{error} (8.2)") from None
-    must(len(content) == size, "zstd-frame", f"not {size} bytes of content (8.4)")
     return content
 
 
-def _decode_zstd(stored: bytes, size: int, planes: int) -> bytes | None:
+PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+
+
+def xxh64(data: bytes) -> int:
+    """Return the XXH64 hash of data with seed 0, whose lower half is a frame's checksum."""
+    p1, p2, p3, p4, p5 = PRIMES
+    mask = 2**64 - 1
+
+    def rotated(x: int, count: int) -> int:
+        return (x << count | (x & mask) >> 64 - count) & mask
+
+    def mixed(lane: int, word: int) -> int:
+        return rotated(lane + word * p2 & mask, 31) * p1 & mask
+
+    whole = len(data) // 32 * 32
+    result = p5
+    if whole:
+        lanes = [p1 + p2, p2, 0, -p1]
+        for words in struct.iter_unpack("<4Q", data[:whole]):
+            lanes = [mixed(lane, word) for lane, word in zip(lanes, words, strict=True)]
+        result = sum(rotated(lane, count) for lane, count in zip(lanes, (1, 7, 12, 18), strict=True))
+        for lane in lanes:
+            result = (result ^ mixed(0, lane)) * p1 + p4
+    result += len(data)
+    rest = data[whole:]
+    for (word,) in struct.iter_unpack("<Q", rest[: len(rest) // 8 * 8]):
+        result = rotated((result ^ mixed(0, word)) & mask, 27) * p1 + p4
+    rest = rest[len(rest) // 8 * 8 :]
+    if len(rest) >= 4:
+        result = rotated((result ^ int.from_bytes(rest[:4], "little") * p1) & mask, 23) * p2 + p3
+        rest = rest[4:]
+    for byte in rest:
+        result = rotated((result ^ byte * p5) & mask, 11) * p1
+    result &= mask
+    result = (result ^ result >> 33) * p2 & mask
+    result = (result ^ result >> 29) * p3 & mask
+    return result ^ result >> 32
+
+
+def _decode_zstd(stored: bytes, size: int, planes: int, exponent_bits: int) -> bytes | None:
     """8.2 8.3: one frame for each byte plane, and nothing else."""
     content, end, missing = bytearray(size), 0, False
     for k in range(planes):
@@ -393,7 +437,22 @@ def _decode_zstd(stored: bytes, size: int, planes: int) -> bytes | None:
         missing = missing or plane is None
         content[k::planes] = plane or bytes(size // planes)
     must(end == len(stored), "zstd-frame", f"something follows the {planes} frames of a chunk (8.2)")
-    return None if missing else bytes(content)
+    return None if missing else _sign_up(bytes(content), planes, exponent_bits)
+
+
+def _sign_up(content: bytes, nbytes: int, exponent_bits: int) -> bytes:
+    """8.3: rotate sign and exponent of each float right by one bit."""
+    if not exponent_bits:
+        return content
+    below = 8 * nbytes - 1 - exponent_bits  # bits of the mantissa
+    # All numbers at once, as one large integer: `ones` has the lowest bit of each.
+    numbers = int.from_bytes(content, "little")
+    ones = int.from_bytes((b"\1" + bytes(nbytes - 1)) * (len(content) // nbytes), "little")
+    signs = (numbers >> below) & ones
+    exponents = (numbers >> (below + 1)) & (ones * ((1 << exponent_bits) - 1))
+    mantissas = numbers & (ones * ((1 << below) - 1))
+    moved = signs << (8 * nbytes - 1) | exponents << below | mantissas
+    return moved.to_bytes(len(content), "little")
 
 
 # ---- 9 safetensors members ------------------------------------------------------------------------------------------
@@ -409,6 +468,7 @@ BITS = {"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4} | {
     for dtype in dtypes.split()
 }
 PLANES = {dtype: max(1, bits // 8) for dtype, bits in BITS.items()} | {"C64": 4}
+EXPONENT_BITS = {"F16": 5, "BF16": 8, "F32": 8, "C64": 8, "F64": 11}  # 8.3
 
 
 class Tensor(NamedTuple):
@@ -434,16 +494,32 @@ def _unique(node: Any, code: str = "header-json") -> dict[str, Any]:
     return result
 
 
-def _header_number(text: str) -> int:
-    must(text.removeprefix("-").isdigit(), "header-canonical", f"number {text[:40]} (9.3)")
-    return int(text) if len(text) < 40 else 10**40  # out of every range; int() of a long text takes long
+NO_INTEGER = float("inf")  # stands for every number that is no integer, or out of every range
+
+
+def _header_number(text: str) -> int | float:
+    """9.3: an integer, even if its form is not the right one."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of many digits
+        return NO_INTEGER
+    legal = number == 0 or (number.adjusted() < 40 and number == number.to_integral_value())
+    return int(number) if legal else NO_INTEGER
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(name)
 
 
 def parse_header(text: bytes) -> tuple[dict[str, str], list[Tensor]]:
     """Section 9.2 to 9.7: the text metadata, and the tensors in the component's order."""
     try:
         root = json.loads(
-            text.decode(), object_pairs_hook=JsonObject, parse_int=_header_number, parse_float=_header_number
+            text.decode(),
+            object_pairs_hook=JsonObject,
+            parse_int=_header_number,
+            parse_float=_header_number,
+            parse_constant=_not_json,
         )
     except (ValueError, RecursionError):
         raise Refused("header-json", "the header is not JSON in UTF-8 (9.2)") from None
@@ -458,19 +534,21 @@ def parse_header(text: bytes) -> tuple[dict[str, str], list[Tensor]]:
     canonical: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     for t in tensors:
         canonical[t.name] = {"dtype": t.dtype, "shape": t.shape, "data_offsets": t.data_offsets}
-    # json.dumps escapes as 9.3 does. Lone surrogates come from escapes that 9.3 does not use.
-    encoded = json.dumps(canonical, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
-    must(text == encoded, "header-canonical", "order or form of the header is off (9.2, 9.3)")
+    expected = json.dumps(canonical, ensure_ascii=False, separators=(",", ":"))  # escapes as 9.3 does
+    try:
+        must(text == expected.encode(), "header-canonical", "order or form of the header is off (9.2, 9.3)")
+    except UnicodeEncodeError:
+        raise Refused("header-json", "half a surrogate pair, which is no text (9.3)") from None
     return metadata, tensors
 
 
 def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
     must(entry.keys() == {"dtype", "shape", "data_offsets"}, "header-json", "a key is missing or unknown (9.2)", name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    types = isinstance(dtype, str) and _are_integers(shape) and _are_integers(offsets) and len(offsets) == 2
+    types = isinstance(dtype, str) and _are_numbers(shape) and _are_numbers(offsets) and len(offsets) == 2
     must(types, "header-json", "a value has a wrong type (9.2)", name)
     must(dtype in BITS, "tensor-dtype", f"dtype {dtype!r:.40} is not known (9.2)", name)
-    in_range = len(shape) <= 64 and all(0 <= dimension <= UINT for dimension in shape)
+    in_range = len(shape) <= 64 and all(map(_is_uint, shape))
     must(in_range and math.prod(filter(None, shape)) <= UINT, "tensor-shape", "the shape is out of range (9.2)", name)
     return Tensor(name, dtype, shape, offsets)
 
@@ -488,6 +566,10 @@ def _check_offsets(tensors: list[Tensor]) -> None:
                 position += nbytes
 
 
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(type(element) in (int, float) for element in value)
+
+
 def _are_integers(value: Any) -> bool:
     return type(value) is list and all(type(element) is int for element in value)
 
@@ -498,11 +580,12 @@ CHUNK = 4 << 20
 
 
 class Segment(NamedTuple):
-    """7.1: a part of a member that is cut into chunks from its own start. For `planes` see 8.3."""
+    """7.1: a part of a member that is cut into chunks from its own start. For `planes` and `exponent_bits` see 8.3."""
 
     tensor: str | None
     nbytes: int
-    planes: int
+    planes: int = 1
+    exponent_bits: int = 0
 
 
 class Member(NamedTuple):
@@ -612,12 +695,12 @@ def parse_index(data: bytes, newer: bool) -> tuple[dict[str, Any], list[Member]]
     """Section 5: the metadata, and the members as the index has them."""
     value = Decoder(data, plain=True).decode()
     must(_is("map")(value), "index-schema", "the index is not a map (5.1)")
+    features: Any = next((item for key, item in value.value if key == "required_features"), None)
+    are_names = INDEX["required_features"](features) and features == sorted(set(features), key=str.encode)
+    must(are_names, "index-schema", "required_features is missing, or no sorted array of different names (5.1)")
+    must(not features, "feature-unknown", f"the file requires {features}, this reader knows no feature (5.2)")
     index = _record(value, INDEX, newer, "index (5.1)")
     must(len(index) == len(INDEX), "index-schema", "the index lacks a key (5.1)")
-    features = index["required_features"]
-    is_sorted = features == sorted(set(features), key=str.encode)
-    must(is_sorted, "index-schema", "required_features is not sorted or repeats a name (5.1)")
-    must(not features, "feature-unknown", f"the file requires {features}, this reader knows no feature (5.2)")
     must(len(index["members"]) <= MAX_MEMBERS, "limit-members", f"more than {MAX_MEMBERS} members (13.1)")
     members = []
     for number, entry in enumerate(index["members"]):
@@ -640,6 +723,7 @@ def check_places(members: list[Member], index_offset: int) -> None:
     for member in members:
         with named(name := member.name):
             legal = 1 <= len(name) <= 160 and NAME_CHARACTERS.issuperset(name) and name[0] not in ".-"
+            legal = legal and len(member.component or "") <= 148
             must(legal, "member-name", "too long, or a character that is not allowed (6.1, 6.3)")
             must(name not in names, "member-duplicate", "two members have this name (6.2)")
             stored, logical = member.stored_bytes, member.logical_bytes
@@ -663,14 +747,15 @@ def with_segments(member: Member) -> Member:
     """Sections 7, 8 and 9, as far as they concern the index: the member with its segments and tensors."""
     must(member.codec in ("none", "zstd"), "codec-unknown", f"codec {member.codec!r} is not known (8.1)")
     if member.header is None:
-        member = member._replace(segments=(Segment(None, member.logical_bytes, 1),))
+        member = member._replace(segments=(Segment(None, member.logical_bytes),))
     else:
         block_bytes = align(8 + len(member.header), 4096)  # 9.1
         must(block_bytes - 8 <= MAX_HEADER, "limit-header", f"{block_bytes - 8} bytes, limit {MAX_HEADER} (13.1)")
         text_metadata, tensors = parse_header(member.header)
-        segments = [Segment(None, block_bytes, 1)]
+        segments = [Segment(None, block_bytes)]
         for t in sorted(tensors, key=lambda t: t.data_offsets):
-            segments.append(Segment(t.name, t.data_offsets[1] - t.data_offsets[0], PLANES[t.dtype]))
+            nbytes = t.data_offsets[1] - t.data_offsets[0]
+            segments.append(Segment(t.name, nbytes, PLANES[t.dtype], EXPONENT_BITS.get(t.dtype, 0)))
         member = member._replace(segments=tuple(segments), tensors=tuple(tensors), text_metadata=text_metadata)
         right = member.logical_bytes == sum(segment.nbytes for segment in segments)
         must(right, "member-bytes", f"logical_bytes is {member.logical_bytes}, not what the header says (9.5)")
@@ -714,18 +799,36 @@ def _is_typed(value: Any, *names: str) -> bool:
     return _is("typed")(value) and value.value[0] in names
 
 
-def _is_tensor(value: Any) -> bool:
+def _tensor_of(*dtypes: str) -> Callable[[Any, Tensors], bool]:
+    return lambda value, tensors: _is("tensor")(value) and tensors[value.value].dtype in dtypes
+
+
+def _are_elements(value: Any, _: Tensors) -> bool:
     return _is("tensor")(value) or _is_typed(value, "C128", "C32")
 
 
-def _iso(parse: Callable[[str], date | time]) -> Callable[[Any, Tensors], bool]:
+def _iso(form: str, real: Callable[[str], object]) -> Callable[[Any, Tensors], bool]:
+    """11.6: text of one form, which means something that exists."""
+
     def check(value: Any, _: Tensors) -> bool:
         try:
-            return _is_str(value) and parse(value).isoformat() == value
+            return _is_str(value) and re.fullmatch(form, value, re.ASCII) is not None and bool(real(value))
         except ValueError:
             return False
 
     return check
+
+
+def _is_real_datetime(text: str) -> bool:
+    offset = datetime.fromisoformat(text).utcoffset()
+    return offset is None or bool(offset)  # one in UTC is a timestamp
+
+
+DATE = r"\d{4}-\d\d-\d\d"
+MINUTES, SECONDS = r"([01]\d|2[0-3]):[0-5]\d", r"[0-5]\d"
+FRACTION = r"(\.(?!000000)\d{6})?"
+OFFSET = rf"([+-]{MINUTES}(:(?!00){SECONDS})?)?(?<!-00:00)"
+TIME = f"{MINUTES}:{SECONDS}{FRACTION}{OFFSET}"
 
 
 def _is_timedelta(value: Any, _: Tensors) -> bool:
@@ -744,33 +847,48 @@ def _complex_of(dtype: str) -> Callable[[Any, Tensors], bool]:
 def _is_scalar(value: Any, _: Tensors) -> bool:
     if not isinstance(value, list) or len(value) != 2 or not _is_str(value[0]) or not _is_bin(value[1]):
         return False
+    if value[0] == "BOOL" and value[1] not in (b"\0", b"\1"):
+        return False
     return 8 * len(value[1]) == (BITS | {"C128": 128}).get(value[0])
 
 
-def _map_of(**checks: Callable[[Any], bool]) -> Callable[[Any, Tensors], bool]:
-    def check(value: Any, _: Tensors) -> bool:
+def _are_uints(value: Any, _: Tensors) -> bool:
+    return type(value) is list and all(map(_is_uint, value))
+
+
+def _is_name(form: str) -> Callable[[Any, Tensors], bool]:
+    return lambda value, _: _is_str(value) and re.fullmatch(form, value, re.ASCII) is not None
+
+
+def _map_of(**checks: Callable[[Any, Tensors], bool]) -> Callable[[Any, Tensors], bool]:
+    def check(value: Any, tensors: Tensors) -> bool:
         keys = [key for key, _ in value.value] if _is("map")(value) else None
-        return keys == list(checks) and all(checks[key](item) for key, item in value.value)
+        return keys == list(checks) and all(checks[key](item, tensors) for key, item in value.value)
 
     return check
 
 
-_COMPRESSED = _map_of(compressed_indices=_is_tensor, plain_indices=_is_tensor, values=_is_tensor, size=_are_integers)
+_NUMPY = [dtype for dtype, bits in BITS.items() if bits >= 8]
+_INDICES = _tensor_of("I64", "I32")
+_COMPRESSED = _map_of(compressed_indices=_INDICES, plain_indices=_INDICES, values=_are_elements, size=_are_uints)
 TYPES: dict[str, Callable[[Any, Tensors], bool]] = {
     "frozenset": lambda value, _: _is("set")(value),
-    "datetime": _iso(datetime.fromisoformat),
-    "date": _iso(date.fromisoformat),
-    "time": _iso(time.fromisoformat),
+    "datetime": _iso(f"{DATE}T{TIME}", _is_real_datetime),
+    "date": _iso(DATE, date.fromisoformat),
+    "time": _iso(TIME, time.fromisoformat),
     "timedelta": _is_timedelta,
     "C128": _complex_of("F64"),
     "C32": _complex_of("F16"),
-    "numpy.ndarray": lambda value, _: _is("tensor")(value) or _is_typed(value, "C128"),
+    "numpy.ndarray": lambda value, tensors: _tensor_of(*_NUMPY)(value, tensors) or _is_typed(value, "C128"),
     "numpy.scalar": _is_scalar,
-    "torch.Size": lambda value, _: _are_integers(value),
-    "torch.dtype": lambda value, _: _is_str(value),
-    "torch.device": lambda value, _: _is_str(value),
+    "torch.Size": _are_uints,
+    "torch.dtype": _is_name(r"[A-Za-z_]\w*"),
+    "torch.device": _is_name(r"[A-Za-z_]\w*(:(0|[1-9]\d*))?"),
     "torch.sparse_coo": _map_of(
-        indices=_is_tensor, values=_is_tensor, size=_are_integers, is_coalesced=lambda value: isinstance(value, bool)
+        indices=_tensor_of("I64"),
+        values=_are_elements,
+        size=_are_uints,
+        is_coalesced=lambda value, _: isinstance(value, bool),
     ),
     **{f"torch.sparse_{layout}": _COMPRESSED for layout in ("csr", "csc", "bsr", "bsc")},
 }
@@ -804,7 +922,7 @@ def component_identity(tree: Member | None, weights: Member | None) -> bytes:
     own: dict[str | None, bytes] = {}
     for _, segment, _, digest in weights.chunks() if weights else ():
         own[segment.tensor] = own.get(segment.tensor, b"") + digest
-    tensors = sorted(weights.tensors, key=lambda t: t.name.encode(errors="surrogatepass")) if weights else []
+    tensors = sorted(weights.tensors, key=lambda t: t.name.encode()) if weights else []
     rows = [[t.name, t.dtype, t.shape, own.get(t.name, b"")] for t in tensors]
     return blake3(pack([tree.digests if tree else None, rows]))
 
@@ -875,7 +993,7 @@ def read(path: str | os.PathLike[str], sink: Sink | None = None) -> dict[str, An
         "version": [major, minor],
         "identity": digest.hex(),  # 12.1
         "metadata": {key: to_json(value) for key, value in metadata.items()},
-        "members": [{key: getattr(member, key) for key in keys} for member in members],
+        "members": [{key: to_json(getattr(member, key)) for key in keys} for member in members],
         "components": components,
     }
 
@@ -912,7 +1030,7 @@ def _read_member(file: BinaryIO, member: Member, kept: list[bytes] | None, sink:
             position += len(stored)
             right = is_plain or blake3(stored) == _digest(member.stored_digests, number)
             must(right, "stored-digest", f"stored chunk {number} has changed (7.4)")
-            data = stored if is_plain else _decode_zstd(stored, nbytes, segment.planes)
+            data = stored if is_plain else _decode_zstd(stored, nbytes, segment.planes, segment.exponent_bits)
             if data is None:
                 complete = False
                 continue
@@ -934,7 +1052,7 @@ def _components(members: list[Member], trees: dict[str, Any]) -> dict[str, Any]:
             "identity": component_identity(tree, weights).hex(),
             "flat": tree is None,  # 11.1
             "text_metadata": weights.text_metadata if weights else {},
-            "tensors": [t._asdict() for t in tensors.values()],
+            "tensors": [{key: to_json(value) for key, value in t._asdict().items()} for t in tensors.values()],
         }
         if tree is not None and tree.name in trees:
             used: set[str] = set()

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import Metadata
-from ckptfmt.format.tensors import Header
+from ckptfmt.format.tensors import DTYPES, Header
 from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.planning import MemberPlan, Part, fixed_part
 from ckptfmt.reader import Checkpoint
@@ -33,6 +33,12 @@ class BytesSource:
         assert 0 <= offset <= offset + nbytes <= self.size, "a read outside the file"
         self.reads.append((offset, nbytes))
         return self.data[offset : offset + nbytes]
+
+    def expect(self, offset: int, nbytes: int) -> None:
+        pass
+
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        return memoryview(self.data)[offset : offset + nbytes]
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))
@@ -69,7 +75,9 @@ def _plan(name: str, content: bytes | tuple[bytes, int], codec: str) -> MemberPl
         return MemberPlan(name, codec, None, [fixed_part(content)])
     text, nbytes = content
     header = Header((), {}, text)
-    return MemberPlan(name, codec, header, [fixed_part(header.block()), Part(nbytes, 4, lambda: bytes(nbytes))])
+    return MemberPlan(
+        name, codec, header, [fixed_part(header.block()), Part(nbytes, DTYPES["F32"].split, lambda: bytes(nbytes))]
+    )
 
 
 def edit_index(data: bytes, edit: Callable[[Any], Any]) -> bytes:

@@ -3,9 +3,10 @@
 import array
 import math
 from collections import OrderedDict, UserDict, defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -199,6 +200,14 @@ class Hostile:
         raise AssertionError("pickled")
 
 
+def test_a_moment_keeps_its_offset_and_not_the_name_of_its_zone(tmp_path: Path) -> None:
+    berlin, london = (datetime(2026, 1, 2, 3, tzinfo=ZoneInfo(f"Europe/{city}")) for city in ("Berlin", "London"))
+    back = round_trip(tmp_path / "a.ckptfmt", {"berlin": [berlin], "london": [london], "time": [time(1, tzinfo=UTC)]})
+    assert back == {"berlin": [berlin], "london": [london], "time": [time(1, tzinfo=UTC)]}
+    assert back["berlin"][0].tzinfo == timezone(timedelta(hours=1))
+    assert back["london"][0].tzinfo is UTC
+
+
 cycle: list[Any] = []
 cycle.append(cycle)
 
@@ -227,6 +236,8 @@ cycle.append(cycle)
         ({"a": cycle}, "a[0][0]"),
         ({"a": [type("Point", (tuple,), {})((1, 2))]}, "a[0]"),
         ({"a": dict.fromkeys(range(140_000))}, "a"),
+        ({"a": [time(12, tzinfo=ZoneInfo("Europe/Berlin"))]}, "a[0]"),
+        ({"a": [datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1)))]}, "a[0]"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_with_its_path(tmp_path: Path, state: Any, place: str) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
+
+if TYPE_CHECKING:
+    from ckptfmt.format.planes import Split
 
 DIGEST_BYTES = 32  # 1
 CHUNK_BYTES = 4 << 20  # 7
@@ -16,6 +20,21 @@ BytesLike = bytes | bytearray | memoryview
 def digest(data: BytesLike) -> bytes:
     """Return the 32 bytes of the BLAKE3 digest of `data`. Releases the GIL on large input."""
     return blake3(data).digest()
+
+
+class Digester:
+    """Makes the digest of data that come piece by piece."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+
+    def update(self, data: BytesLike) -> None:
+        """Add a piece. Releases the GIL on large input."""
+        self._hasher.update(data)
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes of the digest of all pieces."""
+        return self._hasher.digest()
 
 
 def digest_parts(*parts: BytesLike) -> bytes:
@@ -31,22 +50,21 @@ def digest_stream(parts: Iterable[BytesLike]) -> bytes:
     return hasher.digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A run of logical bytes of a member that is cut into chunks from its own start (spec 7).
 
     Attributes:
         tensor: Name of the tensor whose data this is, or None.
         offset: First byte, counted from the member's start.
         nbytes: Length in bytes; a segment of 0 bytes has no chunk.
-        planes: Plane count of its chunks under codec `zstd` (8.3).
+        split: How its chunks are split under codec `zstd` (8.3).
         first_chunk: Number of its first chunk within the member.
     """
 
     tensor: str | None
     offset: int
     nbytes: int
-    planes: int
+    split: Split
     first_chunk: int
 
     @property
@@ -78,16 +96,19 @@ class Chunk:
     nbytes: int
     segment: Segment
 
+    def alone(self) -> Segment:
+        """Return the segment that is this chunk and nothing else."""
+        return self.segment._replace(offset=self.offset, nbytes=self.nbytes, first_chunk=self.number)
 
-def plan_segments(parts: Iterable[tuple[str | None, int, int]]) -> tuple[Segment, ...]:
-    """Return the segments of a member, from (tensor name or None, length in bytes, plane count) in file order."""
+
+def plan_segments(parts: Iterable[tuple[str | None, int, Split]]) -> tuple[Segment, ...]:
+    """Return the segments of a member, from (tensor name or None, length in bytes, split) in file order."""
     segments: list[Segment] = []
     offset = chunk = 0
-    for tensor, nbytes, planes in parts:
-        segment = Segment(tensor, offset, nbytes, planes, chunk)
-        segments.append(segment)
+    for tensor, nbytes, split in parts:
+        segments.append(Segment(tensor, offset, nbytes, split, chunk))
         offset += nbytes
-        chunk += segment.chunk_count
+        chunk += 1 if 0 < nbytes <= CHUNK_BYTES else -(-nbytes // CHUNK_BYTES)
     return tuple(segments)
 
 

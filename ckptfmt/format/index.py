@@ -12,18 +12,30 @@ from typing import Any
 from ckptfmt.format.digest import DIGEST_BYTES, Chunk, Segment, plan_segments
 from ckptfmt.format.layout import PREAMBLE_BYTES
 from ckptfmt.format.packing import encode, timestamp_of
+from ckptfmt.format.planes import WHOLE
 from ckptfmt.format.tensors import Header, parse_header
 
 ROOT = "_root"  # 11.5
 SAFETENSORS = ".safetensors"  # 6.3
 MSGPACK = ".msgpack"
 CODECS = ("none", "zstd")  # 8.1
-_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,147}", re.ASCII)
+_MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,159}", re.ASCII)  # 6.1
+_MAX_COMPONENT_BYTES = 148  # 6.3
 
 
 def is_component_name(name: object) -> bool:
-    """Say whether `name` can name a component (6.1, 6.3, 11.5)."""
-    return isinstance(name, str) and name != ROOT and _COMPONENT.fullmatch(name) is not None
+    """Say whether `name` can name a component of several (6.1, 6.3, 11.5)."""
+    return isinstance(name, str) and name != ROOT and is_member_name(name + SAFETENSORS)
+
+
+def is_member_name(name: str) -> bool:
+    """Say whether `name` can name a member (6.1, 6.3)."""
+    if not _MEMBER.fullmatch(name):
+        return False
+    component = next(
+        (name.removesuffix(suffix) for suffix in (SAFETENSORS, MSGPACK) if name.endswith(suffix)), "opaque"
+    )
+    return 1 <= len(component) <= _MAX_COMPONENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Member:
         """The runs of logical bytes that are cut into chunks (7.1)."""
         if self.parsed_header is not None:
             return self.parsed_header.segments()
-        return plan_segments([(None, self.logical_bytes, 1)])
+        return plan_segments([(None, self.logical_bytes, WHOLE)])
 
     @cached_property
     def stored_offsets(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NoReturn
@@ -21,6 +20,7 @@ from ckptfmt.format.index import (
     Member,
     Metadata,
     encode_index,
+    is_member_name,
 )
 from ckptfmt.format.layout import (
     INDEX_ALIGNMENT,
@@ -38,7 +38,6 @@ from ckptfmt.format.unpacking import decode
 
 MAX_STORED_EXCESS = 1024  # 7.3
 MAX_RUN_ID_BYTES = 256  # 5.3
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,159}", re.ASCII)  # 6.1
 
 
 def parse_index(data: bytes, *, minor: int, index_offset: int) -> Index:
@@ -53,12 +52,6 @@ def parse_index(data: bytes, *, minor: int, index_offset: int) -> Index:
         FormatError: With every problem found in the members, or the first one elsewhere.
     """
     index = _parse_schema(data, minor)
-    unknown = index.required_features  # version 1.0 defines no feature (5.2)
-    if unknown:
-        _fail(
-            "feature-unknown",
-            f"the file requires {', '.join(unknown)}, unknown to this reader; a newer ckptfmt reads it",
-        )
     problems = validate_members(index.members, index_offset)
     if problems:
         raise error_for(problems)
@@ -104,7 +97,7 @@ def _validate_names(members: tuple[Member, ...]) -> list[Problem]:
     problems: list[Problem] = []
     positions: dict[str, int] = {}
     for number, member in enumerate(members):
-        if not _NAME.fullmatch(member.name):
+        if not is_member_name(member.name):
             problems.append(Problem("member-name", f"{member.name[:200]!r} cannot name a member", member=member.name))
         if member.name in positions:
             problems.append(Problem("member-duplicate", "two members have this name", member=member.name))
@@ -172,17 +165,28 @@ def _validate_stored_chunks(member: Member, chunks: int) -> list[Problem]:
 def _parse_schema(data: bytes, minor: int) -> Index:
     """Return the index with every key, order and type checked (5.1, 5.3, 5.4), and nothing else."""
     newer = minor > MINOR
-    fields = _fields(decode(data, plain=True), "the index", INDEX_KEYS, newer=newer)
-    features = fields["required_features"]
-    if not _is_list_of(features, str) or features != sorted(set(features), key=str.encode):
-        _fail("index-schema", "required_features is not a sorted array of distinct str")
+    index = decode(data, plain=True)
+    _check_features(index)
+    fields = _fields(index, "the index", INDEX_KEYS, newer=newer)
     if not isinstance(fields["members"], list):
         _fail("index-schema", "members is not an array")
     if len(fields["members"]) > MAX_MEMBERS:
         _fail("limit-members", f"{len(fields['members'])} members, the limit is {MAX_MEMBERS}")
     metadata = _fields(fields["metadata"], "metadata", METADATA_KEYS, newer=newer, optional=METADATA_KEYS)
     members = tuple(_parse_member(member, newer) for member in fields["members"])
-    return Index(_parse_metadata(metadata), members, tuple(features))
+    return Index(_parse_metadata(metadata), members)
+
+
+def _check_features(index: object) -> None:
+    """Refuse an index that requires a feature, before anything else of it is judged (5.2): version 1.0 defines none."""
+    features = index.get("required_features") if isinstance(index, dict) else None
+    if type(features) is not list or not _is_list_of(features, str):
+        _fail("index-schema", "the index is not a map in which required_features is an array of str")
+    if features != sorted(set(features), key=str.encode):
+        _fail("index-schema", "required_features is not sorted, or repeats a name")
+    if features:
+        names = ", ".join(features)
+        _fail("feature-unknown", f"the file requires {names}, unknown to this reader; a newer ckptfmt reads it")
 
 
 def _fields(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, TypeGuard
+from decimal import Decimal, InvalidOperation
+from operator import itemgetter
+from typing import NamedTuple, NoReturn, TypeGuard
 
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.digest import Segment, plan_segments
 from ckptfmt.format.layout import MAX_HEADER_BYTES, MAX_UINT, MEMBER_ALIGNMENT, align
+from ckptfmt.format.planes import WHOLE, Split
 
 METADATA_KEY = "__metadata__"  # 9.2
 MAX_DIMENSIONS = 64  # 9.2
 LENGTH_BYTES = 8  # 9.1
 _FIRST_ALIGNMENT = 64  # 9.4
+BOOL = "BOOL"
+"""The dtype of which a reader may have to change bytes (9.8)."""
+_MAX_DIGITS = 40  # a number with more digits is out of every range
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +31,43 @@ class DType:
 
     Attributes:
         bits: Bits of one element.
-        planes: Byte planes under codec `zstd` (8.3).
+        split: How its chunks are split under codec `zstd` (8.3).
     """
 
     bits: int
-    planes: int
+    split: Split = WHOLE
 
 
 DTYPES: Mapping[str, DType] = {
-    "BOOL": DType(8, 1),
-    "U8": DType(8, 1),
-    "I8": DType(8, 1),
-    "U16": DType(16, 2),
-    "I16": DType(16, 2),
-    "U32": DType(32, 4),
-    "I32": DType(32, 4),
-    "U64": DType(64, 8),
-    "I64": DType(64, 8),
-    "F16": DType(16, 2),
-    "BF16": DType(16, 2),
-    "F32": DType(32, 4),
-    "F64": DType(64, 8),
-    "C64": DType(64, 4),
-    "F8_E4M3": DType(8, 1),
-    "F8_E5M2": DType(8, 1),
-    "F8_E4M3FNUZ": DType(8, 1),
-    "F8_E5M2FNUZ": DType(8, 1),
-    "F8_E8M0": DType(8, 1),
-    "F6_E2M3": DType(6, 1),
-    "F6_E3M2": DType(6, 1),
-    "F4": DType(4, 1),
+    BOOL: DType(8),
+    "U8": DType(8),
+    "I8": DType(8),
+    "U16": DType(16, Split(2)),
+    "I16": DType(16, Split(2)),
+    "U32": DType(32, Split(4)),
+    "I32": DType(32, Split(4)),
+    "U64": DType(64, Split(8)),
+    "I64": DType(64, Split(8)),
+    "F16": DType(16, Split(2, 5)),
+    "BF16": DType(16, Split(2, 8)),
+    "F32": DType(32, Split(4, 8)),
+    "F64": DType(64, Split(8, 11)),
+    "C64": DType(64, Split(4, 8)),
+    "F8_E4M3": DType(8),
+    "F8_E5M2": DType(8),
+    "F8_E4M3FNUZ": DType(8),
+    "F8_E5M2FNUZ": DType(8),
+    "F8_E8M0": DType(8),
+    "F6_E2M3": DType(6),
+    "F6_E3M2": DType(6),
+    "F4": DType(4),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
+_BITS = {name: dtype.bits for name, dtype in DTYPES.items()}
+
+
+class TensorEntry(NamedTuple):
     """One tensor of a safetensors member.
 
     Attributes:
@@ -117,14 +125,14 @@ class Header:
 
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments of the member: the header block, then the tensors by offset (7.1)."""
-        by_offset = sorted(self.tensors, key=lambda tensor: (tensor.begin, tensor.end))
-        parts = [(tensor.name, tensor.nbytes, DTYPES[tensor.dtype].planes) for tensor in by_offset]
-        return plan_segments([(None, self.block_bytes, 1), *parts])
+        by_offset = sorted(self.tensors, key=itemgetter(3, 4))
+        parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in by_offset]
+        return plan_segments([(None, self.block_bytes, WHOLE), *parts])
 
 
 def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Return the length in bytes of a tensor's data, or None if it is not a whole number (9.4)."""
-    bits = math.prod(shape) * DTYPES[dtype].bits
+    bits = math.prod(shape) * _BITS[dtype]
     return None if bits % 8 else bits // 8
 
 
@@ -137,40 +145,53 @@ def plan_header(
         FormatError: A dtype, shape or length is not allowed.
         LimitError: The header would be too large (13.1).
     """
-    facts = list(tensors)
-    sizes: list[int] = []
-    for name, dtype, shape in facts:
-        nbytes = tensor_nbytes(dtype, shape)
-        if nbytes is None:
-            _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
-        sizes.append(nbytes)
-    entries: list[TensorEntry | None] = [None] * len(facts)
-    position = 0
-    for aligned in (True, False):
-        for number, nbytes in enumerate(sizes):
-            if (nbytes % _FIRST_ALIGNMENT == 0) == aligned:
-                entries[number] = TensorEntry(*facts[number], position, position + nbytes)
-                position += nbytes
-    placed = tuple(entry for entry in entries if entry is not None)
+    placed = _place(list(tensors))
     header = Header(placed, dict(text_metadata or {}), _encode_text(placed, text_metadata))
     _check_size(len(header.text))
     return header
 
 
+def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorEntry, ...]:
+    """Return the tensors with the places of their data: those of aligned length first (9.4)."""
+    sizes: list[int] = []
+    aligned_bytes = 0
+    for name, dtype, shape in facts:
+        nbytes = tensor_nbytes(dtype, shape)
+        if nbytes is None:
+            _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
+        sizes.append(nbytes)
+        if not nbytes % _FIRST_ALIGNMENT:
+            aligned_bytes += nbytes
+    entries = []
+    first, rest = 0, aligned_bytes
+    for (name, dtype, shape), nbytes in zip(facts, sizes, strict=True):
+        if nbytes % _FIRST_ALIGNMENT:
+            entries.append(TensorEntry(name, dtype, shape, rest, rest + nbytes))
+            rest += nbytes
+        else:
+            entries.append(TensorEntry(name, dtype, shape, first, first + nbytes))
+            first += nbytes
+    return tuple(entries)
+
+
 def _encode_text(tensors: Iterable[TensorEntry], text_metadata: Mapping[str, str] | None) -> bytes:
-    # `ensure_ascii=False` with these separators is the form of 9.3, escapes included.
-    document: dict[str, object] = {METADATA_KEY: dict(text_metadata)} if text_metadata else {}
-    for tensor in tensors:
-        document[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": tensor.shape,
-            "data_offsets": (tensor.begin, tensor.end),
-        }
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    items = []
+    if text_metadata:
+        items.append(f'"{METADATA_KEY}":{_json(dict(text_metadata))}')
+    quoted = json.encoder.encode_basestring  # what `json.dumps` with `ensure_ascii=False` uses
+    for name, dtype, shape, begin, end in tensors:
+        sizes = ",".join(map(str, shape))
+        items.append(f'{quoted(name)}:{{"dtype":"{dtype}","shape":[{sizes}],"data_offsets":[{begin},{end}]}}')
+    text = f"{{{','.join(items)}}}"
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         _fail("header-json", f"a lone surrogate in a name: {error.object[error.start - 8 : error.end]!a}")
+
+
+def _json(value: object) -> str:
+    """Return the form of 9.3, escapes included."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check_size(text_bytes: int, member: str | None = None) -> None:
@@ -189,8 +210,52 @@ def parse_header(text: bytes, member: str | None = None) -> Header:
         UnsupportedVersionError: A dtype is unknown.
     """
     _check_size(len(text), member)
+    header = _parse_canonical(text)
+    return header if header is not None else _parse_strictly(text, member)
+
+
+def _parse_canonical(text: bytes) -> Header | None:
+    """Return the header if the text is what we would write, and nothing else; None if it needs a closer look.
+
+    A text that is written again as it stands has no duplicate name, no other order and no other offsets. Only what
+    several values of Python are written as has to be looked at: types and limits.
+    """
     try:
-        document = json.loads(str(text, "utf-8"), object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+        document = json.loads(text)
+        text_metadata = document.pop(METADATA_KEY, {})
+        facts = [(name, entry["dtype"], tuple(entry["shape"])) for name, entry in document.items()]
+        for _, dtype, shape in facts:
+            if dtype not in DTYPES or not _is_shape(shape):
+                return None
+        if not facts or (text_metadata and not all(type(value) is str for value in text_metadata.values())):
+            return None
+        header = plan_header(facts, text_metadata)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return header if header.text == text else None
+
+
+def _is_shape(shape: tuple[object, ...]) -> bool:
+    if len(shape) > MAX_DIMENSIONS:
+        return False
+    product = 1
+    for size in shape:
+        if type(size) is not int or size < 0:
+            return False
+        product *= size or 1
+    return product <= MAX_UINT
+
+
+def _parse_strictly(text: bytes, member: str | None) -> Header:
+    """Return the header, or say what is wrong with its text."""
+    try:
+        document = json.loads(
+            str(text, "utf-8"),
+            object_pairs_hook=_Pairs,
+            parse_constant=_refuse_constant,
+            parse_int=_parse_number,
+            parse_float=_parse_number,
+        )
     except (ValueError, RecursionError) as error:
         _fail("header-json", f"the header is not JSON in UTF-8: {error}", member=member)
     if not isinstance(document, _Pairs):
@@ -233,6 +298,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _parse_number(text: str) -> int | float:
+    """Return the integer that a JSON number is, however it is written; infinity for one that no rule allows (9.3)."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of many digits
+        return math.inf
+    if number and (number.adjusted() > _MAX_DIGITS or number != number.to_integral_value()):
+        return math.inf
+    return int(number)
+
+
 def _parse_text_metadata(value: object, member: str | None) -> dict[str, str]:
     if not isinstance(value, _Pairs) or not value or not all(isinstance(text, str) for _, text in value):
         _fail("header-json", f"{METADATA_KEY} is not a non-empty object of strings", member=member)
@@ -248,21 +324,25 @@ def _parse_entry(name: str, value: object, member: str | None) -> tuple[str, tup
     if not isinstance(value, _Pairs) or len(value) != 3 or set(entry) != {"dtype", "shape", "data_offsets"}:
         _fail("header-json", "its entry is not an object of dtype, shape and data_offsets", name, member)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or not _is_integers(shape) or not _is_integers(offsets) or len(offsets) != 2:
-        _fail("header-json", "its dtype is not a string, or shape or data_offsets no integers", name, member)
+    if not isinstance(dtype, str) or not _is_numbers(shape) or not _is_numbers(offsets) or len(offsets) != 2:
+        _fail("header-json", "its dtype is not a string, or shape or data_offsets no numbers", name, member)
     if dtype not in DTYPES:
         _fail("tensor-dtype", f"its dtype is {dtype!r}, which this reader does not know", name, member)
-    product = math.prod(size for size in shape if size) if len(shape) <= MAX_DIMENSIONS else 0
-    if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0 or product > MAX_UINT:
+    sizes = tuple(size for size in shape if isinstance(size, int) and size >= 0)
+    product = math.prod(size for size in sizes if size) if len(shape) <= MAX_DIMENSIONS else 0
+    if len(shape) > MAX_DIMENSIONS or len(sizes) < len(shape) or product > MAX_UINT:
         _fail("tensor-shape", f"its shape {_shorten(shape)} is not allowed", name, member)
-    return dtype, tuple(shape), (offsets[0], offsets[1])
+    begin, end = offsets
+    if not isinstance(begin, int) or not isinstance(end, int):
+        _fail("tensor-offsets", "its data_offsets are no integers, or far too large", name, member)
+    return dtype, sizes, (begin, end)
 
 
-def _is_integers(value: object) -> TypeGuard[list[int]]:
-    return type(value) is list and all(type(item) is int for item in value)
+def _is_numbers(value: object) -> TypeGuard[list[int | float]]:
+    return type(value) is list and all(type(item) in (int, float) for item in value)
 
 
-def _shorten(shape: list[int]) -> str:
+def _shorten(shape: list[int | float]) -> str:
     return f"[{', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''}]"
 
 

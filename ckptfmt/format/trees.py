@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime, time
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
 from typing import TypeGuard
 
 from ckptfmt.errors import Problem
+from ckptfmt.format.layout import MAX_UINT
 from ckptfmt.format.packing import TensorRef, Typed
 from ckptfmt.format.tensors import DTYPES, TensorEntry
 
@@ -71,6 +73,11 @@ def _typed_fault(typed: Typed, tensors: Mapping[str, TensorEntry]) -> str | None
         entry = tensors.get(value.name) if isinstance(value, TensorRef) else None
         fits = entry is not None and entry.dtype == part and entry.shape[-1:] == (2,)
         return None if fits else f"is not an {part} tensor whose last dimension is 2"
+    if typed.name == NUMPY_ARRAY:
+        fits = _is_tensor(value, tensors, _SCALAR_BYTES.keys()) or (isinstance(value, Typed) and value.name == "C128")
+        return None if fits else "is not a tensor of a dtype that NumPy has"
+    if typed.name in _SPARSE:
+        return _sparse_fault(value, tensors, _SPARSE[typed.name])
     check = _CHECKS.get(typed.name)
     return check(value) if check is not None else None
 
@@ -82,11 +89,16 @@ def _frozenset(value: object) -> str | None:
 def _iso(parse: Callable[[str], date | time]) -> Callable[[object], str | None]:
     def check(value: object) -> str | None:
         try:
-            # Python reads more spellings of ISO 8601 than it writes; only one is in the file.
-            exact = type(value) is str and parse(value).isoformat() == value
+            moment = parse(value) if isinstance(value, str) else None
         except ValueError:
-            exact = False
-        return None if exact else "is not ISO 8601 text"
+            moment = None
+        # Python reads more spellings of ISO 8601 than it writes; the one that it writes is the spec's.
+        if moment is None or moment.isoformat() != value:
+            return "is not text in the one form for it"
+        offset = moment.utcoffset() if isinstance(moment, datetime | time) else None
+        if offset is not None and offset.microseconds:
+            return "has an offset from UTC that is not in whole seconds"
+        return "is in UTC, and no timestamp" if offset == timedelta(0) and isinstance(moment, datetime) else None
 
     return check
 
@@ -99,42 +111,40 @@ def _timedelta(value: object) -> str | None:
     return None if within else "is not normalized"
 
 
-def _numpy_array(value: object) -> str | None:
-    plain = isinstance(value, TensorRef) or (isinstance(value, Typed) and value.name == "C128")
-    return None if plain else "is not a tensor"
-
-
 def _numpy_scalar(value: object) -> str | None:
     match value:
+        case ["BOOL", bytes(data)]:
+            return None if data in (b"\0", b"\1") else "is neither 0 nor 1"
         case [str(dtype), bytes(data)] if _SCALAR_BYTES.get(dtype) == len(data):
             return None
     return "is not an array of a dtype and the bytes of one element"
 
 
 def _sizes(value: object) -> str | None:
-    return None if _are_ints(value) and min(value, default=0) >= 0 else "is not an array of sizes"
+    return None if _are_ints(value) and all(0 <= size <= MAX_UINT for size in value) else "is not an array of sizes"
 
 
-def _text(value: object) -> str | None:
-    return None if isinstance(value, str) and value else "is not a name"
+def _name(form: str) -> Callable[[object], str | None]:
+    return lambda value: None if isinstance(value, str) and re.fullmatch(form, value) else "is not a name"
 
 
-def _sparse(*tensor_keys: str, flags: tuple[str, ...] = ()) -> Callable[[object], str | None]:
-    keys = [*tensor_keys, "size", *flags]
+def _sparse_fault(
+    value: object, tensors: Mapping[str, TensorEntry], index_dtypes: Mapping[str, Collection[str]]
+) -> str | None:
+    """Return what is wrong with the parts of a sparse tensor, given the dtypes that each of its indices may have."""
+    flags = ["is_coalesced"] if "indices" in index_dtypes else []
+    keys = [*index_dtypes, "values", "size", *flags]
+    if not isinstance(value, dict) or list(value) != keys:
+        return f"is not a map of {', '.join(keys)}"
+    values = value["values"]
+    fits = isinstance(values, TensorRef) or (isinstance(values, Typed) and values.name in COMPLEX_PARTS)
+    fits = fits and all(_is_tensor(value[key], tensors, dtypes) for key, dtypes in index_dtypes.items())
+    fits = fits and _sizes(value["size"]) is None and all(isinstance(value[flag], bool) for flag in flags)
+    return None if fits else f"has {', '.join(keys)} of the wrong types"
 
-    def check(value: object) -> str | None:
-        if not isinstance(value, dict) or list(value) != keys:
-            return f"is not a map of {', '.join(keys)}"
-        tensors = all(_is_tensor(value[key]) for key in tensor_keys)
-        if not tensors or _sizes(value["size"]) or not all(isinstance(value[flag], bool) for flag in flags):
-            return f"has {', '.join(keys)} of the wrong types"
-        return None
 
-    return check
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, TensorRef) or (isinstance(value, Typed) and value.name in COMPLEX_PARTS)
+def _is_tensor(value: object, tensors: Mapping[str, TensorEntry], dtypes: Collection[str]) -> bool:
+    return isinstance(value, TensorRef) and value.name in tensors and tensors[value.name].dtype in dtypes
 
 
 def _are_ints(value: object) -> TypeGuard[list[int]]:
@@ -147,11 +157,14 @@ _CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "date": _iso(date.fromisoformat),
     "time": _iso(time.fromisoformat),
     "timedelta": _timedelta,
-    NUMPY_ARRAY: _numpy_array,
     NUMPY_SCALAR: _numpy_scalar,
     "torch.Size": _sizes,
-    "torch.dtype": _text,
-    "torch.device": _text,
-    SPARSE_COO: _sparse("indices", "values", flags=("is_coalesced",)),
-    **{name: _sparse("compressed_indices", "plain_indices", "values") for name in SPARSE_COMPRESSED},
+    "torch.dtype": _name(r"[A-Za-z_][A-Za-z0-9_]*"),
+    "torch.device": _name(r"[A-Za-z_][A-Za-z0-9_]*(:(0|[1-9][0-9]*))?"),
+}
+
+# The indices of each sparse type, and the dtypes that they may have; PyTorch would convert others.
+_SPARSE: Mapping[str, Mapping[str, Collection[str]]] = {
+    SPARSE_COO: {"indices": ("I64",)},
+    **dict.fromkeys(SPARSE_COMPRESSED, dict.fromkeys(("compressed_indices", "plain_indices"), ("I64", "I32"))),
 }

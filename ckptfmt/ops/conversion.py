@@ -71,6 +71,21 @@ class Findings:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, object]:
+        """Return them in JSON.
+
+        Keys: `producer` (or null), `inert` and `modules` (objects: class name to number), `unknown` and `notes` (arrays
+        of strings), `dropped` (array, see `Dropped.to_json`).
+        """
+        return {
+            "producer": self.producer,
+            "inert": dict(self.inert),
+            "unknown": list(self.unknown),
+            "modules": dict(self.modules),
+            "dropped": [dropped.to_json() for dropped in self.dropped],
+            "notes": list(self.notes),
+        }
+
 
 @dataclass(frozen=True)
 class ConvertReport:
@@ -113,15 +128,14 @@ class ConvertReport:
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
-        Keys: `report` (`"convert/1"`), and the attributes under their names; `aliases` and `dropped` are arrays of
-        objects, `inert` and `modules` objects of class name to number; those of `findings` stand beside the others.
+        Keys: `report` (`"convert/1"`), the attributes under their names (`aliases`: array, see `Alias.to_json`), and
+        in the place of `findings` those of `Findings.to_json`.
         """
         return {
             "report": "convert/1",
             "source": self.source,
             "target": self.target,
             "form": self.form,
-            "producer": self.findings.producer,
             "source_bytes": self.source_bytes,
             "target_form": self.target_form,
             "target_bytes": self.target_bytes,
@@ -132,12 +146,8 @@ class ConvertReport:
             "epoch": self.epoch,
             "step": self.step,
             "aliases": [alias.to_json() for alias in self.aliases],
-            "inert": dict(self.findings.inert),
-            "unknown": list(self.findings.unknown),
-            "modules": dict(self.findings.modules),
-            "dropped": [dropped.to_json() for dropped in self.findings.dropped],
-            "notes": list(self.findings.notes),
             "compared": self.compared,
+            **self.findings.to_json(),
         }
 
 

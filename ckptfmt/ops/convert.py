@@ -33,6 +33,7 @@ def convert(
     strict: bool = False,
     check: bool = False,
     codec: str = "none",
+    run_id: str | None = None,
     progress: Report | None = None,
 ) -> ConvertReport:
     """Convert a checkpoint of another format into one of ours, without running anything in it.
@@ -50,6 +51,7 @@ def convert(
         strict: Refuse objects of other packages, instead of keeping them as inert data.
         check: Read source and target again, and compare every value.
         codec: `none` or `zstd`, for all components.
+        run_id: The run that the checkpoint is to belong to, so that `Checkpointer.resume` finds it in its directory.
         progress: Called after each piece of work.
 
     Returns:
@@ -68,7 +70,7 @@ def convert(
     with open_convertible(source, strict=strict) as file:
         total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
         meter = Meter(source, total, progress)
-        plan = plan_rewrite(file, _metadata(file), codec=codec, advance=meter.advance)
+        plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
         with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
             identity, nbytes = write_file(output, plan.members, plan.metadata)
             file.finish()
@@ -125,10 +127,11 @@ def same_file(source: str, target: str) -> bool:
         return False
 
 
-def _metadata(file: TensorFile) -> Metadata:
+def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
     """Return the facts for the new index: those that the source has, and where it comes from."""
+    run_id = file.metadata.run_id if run_id is None else run_id
     if file.form == "ckptfmt":
-        return file.metadata
+        return replace(file.metadata, run_id=run_id)
     told: Mapping[str, str | None] = {
         "converted_from": Path(file.path).resolve().name,
         "form": file.form,
@@ -136,6 +139,7 @@ def _metadata(file: TensorFile) -> Metadata:
     }
     return replace(
         file.metadata,
+        run_id=run_id,
         created=datetime.now(UTC),
         producer=f"ckptfmt {__version__}",
         user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},

@@ -109,6 +109,7 @@ def convert_tree(
     strict: bool = False,
     check: bool = False,
     codec: str = "none",
+    run_id: str | None = None,
     progress: Report | None = None,
     done: Callable[[ConvertReport | Failure], None] = lambda _: None,
 ) -> TreeReport:
@@ -119,6 +120,7 @@ def convert_tree(
         strict: See `convert`.
         check: See `convert`.
         codec: See `convert`.
+        run_id: See `convert`.
         progress: Called after each piece of work, with the progress of the source in work.
         done: Called with what became of each.
     """
@@ -127,7 +129,15 @@ def convert_tree(
     for pair in pairs:
         try:
             _make_directory(Path(pair.target).parent)
-            report = convert(pair.source, pair.target, strict=strict, check=check, codec=codec, progress=progress)
+            report = convert(
+                pair.source,
+                pair.target,
+                strict=strict,
+                check=check,
+                codec=codec,
+                run_id=run_id,
+                progress=progress,
+            )
         except CkptfmtError as error:
             failed.append(Failure(pair.source, error))
             done(failed[-1])

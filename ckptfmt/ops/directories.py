@@ -166,7 +166,7 @@ def _read_model(found: _Found) -> None:
             str(found.directory),
             "checkpoint",
             "the directory has no model.safetensors or pytorch_model.bin, nor an index of shards; "
-            "to convert every file in it by itself, use --recursive",
+            "name a file in it, or convert every file in it with --recursive",
         )
     found.take_weights(weights, "net")
     if _CONFIG in found.names:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ckptfmt.errors import TensorNotFoundError
+from ckptfmt.errors import StorageError, TensorNotFoundError
 from ckptfmt.ops.conversion import ConvertReport, Dropped, aliases_of
 from ckptfmt.ops.convert import open_convertible, same_file
 from ckptfmt.ops.exporting import Exported, ExportError, Request
@@ -74,7 +74,7 @@ def export(
     if chosen not in FORMS:
         raise ExportError(f"{chosen!r} is no format to export to; use one of: {', '.join(FORMS)}")
     if same_file(source, target):
-        raise ExportError(f"{target}: is the source itself; name another target")
+        raise StorageError(f"{target}: is the source itself; name another target")
     with open_convertible(source, strict=strict) as file:
         parts = _parts(file, component, whole=chosen == "pth")
         total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ckptfmt.errors import CkptfmtError
-from ckptfmt.format.digest import BytesLike
+from ckptfmt.errors import CkptfmtError, StateError
+from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
 from ckptfmt.ops.conversion import Dropped
-from ckptfmt.ops.rewriting import tensor_pieces
-from ckptfmt.ops.sources import Part, TensorFile
+from ckptfmt.ops.pooling import in_order
+from ckptfmt.ops.sources import Chunk, Part, TensorFile
 
 __all__ = ["ExportError", "Exported", "Request"]
 
@@ -39,9 +39,24 @@ class Request:
     advance: Callable[[int], None]
 
     def data_of(self, part: Part, name: str) -> Iterator[BytesLike]:
-        """Yield the data of a tensor, piece by piece."""
-        for piece in tensor_pieces(part, name, self.advance):
-            yield piece.read()
+        """Yield the data of a tensor, piece by piece; those of a long one are read and verified ahead.
+
+        Raises:
+            StateError: They are not of the length of its shape.
+        """
+        missing = part.tensors[name].nbytes
+        chunks = part.chunks(name)
+        for data in in_order(_read, chunks) if missing > CHUNK_BYTES else map(_read, chunks):
+            nbytes = memoryview(data).nbytes
+            missing -= nbytes
+            self.advance(nbytes)
+            yield data
+        if missing:
+            raise StateError(f"{part.name}.{name}", "its data are not of the length of its shape")
+
+
+def _read(chunk: Chunk) -> BytesLike:
+    return chunk()
 
 
 @dataclass(frozen=True)

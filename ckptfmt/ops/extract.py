@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ def _begin(target: Path) -> Path:
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise StorageError(f"{target}: is there already and not empty; name a new directory")
-        work = target.resolve().parent / f".{target.name[:100]}.{secrets.token_hex(8)}.tmp"
+        work = target.resolve().parent / f".{target.name[:100]}.{os.urandom(8).hex()}.tmp"
         work.mkdir()
     except OSError as error:
         if isinstance(error, StorageError):

@@ -204,6 +204,9 @@ class InspectReport:
         }
 
 
+_TREE_BYTES = 16 << 20  # what is larger is data: no state of a training takes so much beside its tensors
+
+
 def is_float(dtype: str) -> bool:
     """Say whether a dtype is one of real or complex floating-point numbers."""
     return dtype.startswith(("F", "BF", "C"))
@@ -212,9 +215,9 @@ def is_float(dtype: str) -> bool:
 def inspect_file(path: str | os.PathLike[str]) -> InspectReport:
     """Return what stands in a checkpoint, a `.safetensors` or an `.npz` file.
 
-    Of a checkpoint, the head, the index, the trees (such as the hyper-parameters of the optimizer) and a few step
-    counters are read, however large the file is. That the data are what the writer wrote is for `verify_paths`
-    to say; a tree that is damaged is a problem that the report names.
+    Of a checkpoint, the head, the index, the trees of at most 16 MiB (such as the hyper-parameters of the optimizer)
+    and a few step counters are read, however large the file is. That the data are what the writer wrote is for
+    `verify_paths` to say; a tree that is damaged is a problem that the report names.
 
     Raises:
         FormatError: The file is truncated, malformed, damaged in its index, or from a newer version.
@@ -246,10 +249,12 @@ def report_of(file: TensorFile, path: str) -> InspectReport:
 
 
 def _trees(file: TensorFile) -> tuple[dict[str, object], list[Problem]]:
-    """Return the trees of the components that are not damaged, and what is wrong with the others."""
+    """Return the trees of the components that are neither damaged nor large, and what is wrong with the former."""
     trees: dict[str, object] = {}
     problems: list[Problem] = []
     for name, part in file.parts.items():
+        if any(member.kind == "msgpack" and member.logical_bytes > _TREE_BYTES for member in part.members):
+            continue
         try:
             trees[name] = part.tree()
         except FormatError as error:

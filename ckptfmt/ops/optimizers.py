@@ -15,6 +15,7 @@ from ckptfmt.ops.sources import Part
 __all__ = ["GroupInfo", "OptimizerInfo", "is_optimizer", "look_at_optimizer"]
 
 _READ_STEPS = 64  # step counters read at most: they are all equal, or differ from the first ones on
+_COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})  # one number for a parameter, not one for each element
 _NUMBERS = {"F32": "<f", "F64": "<d", "I64": "<q", "I32": "<i"}
 
 
@@ -132,7 +133,7 @@ def _group(group: Mapping[str, object]) -> GroupInfo:
 
 
 def _is_moment(part: Part, name: object, value: object) -> bool:
-    return name != "step" and isinstance(value, TensorRef) and value.name in part.tensors
+    return name not in _COUNTERS and isinstance(value, TensorRef) and value.name in part.tensors
 
 
 def _steps(part: Part, counters: list[object]) -> tuple[int, int] | None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 
 from ckptfmt.errors import FormatError
-from ckptfmt.fetching import Piece as Want
-from ckptfmt.fetching import fetch
+from ckptfmt.fetching import Want, fetch
 from ckptfmt.format.digest import BytesLike, Segment
 from ckptfmt.format.digest import Chunk as Piece
 from ckptfmt.format.index import Member
@@ -38,6 +37,12 @@ class OurFile(TensorFile):
         self.opaque = tuple(map(_member_info, checkpoint.opaque_members))
         self.opaque_digests = {member.name: member.digests for member in checkpoint.opaque_members}
         self.parts = {name: OurPart(source, component) for name, component in checkpoint.items()}
+
+    def opaque_chunks(self, member: Member) -> Iterator[tuple[int, Chunk]]:
+        """Yield the chunks of a member that belongs to no component, each with its length in bytes."""
+        for segment in member.segments:
+            lengths = (chunk.nbytes for chunk in segment.chunks())
+            yield from zip(lengths, segment_chunks(self._source, member, segment), strict=True)
 
 
 class OurPart(Part):
@@ -103,7 +108,7 @@ def segment_chunks(source: LocalSource, member: Member, segment: Segment) -> Ite
 def _read_chunk(source: LocalSource, member: Member, chunk: Piece) -> BytesLike:
     data = bytearray(chunk.nbytes)
     try:
-        fetch(source, [Want(member, chunk, memoryview(data))])
+        fetch(source, [Want(member, chunk.alone(), memoryview(data))])
     except FormatError as error:
         raise error.at(source.path) from error
     return data

@@ -18,6 +18,7 @@ from ckptfmt.format.digest import CHUNK_BYTES
 from ckptfmt.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata
 from ckptfmt.format.layout import MAX_MEMBERS, MAX_MSGPACK_BYTES
 from ckptfmt.format.parsing import validate_metadata
+from ckptfmt.format.planes import WHOLE
 from ckptfmt.format.tensors import Header, plan_header
 from ckptfmt.format.trees import validate_tree
 from ckptfmt.format.unpacking import decode
@@ -186,7 +187,7 @@ def _piece(source: LocalSource, start: int, meter: Meter) -> Piece:
         meter.advance(nbytes)
         return source.read(start, nbytes)
 
-    return Piece(nbytes, 1, read)
+    return Piece(nbytes, WHOLE, read)
 
 
 def _plan_tensors(name: str, source: LocalSource, codec: str, meter: Meter) -> MemberPlan:

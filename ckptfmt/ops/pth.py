@@ -45,6 +45,10 @@ class LeafAdapter:
         """Not to be called: nothing is read back through it."""
         raise NotImplementedError
 
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> object:
+        """Not to be called: nothing is read back through it."""
+        raise NotImplementedError
+
     def decode(self, typed: Typed) -> object:
         """Not to be called: nothing is read back through it."""
         raise NotImplementedError

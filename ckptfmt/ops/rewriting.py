@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckptfmt.errors import FormatError, StateError
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
-from ckptfmt.format.index import MSGPACK, SAFETENSORS, Metadata
+from ckptfmt.format.index import MSGPACK, SAFETENSORS, Member, Metadata
 from ckptfmt.format.packing import TensorRef, Typed, encode
+from ckptfmt.format.planes import WHOLE
 from ckptfmt.format.tensors import DTYPES, Header, plan_header
 from ckptfmt.format.trees import COMPLEX_PARTS
+from ckptfmt.ops.ours import OurFile
 from ckptfmt.ops.sources import Chunk, Part, TensorFile
 from ckptfmt.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt.planning import Part as Piece
@@ -37,16 +39,24 @@ def plan_rewrite(file: TensorFile, metadata: Metadata, *, codec: str, advance: A
         StateError: The file holds something that cannot be expressed.
     """
     members = [member for part in file.parts.values() for member in _members(part, codec, advance)]
+    if isinstance(file, OurFile):
+        members += [_opaque(file, member) for member in file.checkpoint.opaque_members]
     return SavePlan(tuple(file.parts), tuple(members), metadata)
+
+
+def _opaque(file: OurFile, member: Member) -> MemberPlan:
+    """Return the plan of a member that belongs to no component: it is kept as it is (spec 6.5)."""
+    pieces = [Piece(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member)]
+    return MemberPlan(member.name, member.codec, None, pieces)
 
 
 def tensor_pieces(part: Part, name: str, advance: Advance) -> list[Piece]:
     """Return the data of a tensor as pieces of the length of a chunk, to be read in order, each once."""
     tensor = part.tensors[name]
-    planes = DTYPES[tensor.dtype].planes if tensor.dtype in DTYPES else 1
+    split = DTYPES[tensor.dtype].split if tensor.dtype in DTYPES else WHOLE
     stream = _Stream(part, name, advance)
     return [
-        Piece(nbytes, planes, stream.taking(nbytes))
+        Piece(nbytes, split, stream.taking(nbytes))
         for nbytes in (min(CHUNK_BYTES, tensor.nbytes - start) for start in range(0, tensor.nbytes, CHUNK_BYTES))
     ]
 
@@ -101,7 +111,7 @@ _Dtypes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def _expressed(part: Part) -> tuple[object, _Dtypes]:
-    """Return the tree of a component, `_FLAT` if it is to be flat, and dtype and shape of its tensors as stored.
+    """Return the tree of a component, `_FLAT` if it is to be flat, and its tensors' dtypes and shapes as stored.
 
     Arrays of complex128 stand in `.npz` files; a component of ours has a tree for them (spec 11.6).
 

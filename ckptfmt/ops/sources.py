@@ -16,8 +16,10 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from ckptfmt.errors import StorageError
 from ckptfmt.format.digest import BytesLike, digest
 from ckptfmt.format.index import Metadata
+from ckptfmt.runs import EXTENSION
 from ckptfmt.storage import LocalSource, open_source
 
 __all__ = ["Chunk", "MemberInfo", "Part", "TensorFile", "TensorInfo", "is_ours", "open_tensors"]
@@ -268,7 +270,11 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
         StorageError: It cannot be read.
     """
     if Path(path).is_dir():
-        return _as_opened(importlib.import_module("ckptfmt.ops.directories").open_directory(path))
+        directories = importlib.import_module("ckptfmt.ops.directories")
+        if not directories.is_checkpoint_directory(path) and any(Path(path).glob(f"*{EXTENSION}")):
+            advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
+            raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
+        return _as_opened(directories.open_directory(path))
     source = open_source(path)
     try:
         head = source.read(0, min(source.size, _HEAD_BYTES))

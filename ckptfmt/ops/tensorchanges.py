@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
+from ckptfmt.format.digest import digest
 from ckptfmt.ops.distance import ValueDifference
 from ckptfmt.ops.pooling import in_order
-from ckptfmt.ops.progress import Meter, Report
+from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import Part, TensorInfo
 
 __all__ = ["Change", "Pair", "TensorChange", "compare_tensors"]
@@ -174,17 +175,14 @@ class _Digests:
         total = sum(
             info.nbytes for (side, component, _), info in wanted.items() if not parts[side][component].has_digests
         )
-        meter = _SharedMeter(total, progress)
+        tally = Tally(total, progress)
 
-        def digest(key: tuple[int, str, str]) -> bytes:
+        def digests(key: tuple[int, str, str]) -> bytes:
             side, component, name = key
             part = parts[side][component]
-            found = part.digest(name)
-            if not part.has_digests:
-                meter.advance(wanted[key].nbytes)
-            return found
+            return part.digest(name) if part.has_digests else _read_digests(part, name, tally)
 
-        self._digests = dict(zip(wanted, in_order(digest, wanted), strict=True))
+        self._digests = dict(zip(wanted, in_order(digests, wanted, stop=tally.stop), strict=True))
 
     def has(self, info: TensorInfo, side: int) -> bool:
         """Say whether the digest of a tensor is known."""
@@ -196,33 +194,31 @@ class _Digests:
         return self._digests[side, info.component, info.name]
 
 
+def _read_digests(part: Part, name: str, tally: Tally) -> bytes:
+    found = bytearray()
+    for chunk in part.chunks(name):
+        data = chunk()
+        found += digest(data)
+        tally.add(name, len(data))
+    return bytes(found)
+
+
 def _with_values(
     found: Sequence[TensorChange], parts: tuple[dict[str, Part], dict[str, Part]], progress: Report | None
 ) -> list[TensorChange]:
     from ckptfmt.ops.values import compare_values  # NumPy, which digests do without
 
     compared = [item for item in found if item.change in (Change.CHANGED, Change.RETYPED)]
-    meter = _SharedMeter(sum(item.before.nbytes for item in compared if item.before is not None), progress)
+    tally = Tally(sum(item.before.nbytes for item in compared if item.before is not None), progress)
 
     def compare(change: TensorChange) -> TensorChange:
         before, after = change.before, change.after
         if change.change not in (Change.CHANGED, Change.RETYPED) or before is None or after is None:
             return change
         sides = parts[0][before.component], parts[1][after.component]
-        values = compare_values(sides[0], before.name, sides[1], after.name)
-        meter.advance(before.nbytes)
+        values = compare_values(sides[0], before.name, sides[1], after.name, partial(tally.add, before.name))
         return replace(change, values=values)
 
-    return sorted(in_order(compare, found), key=lambda item: -(item.values.max_abs if item.values else -math.inf))
-
-
-class _SharedMeter:
-    """A meter that several threads advance."""
-
-    def __init__(self, total: int, progress: Report | None) -> None:
-        self._meter = Meter("", total, progress)
-        self._lock = threading.Lock()
-
-    def advance(self, nbytes: int) -> None:
-        with self._lock:
-            self._meter.advance(nbytes)
+    return sorted(
+        in_order(compare, found, stop=tally.stop), key=lambda item: -(item.values.max_abs if item.values else -math.inf)
+    )

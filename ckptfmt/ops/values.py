@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,19 @@ __all__ = ["compare_values"]
 _Array = np.ndarray[Any, Any]
 
 
-def compare_values(before: Part, name: str, after: Part, other: str) -> ValueDifference | None:
+def compare_values(
+    before: Part, name: str, after: Part, other: str, advance: Callable[[int], None]
+) -> ValueDifference | None:
     """Return how far two tensors are apart; None if they differ in shape, or cannot be calculated with.
 
     Of each, a chunk or two are in memory at a time. Calculated with 64-bit floats.
+
+    Args:
+        before: The component of the first tensor.
+        name: Its name.
+        after: The component of the second one.
+        other: Its name.
+        advance: Called with the number of bytes of the first one that were worked off since its last call.
 
     Raises:
         CkptfmtError: One of them cannot be read.
@@ -31,6 +40,7 @@ def compare_values(before: Part, name: str, after: Part, other: str) -> ValueDif
     sums = _Sums()
     for one, two in _side_by_side(_arrays(before, name), _arrays(after, other)):
         sums.add(one, two)
+        advance(one.size * info.nbytes // info.elements)
     return ValueDifference(info.elements, sums.changed, sums.max_abs, sums.max_rel, sums.cosine())
 
 

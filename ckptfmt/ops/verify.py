@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +14,7 @@ from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
 from ckptfmt.ops.jsonform import problem_json
 from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.pooling import in_order
-from ckptfmt.ops.progress import Progress, Report
+from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
 from ckptfmt.runs import EXTENSION
@@ -224,7 +223,7 @@ def verify_selection(
     """Check the files, a few at a time, and yield the verdicts in their order, each as soon as it is known."""
     for path, why in selection.unreadable:
         yield FileVerdict(path, Verdict.UNREADABLE, error=why)
-    tally = _Tally(selection.total_bytes, progress)
+    tally = Tally(selection.total_bytes, progress)
 
     def check(file: tuple[str, int | None]) -> FileVerdict:
         path, size = file
@@ -239,42 +238,10 @@ def verify_selection(
 _FILES_AT_ONCE = 4  # each is read by several threads already; this is for many small ones
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: nobody waits for the result any more
-    """The work is not wanted any more."""
-
-
-class _Tally:
-    """What is done of all files together, in bytes of the files."""
-
-    def __init__(self, total: int, report: Report | None) -> None:
-        self._total = total
-        self._report = report
-        self._done = 0
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def add(self, path: str, nbytes: int) -> None:
-        """Note that so many more bytes of a file are done.
-
-        Raises:
-            _Stopped: It was all in vain.
-        """
-        if self._stopped:
-            raise _Stopped
-        with self._lock:
-            self._done += nbytes
-            if self._report is not None:
-                self._report(Progress(path, self._done, self._total))
-
-    def stop(self) -> None:
-        """Make all work end at its next step."""
-        self._stopped = True
-
-
 class _Meter:
     """Turns what is done of one file, in logical bytes, into bytes of the file."""
 
-    def __init__(self, path: str, size: int, tally: _Tally) -> None:
+    def __init__(self, path: str, size: int, tally: Tally) -> None:
         self._path = path
         self._size = size
         self._tally = tally

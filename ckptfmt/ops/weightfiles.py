@@ -23,7 +23,7 @@ _EXTENSIONS = (".safetensors", ".bin")
 _MAX_JSON_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PartTensor(TensorLeaf):
     """A tensor of an open file of another format.
 

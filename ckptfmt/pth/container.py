@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import Verdict, judge_call
 from ckptfmt.pth.limits import MAX_SCAN_BYTES
+from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import Global, Persistent
 from ckptfmt.pth.pickle_vm import PickleRun, run_pickle
 from ckptfmt.pth.tensors import Storage
@@ -46,6 +47,10 @@ class Pickled:
     part: str
     run: PickleRun
 
+    def without_value(self) -> Pickled:
+        """Return the same without its value, which may be large, where only the names in it are of use."""
+        return Pickled(self.part, replace(self.run, value=None, outside=()))
+
 
 @dataclass(frozen=True)
 class Container:
@@ -74,12 +79,15 @@ class Container:
     finish: Callable[[], None] = lambda: None
 
 
-def read_pickles(reader: ByteReader, part: str, *, already: int = 0) -> tuple[list[Pickled], LegacyFileError | None]:
+def read_pickles(
+    reader: ByteReader, part: str, budget: Budget, *, already: int = 0
+) -> tuple[list[Pickled], LegacyFileError | None]:
     """Read pickles one after the other up to the end, or to what is none.
 
     Args:
         reader: The bytes.
         part: Where they are.
+        budget: What the pickles of the file may cost.
         already: How many pickles of the part were read before.
 
     Returns:
@@ -88,7 +96,7 @@ def read_pickles(reader: ByteReader, part: str, *, already: int = 0) -> tuple[li
     found: list[Pickled] = []
     while reader.remaining:
         start = reader.position
-        run = run_pickle(reader)
+        run = run_pickle(reader, budget)
         number = already + len(found)
         found.append(Pickled(part if not number else f"{part} (pickle {number + 1})".strip(), run))
         if run.error is not None:
@@ -100,26 +108,38 @@ def read_pickles(reader: ByteReader, part: str, *, already: int = 0) -> tuple[li
     return found, None
 
 
-def scan_bytes(source: Source, offset: int, nbytes: int, part: str) -> list[Pickled]:
+def scan_bytes(source: Source, offset: int, nbytes: int, part: str, budget: Budget) -> list[Pickled]:
     """Look at bytes that are not known to be a pickle as if they were: return it if it is one that matters.
 
     One matters if it is whole, or names what is refused and is far enough along to have called it.
     """
     reader = ByteReader(source=source, start=offset, end=offset + min(nbytes, MAX_SCAN_BYTES))
-    return scan_reader(reader, part)
+    return scan_reader(reader, part, budget)
 
 
-def scan_reader(reader: ByteReader, part: str) -> list[Pickled]:
-    """As `scan_bytes`, of what a reader gives."""
-    run = run_pickle(reader)
-    return [Pickled(part, run)] if _matters(run) else []
+def scan_reader(reader: ByteReader, part: str, budget: Budget) -> list[Pickled]:
+    """As `scan_bytes`, of what a reader gives.
+
+    Raises:
+        LegacyFileError: The budget is spent, so that it cannot be said.
+    """
+    run = run_pickle(reader, budget)
+    if budget.spent and run.error is not None:
+        raise run.error.inside(part)
+    return [Pickled(part, run).without_value()] if _matters(run) else []
 
 
-def hides_a_pickle(source: Source, offset: int, nbytes: int) -> PickleRun | None:
-    """Return the pickle that the bytes of a tensor are from the first to the last, if it calls what is refused."""
+def hides_a_pickle(source: Source, offset: int, nbytes: int, budget: Budget) -> PickleRun | None:
+    """Return the pickle that the bytes of a tensor are from the first to the last, if it calls what is refused.
+
+    Raises:
+        LegacyFileError: The budget is spent, so that it cannot be said.
+    """
     if nbytes < 4 or nbytes > MAX_SCAN_BYTES or source.read(offset, 1) != b"\x80":
         return None
-    run = run_pickle(ByteReader(source=source, start=offset, end=offset + nbytes))
+    run = run_pickle(ByteReader(source=source, start=offset, end=offset + nbytes), budget)
+    if budget.spent and run.error is not None:
+        raise run.error
     return run if run.error is None and run.end == nbytes and _refused(run.called) else None
 
 

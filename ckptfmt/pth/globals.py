@@ -100,6 +100,7 @@ CALLABLE = frozenset(
     | _under("numpy", "ndarray dtype")
     | _under("numpy._core.multiarray", "_reconstruct scalar")
     | _under("numpy._core.numeric", "_frombuffer")
+    | _under("numpy.random", "__RandomState_ctor")
     | _under("numpy.random._pickle", "__randomstate_ctor __generator_ctor __bit_generator_ctor")
 )
 """The names, in their canonical form, that may be called, each with a meaning in `ckptfmt.pth.values`."""
@@ -119,6 +120,7 @@ _REFERENCES = frozenset(
     | _under("torch", "relu relu_ tanh sigmoid softmax log_softmax selu celu rrelu prelu")
     | _under("numpy", _NUMPY_SCALARS)
     | _under("ml_dtypes", _ML_DTYPES)
+    | _under("typing", "Any")  # in the configurations of OmegaConf, which older Lightning checkpoints hold
     | _under("numpy.random", _NUMPY_RANDOM)
 )
 """Names that stand for an element type, a function of a layer and the like: never called."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 MAX_PICKLE_BYTES = 256 << 20
 """Length of one pickle. The tensors' data are not in it."""
 
-MAX_OPERATIONS = 1 << 23
-"""Opcodes of one pickle that are carried out."""
+MAX_OPERATIONS = 3 << 22
+"""Opcodes that are carried out of all pickles of a file together."""
 
 MAX_CONTAINERS = 1 << 21
 """Lists, dicts, sets, tuples and records that one pickle makes."""
@@ -59,6 +59,9 @@ FREE_EXPANSION_BYTES = 1 << 30
 
 MAX_DIMENSIONS = 64
 """Dimensions of a tensor (spec 9.2)."""
+
+MAX_UNPACKED_BYTES = 256 << 20
+"""Bytes that are unpacked to look into an archive that is refused."""
 
 MAX_SCAN_BYTES = 64 << 20
 """How far a part of a file that is not known to be a pickle is looked at as if it were one."""

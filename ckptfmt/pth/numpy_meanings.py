@@ -164,6 +164,7 @@ NUMPY_MEANINGS: Mapping[str, Meaning] = {
     "numpy._core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _from_buffer,
+    "numpy.random.__RandomState_ctor": _inert,
     "numpy.random._pickle.__randomstate_ctor": _inert,
     "numpy.random._pickle.__generator_ctor": _inert,
     "numpy.random._pickle.__bit_generator_ctor": _inert,

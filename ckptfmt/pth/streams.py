@@ -10,6 +10,7 @@ from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.container import Container, Form, Pickled, hides_a_pickle, read_pickles
 from ckptfmt.pth.dtypes import ElementType
 from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import DictNode, Global, Persistent
 from ckptfmt.pth.pickle_vm import run_pickle
 from ckptfmt.pth.storages import RangeData
@@ -27,12 +28,13 @@ _SLOTS = ("magic number", "protocol version", "system information", "content", "
 def read_stream(source: Source) -> Container:
     """Return the file that begins with a pickle."""
     reader = ByteReader(source=source, end=source.size)
-    first = run_pickle(reader)
+    budget = Budget()
+    first = run_pickle(reader, budget)
     if first.value != MAGIC_NUMBER or isinstance(first.value, float):
-        return _plain(reader, Pickled("", first))
+        return _plain(reader, Pickled("", first), budget)
     pickles = [Pickled(_SLOTS[0], first)]
     for slot in _SLOTS[1:]:
-        run = run_pickle(reader)
+        run = run_pickle(reader, budget)
         pickles.append(Pickled(slot, run))
         if run.error is not None:
             return Container(Form.STREAM, tuple(pickles), run.error.inside(slot))
@@ -40,24 +42,24 @@ def read_stream(source: Source) -> Container:
     try:
         if version.value != _PROTOCOL:
             raise LegacyFileError(f"its protocol version is no {_PROTOCOL}")
-        reader_of_storages = _Storages(source, content.outside)
+        reader_of_storages = _Storages(source, content.outside, budget)
         end = reader_of_storages.read(reader.position, keys.value, pickles)
     except LegacyFileError as error:
         return Container(Form.STREAM, tuple(pickles), error)
     fault: LegacyFileError | None = None
     if end < source.size:
         fault = LegacyFileError(f"{source.size - end} bytes that belong to nothing follow the storages")
-        pickles += read_pickles(ByteReader(source=source, start=end, end=source.size), "after the storages")[0]
+        pickles += read_pickles(ByteReader(source=source, start=end, end=source.size), "after the storages", budget)[0]
     return Container(
         Form.STREAM, tuple(pickles), fault, content.value, reader_of_storages.resolve, _producer(information.value)
     )
 
 
-def _plain(reader: ByteReader, first: Pickled) -> Container:
+def _plain(reader: ByteReader, first: Pickled, budget: Budget) -> Container:
     """Return a file that is a pickle, and what follows it."""
     if first.run.error is not None:
         return Container(Form.PICKLE, (first,), first.run.error)
-    more, fault = read_pickles(reader, "", already=1)
+    more, fault = read_pickles(reader, "", budget, already=1)
     if more and fault is None:
         fault = LegacyFileError("another pickle follows the first one")
     if first.run.outside and fault is None:
@@ -74,9 +76,10 @@ class _Expected:
 class _Storages:
     """The storages behind the pickles, in the order of the keys: the number of elements, then these."""
 
-    def __init__(self, source: Source, outside: tuple[Persistent, ...]) -> None:
+    def __init__(self, source: Source, outside: tuple[Persistent, ...], budget: Budget) -> None:
         self._source = source
         self._outside = outside
+        self._budget = budget
         self._found: dict[str, Storage] = {}
         self._views: dict[tuple[str, str], Storage] = {}
 
@@ -98,7 +101,7 @@ class _Storages:
                 raise LegacyFileError(f"storage {key!a:.80} has {elements} elements, its tensors say {wanted.elements}")
             if position + nbytes > self._source.size:
                 raise LegacyFileError(f"it ends in the middle of storage {key!a:.80}")
-            hidden = hides_a_pickle(self._source, position, nbytes)
+            hidden = hides_a_pickle(self._source, position, nbytes, self._budget)
             if hidden is not None:
                 pickles.append(Pickled(f"storage {key!a:.80}", hidden))
             self._found[key] = Storage(key, RangeData(self._source, position, nbytes), wanted.kind)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ckptfmt.errors import UnsafeInputError
 from ckptfmt.pth.container import Pickled
 from ckptfmt.pth.globals import Verdict, judge, judge_call
+from ckptfmt.pth.machine import NOWHERE
 from ckptfmt.pth.nodes import Global
-from ckptfmt.pth.pickle_vm import NOWHERE
 
 __all__ = ["NameUse", "Survey", "check", "survey"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.container import Container, Form, Pickled, read_pickles, scan_bytes
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_CONTAINERS, MAX_DIMENSIONS, MAX_MEMBERS
+from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import Global, Persistent
 from ckptfmt.pth.pickle_vm import run_pickle
 from ckptfmt.pth.storages import RangeData
@@ -30,11 +32,12 @@ _Range = tuple[int, int]
 def read_tar(source: Source) -> Container:
     """Return the archive that `source` is."""
     pickles: list[Pickled] = []
+    budget = Budget()
     try:
         members = _directory(source)
     except LegacyFileError as fault:
-        return Container(Form.TAR, tuple(_scan_all(source)), fault)
-    reader = _Reader(source, pickles)
+        return Container(Form.TAR, tuple(_scan_all(source, budget)), fault)
+    reader = _Reader(source, pickles, budget)
     try:
         missing = [name for name in _PARTS if name not in members]
         if missing:
@@ -44,23 +47,28 @@ def read_tar(source: Source) -> Container:
         root = reader.read_root(members["pickle"])
     except LegacyFileError as fault:
         known = {pickle.part for pickle in pickles}
-        pickles += [pickle for pickle in _scan(source, members) if pickle.part not in known]
+        with suppress(LegacyFileError):
+            pickles += [pickle for pickle in _scan(source, members, budget) if pickle.part not in known]
         return Container(Form.TAR, tuple(pickles), fault)
     others = {name: where for name, where in members.items() if name not in _PARTS}
-    pickles += _scan(source, others)
+    try:
+        pickles += _scan(source, others, budget)
+    except LegacyFileError as fault:
+        return Container(Form.TAR, tuple(pickles), fault)
     dropped = dict.fromkeys((name for name in others if name != "sys_info"), "it is no part of the state")
     return Container(Form.TAR, tuple(pickles), None, root, reader.resolve, "PyTorch before 0.1.10, tar", dropped)
 
 
 class _Reader:
-    def __init__(self, source: Source, pickles: list[Pickled]) -> None:
+    def __init__(self, source: Source, pickles: list[Pickled], budget: Budget) -> None:
         self._source = source
         self._pickles = pickles
+        self._budget = budget
         self._storages: dict[int, Storage] = {}
         self._tensors: dict[int, Tensor] = {}
 
     def _next(self, reader: ByteReader, part: str) -> object:
-        run = run_pickle(reader)
+        run = run_pickle(reader, self._budget)
         self._pickles.append(Pickled(part, run))
         if run.error is not None:
             raise run.error.inside(part)
@@ -121,7 +129,7 @@ class _Reader:
 
     def _at_end(self, reader: ByteReader, part: str) -> None:
         if reader.remaining:
-            self._pickles += read_pickles(reader, f"after {part}")[0]
+            self._pickles += read_pickles(reader, f"after {part}", self._budget)[0]
             raise LegacyFileError("bytes that belong to nothing follow").inside(part)
 
     def resolve(self, node: Persistent) -> Storage | Tensor:
@@ -175,13 +183,18 @@ def _size(block: bytes) -> int:
     return int(text or b"0", 8)
 
 
-def _scan(source: Source, members: Mapping[str, _Range]) -> list[Pickled]:
-    return [pickle for name, (begin, nbytes) in members.items() for pickle in scan_bytes(source, begin, nbytes, name)]
+def _scan(source: Source, members: Mapping[str, _Range], budget: Budget) -> list[Pickled]:
+    return [
+        pickle
+        for name, (begin, nbytes) in members.items()
+        for pickle in scan_bytes(source, begin, nbytes, name, budget)
+    ]
 
 
-def _scan_all(source: Source) -> list[Pickled]:
+def _scan_all(source: Source, budget: Budget) -> list[Pickled]:
     """Look into an archive that is refused for its structure, at every block that follows a header."""
     found: list[Pickled] = []
-    for position in range(0, min(source.size, 1 << 20), _BLOCK_BYTES):
-        found += scan_bytes(source, position, source.size - position, f"byte {position}")
+    with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+        for position in range(0, min(source.size, 1 << 20), _BLOCK_BYTES):
+            found += scan_bytes(source, position, source.size - position, f"byte {position}", budget)
     return found

@@ -15,7 +15,7 @@ from ckptfmt.state import TensorLeaf
 
 __all__ = ["LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 
-_GATHERED_BYTES = 32 << 20
+_GATHERED_BYTES = 8 << 20
 """How much of a storage is held at a time to put elements into order, wherever their strides allow it."""
 
 
@@ -142,7 +142,7 @@ class TensorView:
                 yield from gather(data, nbytes, some, strides, _GATHERED_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class LegacyTensor(TensorLeaf):
     """A tensor of a file of PyTorch.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 from ckptfmt.pth.archive import DEFLATED, STORED, ZIP_MAGIC, Archive, Member, read_archive
 from ckptfmt.pth.bytereader import ByteReader
@@ -11,7 +12,8 @@ from ckptfmt.pth.container import Container, Form, Pickled, hides_a_pickle, read
 from ckptfmt.pth.dtypes import STORAGES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.limits import MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_SCAN_BYTES
+from ckptfmt.pth.limits import MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_SCAN_BYTES, MAX_UNPACKED_BYTES
+from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import Global, Persistent
 from ckptfmt.pth.storages import MemberData, read_member
 from ckptfmt.pth.tensors import Storage
@@ -40,6 +42,7 @@ class _Reader:
     def __init__(self, source: Source, archive: Archive) -> None:
         self._source = source
         self._members = archive.members
+        self._budget = Budget()
         self._data: dict[str, MemberData] = {}
         self._storages: dict[tuple[str, str], Storage] = {}
 
@@ -62,7 +65,8 @@ class _Reader:
                     pickles += self._scan(name, member)
             except LegacyFileError as fault:
                 faults.append(fault)
-                pickles += self._scan_damaged(name, member)
+                with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+                    pickles += self._scan_damaged(name, member)
             why = self._left_behind(name)
             if why is not None:
                 dropped[name] = why
@@ -88,7 +92,9 @@ class _Reader:
 
     def _read_pickle(self, name: str, member: Member) -> tuple[list[Pickled], LegacyFileError | None]:
         data = read_member(self._source, member, MAX_PICKLE_BYTES)
-        found, fault = read_pickles(ByteReader(data), name)
+        found, fault = read_pickles(ByteReader(data), name, self._budget)
+        if name != _ROOT:
+            found = [pickled.without_value() for pickled in found]
         if fault is None and len(found) > 1:
             fault = LegacyFileError("another pickle follows the first one").inside(name)
         return found, fault
@@ -98,7 +104,7 @@ class _Reader:
         if member.method != STORED:
             pickles += self._scan(name, member)
             return True
-        hidden = hides_a_pickle(self._source, member.offset, member.nbytes)
+        hidden = hides_a_pickle(self._source, member.offset, member.nbytes, self._budget)
         if hidden is not None:
             pickles.append(Pickled(name, hidden))
         return True
@@ -106,18 +112,18 @@ class _Reader:
     def _scan(self, name: str, member: Member) -> list[Pickled]:
         """Look whether a member that is not named as a pickle is one. Its checksum is checked if it is short."""
         if member.nbytes <= _MAX_TEXT_BYTES:
-            return scan_reader(ByteReader(read_member(self._source, member, _MAX_TEXT_BYTES)), name)
+            return scan_reader(ByteReader(read_member(self._source, member, _MAX_TEXT_BYTES)), name, self._budget)
         data = MemberData(self._source, member)
         head = data.read(0, min(member.nbytes, _READ_AHEAD_BYTES))
         if bytes(head[:1]) != b"\x80":
-            return scan_reader(ByteReader(bytes(head)), name)
+            return scan_reader(ByteReader(bytes(head)), name, self._budget)
         whole = min(member.nbytes, MAX_SCAN_BYTES)
-        return scan_reader(ByteReader(bytes(head) + bytes(data.read(len(head), whole - len(head)))), name)
+        return scan_reader(ByteReader(bytes(head) + bytes(data.read(len(head), whole - len(head)))), name, self._budget)
 
     def _scan_damaged(self, name: str, member: Member) -> list[Pickled]:
         """Look at a member that is damaged: whoever does not check it would run what is in it."""
         data = self._source.read(member.offset, min(member.stored_bytes, MAX_SCAN_BYTES))
-        return scan_reader(ByteReader(_inflate(data) if member.method == DEFLATED else data), name)
+        return scan_reader(ByteReader(_inflate(data) if member.method == DEFLATED else data), name, self._budget)
 
     def _left_behind(self, name: str) -> str | None:
         if name.startswith("code/"):
@@ -190,10 +196,11 @@ def _scan_wreck(source: Source) -> list[Pickled]:
     Whatever the headers say of lengths, flags and checksums, each member is looked at as a pickle, packed or not.
     """
     found: list[Pickled] = []
+    budget, room = Budget(), MAX_UNPACKED_BYTES
     head = source.read(0, min(source.size, MAX_SCAN_BYTES))
     at = head.find(ZIP_MAGIC)
     looked = 0
-    while at >= 0 and looked < MAX_MEMBERS and at + 30 <= len(head):
+    while at >= 0 and looked < MAX_MEMBERS and at + 30 <= len(head) and not budget.spent and room > 0:
         name_bytes = int.from_bytes(head[at + 26 : at + 28], "little")
         extra_bytes = int.from_bytes(head[at + 28 : at + 30], "little")
         method = int.from_bytes(head[at + 8 : at + 10], "little")
@@ -203,10 +210,13 @@ def _scan_wreck(source: Source) -> list[Pickled]:
         end = at if at >= 0 else len(head)
         looked += 1
         for unpack in (_inflate, _as_is) if method == DEFLATED else (_as_is, _inflate):
-            pickled = scan_reader(ByteReader(unpack(head[begin:end])), name)
-            if pickled:
+            data = unpack(head[begin:end])
+            room -= len(data)
+            with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+                pickled = scan_reader(ByteReader(data), name, budget)
                 found += pickled
-                break
+                if pickled:
+                    break
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -37,6 +38,12 @@ class Source(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole of `buffer` with the bytes from `offset`."""
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Take note that these bytes will soon be asked for."""
+
+    def view(self, offset: int, nbytes: int) -> memoryview | None:
+        """Return these bytes as they lie, read-only and without a copy; None if that is not to be had."""
+
     def close(self) -> None:
         """Release it; a second call does nothing."""
 
@@ -56,6 +63,7 @@ class LocalSource:
         self.size = size
         self._file = file
         self._position_lock = threading.Lock()
+        self._map: mmap.mmap | None = None
         # Windows can't read at a position: there the threads take turns at moving the file's own.
         self._read_some: Callable[[int, memoryview], int] = (
             self._read_at if hasattr(os, "preadv") else self._seek_and_read
@@ -95,8 +103,35 @@ class LocalSource:
             offset += count
             rest = rest[count:]
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Let the system read these bytes into the page cache while other things are done."""
+        if hasattr(os, "posix_fadvise") and not self._is_cached(offset):
+            os.posix_fadvise(self._file.fileno(), offset, nbytes, os.POSIX_FADV_WILLNEED)
+
+    def view(self, offset: int, nbytes: int) -> memoryview | None:
+        """Return these bytes in a map of the file, which stays as long as there are views of it; None without maps.
+
+        Whoever looks at them when the file has been made shorter meanwhile is ended by the system: read them first.
+        """
+        self._require_inside(offset, nbytes)
+        with self._position_lock:
+            if self._map is None and not self._file.closed:
+                self._map = _map(self._file, self.size)
+        return None if self._map is None else memoryview(self._map)[offset : offset + nbytes]
+
+    def _is_cached(self, offset: int) -> bool:
+        """Say whether the byte at an offset is known to be in the page cache; then advice would only take time."""
+        if not hasattr(os, "RWF_NOWAIT"):
+            return False
+        try:
+            os.preadv(self._file.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT)
+        except OSError:
+            return False  # it would have to wait, or the file system cannot tell
+        return True
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
+        self._map = None
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -142,6 +177,15 @@ def open_source(path: str | os.PathLike[str]) -> LocalSource:
         file.close()
         raise
     return LocalSource(text, file, found.st_size)
+
+
+def _map(file: io.FileIO, nbytes: int) -> mmap.mmap | None:
+    if os.name == "nt":  # there a file that is mapped cannot be replaced
+        return None
+    try:
+        return mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # not on this file system, or it is shorter now: reading tells more
+        return None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -39,7 +39,6 @@ import enum
 import io
 import os
 import re
-import secrets
 import stat
 import time
 import zlib
@@ -301,7 +300,7 @@ def _leads_to(path: Path, descriptor: int) -> bool:
 
 
 def _temporary_name(name: str) -> str:
-    return f".{_stem(name)}.{_machine()}-{secrets.token_hex(8)}.tmp"
+    return f".{_stem(name)}.{_machine()}-{os.urandom(8).hex()}.tmp"
 
 
 def _stem(name: str) -> str:

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
 from ckptfmt.torch.checkpointer import Checkpointer
 from ckptfmt.torch.failures import ResumeError, UsageError
 from ckptfmt.torch.io import load, open, save
+from ckptfmt.torch.live import RestoreReport, restore
 from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
 from ckptfmt.torch.saving import SaveWarning
 from ckptfmt.torch.stateful import Stateful
@@ -20,6 +21,7 @@ from ckptfmt.torch.warming import WarmStartReport, warm_start
 __all__ = [
     "Checkpointer",
     "ComponentReport",
+    "RestoreReport",
     "ResumeError",
     "ResumeReport",
     "SaveWarning",
@@ -29,6 +31,7 @@ __all__ = [
     "WarmStartReport",
     "load",
     "open",
+    "restore",
     "save",
     "warm_start",
 ]

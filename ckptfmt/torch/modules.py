@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,12 +24,15 @@ def is_state_dict(tree: object) -> bool:
     )
 
 
-def compare_module(live: Mapping[str, Any], saved: object) -> Iterator[tuple[str | None, str]]:
+def compare_module(
+    live: Mapping[str, Any], saved: object, same: Callable[[object, object], bool]
+) -> Iterator[tuple[str | None, str]]:
     """Yield each difference as (name of the tensor or None for the whole, what is the matter).
 
     Args:
         live: The state dict of the module, with plain names.
         saved: What the checkpoint has, with plain names.
+        same: Says whether two tensors of the checkpoint hold the same bits.
     """
     if not isinstance(saved, Mapping):
         yield None, f"a state dict is expected, the checkpoint has a {type(saved).__name__}"
@@ -45,7 +48,7 @@ def compare_module(live: Mapping[str, Any], saved: object) -> Iterator[tuple[str
             if here != there:
                 yield name, f"{here} in the model, {there} in the checkpoint"
     for first, other in shared_names(live):
-        if first in saved and other in saved and not same_bits(saved[first], saved[other]):
+        if first in saved and other in saved and not same(saved[first], saved[other]):
             yield other, f"one tensor with {first} in the model, another one in the checkpoint"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.torch.generators import StatefulGenerator
-from ckptfmt.torch.modules import compare_module, load_module
+from ckptfmt.torch.modules import compare_module, load_module, same_bits
 from ckptfmt.torch.naming import ParameterNames, groups_of, parameter_names
 from ckptfmt.torch.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
 from ckptfmt.torch.report import ComponentReport
@@ -21,7 +21,9 @@ from ckptfmt.torch.schedulers import compare_scheduler, fit_scheduler
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.wrappers import plain_state, without_wrapper_names
 
-__all__ = ["RestorePlan", "plan_restore"]
+__all__ = ["ComponentPlan", "LoadModule", "LoadOptimizer", "RestorePlan", "apply_component", "plan_restore"]
+
+SameBits = Callable[[object, object], bool]
 
 
 class Load(Protocol):
@@ -29,6 +31,44 @@ class Load(Protocol):
 
     def __call__(self) -> object:
         """Do it."""
+
+
+@dataclass(frozen=True)
+class LoadModule:
+    """Gives a module its tensors.
+
+    Attributes:
+        module: The module.
+        state: What it takes, with plain names.
+        strict: Whether that is all that it has.
+    """
+
+    module: nn.Module
+    state: Mapping[str, Any]
+    strict: bool = True
+
+    def __call__(self) -> None:
+        """Do it."""
+        load_module(self.module, self.state, strict=self.strict)
+
+
+@dataclass(frozen=True)
+class LoadOptimizer:
+    """Gives an optimizer its state.
+
+    Attributes:
+        optimizer: The optimizer, or an object that stands for one.
+        groups: Its parameter groups.
+        state: A state dict for it.
+    """
+
+    optimizer: Any
+    groups: Sequence[dict[str, Any]]
+    state: dict[str, Any]
+
+    def __call__(self) -> None:
+        """Do it."""
+        load_optimizer(self.optimizer, self.groups, self.state)
 
 
 @dataclass(frozen=True)
@@ -65,15 +105,23 @@ class RestorePlan:
         """All that makes the restored objects others than the saved ones, and is not waived."""
         return [line for plan in self.components if plan.name not in self.waived for line in plan.differences]
 
+    def require_fit(self) -> None:
+        """Do nothing if there are no differences that are not waived.
+
+        Raises:
+            MismatchError: There are.
+        """
+        if self.differences:
+            raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
+
     def apply(self) -> tuple[ComponentReport, ...]:
         """Restore the components, in their order.
 
         Raises:
             MismatchError: There are differences that are not waived. Nothing was changed.
         """
-        if self.differences:
-            raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
-        return tuple(_apply(plan) for plan in self.components)
+        self.require_fit()
+        return tuple(apply_component(plan, plan.load) for plan in self.components)
 
 
 def plan_restore(
@@ -82,6 +130,7 @@ def plan_restore(
     waive: Collection[str] = (),
     *,
     names: ParameterNames | None = None,
+    same: SameBits = same_bits,
 ) -> RestorePlan:
     """Compare a state with the live objects that are to take it.
 
@@ -93,6 +142,7 @@ def plan_restore(
         state: Their states by name.
         waive: Names of components that may differ: they take what fits.
         names: The names of the parameters; None: those of the modules among the components.
+        same: Says whether two tensors of the state hold the same bits.
     """
     if names is None:
         names = parameter_names(components)
@@ -103,7 +153,7 @@ def plan_restore(
         if name not in state:
             plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
         else:
-            plans[name] = _plan(name, component, state, names, optimizers)
+            plans[name] = _plan(name, component, state, names, optimizers, same)
     return RestorePlan(tuple(plans[name] for name in components), frozenset(waive))
 
 
@@ -113,15 +163,16 @@ def _plan(
     state: Mapping[str, Any],
     names: ParameterNames,
     optimizers: dict[int, OptimizerPlan],
+    same: SameBits,
 ) -> ComponentPlan:
     saved = state[name]
     groups = groups_of(component)
     if isinstance(component, nn.Module):
-        return _plan_module(name, component, saved)
+        return _plan_module(name, component, saved, same)
     if groups is not None:
         plan = plan_optimizer(component, groups, names, saved, partial(_saved_shape, state))
         optimizers[id(component)] = plan
-        load = None if plan.state is None else partial(load_optimizer, component, groups, plan.state)
+        load = None if plan.state is None else LoadOptimizer(component, groups, plan.state)
         return ComponentPlan(name, load, _lines(name, plan.differences), _lines(name, plan.notes))
     if isinstance(component, LRScheduler):
         source = _source(optimizers.get(id(getattr(component, "optimizer", None))))
@@ -136,17 +187,17 @@ def _plan(
     return ComponentPlan(name, partial(component.load_state_dict, saved))
 
 
-def _plan_module(name: str, module: nn.Module, saved: Any) -> ComponentPlan:
+def _plan_module(name: str, module: nn.Module, saved: Any, same: SameBits) -> ComponentPlan:
     live = plain_state(module)
     if isinstance(saved, Mapping):
         saved = without_wrapper_names(saved, live)
-    found = list(compare_module(live, saved))
+    found = list(compare_module(live, saved, same))
     lines = tuple(f"{name}: {what}" if tensor is None else f"{name}.{tensor}: {what}" for tensor, what in found)
     if not found:
-        return ComponentPlan(name, partial(load_module, module, saved))
+        return ComponentPlan(name, LoadModule(module, saved))
     unfit = {tensor for tensor, _ in found}
     fitting = {tensor: value for tensor, value in saved.items() if tensor not in unfit} if None not in unfit else {}
-    load = partial(load_module, module, fitting, strict=False) if fitting else None
+    load = LoadModule(module, fitting, strict=False) if fitting else None
     return ComponentPlan(name, load, lines)
 
 
@@ -169,11 +220,12 @@ def _lines(name: str, lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}{line}" for line in lines)
 
 
-def _apply(plan: ComponentPlan) -> ComponentReport:
-    if plan.load is not None:
+def apply_component(plan: ComponentPlan, load: Load | None) -> ComponentReport:
+    """Give a component what is restored of it, and report it."""
+    if load is not None:
         try:
-            plan.load()
+            load()
         except Exception as error:
             error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
             raise
-    return ComponentReport(plan.name, plan.load is not None, plan.differences, plan.notes)
+    return ComponentReport(plan.name, load is not None, plan.differences, plan.notes)

@@ -17,7 +17,7 @@ LAYOUTS: dict[str, torch.layout] = {
 """The layout behind each type name."""
 
 _BY_ROWS = (torch.sparse_csr, torch.sparse_bsr)
-_INDEX_DTYPES = {SPARSE_COO: (torch.int64,)} | dict.fromkeys(SPARSE_COMPRESSED, (torch.int32, torch.int64))
+_IN_BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
 
 
 def encode(tensor: torch.Tensor) -> Typed:
@@ -36,16 +36,24 @@ def encode(tensor: torch.Tensor) -> Typed:
 
 
 def decode(typed: Typed) -> torch.Tensor:
-    """Return the sparse tensor of a typed value whose parts are of the right types.
+    """Return the sparse tensor of a typed value whose parts are of the right types, after checking that they fit.
 
     Raises:
-        RuntimeError: The parts do not fit together, say an index is beyond the size. Other standard errors
+        ValueError: A block has no elements.
+        RuntimeError: The parts do not fit together, say an index is beyond the size (11.9). Other standard errors
             come from PyTorch, too.
     """
     parts = dict(typed.value)
-    for key in ("indices", "compressed_indices", "plain_indices"):
-        if key in parts and parts[key].dtype not in _INDEX_DTYPES[typed.name]:  # PyTorch would convert them
-            raise TypeError(f"{key} are {parts[key].dtype}")
     if typed.name == SPARSE_COO:
         return torch.sparse_coo_tensor(**parts, check_invariants=True)
-    return torch.sparse_compressed_tensor(**parts, layout=LAYOUTS[typed.name], check_invariants=True)
+    layout = LAYOUTS[typed.name]
+    if layout in _IN_BLOCKS:
+        _check_blocks(parts["compressed_indices"], parts["values"])
+    return torch.sparse_compressed_tensor(**parts, layout=layout, check_invariants=True)
+
+
+def _check_blocks(compressed_indices: torch.Tensor, values: torch.Tensor) -> None:
+    """Check that blocks have elements: PyTorch divides by their sizes, and a division by zero ends the process."""
+    batch = compressed_indices.dim() - 1
+    if 0 in values.shape[max(0, batch) :][1:3]:
+        raise ValueError(f"its blocks have no elements: its values are of shape {list(values.shape)}")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.planning import MemberPlan, Part, SavePlan
+from ckptfmt.torch.values import new_tensor
+from ckptfmt.workers import CORES, submit
 
 __all__ = ["Staging"]
 
 # The data of each member lie as they will lie in the file, so that they can be written from here as they are.
 _ALIGNMENT = 4096
+_BATCH_BYTES = 4 << 20
+
+
+class _Copy(NamedTuple):
+    """A part that is to be copied, and where to."""
+
+    part: Part
+    target: memoryview
 
 
 class Staging:
@@ -44,27 +57,31 @@ class Staging:
         buffer = self._reserve(sum(map(_staged_bytes, plan.members)))
         position = 0
         members = []
-        with self._side_streams():
-            for member in plan.members:
-                nbytes = _staged_bytes(member)
-                members.append(_copy_member(member, buffer[position : position + nbytes]))
-                position += nbytes
+        copies: list[_Copy] = []
+        for member in plan.members:
+            nbytes = _staged_bytes(member)
+            members.append(_stage_member(member, buffer[position : position + nbytes], copies))
+            position += nbytes
+        if _cuda_in_use():  # which stream a copy goes through is a matter of the thread
+            with self._side_streams():
+                _make(copies)
+        else:
+            with ThreadPoolExecutor(CORES, thread_name_prefix="ckptfmt-stage") as pool:
+                for done in [submit(pool, partial(_make, batch)) for batch in _batches(copies)]:
+                    done.result()
         return replace(plan, members=tuple(members))
 
     def _reserve(self, nbytes: int) -> memoryview:
         pinned = _cuda_in_use()
         if nbytes > self._memory.numel() or (pinned and not self._memory.is_pinned()):
             self._memory = torch.empty(0, dtype=torch.uint8)  # the old memory goes before the new one comes
-            self._memory = torch.empty(nbytes + _ALIGNMENT, dtype=torch.uint8, pin_memory=pinned)
+            self._memory = _allocate(nbytes + _ALIGNMENT, pinned=pinned)
         start = -self._memory.data_ptr() % _ALIGNMENT
         return self._memory.numpy().data[start : start + nbytes]
 
     @contextlib.contextmanager
     def _side_streams(self) -> Iterator[None]:
         """Let copies from each CUDA device go through a stream of their own; at the end, wait for them."""
-        if not _cuda_in_use():
-            yield
-            return
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.cuda.device(torch.cuda.current_device()))
             for device in range(torch.cuda.device_count()):
@@ -87,7 +104,33 @@ def _staged_bytes(member: MemberPlan) -> int:
     return nbytes + -nbytes % _ALIGNMENT
 
 
-def _copy_member(member: MemberPlan, buffer: memoryview) -> MemberPlan:
+def _allocate(nbytes: int, *, pinned: bool) -> torch.Tensor:
+    if pinned:
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+    return new_tensor((nbytes,), torch.uint8)
+
+
+def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
+    """Yield copies in batches that are worth a turn of a thread."""
+    batch: list[_Copy] = []
+    nbytes = 0
+    for copy in copies:
+        batch.append(copy)
+        nbytes += copy.part.nbytes
+        if nbytes >= _BATCH_BYTES:
+            yield batch
+            batch, nbytes = [], 0
+    yield batch
+
+
+def _make(copies: Iterable[_Copy]) -> None:
+    for part, target in copies:
+        assert part.copy_into is not None  # or there would be nothing to copy
+        part.copy_into(target)
+
+
+def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[_Copy]) -> MemberPlan:
+    """Return the plan of a member that reads from `buffer`, once the copies that are added here are made."""
     parts = []
     position = 0
     for part in member.parts:
@@ -95,7 +138,7 @@ def _copy_member(member: MemberPlan, buffer: memoryview) -> MemberPlan:
             parts.append(part)
             continue
         copy = buffer[position : position + part.nbytes]
-        part.copy_into(copy)
+        copies.append(_Copy(part, copy))
         parts.append(_staged(part, copy))
         position += part.nbytes
     return replace(member, parts=parts)
@@ -105,4 +148,4 @@ def _staged(part: Part, copy: memoryview) -> Part:
     def read() -> BytesLike:
         return copy
 
-    return replace(part, read=read, copy_into=None)
+    return part._replace(read=read, copy_into=None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 from torch.torch_version import TorchVersion
@@ -17,7 +19,10 @@ from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.state import Adapter, TensorLeaf
 from ckptfmt.torch import sparse
 
-__all__ = ["DTYPES", "TorchAdapter"]
+__all__ = ["DTYPES", "TorchAdapter", "memory_of", "new_tensor"]
+
+_ALIGNMENT = 64
+_LARGE_BYTES = 4 << 20
 
 _ATTRIBUTES = {
     "BOOL": "bool",
@@ -47,7 +52,6 @@ DTYPES: dict[str, torch.dtype] = {
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _COMPLEX = {torch.complex128: "C128", torch.complex32: "C32"}  # safetensors lacks these (11.6)
-_MAX_SIZE = (1 << 63) - 1
 _DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
@@ -93,8 +97,11 @@ class TorchAdapter:
         if dtype not in DTYPES:
             message = f"PyTorch {torch.__version__} has no dtype for {dtype}; read its bytes with Component.read_bytes"
             raise error_for(Problem("tensor-dtype", message))
-        tensor = torch.empty(shape, dtype=DTYPES[dtype])
-        return tensor, _flat_bytes(tensor)
+        tensor = new_tensor(shape, DTYPES[dtype])
+        return tensor, memory_of(tensor)
+
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> None:
+        """Return None: PyTorch knows no read-only memory, and to write to this would end the process."""
 
     def decode(self, typed: Typed) -> object:
         """Return the value that a typed value stands for; an unknown one as it is (spec 11.8).
@@ -109,9 +116,9 @@ class TorchAdapter:
                 case name if name in sparse.LAYOUTS:
                     return sparse.decode(typed)
                 case "torch.Size":
-                    return _decode_size(typed)
+                    return torch.Size(typed.value)
                 case "torch.dtype":
-                    return _decode_dtype(typed)
+                    return _DTYPE_BY_NAME.get(f"torch.{typed.value}", typed)
                 case "torch.device":
                     return _decode_device(typed)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what PyTorch's checks raise
@@ -121,8 +128,11 @@ class TorchAdapter:
 
 
 def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
+    plain = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
+    if plain and tensor.is_cpu and tensor.dtype in _NAMES and tensor.layout is torch.strided and not tensor.is_nested:
+        return _leaf(tensor)  # as nearly all are
     # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if not plain:
         raise StateError(path, f"a tensor of {type(tensor)}", _advice_for_subclass(tensor))
     if tensor.is_nested:
         raise StateError(path, "a nested tensor", "store the list that its unbind() returns")
@@ -162,6 +172,8 @@ def _advice_for_subclass(tensor: torch.Tensor) -> str:
 
 def _read(tensor: torch.Tensor) -> memoryview:
     """Return the values' bytes in C order: the tensor's own memory, if they lie so there."""
+    if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
+        return memory_of(tensor)
     return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
 
 
@@ -169,11 +181,42 @@ def _copy_into(tensor: torch.Tensor, buffer: memoryview) -> None:
     """Copy the values in C order, in one pass; from a device without waiting, if the memory is pinned."""
     if not tensor.numel():
         return
+    if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
+        # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
+        # have them spin while they wait: on a busy machine that takes several times as long.
+        np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
+        return
     target = torch.frombuffer(buffer, dtype=tensor.dtype)
     if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
         buffer[:] = _read(tensor)
     else:
         target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor as a flat, writable view of bytes, which keeps the tensor alive.
+
+    Through NumPy it would take several times as long, which shows with tensors by the ten thousand.
+    """
+    memory = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+    memory.tensor = tensor  # type: ignore[attr-defined]  # any object of ctypes can hold another
+    return memoryview(memory).cast("B")
+
+
+def new_tensor(
+    shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return a tensor whose values are not set yet.
+
+    A large one on the CPU lies in NumPy's memory: NumPy asks the system for huge pages, without which memory that is
+    touched for the first time takes several times as long.
+    """
+    nbytes = torch.Size(shape).numel() * dtype.itemsize
+    if nbytes < _LARGE_BYTES or torch.device(device).type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    memory = torch.from_numpy(np.empty(nbytes + _ALIGNMENT, np.uint8))
+    start = -memory.data_ptr() % _ALIGNMENT
+    return memory[start : start + nbytes].view(dtype).view(shape)
 
 
 def _flat_bytes(tensor: torch.Tensor) -> memoryview:
@@ -184,40 +227,15 @@ def _alias(tensor: torch.Tensor) -> Hashable:
     """Return what is equal for two tensors that are the same elements of the same memory."""
     if tensor.numel() == 0:
         return object()  # no memory: nothing to share
-    return (
-        str(tensor.device),
-        tensor.data_ptr(),
-        tuple(tensor.shape),
-        tensor.stride(),
-        tensor.dtype,
-        tensor.is_conj(),
-        tensor.is_neg(),
-    )
-
-
-def _decode_size(typed: Typed) -> torch.Size:
-    if max(typed.value, default=0) > _MAX_SIZE:  # PyTorch would take it, and fail when it is used
-        raise ValueError("a size is beyond 64 bits")
-    return torch.Size(typed.value)
-
-
-def _decode_dtype(typed: Typed) -> torch.dtype | Typed:
-    dtype = _DTYPE_BY_NAME.get(f"torch.{typed.value}")
-    if dtype is None and not typed.value.isidentifier():
-        raise ValueError(f"{typed.value!r:.100} is not the name of a dtype")
-    return typed if dtype is None else dtype  # one that this PyTorch does not know is no fault of the file
+    place = tensor.data_ptr() if tensor.is_cpu else (tensor.device, tensor.data_ptr())
+    flags = (tensor.is_conj(), tensor.is_neg()) if tensor.is_complex() or tensor.is_neg() else None
+    return place, tensor.shape, tensor.stride(), tensor.dtype, flags
 
 
 def _decode_device(typed: Typed) -> torch.device | Typed:
-    name: str = typed.value
-    kind = name.partition(":")[0]
+    """Return the device, or the typed value itself if this PyTorch has none of that name (11.8)."""
     try:
-        torch.device(kind)
+        device = torch.device(typed.value)
     except RuntimeError:
-        if not kind.isidentifier():
-            raise
-        return typed  # a kind of device that this PyTorch does not know is no fault of the file
-    device = torch.device(name)
-    if str(device) != name:  # PyTorch takes an index beyond its range for another one
-        raise ValueError(f"{name!r} is not the name of a device")
-    return device
+        return typed
+    return device if str(device) == typed.value else typed  # it takes an index beyond its range for another one

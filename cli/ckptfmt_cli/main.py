@@ -1,6 +1,6 @@
 """The command `ckptfmt`: its list of commands, and how every way to end becomes an exit code.
 
-Exit codes: 0 yes or done, 1 no (damaged, nothing found), 2 wrong usage, 3 could not answer (no such file, no
+Exit codes: 0 yes or done, 1 no (differs, damaged, nothing found), 2 wrong usage, 3 could not answer (no such file, no
 permission), 130 interrupted, 141 the reader of our output went away.
 """
 
@@ -35,6 +35,7 @@ _COMMANDS = {
     "prune": "Remove old checkpoints, with a reason for each.",
     "pin": "Keep checkpoints from being pruned.",
     "unpin": "Let checkpoints be pruned again.",
+    "plot": "Draw metrics and norms of layers over a training.",
     "extract": "Write the members of a checkpoint to a directory.",
     "pack": "Make a checkpoint of the files in a directory.",
     "convert": "Convert a checkpoint of another format, safely.",
@@ -146,11 +147,11 @@ def _nowhere() -> TextIO:
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 yes or done, 1 no (damaged, nothing found), 2 wrong usage, 3 could not answer.",
+    epilog="Exit codes: 0 yes or done, 1 no (differs, damaged, nothing found), 2 wrong usage, 3 could not answer.",
 )
 @click.version_option(__version__, prog_name="ckptfmt", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Look into and check checkpoints of deep-learning training."""
+    """Look into, compare, check, prune and convert the checkpoints of deep-learning training."""
 
 
 def main() -> None:

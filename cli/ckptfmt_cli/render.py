@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.text import escape, size
 
-__all__ = ["say", "write_json", "write_lines", "write_path"]
+__all__ = ["say", "write_file", "write_json", "write_lines", "write_path"]
 
 
 def write_lines(lines: Iterable[str]) -> None:
@@ -31,6 +32,20 @@ def write_path(path: str) -> None:
         return
     raw.write(os.fsencode(path) + b"\n")
     raw.flush()
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a text to a file, which appears as a whole or not at all, and say so.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    from ckptfmt.storage import AtomicFile  # most commands write no file
+
+    with AtomicFile(path) as file:
+        file.write(text.encode())
+        file.commit()
+    write_lines([f"{escape(path)}: {size(len(text.encode()))}"])
 
 
 def say(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
@@ -12,7 +11,7 @@ __all__ = ["PLAIN", "Style", "Terminal"]
 Style = Literal["plain", "bold", "dim", "good", "warn", "bad"]
 
 _CODES: dict[Style, str] = {"bold": "1", "dim": "2", "good": "32", "warn": "33", "bad": "1;31"}
-_DEFAULT_WIDTH = 80
+_DEFAULT_WIDTH, _ABSURD_WIDTH = 80, 100_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Terminal:
         """Return what `stream` can show. Colour needs a terminal, and neither `NO_COLOR` nor `TERM=dumb`."""
         interactive = stream.isatty()
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        return cls(_width(interactive), interactive and not plain, _speaks_unicode(stream))
+        return cls(_width(stream, interactive), interactive and not plain, _speaks_unicode(stream))
 
     @property
     def ellipsis(self) -> str:
@@ -52,11 +51,14 @@ PLAIN = Terminal()
 """A file or a pipe: 80 columns, no colour."""
 
 
-def _width(interactive: bool) -> int:
-    if interactive:
-        return shutil.get_terminal_size((_DEFAULT_WIDTH, 24)).columns
+def _width(stream: TextIO, interactive: bool) -> int:
     columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and int(columns) > 0 else _DEFAULT_WIDTH
+    if columns.isdecimal() and 0 < int(columns) < _ABSURD_WIDTH:
+        return int(columns)
+    try:
+        return (os.get_terminal_size(stream.fileno()).columns if interactive else 0) or _DEFAULT_WIDTH
+    except (OSError, ValueError):
+        return _DEFAULT_WIDTH
 
 
 def _speaks_unicode(stream: TextIO) -> bool:

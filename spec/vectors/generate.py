@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from spec.vectors.making.annotate import annotated
+from spec.vectors.making.annotate import annotated, annotated_identity
 from spec.vectors.making.invalid_container import all_container
 from spec.vectors.making.invalid_index import all_index
 from spec.vectors.making.invalid_members import all_members
@@ -28,7 +27,7 @@ from spec.vectors.making.valid_values import all_valid_values
 from spec.vectors.making.vector import SPEC, Vector, dump, problem_kinds
 
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- made by generate.py: begin -->\n", "<!-- made by generate.py: end -->\n"
+BEGIN, END = "<!-- made by generate.py: begin{} -->\n", "<!-- made by generate.py: end{} -->\n"
 
 
 def all_vectors() -> list[Vector]:
@@ -91,16 +90,28 @@ def hex_dump() -> str:
     return f"```\n{annotated(example())}\n```\n"
 
 
-def between_marks(text: str, content: str) -> str:
-    """Return text with other content between the two marks."""
-    pattern = re.compile(f"({re.escape(BEGIN)}).*?({re.escape(END)})", re.DOTALL)
-    return pattern.sub(lambda match: match[1] + content + match[2], text, count=1)
+def identity_dump() -> str:
+    """Return what clause 12.2 of the spec shows."""
+    return f"```\n{annotated_identity(example())}\n```\n"
 
 
-def update(path: Path, content: str) -> None:
+def between_marks(text: str, content: str, name: str = "") -> str:
+    """Return text with other content between the two marks, which may have a name.
+
+    Raises:
+        ValueError: The marks are not there.
+    """
+    label = f" {name}" if name else ""
+    begin, end = BEGIN.format(label), END.format(label)
+    if begin not in text or end not in text:
+        raise ValueError(f"no {begin.strip()} or no end of it")
+    return text[: text.index(begin) + len(begin)] + content + text[text.index(end) :]
+
+
+def update(path: Path, content: str, name: str = "") -> None:
     """Replace what stands between the two marks of a file."""
     text = path.read_text(encoding="utf-8")
-    new = between_marks(text, content)
+    new = between_marks(text, content, name)
     if new != text:
         path.write_text(new, encoding="utf-8")
 
@@ -112,6 +123,7 @@ def main() -> int:
     duties = json.loads((HERE / "duties.json").read_text(encoding="utf-8"))
     update(HERE / "README.md", table(vectors, duties))
     update(SPEC, hex_dump())
+    update(SPEC, identity_dump(), "identity")
     print(f"{len(vectors)} vectors")
     return 0
 

@@ -96,8 +96,14 @@ def test_a_missing_path_is_3(tmp_path: Path, command: str) -> None:
 
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     result = invoke("inspect", tmp_path)
-    assert result.exit_code == 1
-    assert "the directory has no" in result.stderr
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "directory" in result.stderr
+
+
+def test_of_a_directory_of_checkpoints_one_has_to_be_named(run_directory: Path) -> None:
+    result = invoke("inspect", run_directory)
+    assert result.exit_code == 3
+    assert f"ckptfmt latest {run_directory}" in result.stderr
 
 
 @pytest.mark.parametrize("exists", [True, False])

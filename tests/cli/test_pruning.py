@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
+from ckptfmt.ops.prune import PrunePlan
+from ckptfmt.retention import RetentionPolicy, plan_retention
 from ckptfmt.storage.locking import directory_lock
-from tests.cli.conftest import RUN, invoke, state, usual_environment
+from ckptfmt_cli.terminal import PLAIN, Terminal
+from ckptfmt_cli.text import cells
+from ckptfmt_cli.views.prune import plan_lines
+from tests.cli.conftest import NOW, RUN, Golden, invoke, state, usual_environment
+from tests.test_retention import file, usual
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals and locks")
 
@@ -39,6 +45,23 @@ def directory(tmp_path: Path) -> Path:
 
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*.ckptfmt"))
+
+
+def test_prune_plan(golden: Golden) -> None:
+    files = [*usual(), file("pinned", 50, pinned=True), file("other_run", 7, run="other"), file("export", run=None)]
+    policy = RetentionPolicy(keep_last=2, keep_best=("loss", "min"), keep_every_steps=400, run_id="r")
+    planned = PrunePlan("runs/digits", policy, plan_retention(files, policy, now=NOW))
+    golden("prune.txt", plan_lines(planned, PLAIN, NOW))
+    for width in (60, 100):
+        assert all(cells(line) <= width for line in plan_lines(planned, Terminal(width=width), NOW))
+
+
+def test_names_in_a_plan_move_no_cursor() -> None:
+    hostile = "\x1b[2J\nkeep"
+    files = [file(hostile, 2, run=hostile), file("old", 1, run=hostile)]
+    policy = RetentionPolicy(keep_last=1)
+    lines = plan_lines(PrunePlan(hostile, policy, plan_retention(files, policy, now=NOW)), PLAIN, NOW)
+    assert all(line.isprintable() for line in lines)
 
 
 def test_latest_prints_the_path_alone(directory: Path) -> None:

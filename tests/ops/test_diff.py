@@ -18,6 +18,7 @@ from ckptfmt.errors import FormatError, IntegrityError, StorageError
 from ckptfmt.format.packing import TensorRef, Typed
 from ckptfmt.ops.diff import DiffReport, Side, diff_files
 from ckptfmt.ops.leaves import compare_trees
+from ckptfmt.ops.progress import Progress
 from ckptfmt.ops.tensorchanges import Change
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.ops.sparse import sparse_checkpoint
@@ -179,6 +180,23 @@ def test_long_tensors_of_two_dtypes_are_read_side_by_side(save: Save) -> None:
     (change,) = diff_files(one, other, values=True).tensors
     assert change.values is not None
     assert (change.change, change.values.changed, change.values.max_abs) == (Change.RETYPED, 0, 0)
+
+
+def test_progress_is_told_in_bytes_and_an_interrupt_ends_the_reading_soon(save: Save, tmp_path: Path) -> None:
+    long = RNG.standard_normal(3 << 20)
+    one, other = save("a.ckptfmt", with_net(a=long)), save("b.ckptfmt", with_net(a=long + 1))
+    np.savez(tmp_path / "a.npz", a=long)
+    for before in (one, tmp_path / "a.npz"):
+        seen: list[Progress] = []
+        diff_files(before, other, values=True, progress=seen.append)
+        assert len(seen) >= 6
+        assert seen[-1].done_bytes == seen[-1].total_bytes == long.nbytes
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        diff_files(one, other, values=True, progress=interrupt)
 
 
 def test_formats_can_be_mixed(save: Save, tmp_path: Path) -> None:

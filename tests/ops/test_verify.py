@@ -202,7 +202,7 @@ def test_an_interrupt_ends_the_work_on_all_files_soon(save: Save, tmp_path: Path
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         verify_paths([tmp_path], interrupt)
-    assert time.monotonic() - begun < 50  # to read them all takes a minute
+    assert time.monotonic() - begun < 40  # to read them all takes minutes, on a busy machine many
 
 
 def test_a_quick_check_reads_structure_and_index_only(save: Save, tmp_path: Path) -> None:

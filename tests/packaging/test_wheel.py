@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     }
     assert sources <= names
     assert {"ckptfmt/py.typed", "ckptfmt_cli/py.typed", f"{information}/licenses/LICENSE"} <= names
-    assert {Path(name).suffix for name in names if not name.startswith(information)} == {".py", ".typed"}
+    assert {Path(name).suffix for name in names if not name.startswith(information)} == {".py", ".typed", ".css", ".js"}
 
 
 def test_torch_is_asked_for_by_the_extra_only(wheel: Path) -> None:

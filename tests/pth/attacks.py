@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -242,8 +243,6 @@ def _npz_with(evil: bytes) -> bytes:
 
 def _with_member(content: bytes, name: str, data: bytes) -> bytes:
     buffer = io.BytesIO(content)
-    import warnings
-
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(name, data)
     return buffer.getvalue()

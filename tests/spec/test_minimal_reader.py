@@ -28,7 +28,7 @@ from spec.vectors.making.values import Raw
 from tests import strategies
 from tests.spec.vectors import INVALID, ROOT, SMALL, VALID, Vector
 
-NEED_ZSTD = {"zstd-compressed", "8.2-broken-block"}
+NEED_ZSTD = {"zstd-compressed", "zstd-compressed-planes", "8.2-broken-block", "8.4-checksum-compressed"}
 READER = ROOT / "spec" / "minimal_reader.py"
 
 
@@ -96,6 +96,13 @@ def test_blake3_agrees_with_the_blake3_package() -> None:
     data = random.Random(1).randbytes(max(lengths))
     for length in sorted(lengths):
         assert minimal_reader.blake3(data[:length]) == blake3(data[:length]).digest(), length
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200) | st.integers(0, 5000).map(bytes))
+def test_checksums_agree_with_the_zstandard_package(data: bytes) -> None:
+    frame = zstandard.ZstdCompressor(write_checksum=True).compress(data)
+    assert minimal_reader.xxh64(data) & 0xFFFFFFFF == int.from_bytes(frame[-4:], "little")
 
 
 def test_the_standard_library_is_enough() -> None:
@@ -220,7 +227,7 @@ def test_frames_of_the_zstandard_package_are_read(tmp_path: Path) -> None:
     content = b"a line of a log, with a number: " * 5000
     for level in (-5, 1, 3, 19):
         compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
-        member = opaque("log", content, codec="zstd", encode=lambda chunk, _: compressor.compress(chunk))  # noqa: B023  # used at once
+        member = opaque("log", content, codec="zstd", encode=lambda chunk, *_: compressor.compress(chunk))  # noqa: B023  # used at once
         path.write_bytes(File([member]).encode())
         assert described(path)["members"][0]["data"] == content.hex()
 

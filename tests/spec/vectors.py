@@ -70,6 +70,11 @@ def expanded(value: Any) -> Any:
     return value
 
 
+def integers(rendered: list[Any]) -> list[int]:
+    """Undo the rendering of large integers in a list."""
+    return [int(number["int"], 16) if isinstance(number, dict) else number for number in rendered]
+
+
 def _all(outcome: str) -> Iterator[Vector]:
     return (Vector(path) for path in sorted((FOLDER / outcome).glob("*.json")))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Callable
@@ -315,7 +314,7 @@ def test_two_cleaners_at_once(tmp_path: Path, leave_behind: LeaveBehind, before_
 
 def test_names_taken_by_others_are_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.ckptfmt"
-    monkeypatch.setattr(secrets, "token_hex", lambda nbytes: "00" * nbytes)
+    monkeypatch.setattr(os, "urandom", bytes)
     with AtomicFile(path) as first:
         first.write(b"first")
         (taken,) = hidden(tmp_path)
@@ -324,8 +323,7 @@ def test_names_taken_by_others_are_left_to_them(tmp_path: Path, monkeypatch: pyt
         assert hidden(tmp_path) == {taken}
 
         numbers = iter([0, 0, 7])
-        monkeypatch.setattr(secrets, "token_hex", lambda nbytes: f"{next(numbers):0{2 * nbytes}x}")
-        publish(path, b"third")
+        monkeypatch.setattr(os, "urandom", lambda nbytes: next(numbers).to_bytes(nbytes))
         assert hidden(tmp_path) == {taken}
         first.commit()
     assert path.read_bytes() == b"first"

@@ -42,7 +42,9 @@ class Seen:
 
     def write(self, step: int, values: object) -> None:
         lines = self.path.read_text().splitlines()[: step - 1] if self.path.exists() else []
-        self.path.write_text("".join(f"{line}\n" for line in [*lines, repr(values)]))
+        new = self.path.with_suffix(".new")
+        new.write_text("".join(f"{line}\n" for line in [*lines, repr(values)]))
+        new.replace(self.path)  # at once: the process may be killed here, too
 
 
 def train(train_url: Path, meeting: Path, rank: int, told: Connection | None = None) -> None:

@@ -284,11 +284,14 @@ def csr(**changes: object) -> Typed:
     return Typed("torch.sparse_csr", parts | changes)
 
 
+def bsr(name: str = "torch.sparse_bsr", **changes: object) -> Typed:
+    return Typed(name, csr(values=torch.ones(2, 1, 1)).value | changes)
+
+
 @pytest.mark.parametrize(
     "typed",
     [
         Typed("torch.device", "cuda:-1"),
-        Typed("torch.device", "cpu:999999"),
         Typed("torch.device", "no device!"),
         Typed("torch.device", 3),
         Typed("torch.dtype", "../x"),
@@ -312,6 +315,19 @@ def csr(**changes: object) -> Typed:
         csr(plain_indices=torch.tensor([0, 9])),
         csr(plain_indices=torch.tensor([0.0, 1.0])),
         csr(size=[2, -2]),
+        csr(size=[2**63 - 1, 2**63 - 1]),
+        bsr(values=torch.ones(2, 0, 0)),
+        bsr(values=torch.ones(2, 1, 0)),
+        bsr(values=torch.ones(2, 0, 1)),
+        bsr(values=torch.ones(2)),
+        bsr(
+            compressed_indices=torch.tensor([[0, 1, 2]] * 3),
+            plain_indices=torch.tensor([[0, 1]] * 3),
+            values=torch.ones(3, 2, 1, 0),
+            size=[3, 2, 2],
+        ),
+        bsr(compressed_indices=torch.tensor(0)),
+        bsr("torch.sparse_bsc", values=torch.ones(2, 0, 0)),
     ],
     ids=repr,
 )
@@ -323,7 +339,16 @@ def test_nonsense_in_a_file_is_a_format_error(tmp_path: Path, typed: Typed) -> N
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("typed", [Typed("torch.device", "npu:0"), Typed("torch.dtype", "float3"), Typed("new", [1])])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        Typed("torch.device", "npu:0"),
+        Typed("torch.device", "cpu:999999"),
+        Typed("torch.dtype", "float3"),
+        Typed("new", [1]),
+    ],
+    ids=repr,
+)
 def test_what_only_a_newer_pytorch_knows_stays_as_it_is(tmp_path: Path, typed: Typed) -> None:
     assert round_trip(tmp_path / "a.ckptfmt", {"x": typed})["x"] == typed
 
@@ -333,3 +358,10 @@ def test_a_dtype_that_pytorch_lacks_is_an_unsupported_version(tmp_path: Path) ->
     ckptfmt.torch.save({"x": leaf}, tmp_path / "a.ckptfmt")
     with pytest.raises(UnsupportedVersionError, match="F4"):
         ckptfmt.torch.load(tmp_path / "a.ckptfmt")
+
+
+def test_other_bytes_for_true_are_true_for_pytorch(tmp_path: Path) -> None:
+    leaf = TensorLeaf("BOOL", (4,), lambda: memoryview(b"\x00\x01\x02\xff"), "x")
+    ckptfmt.torch.save({"net": {"x": leaf}, "step": 1}, tmp_path / "a.ckptfmt")
+    (back,) = ckptfmt.torch.load(tmp_path / "a.ckptfmt")["net"].values()
+    assert back.view(torch.uint8).tolist() == [0, 1, 1, 1]

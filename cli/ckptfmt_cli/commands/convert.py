@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +16,7 @@ from ckptfmt.ops.convert import convert
 from ckptfmt.ops.convert_tree import Failure, convert_tree, plan_tree
 from ckptfmt.ops.export import ExportError, export, form_of_target
 from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.progress import Report
 from ckptfmt.runs import EXTENSION
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.progress import progress_line
@@ -43,6 +46,7 @@ Examples:
 @click.option("--check", is_flag=True, help="Read both again afterwards, and compare every value.")
 @click.option("--recursive", is_flag=True, help="SRC is a directory: convert every checkpoint in it into DST.")
 @click.option("--codec", type=click.Choice(CODECS), default="none", show_default=True, help="Compress all components.")
+@click.option("--run-id", metavar="ID", help="The run that it is to belong to, for a training to go on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 @click.pass_context
 def command(
@@ -53,6 +57,7 @@ def command(
     check: bool,
     recursive: bool,
     codec: str,
+    run_id: str | None,
     as_json: bool,
 ) -> None:
     """Convert a checkpoint of another format into one of ours, without running anything in it.
@@ -68,10 +73,11 @@ def command(
     Exit code: 0 converted, 1 SRC is refused, damaged or holds what cannot be expressed, 3 it cannot be read, or DST
     cannot be written.
     """
+    how = _How(strict, check, codec, run_id)
     if recursive:
-        ctx.exit(_convert_all(source, target, strict=strict, check=check, codec=codec, as_json=as_json))
+        ctx.exit(_convert_all(source, target, how, as_json=as_json))
     try:
-        report = _convert(source, _file_in(source, target), strict=strict, check=check, codec=codec)
+        report = _convert(source, _file_in(source, target), how)
     except (ExportError, ForeignFileError, StateError, UnsafeInputError) as error:
         sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
         ctx.exit(1)
@@ -81,12 +87,25 @@ def command(
         write_lines(convert_lines(report, Terminal.of(sys.stdout)))
 
 
-def _convert(source: str, target: str, *, strict: bool, check: bool, codec: str) -> ConvertReport:
+@dataclass(frozen=True)
+class _How:
+    strict: bool
+    check: bool
+    codec: str
+    run_id: str | None
+
+    def options(self, progress: Report | None) -> dict[str, Any]:
+        return {**asdict(self), "progress": progress}
+
+
+def _convert(source: str, target: str, how: _How) -> ConvertReport:
     with progress_line() as line:
         progress = line.update if line else None
         if form_of_target(target) == "ckptfmt":
-            return convert(source, target, strict=strict, check=check, codec=codec, progress=progress)
-        return export(source, target, strict=strict, progress=progress)
+            return convert(source, target, **how.options(progress))
+        if how.check or how.run_id or how.codec != "none":
+            raise click.UsageError(f"--check, --codec and --run-id need a target of ours, and {target} is to be none")
+        return export(source, target, strict=how.strict, progress=progress)
 
 
 def _file_in(source: str, target: str) -> str:
@@ -97,7 +116,7 @@ def _file_in(source: str, target: str) -> str:
     return str(Path(target) / ((path.name if path.is_dir() else path.stem) + EXTENSION))
 
 
-def _convert_all(source: str, target: str, *, strict: bool, check: bool, codec: str, as_json: bool) -> int:
+def _convert_all(source: str, target: str, how: _How, *, as_json: bool) -> int:
     if not Path(source).is_dir():
         raise click.UsageError(f"{source} is no directory, and --recursive needs one")
     pairs = plan_tree(source, target)
@@ -115,9 +134,7 @@ def _convert_all(source: str, target: str, *, strict: bool, check: bool, codec: 
                 write_lines([failed_line(outcome, terminal) if failed else converted_line(outcome, terminal)])  # type: ignore[arg-type]  # one of the two
                 sys.stdout.flush()
 
-        report = convert_tree(
-            pairs, strict=strict, check=check, codec=codec, progress=line.update if line else None, done=tell
-        )
+        report = convert_tree(pairs, **how.options(line.update if line else None), done=tell)
     if as_json:
         write_json(report.to_json())
     say(tree_summary(report))

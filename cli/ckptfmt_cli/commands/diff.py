@@ -23,7 +23,7 @@ Examples:
   ckptfmt diff ckpt-00000900.ckptfmt ckpt-00001000.ckptfmt
   ckptfmt diff --values --all before.ckptfmt after.ckptfmt
   ckptfmt diff --tolerance 1e-6 old.safetensors new.ckptfmt && echo close enough
-  git config diff.ckptfmt.command 'sh -c "ckptfmt diff \"\\$1\" \"\\$4\"" -'
+  git config difftool.ckptfmt.cmd 'ckptfmt diff "$LOCAL" "$REMOTE"'
 """,
 )
 @click.argument("before", metavar="A", type=click.Path())

@@ -16,7 +16,7 @@ from ckptfmt.ops.moduletree import Module, component_trees
 from ckptfmt.ops.roles import Role
 from ckptfmt.ops.sources import TensorFile, TensorInfo, open_tensors
 from ckptfmt_cli.progress import progress_line
-from ckptfmt_cli.render import write_json, write_lines
+from ckptfmt_cli.render import write_file, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.views.inspect import inspect_lines
 from ckptfmt_cli.views.tensors import SHOWN_TENSORS, tensor_lines, tree_lines
@@ -37,6 +37,7 @@ Examples:
   ckptfmt inspect --filter '*.bias' --sort size last.ckptfmt
   ckptfmt inspect --stats --filter 'net.*' last.ckptfmt
   ckptfmt inspect --tensor net.wte.weight last.ckptfmt
+  ckptfmt inspect --html report.html last.ckptfmt
   ckptfmt inspect --json last.ckptfmt | jq .metadata.step
 """,
 )
@@ -52,48 +53,65 @@ Examples:
     show_default=True,
     help="Order of the tensors.",
 )
-@click.option("--stats", is_flag=True, help="Read the tensors: range, mean, deviation, NaN, Inf, zeros, histogram.")
+@click.option(
+    "--stats/--no-stats",
+    default=None,
+    help="Read the tensors: range, mean, deviation, NaN, Inf, zeros, histogram. --html does, unless told not to.",
+)
 @click.option("--tensor", "values_of", metavar="NAME", help="Show the values of one tensor instead.")
+@click.option("--html", "html_path", metavar="OUT", type=click.Path(), help="Write a page to search and sort to OUT.")
 @click.option("--all", "all_tensors", is_flag=True, help=f"Show every tensor, not only the first {SHOWN_TENSORS}.")
+@click.option("--globals", "names", is_flag=True, help="Show what the pickles of a .pth file would have run.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     path: str,
     tree: bool,
     patterns: tuple[str, ...],
     dtypes: tuple[str, ...],
     order: str,
-    stats: bool,
+    stats: bool | None,
     values_of: str | None,
+    html_path: str | None,
     all_tensors: bool,
+    names: bool,
     as_json: bool,
 ) -> None:
     """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components, and tensors.
 
     Reads the index at the end of FILE and its small trees and nothing else, so it is as quick on 100 GB as on 100 KB,
     and says nothing about the data: `ckptfmt verify` does, and --stats and --tensor read some. FILE may also be a
-    .safetensors or .npz file, or a directory of .safetensors files.
+    .pth, .safetensors or .npz file, or a directory of Hugging Face; nothing in them is run.
 
     Long names are shortened to fit the terminal, or 80 columns in a pipe; COLUMNS=200 makes room, JSON has them whole.
 
     Exit code: 0 shown, 1 the file is damaged, truncated or no checkpoint, 3 it cannot be read.
     """
+    if names:
+        from ckptfmt_cli.pickled import show_globals
+
+        ctx.exit(show_globals(path, as_json=as_json))
     with open_tensors(path) as file:
         if values_of is not None:
             _show_values(file, values_of, as_json=as_json)
             return
         report = report_of(file, path)
         tensors = choose_tensors(report.tensors, patterns=patterns, dtypes=dtypes, order=TensorOrder(order))
-        numbers = _statistics(file, tensors) if stats else ()
+        numbers = _statistics(file, tensors) if stats or (stats is None and html_path is not None) else None
+    if html_path is not None:
+        _write_page(html_path, replace(report, tensors=tensors), numbers)
+        return
     trees = component_trees(report.components, tensors) if tree else []
     if as_json:
         document = report.to_json()
         document["tensors"] = [tensor.to_json() for tensor in tensors]
-        extras = {"tree": trees if tree else None, "stats": numbers if stats else None}
+        extras = {"tree": trees if tree else None, "stats": numbers}
         document |= {name: [item.to_json() for item in items] for name, items in extras.items() if items is not None}
         write_json(document)
         return
     terminal = Terminal.of(sys.stdout)
-    if stats:
+    if numbers is not None:
         lines = _stats_lines(numbers, terminal)
     elif tree:
         lines = tree_lines(trees if all_tensors else [_folded(item, report) for item in trees], terminal)
@@ -113,6 +131,12 @@ def _stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
     from ckptfmt_cli.views.stats import stats_lines
 
     return stats_lines(stats, terminal)
+
+
+def _write_page(path: str, report: InspectReport, stats: Sequence[TensorStats] | None) -> None:
+    from ckptfmt_cli.pages.inspect import inspect_page
+
+    write_file(path, inspect_page(report, stats, datetime.now(UTC)))
 
 
 def _show_values(file: TensorFile, name: str, *, as_json: bool) -> None:

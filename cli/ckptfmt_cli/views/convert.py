@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from ckptfmt.ops.conversion import ConvertReport
+from ckptfmt.ops.conversion import ConvertReport, Findings
 from ckptfmt.ops.convert_tree import Failure, TreeReport
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import count, escape, listed, shorten, size
 
-__all__ = ["convert_lines", "converted_line", "failed_line", "tree_summary"]
+__all__ = ["convert_lines", "converted_line", "failed_line", "finding_lines", "tree_summary"]
 
 _LABEL = 11
 _IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
@@ -19,11 +19,7 @@ _SHOWN = 12  # lines of one kind; JSON has them all
 
 def convert_lines(report: ConvertReport, terminal: Terminal) -> list[str]:
     """Return what became of one source: where it is now, what was found, what is not as it was."""
-    lines = [converted_line(report, terminal), ""]
-    for label, text in _facts(report):
-        room = max(terminal.width - 2 - _LABEL, 20)
-        lines.append("  " + terminal.paint(label.ljust(_LABEL), "dim") + shorten(escape(text), room, terminal.ellipsis))
-    return lines
+    return [converted_line(report, terminal), "", *_labelled(_facts(report), terminal)]
 
 
 def converted_line(report: ConvertReport, terminal: Terminal) -> str:
@@ -49,6 +45,14 @@ def tree_summary(report: TreeReport) -> str:
     return f"{count(len(report.converted), 'checkpoint')} converted ({size(nbytes)}){failed}"
 
 
+def _labelled(texts: Iterable[tuple[str, str]], terminal: Terminal) -> list[str]:
+    room = max(terminal.width - 2 - _LABEL, 20)
+    return [
+        "  " + terminal.paint(label.ljust(_LABEL), "dim") + shorten(escape(text), room, terminal.ellipsis)
+        for label, text in texts
+    ]
+
+
 def _facts(report: ConvertReport) -> Iterator[tuple[str, str]]:
     written = f" of {report.findings.producer}" if report.findings.producer else ""
     yield "source", f"{report.form}{written}, {size(report.source_bytes)}"
@@ -63,13 +67,19 @@ def _facts(report: ConvertReport) -> Iterator[tuple[str, str]]:
     yield from _lines(
         "tied", [f"{alias.component} {alias.tensor}: in {alias.places} places" for alias in report.aliases]
     )
-    yield from _lines("recovered", _counted(report.findings.modules))
-    yield from _lines("inert", _counted(report.findings.inert))
-    yield from _lines(
-        "left out",
-        [f"{item.what}{_times(item.times)}: {item.why}" for item in report.findings.dropped],
-    )
-    yield from _lines("note", report.findings.notes)
+    yield from _finding_texts(report.findings)
+
+
+def finding_lines(findings: Findings, terminal: Terminal) -> list[str]:
+    """Return what is to be told of a source: what was recovered, became inert data or was left out."""
+    return _labelled(_finding_texts(findings), terminal)
+
+
+def _finding_texts(findings: Findings) -> Iterator[tuple[str, str]]:
+    yield from _lines("recovered", _counted(findings.modules))
+    yield from _lines("inert", _counted(findings.inert))
+    yield from _lines("left out", [f"{item.what}{_times(item.times)}: {item.why}" for item in findings.dropped])
+    yield from _lines("note", findings.notes)
 
 
 def _counted(names: Mapping[str, int]) -> list[str]:

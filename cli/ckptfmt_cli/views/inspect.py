@@ -15,9 +15,11 @@ from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import ago, cells, count, escape, metric, shorten, size, timestamp
 from ckptfmt_cli.views.state import state_texts
 
-__all__ = ["inspect_lines"]
+__all__ = ["fact_texts", "inspect_lines", "metadata_texts"]
 
 _SHOWN_NOTES = 12  # entries of the user's notes and of the metrics; JSON has them all
+_LINEAGE = "lineage"
+_ANCESTOR = (("run", "run_id"), ("step", "step"), ("epoch", "epoch"))
 _SHORT_IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
 _LABEL = 11
 _MOST_LINES = 4  # for one fact about the state
@@ -37,7 +39,7 @@ def inspect_lines(report: InspectReport, terminal: Terminal, now: datetime, tens
 
 def _facts(report: InspectReport, terminal: Terminal, now: datetime) -> Iterator[str]:
     room = max(terminal.width - 2 - _LABEL, 20)
-    for label, text in _fact_texts(report, now):
+    for label, text in metadata_texts(report, now):
         yield _fact(label, shorten(escape(text), room, terminal.ellipsis), terminal)
     for label, text in state_texts(report.state):
         lines = wrap(escape(text), room, max_lines=_MOST_LINES, placeholder=f" {terminal.ellipsis}")
@@ -50,7 +52,14 @@ def _fact(label: str, text: str, terminal: Terminal) -> str:
     return "  " + terminal.paint(head + " " * (_LABEL - cells(head)), "dim") + text
 
 
-def _fact_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
+def fact_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield label and text of each fact about the file and the training; a label stands for what follows without."""
+    yield from metadata_texts(report, now)
+    yield from state_texts(report.state)
+
+
+def metadata_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield label and text of each fact about the file, likewise."""
     codecs = ", ".join(dict.fromkeys(member.codec for component in report.components for member in component.members))
     yield "size", f"{size(report.file_bytes)} ({count(report.file_bytes, 'byte')})"
     version = "" if report.version is None else " {}.{}".format(*report.version)
@@ -73,12 +82,29 @@ def _metadata_texts(metadata: Metadata, now: datetime) -> Iterator[tuple[str, st
         yield "created", f"{timestamp(metadata.created)} ({ago(metadata.created, now)})"
     if metadata.producer is not None:
         yield "producer", metadata.producer
-    if metadata.parent is not None:
-        yield "parent", metadata.parent.hex()[:_SHORT_IDENTITY]
+    yield from _lineage(metadata)
     if metadata.metrics is not None:
         yield from _entries("metrics", {name: metric(value) for name, value in metadata.metrics.items()})
     if metadata.user is not None:
-        yield from _entries("user", {name: _note(value) for name, value in metadata.user.items()})
+        notes = {name: _note(value) for name, value in metadata.user.items() if name != _LINEAGE}
+        yield from _entries("user", notes)
+
+
+def _lineage(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    """Yield what the run started from, what that one's run started from, and so on, as the `Checkpointer` notes it."""
+    noted = (metadata.user or {}).get(_LINEAGE)
+    ancestors = [entry for entry in noted if isinstance(entry, Mapping)] if isinstance(noted, list) else []
+    texts = [_ancestor(entry) for entry in ancestors]
+    if metadata.parent is not None and not texts:
+        texts = [metadata.parent.hex()[:_SHORT_IDENTITY]]
+    for number, text in enumerate(texts[:_SHOWN_NOTES]):
+        yield "parent" if number == 0 else "", f"{'of ' if number else ''}{text}"
+
+
+def _ancestor(entry: Mapping[str, object]) -> str:
+    facts = [f"{fact} {entry[key]}" for fact, key in _ANCESTOR if entry.get(key) is not None]
+    identity = str(entry.get("identity", ""))[:_SHORT_IDENTITY]
+    return ", ".join([str(entry.get("name") or "a file"), *facts, identity])
 
 
 def _entries(label: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:

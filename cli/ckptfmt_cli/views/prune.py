@@ -39,7 +39,7 @@ def plan_lines(planned: PrunePlan, terminal: Terminal, now: datetime) -> list[st
         "",
         *(line for reason, number in why.items() for line in _wrapped(f"removed {number:,}: {reason}", terminal)),
         "",
-        f"{gain} {size(plan.freed_bytes)}; {len(kept):,} with {size(left)} stay.",
+        *_wrapped(f"{gain} {size(plan.freed_bytes)}; {len(kept):,} with {size(left)} stay.", terminal),
     ]
 
 

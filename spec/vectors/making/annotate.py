@@ -6,7 +6,15 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from spec.vectors.making.container import CHUNK, MAGIC, TRAILER_MAGIC, File, align
+from spec.vectors.making.container import (
+    CHUNK,
+    MAGIC,
+    TRAILER_MAGIC,
+    File,
+    align,
+    component_identity,
+    identity_rows,
+)
 from spec.vectors.making.values import Timestamp, pack
 
 WIDTH = 16
@@ -32,6 +40,21 @@ def annotated(file: File) -> str:
         lines += _lines(offset, part)
         offset += len(part.data)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def annotated_identity(file: File) -> str:
+    """Return what the identity of the component in a file with one safetensors member is the digest of (12.2)."""
+    (member,) = file.members
+    tensors = identity_rows(member)
+    data = pack([None, tensors])
+    parts = list(_value([None, tensors], 0, ""))
+    assert b"".join(part.data for part in parts) == data
+    lines, offset = [f"{'offset':8}{'bytes':{3 * WIDTH + 1}}meaning"], 0
+    for part in parts:
+        lines += _lines(offset, part)
+        offset += len(part.data)
+    identity = component_identity(None, member).hex()
+    return "\n".join([*(line.rstrip() for line in lines), "", f"BLAKE3: {identity[:32]}", f"        {identity[32:]}"])
 
 
 def _lines(offset: int, part: Part) -> Iterator[str]:
@@ -92,7 +115,7 @@ def _value(value: object, depth: int, label: str) -> Iterator[Part]:
         case Timestamp():
             head, what, items = pack(value), f"timestamp {value.seconds}", []
         case _:
-            head, what, items = pack(value), repr(value).replace("'", '"'), []
+            head, what, items = pack(value), "nil" if value is None else repr(value).replace("'", '"'), []
     yield Part(head, f"{indent}{label}{what}")
     for item, item_label in items:
         yield from _value(item, depth + 1, item_label)

@@ -26,6 +26,7 @@ BITS = {
     **dict.fromkeys(("F4",), 4),
 }
 PLANES = {dtype: 4 if dtype == "C64" else max(1, bits // 8) for dtype, bits in BITS.items()}
+EXPONENT_BITS = {"F16": 5, "BF16": 8, "F32": 8, "C64": 8, "F64": 11}
 
 
 def align(x: int, n: int) -> int:
@@ -100,10 +101,11 @@ def header_block(text: bytes) -> bytes:
 
 
 class Segment(NamedTuple):
-    """A segment of a member (7.1) and its plane count (8.3)."""
+    """A segment of a member (7.1), its plane count, and the exponent bits of its floats (8.3)."""
 
     data: bytes
     planes: int = 1
+    exponent_bits: int = 0
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Member:
         return replace(self, entry={**self.entry, **changes})
 
 
-Encode = Callable[[bytes, int], bytes]
+Encode = Callable[[bytes, int, int], bytes]
 
 
 def member(
@@ -135,10 +137,12 @@ def member(
     header: bytes | None = None,
     encode: Encode = frames.planes,
 ) -> Member:
-    """Build a member of any kind. `encode` makes a stored chunk of a chunk and its plane count."""
+    """Build a member of any kind. `encode` makes a stored chunk of a chunk and how it is split."""
     logical = b"".join(segment.data for segment in segments)
-    chunks = [(chunk, segment.planes) for segment in segments for chunk in cut(segment.data)]
-    stored = [chunk if codec == "none" else encode(chunk, planes) for chunk, planes in chunks]
+    chunks = [(chunk, segment) for segment in segments for chunk in cut(segment.data)]
+    stored = [
+        chunk if codec == "none" else encode(chunk, segment.planes, segment.exponent_bits) for chunk, segment in chunks
+    ]
     entry: dict[str, Any] = {
         "name": name,
         "codec": codec,
@@ -176,8 +180,9 @@ def safetensors(
 ) -> Member:
     """Build a safetensors member. header, block and data replace what follows from the tensors."""
     text = json_text(header_object(tensors, text_metadata)) if header is None else header
-    segments = [Segment(tensor.data, PLANES[tensor.dtype]) for tensor in laid_out(tensors)] if data is None else data
-    result = member(name, [Segment(block or header_block(text)), *segments], header=text, **options)
+    if data is None:
+        data = [Segment(it.data, PLANES[it.dtype], EXPONENT_BITS.get(it.dtype, 0)) for it in laid_out(tensors)]
+    result = member(name, [Segment(block or header_block(text)), *data], header=text, **options)
     return replace(result, tensors=tensors, text_metadata=text_metadata or {})
 
 
@@ -275,16 +280,20 @@ def resealed(data: bytes) -> bytes:
 
 def component_identity(tree: Member | None, weights: Member | None) -> bytes:
     """Return the identity of a component (12.2)."""
-    tensors = sorted(weights.tensors if weights else (), key=lambda tensor: tensor.name.encode())
-    rows = [[tensor.name, tensor.dtype, list(tensor.shape), digests(tensor.data)] for tensor in tensors]
-    return digest(pack([tree.entry["digests"] if tree else None, rows]))
+    return digest(pack([tree.entry["digests"] if tree else None, identity_rows(weights) if weights else []]))
+
+
+def identity_rows(weights: Member) -> list[list[object]]:
+    """Return what an identity says of the tensors of a member (12.2)."""
+    tensors = sorted(weights.tensors, key=lambda tensor: tensor.name.encode())
+    return [[tensor.name, tensor.dtype, list(tensor.shape), digests(tensor.data)] for tensor in tensors]
 
 
 def content(file: File, data: bytes) -> dict[str, Any]:
     """Describe what a valid file holds, for its sidecar. It follows from how the file was made, not from its bytes."""
     described = [
         {
-            **{key: entry[key] for key in ("name", "codec", "offset", "stored_bytes", "logical_bytes")},
+            **{key: render(entry[key]) for key in ("name", "codec", "offset", "stored_bytes", "logical_bytes")},
             **({} if item.name.endswith((".msgpack", ".safetensors")) else {"data": item.logical.hex()}),
         }
         for item, entry in zip(file.members, file.entries(), strict=True)
@@ -324,8 +333,8 @@ def _tensors(weights: Member) -> list[dict[str, Any]]:
         {
             "name": tensor.name,
             "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": places[tensor.name],
+            "shape": render(list(tensor.shape)),
+            "data_offsets": render(places[tensor.name]),
             "data": tensor.data.hex(),
         }
         for tensor in weights.tensors

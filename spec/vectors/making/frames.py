@@ -14,6 +14,27 @@ COMPRESSED_PANGRAM = bytes.fromhex(
     "28b52ffd20c0b50100d40274686520717569636b2062726f776e20666f78206a"
     "756d7073206f76657220746865206c617a7920646f672c20010085404a9501"
 )
+PANGRAM_CHECKSUM = bytes.fromhex("ea3bb6ff")  # the lower half of its XXH64, as a frame has it
+
+# 400 bytes for each of two planes, as libzstd 1.5 compressed them at level 19: two blocks each, with Huffman codes, and
+# with sequences that reach back into the block before. The second frame has a checksum.
+_WORDS = b"loss step epoch rate norm mean grad".split()
+COMPRESSED_PLANES = [
+    (
+        b"".join(b"%s %d " % (_WORDS[i * i * (k + 1) % 7], i * (k + 3) % 10) for i in range(80))[:400],
+        bytes.fromhex(frame),
+    )
+    for k, frame in enumerate(
+        (
+            "28b52ffd6090006c020052c30b11a0bb010892564555ed4496d97634a8fa1adc1a57f3460044e06ade08e044e0de14b5"
+            "f87ac4547a7e71ebdfbbd50917a820bcfdefb095e4011012d76b0df3d50c5d6e89646d7a129b025d0100b07020313437"
+            "30333235383134333639323534373033361bb8807c0c10c416074b5729e032c552ce006c0a",
+            "28b52ffd6490004c0200f2020a0fc0b701b4226d4df8ffbb53b6eaba2700f3ca76dba94e652b771424b5e61dd33700cc"
+            "2bd518140117a8907affcfb093e401101ab642070b073a37d3db136e091e890da26765bd000028323630343809e060b7"
+            "3d0e01ca6d188681bc870168069baede09",
+        )
+    )
+]
 
 
 def block(kind: int, nbytes: int, body: bytes, last: bool = True) -> bytes:
@@ -57,6 +78,21 @@ def plane(content: bytes) -> bytes:
     return rle(content[0], len(content)) if len(set(content)) == 1 else raw(content)
 
 
-def planes(chunk: bytes, count: int) -> bytes:
-    """Encode a chunk: a frame for each byte plane (8.2)."""
-    return b"".join(plane(chunk[k::count]) for k in range(count))
+def sign_down(chunk: bytes, nbytes: int, exponent_bits: int) -> bytes:
+    """Rotate sign and exponent of each float of `nbytes` bytes left by one bit (8.3)."""
+    if not exponent_bits:
+        return chunk
+    below = 8 * nbytes - 1 - exponent_bits
+    moved = bytearray()
+    for start in range(0, len(chunk), nbytes):
+        number = int.from_bytes(chunk[start : start + nbytes], "little")
+        high, mantissa = number >> below, number & (1 << below) - 1
+        high = high << 1 & (1 << exponent_bits + 1) - 1 | high >> exponent_bits
+        moved += (high << below | mantissa).to_bytes(nbytes, "little")
+    return bytes(moved)
+
+
+def planes(chunk: bytes, count: int, exponent_bits: int = 0) -> bytes:
+    """Encode a chunk: a frame for each byte plane (8.2, 8.3)."""
+    moved = sign_down(chunk, count, exponent_bits)
+    return b"".join(plane(moved[k::count]) for k in range(count))

@@ -48,6 +48,9 @@ def _names() -> Iterator[Vector]:
         made = made.edited(name=f".{extension}")
         description = f"A member of a component without a name: .{extension}"
         yield invalid(f"6.3-{extension}", description, "member-name", [made], clauses="6.1", member=f".{extension}")
+    description = "A component with a name of 149 bytes; the member's name has 157"
+    name = "x" * 149 + ".msgpack"
+    yield invalid("6.3-149-bytes", description, "member-name", [msgpack(name, 1)], member=name)
     yield invalid("6.2-duplicate", "Two members of one name", "member-duplicate", [ONE, ONE], member="one")
     apart = [ONE, opaque("two", b"2"), ONE]
     yield invalid(
@@ -96,7 +99,7 @@ def _sizes() -> Iterator[Vector]:
     yield invalid("13.1-4097-members", "4097 members", "limit-members", members)
 
 
-def _zeros_behind(chunk: bytes, _: int) -> bytes:
+def _zeros_behind(chunk: bytes, *_: int) -> bytes:
     """Compress a chunk of zeros that may begin with something else: a raw block, and RLE blocks."""
     first = chunk[:5]
     if not any(first):
@@ -223,7 +226,7 @@ def _digests() -> Iterator[Vector]:
         "net.safetensors",
         weights,
         codec="zstd",
-        encode=lambda chunk, planes: frames.raw(chunk) if planes == 1 else frames.planes(chunk, planes),
+        encode=lambda chunk, *split: frames.raw(chunk) if split[0] == 1 else frames.planes(chunk, *split),
     )
     data = File([raw]).encode()
     last = File([raw]).places()[0] + len(raw.stored) - 1

@@ -27,9 +27,53 @@ def _typed(name: str, what: str, value: object, *tensors: Tensor) -> Vector:
 def _plain() -> Iterator[Vector]:
     wrong: dict[str, Mapping[str, object]] = {
         "frozenset": {"array": ["a"]},
-        "datetime": {"number": 1_700_000_000, "text": "yesterday", "month-13": "2024-13-01T00:00:00"},
-        "date": {"array": [2024, 1, 1], "february-29": "2023-02-29", "text": "tomorrow"},
-        "time": {"number": 0, "hour-25": "25:00:00", "text": "noon"},
+        "datetime": {
+            "number": 1_700_000_000,
+            "text": "yesterday",
+            "empty": "",
+            "month-13": "2024-13-01T00:00:00",
+            "february-29": "2023-02-29T00:00:00",
+            "year-0": "0000-01-01T00:00:00",
+            "year-10000": "10000-01-01T00:00:00",
+            "without-hyphens": "20240229T000000",
+            "without-time": "2024-02-29",
+            "space-for-t": "2024-02-29 00:00:00",
+            "lower-case-t": "2024-02-29t00:00:00",
+            "line-end-behind": "2024-02-29T00:00:00\n",
+            "z": "2024-02-29T00:00:00Z",
+            "offset-zero": "2024-02-29T00:00:00+00:00",
+            "offset-minus-zero": "2024-02-29T00:00:00-00:00",
+            "offset-without-colon": "2024-02-29T00:00:00+0100",
+            "offset-hours": "2024-02-29T00:00:00+01",
+            "offset-24-hours": "2024-02-29T00:00:00+24:00",
+            "offset-seconds-zero": "2024-02-29T00:00:00+01:00:00",
+            "offset-microseconds": "2024-02-29T00:00:00+01:00:00.000001",
+        },
+        "date": {
+            "array": [2024, 1, 1],
+            "february-29": "2023-02-29",
+            "text": "tomorrow",
+            "without-hyphens": "20240229",
+            "week": "2024-W09-4",
+            "day-of-year": "2024-060",
+            "with-time": "2024-02-29T00:00:00",
+        },
+        "time": {
+            "number": 0,
+            "hour-25": "25:00:00",
+            "text": "noon",
+            "hour-24": "24:00:00",
+            "second-60": "23:59:60",
+            "without-seconds": "12:00",
+            "t-first": "T12:00:00",
+            "comma": "12:00:00,500000",
+            "one-digit": "12:00:00.5",
+            "nanoseconds": "12:00:00.000000001",
+            "fraction-zero": "12:00:00.000000",
+            "z": "12:00:00Z",
+            "offset-minus-zero": "12:00:00-00:00",
+            "digits-not-ascii": "1\u0662:00:00",
+        },
         "timedelta": {
             "two-numbers": [1, 2],
             "float": [0, 0.5, 0],
@@ -37,6 +81,9 @@ def _plain() -> Iterator[Vector]:
             "seconds": [0, 86_400, 0],
             "microseconds": [0, 0, -1],
             "days": [10**9, 0, 0],
+            "days-negative": [-(10**9), 0, 0],
+            "big-days": [2**64, 0, 0],
+            "days-true": [True, 0, 0],
         },
         "numpy.scalar": {
             "number": 1,
@@ -49,10 +96,29 @@ def _plain() -> Iterator[Vector]:
             "text": ["U8", "a"],
             "c128-short": ["C128", bytes(8)],
             "f4": ["F4", bytes(1)],
+            "f6": ["F6_E2M3", bytes(1)],
+            "c32": ["C32", bytes(4)],
+            "bool-2": ["BOOL", b"\2"],
         },
-        "torch.Size": {"text": "2", "floats": [2.0], "booleans": [True], "tuple": Tuple([2])},
-        "torch.dtype": {"number": 32},
-        "torch.device": {"array": ["cuda", 0]},
+        "torch.Size": {
+            "text": "2",
+            "floats": [2.0],
+            "booleans": [True],
+            "tuple": Tuple([2]),
+            "negative": [2, -1],
+            "2-63": [2**63],
+        },
+        "torch.dtype": {"number": 32, "empty": "", "digit-first": "8bits", "dot": "torch.float32", "path": "../x"},
+        "torch.device": {
+            "array": ["cuda", 0],
+            "empty": "",
+            "no-number": "cuda:",
+            "negative": "cuda:-1",
+            "leading-zero": "cuda:01",
+            "hyphen": "no-device",
+            "two-colons": "cuda:0:0",
+            "line-end-behind": "cpu\n",
+        },
     }
     for name, values in wrong.items():
         for what, value in values.items():
@@ -68,6 +134,8 @@ def _tensors() -> Iterator[Vector]:
     yield _typed("C32", "tensor-of-f32", w, tensor("w", "F32", 2))
     yield _typed("numpy.ndarray", "array", [1, 2])
     yield _typed("numpy.ndarray", "c32", Typed("C32", w), tensor("w", "F16", 2))
+    yield _typed("numpy.ndarray", "f4", w, tensor("w", "F4", 2))
+    yield _typed("numpy.ndarray", "f6", w, tensor("w", "F6_E3M2", 4))
 
 
 def _sparse() -> Iterator[Vector]:
@@ -85,6 +153,14 @@ def _sparse() -> Iterator[Vector]:
     yield _typed(name, "size-of-text", {**coo, "size": ["2", 3]}, i, v)
     yield _typed(name, "is-coalesced-1", {**coo, "is_coalesced": 1}, i, v)
     yield _typed(name, "indices-array", {**coo, "indices": [0, 1]}, v)
+    yield _typed(name, "order", dict(reversed(coo.items())), i, v)
+    yield _typed(name, "size-negative", {**coo, "size": [2, -3]}, i, v)
+    yield _typed(name, "size-2-63", {**coo, "size": [2, 1 << 63]}, i, v)
+    yield _typed(name, "indices-i32", coo, tensor("i", "I32", 2, 2), v)
+    yield _typed(name, "indices-f64", coo, tensor("i", "F64", 2, 2), v)
+    complex_indices = {**coo, "indices": Typed("C128", TensorName("i"))}
+    yield _typed(name, "indices-c128", complex_indices, tensor("i", "F64", 2, 2), v)
+    yield _typed(name, "values-numpy", {**coo, "values": Typed("numpy.ndarray", TensorName("v"))}, i, v)
     for layout in ("csr", "csc", "bsr", "bsc"):
         yield _typed(f"torch.sparse_{layout}", "array", [1])
     parts: dict[str, object] = {
@@ -95,4 +171,7 @@ def _sparse() -> Iterator[Vector]:
     }
     c, p = tensor("c", "I64", 3), tensor("p", "I64", 2)
     yield _typed("torch.sparse_csr", "size-number", parts, c, p, v)
+    unsigned = {**parts, "size": [2, 2]}
+    yield _typed("torch.sparse_bsr", "indices-u64", unsigned, c, tensor("p", "U64", 2), v)
+    yield _typed("torch.sparse_csc", "indices-i16", unsigned, tensor("c", "I16", 3), p, v)
     yield _typed("torch.sparse_csr", "parts-of-coo", coo, i, v)

@@ -128,6 +128,7 @@ def _keys() -> Iterator[Vector]:
     for slug, key in keys.items():
         tensors = [floats("w", 1.0)] if slug == "tensor" else []
         yield tree(f"10.3-{slug}", f"A key that is no key: {slug}", problem, Map([(key, 1)]), *tensors)
+        yield tree(f"10.3-element-{slug}", f"A set of one that cannot be a key: {slug}", problem, Set([key]), *tensors)
     equal: dict[str, tuple[object, object]] = {
         "str": ("a", "a"),
         "bin": (b"a", b"a"),
@@ -143,6 +144,7 @@ def _keys() -> Iterator[Vector]:
     for slug, (one, other) in equal.items():
         pairs = Map([(one, 1), ("between", 2), (other, 3)])
         yield tree(f"10.3-equal-{slug}", f"Two equal keys: {one!r} and {other!r}", problem, pairs)
+        yield tree(f"10.3-equal-elements-{slug}", f"A set of {one!r} and {other!r}", problem, Set([one, other]))
     inside = [{"a": Tuple([Map([("k", 1), ("k", 2)])])}]
     yield tree("10.3-equal-inside", "Two equal keys in a map in a tuple in a map in an array", problem, inside)
 
@@ -182,7 +184,9 @@ def _limits() -> Iterator[Vector]:
     }
     for slug, (data, description) in counts.items():
         clauses = "10.5 14.1"
-        yield tree(f"13.1-values-{slug}", description, "limit-values", data, clauses=clauses, also="msgpack-invalid")
+        # A reader may notice early that the bytes left cannot hold the elements of the outer array.
+        also = "msgpack-invalid" if slug == "nested" else ""
+        yield tree(f"13.1-values-{slug}", description, "limit-values", data, clauses=clauses, also=also)
     maps = [Map([(0, None)])] * 131_073
     yield tree("13.1-keys", "131,073 maps, each with an integer as its key", "limit-keys", maps)
     sets = [Set([number]) for number in range(100)] * 1310 + [Map([(None, 1), (True, 1), (0.5, 1)])] * 24 + [Set([1])]
@@ -206,13 +210,11 @@ def _ext() -> Iterator[Vector]:
         "tensor-not-utf-8": (1, b"\xff", "A tensor's name that is not UTF-8"),
         "tuple-not-array": (2, pack(1), "The payload of a tuple is an integer"),
         "tuple-map": (2, pack({}), "The payload of a tuple is a map"),
+        "tuple-empty": (2, b"", "The payload of a tuple is empty"),
         "tuple-trailing": (2, pack([1]) + b"\xc0", "A byte behind the array of a tuple"),
         "set-not-array": (3, pack("a"), "The payload of a set is a str"),
         "set-unsorted": (3, pack(["b", "a"]), "A set that is not sorted"),
         "set-sorted-as-numbers": (3, pack([-1, 1]), "A set sorted by value and not by encoded bytes"),
-        "set-equal": (3, pack(["a", "a"]), "A set with two equal elements"),
-        "set-equal-numbers": (3, pack([1, 1.0]), "A set with 1 and 1.0"),
-        "set-equal-true": (3, pack([1, True]), "A set with 1 and true"),
         "set-trailing": (3, pack(["a"]) + b"\xc0", "A byte behind the array of a set"),
         "big-small": (4, (1 << 63).to_bytes(9, "big"), "2^63 as a big integer"),
         "big-largest-uint": (4, ((1 << 64) - 1).to_bytes(9, "big"), "2^64 - 1 as a big integer"),
@@ -236,17 +238,7 @@ def _ext() -> Iterator[Vector]:
         "typed-trailing": (6, pack(["x", 1]) + b"\xc0", "A byte behind the array of a typed value"),
     }
     for slug, (type_, payload, description) in cases.items():
-        also = "msgpack-key" if slug.startswith("set-equal") else ""
-        yield tree(f"10.7-{slug}", description, problem, ext(type_, payload), also=also)
-    for slug, element in (
-        ("nan", NAN),
-        ("array", []),
-        ("tuple", Tuple([])),
-        ("big-integer", 1 << 64),
-        ("set", Set([])),
-    ):
-        description = f"A set with an element that cannot be a key: {slug}"
-        yield tree(f"10.7-set-of-{slug}", description, problem, Set([element]), clauses="10.3", also="msgpack-key")
+        yield tree(f"10.7-{slug}", description, problem, ext(type_, payload))
     inner = ext(2, pack(Raw(b"\x92\xc0")))
     yield tree(
         "10.1-array-beyond-payload",
@@ -254,7 +246,6 @@ def _ext() -> Iterator[Vector]:
         "msgpack-invalid",
         b"\x92" + inner + b"\xc0",
         clauses="10.7",
-        also=problem,
     )
 
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from spec.vectors.making import frames
-from spec.vectors.making.container import File, Segment, Tensor, member, msgpack, opaque, safetensors
+from spec.vectors.making.container import BITS, File, Segment, Tensor, member, msgpack, opaque, safetensors
 from spec.vectors.making.samples import floats
 from spec.vectors.making.vector import Vector, invalid
 
@@ -72,6 +72,25 @@ def _headers() -> Iterator[Vector]:
         header = frames.header(SIZE, flags=flag)
         named = header[:5] + (7).to_bytes(width, "little") + header[5:]
         yield _log(f"8.4-dictionary-{width}", f"The frame names a dictionary, in {width} bytes", named + body)
+    header = frames.header(SIZE, flags=1)
+    unnamed = header[:5] + b"\0" + header[5:]
+    yield _log("8.4-dictionary-0", "Dictionary_ID_Flag is 1, and the dictionary's number 0: none", unnamed + body)
+    checked, checksum = frames.header(SIZE, flags=4), frames.PANGRAM_CHECKSUM
+    yield _log("8.4-checksum", "A wrong checksum of the content", checked + body + bytes(4))
+    yield _log("8.4-checksum-missing", "A frame that promises a checksum and has none", checked + body)
+    yield _log("8.4-checksum-cut", "The checksum's last byte is missing", checked + body + checksum[:3])
+    yield _log("8.4-checksum-not-promised", "A checksum that the header does not promise", frames.raw(TEXT) + checksum)
+    description = "A wrong checksum behind compressed blocks"
+    (low, frame), (high, other) = frames.COMPRESSED_PLANES
+    pairs = bytes(byte for pair in zip(low, high, strict=True) for byte in pair)
+    made = safetensors(
+        "net.safetensors",
+        [Tensor("w", "U16", [400], pairs)],
+        codec="zstd",
+        encode=lambda chunk, *split: frame + other[:-1] + b"\0" if chunk == pairs else frames.planes(chunk, *split),
+    )
+    where = {"member": "net.safetensors", "tensor": "w"}
+    yield invalid("8.4-checksum-compressed", description, "zstd-frame", [made], **where)
     for exponent, what in ((14, "16-mib"), (31, "largest")):
         header = frames.header(SIZE, window=exponent << 3)
         yield _log(f"8.4-window-{what}", f"A window of 2^{10 + exponent} bytes", header + body)
@@ -93,7 +112,7 @@ def _headers() -> Iterator[Vector]:
 
 def _planes() -> Iterator[Vector]:
     def weights(slug: str, description: str, stored: bytes, tensor: Tensor, **options: str) -> Vector:
-        encode = lambda chunk, planes: stored if chunk == tensor.data else frames.planes(chunk, planes)  # noqa: E731  # short
+        encode = lambda chunk, *split: stored if chunk == tensor.data else frames.planes(chunk, *split)  # noqa: E731  # short
         made = safetensors("net.safetensors", [tensor], codec="zstd", encode=encode)
         return invalid(slug, description, "zstd-frame", [made], member="net.safetensors", tensor="w", **options)
 
@@ -114,6 +133,16 @@ def _planes() -> Iterator[Vector]:
         tensor,
         clauses="8.2",
     )
+    samples = {"F32": tensor.data, "BF16": bytes(range(0x70, 0xF0)), "F64": struct.pack("<2d", 1.0, -2.0)}
+    for dtype, data in samples.items():
+        made = safetensors(
+            "net.safetensors",
+            [Tensor("w", dtype, [len(data) * 8 // BITS[dtype]], data)],
+            codec="zstd",
+            encode=lambda chunk, count, _: frames.planes(chunk, count),
+        )
+        slug, description = f"8.3-sign-in-place-{dtype.lower()}", f"{dtype} numbers whose signs are where they were"
+        yield invalid(slug, description, "chunk-digest", [made], member="net.safetensors", tensor="w", clauses="7.2")
     description = "A C64 tensor in eight frames, for which four are right"
     complex_ = Tensor("w", "C64", [2], tensor.data)
     yield weights("8.3-c64-in-8", description, frames.planes(tensor.data, 8), complex_)

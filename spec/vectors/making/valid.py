@@ -9,7 +9,7 @@ from typing import Any
 from spec.vectors.making import frames
 from spec.vectors.making.container import BITS, File, Tensor, msgpack, opaque, safetensors
 from spec.vectors.making.samples import floats, pattern, tensor
-from spec.vectors.making.values import Float, Map, TensorName, Timestamp, Tuple, pack
+from spec.vectors.making.values import Float, Map, Set, TensorName, Timestamp, Tuple, pack
 from spec.vectors.making.vector import Vector, valid
 
 
@@ -18,6 +18,7 @@ def all_valid() -> Iterator[Vector]:
     yield from _files()
     yield from _tensors()
     yield from _zstd()
+    yield from _limits()
     yield from _versions()
 
 
@@ -96,8 +97,11 @@ def _files() -> Iterator[Vector]:
         opaque("_" + "x" * 159, b"2"),
         msgpack("A.msgpack", 1),
         msgpack("a.msgpack.msgpack", 2),
+        msgpack("y" * 148 + ".msgpack", 3),
+        safetensors("z" * 148 + ".safetensors", [floats("w", 1.0)]),
     ]
-    yield valid("member-names", "Every legal character, 160 characters, case, dots", "6.1 6.2 6.3", File(members))
+    description = "Every legal character, 160 characters, components of 148, case, dots"
+    yield valid("member-names", description, "6.1 6.2 6.3", File(members))
     page = safetensors("net.safetensors", [tensor("w", "U8", 4096)])
     tight = (
         File([page, opaque("page", bytes(4096)), opaque("last", pattern(64))], {"producer": "x" * count})
@@ -118,12 +122,8 @@ def _files() -> Iterator[Vector]:
     two_names = {"b": TensorName("b"), "a": TensorName("a")}
     two = [floats("b", 1.0), floats("a", 2.0)]
     members = [msgpack("net.msgpack", two_names), safetensors("net.safetensors", two)]
-    yield valid(
-        "identity-tree",
-        "Component with a tree whose tensors are not in the order of their names",
-        "12.2",
-        File(members),
-    )
+    description = "A tree whose tensors are not in the order of their names; a writer has to store it flat (11.3)"
+    yield valid("identity-tree", description, "1.2 11.3 12.2", File(members))
 
 
 def _tensors() -> Iterator[Vector]:
@@ -133,6 +133,7 @@ def _tensors() -> Iterator[Vector]:
     whole = [dtype for dtype, bits in BITS.items() if bits % 8 == 0]
     every = [tensor(dtype, dtype, 4, 2, seed=number) for number, dtype in enumerate(whole)]
     yield flat("dtypes", "A tensor of every dtype of whole bytes", "9.2 9.4", every)
+    yield flat("bool-bytes", "True as bytes other than 1", "9.8", [Tensor("w", "BOOL", [5], b"\x00\x01\x02\x80\xff")])
     packed = [tensor("F4", "F4", 2, 3), tensor("F6_E2M3", "F6_E2M3", 4), tensor("F6_E3M2", "F6_E3M2", 4, 3)]
     packed.append(Tensor("largest", "F4", [0, 2**63 - 1], b""))
     yield flat("dtypes-packed", "Tensors of the dtypes that share bytes", "9.2 9.4", packed)
@@ -171,7 +172,7 @@ def _tensors() -> Iterator[Vector]:
 def _zstd() -> Iterator[Vector]:
     def one(name: str, description: str, clauses: str, stored: bytes, data: bytes) -> Vector:
         weights = Tensor("w", "U8", [len(data)], data)
-        encode = lambda chunk, planes: stored if chunk == data else frames.planes(chunk, planes)  # noqa: E731  # short
+        encode = lambda chunk, *split: stored if chunk == data else frames.planes(chunk, *split)  # noqa: E731  # short
         made = safetensors("net.safetensors", [weights], codec="zstd", encode=encode)
         return valid(name, description, clauses, File([made]))
 
@@ -203,6 +204,18 @@ def _zstd() -> Iterator[Vector]:
     padded = slack[:4] + frames.header(192, width=8)[4:] + slack[len(frames.header(192)) :]
     assert len(padded) == 192 + 1024
     yield one("zstd-longest-chunk", "A stored chunk 1024 bytes longer than the logical one", "7.3", padded, text)
+    stored = frames.header(192, flags=4) + frames.block(frames.RAW, 192, text) + frames.PANGRAM_CHECKSUM
+    yield one("zstd-checksum", "A frame with a checksum of its content", "8.4", stored, text)
+    (low, low_frame), (high, high_frame) = frames.COMPRESSED_PLANES
+    pairs = bytes(byte for pair in zip(low, high, strict=True) for byte in pair)
+    made = safetensors(
+        "net.safetensors",
+        [Tensor("w", "U16", [400], pairs)],
+        codec="zstd",
+        encode=lambda chunk, *split: low_frame + high_frame if chunk == pairs else frames.planes(chunk, *split),
+    )
+    description = "Two planes of two compressed blocks each, one with a checksum"
+    yield valid("zstd-compressed-planes", description, "8.2 8.3 8.4", File([made]))
     counts = [tensor("1", "U8", 300), tensor("2", "BF16", 150), tensor("4", "F32", 75), tensor("4 of 8", "C64", 40)]
     counts += [tensor("8", "F64", 40), tensor("zeros", "I64", 0)]
     counts += [Tensor("equal", "F32", [64], struct.pack("<64f", *[1.0] * 64))]
@@ -213,11 +226,19 @@ def _zstd() -> Iterator[Vector]:
         opaque("log", b"text " * 100, codec="zstd"),
         safetensors("plain.safetensors", counts[:2]),
     ]
-    description = "Plane counts 1, 2, 4 and 8; compressed msgpack and opaque members; a plain member beside them"
-    yield valid("zstd-planes", description, "8.2 8.3 12.2", File(members))
+    description = "Plane counts 1, 2, 4, 8; compressed msgpack and opaque members; net is no writer's work (11.3)"
+    yield valid("zstd-planes", description, "1.2 8.2 8.3 12.2", File(members))
     zeros = Tensor("zeros", "F32", [(4 << 18) + 3], bytes((4 << 20) + 12))
     made = safetensors("net.safetensors", [zeros], codec="zstd")
     yield valid("zstd-two-chunks", "Two chunks of zeros in RLE blocks: a small file", "7.1 7.3 8.2", File([made]))
+
+
+def _limits() -> Iterator[Vector]:
+    members = [opaque(f"m{number}", b"1") for number in range(4096)]
+    yield valid("limit-members", "4,096 members, as many as there may be", "13.1", File(members))
+    keys = [[Map([(0, None)])] * 131_064, Set([None, True, 2, 0.5]), Map([(number, None) for number in range(4)])]
+    description = "131,072 keys and set elements that are neither str nor bin, as many as there may be"
+    yield valid("limit-keys", description, "13.1", File([msgpack("tree.msgpack", keys)]))
 
 
 def _versions() -> Iterator[Vector]:

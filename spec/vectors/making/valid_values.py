@@ -66,15 +66,17 @@ def _values() -> Iterator[Vector]:
         (0, "b"),
         ("1", "c"),
         (b"1", "d"),
-        (2**53, "e"),
+        (float(2**53), "e"),
         (2**53 + 1, "f"),
         (float(2**54), "g"),
+        (2**54 + 1, "i"),
         (5e-324, "h"),
     ]
     yield tree("map-keys-close", "Keys that are nearly equal", "10.3", Map(close))
     tuples = [Tuple([]), Tuple([1]), Tuple([Tuple([]), [Tuple([2, "x"])]]), Tuple(list(range(20)))]
     yield tree("tuples", "Tuples: empty, nested, long", "10.6 10.7", tuples)
     sets = [Set([]), Set([3, 1, 2]), Set(["b", "a", b"a", None, True, 2, -1, 0.5]), Tuple([Set(["x"])])]
+    sets.append(Set([float(2**53), 2**53 + 1]))
     yield tree("sets", "Sets, sorted by their encoded bytes", "10.7", sets)
     times = [
         (0, 0),
@@ -110,10 +112,13 @@ def _typed() -> Iterator[Vector]:
             "0001-01-01T00:00:00.000001",
             "2024-01-01T00:00:00+05:30",
             "9999-12-31T23:59:59.999999",
+            "2024-01-01T00:00:00-23:59:59",
+            "2024-01-01T00:00:00+00:00:01",
+            "1880-01-01T12:00:00.000001+00:53:28",
         ],
-        "date": ["2024-02-29", "0001-01-01"],
-        "time": ["00:00:00", "23:59:59.999999", "12:00:00+01:00"],
-        "timedelta": [[0, 0, 0], [-1, 86_399, 999_999], [999_999_999, 0, 0]],
+        "date": ["2024-02-29", "0001-01-01", "9999-12-31"],
+        "time": ["00:00:00", "23:59:59.999999", "12:00:00+01:00", "12:00:00+00:00", "12:00:00.500000-00:00:30"],
+        "timedelta": [[0, 0, 0], [-1, 86_399, 999_999], [999_999_999, 86_399, 999_999], [-999_999_999, 0, 0]],
     }
     for name, values in moments.items():
         yield tree(f"typed-{name}", name, [Typed(name, value) for value in values])
@@ -135,12 +140,19 @@ def _typed() -> Iterator[Vector]:
         Typed("torch.dtype", "bfloat16"),
         Typed("torch.device", "cuda:0"),
         Typed("torch.device", "cpu"),
+        Typed("torch.Size", [2**63 - 1]),
     ]
     yield tree("typed-torch", "torch.Size, torch.dtype and torch.device", torch)
+    new = [Typed("torch.dtype", "float3_e1m1"), Typed("torch.device", "_quantum:100000"), Typed("torch.device", "q0")]
+    yield tree("typed-torch-new", "A dtype and devices that no PyTorch has yet: inert data", new)
     indices = Tensor("i", "I64", [2, 2], struct.pack("<4q", 0, 1, 2, 0))
     coo = {"indices": TensorName("i"), "values": TensorName("v"), "size": [2, 3], "is_coalesced": True}
     sparse = Typed("torch.sparse_coo", coo)
     yield tree("typed-torch-sparse-coo", "torch.sparse_coo", sparse, indices, floats("v", 1.0, 2.0))
+    complex_ = {**coo, "values": Typed("C128", TensorName("v")), "is_coalesced": False}
+    complex_values = Tensor("v", "F64", [2, 2], struct.pack("<4d", 1.0, 2.0, -1.0, 0.5))
+    description = "torch.sparse_coo of complex values"
+    yield tree("typed-torch-sparse-complex", description, Typed("torch.sparse_coo", complex_), indices, complex_values)
     compressed = Tensor("c", "I64", [3], struct.pack("<3q", 0, 1, 2))
     plain = Tensor("p", "I64", [2], struct.pack("<2q", 1, 0))
     for layout in ("csr", "csc", "bsr", "bsc"):
@@ -155,6 +167,12 @@ def _typed() -> Iterator[Vector]:
         }
         sparse = Typed(f"torch.sparse_{layout}", parts)
         yield tree(f"typed-torch-sparse-{layout}", f"torch.sparse_{layout}", sparse, compressed, plain, weights)
+    small = (
+        Tensor("c", "I32", [3], struct.pack("<3i", 0, 1, 2)),
+        Tensor("p", "I32", [2], struct.pack("<2i", 1, 0)),
+    )
+    sparse = Typed("torch.sparse_csr", parts)
+    yield tree("typed-torch-sparse-i32", "Indices of 32 bits", sparse, *small, floats("v", 1.0, 2.0))
     unknown = [
         Typed("os.system", "true"),
         Typed("this.s", 1),

@@ -1,0 +1,127 @@
+"""`restore`: a checkpoint into live objects, straight into the memory that they have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from ckptfmt.collector import collector_paused
+from ckptfmt.errors import error_for
+from ckptfmt.fetching import Into
+from ckptfmt.reader import Checkpoint
+from ckptfmt.torch import io
+from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.generators import as_stateful
+from ckptfmt.torch.inplace import Placement
+from ckptfmt.torch.report import ComponentReport
+from ckptfmt.torch.restoring import plan_restore
+from ckptfmt.torch.skeletons import Skeletons
+from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.targets import staging_buffer
+
+__all__ = ["RestoreReport", "restore"]
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What `restore` did.
+
+    Attributes:
+        path: The checkpoint.
+        identity: Its identity, 64 hex digits.
+        step: Optimizer steps done, if it says so.
+        epoch: Epochs finished, if it says so.
+        components: What became of each component that was given.
+        ignored: Names of components that are in the checkpoint and were not given.
+    """
+
+    path: str
+    identity: str
+    step: int | None
+    epoch: int | None
+    components: tuple[ComponentReport, ...]
+    ignored: tuple[str, ...]
+
+
+def restore(
+    path: str | os.PathLike[str],
+    /,
+    *,
+    waive: Collection[str] = (),
+    verify_first: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **components: object,
+) -> RestoreReport:
+    """Restore live objects from a checkpoint, without a second copy of it in memory.
+
+    The data are read straight into the memory of the parameters and of what the optimizer keeps for them, on any
+    device, and each byte is verified. Beside that memory it takes less than 64 MiB; moments that an optimizer has
+    not made yet are made. What has hooks or its own way to load a state is given it as by `load_state_dict`.
+
+    First everything is compared: names, shapes, dtypes, options. What does not fit is an error that lists it all, and
+    nothing is changed. The data themselves are verified as they come in. Should some be damaged, the error names
+    every damaged tensor, and the objects are then a mixture of old and new: do not train on with them, but restore
+    another checkpoint into them or build them anew. With `verify_first`, the data are read twice, and nothing is
+    changed unless all are right.
+
+    Args:
+        path: The checkpoint.
+        waive: Names of components that may differ: they take what fits.
+        verify_first: Verify all data before the first object is changed.
+        progress: Called with the number of bytes read since its last call.
+        components: The objects by name, as they were saved: modules, optimizers, schedulers, scalers, your own.
+
+    Raises:
+        MismatchError: The checkpoint does not fit the objects; lists every reason. Nothing was changed.
+        IntegrityError: Data are damaged; its `problems` name every tensor, its notes what has been changed.
+        FormatError: It is not a valid ckptfmt file, or of a newer version. Nothing was changed.
+        StorageError: The file cannot be read.
+        UsageError: An object has no `state_dict` and `load_state_dict`.
+    """
+    if isinstance(waive, str):
+        raise UsageError(f"waive is {waive!r}: give a list of names of components")
+    takers = {name: _stateful(name, component) for name, component in components.items()}
+    with io.open(path) as checkpoint:
+        skeletons = Skeletons(checkpoint)
+        with collector_paused():
+            state = {name: skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint}
+            plan = plan_restore(takers, state, waive, same=skeletons.same_bits)
+            plan.require_fit()
+            placement = Placement(plan, skeletons)
+        targets = {name: placement.targets.get(name, {}) for name in state}
+        if verify_first:
+            _fill(checkpoint, {name: {} for name in state}, None)
+        try:
+            _fill(checkpoint, targets, progress)
+            with collector_paused():
+                reports = placement.finish()
+        except BaseException as error:
+            error.add_note(
+                f"{os.fspath(path)}: raised while it was being restored: {', '.join(takers)} may be part old and part "
+                "new now; do not train on with them: restore another checkpoint into them, or build them anew"
+            )
+            raise
+        return RestoreReport(
+            path=checkpoint.path,
+            identity=checkpoint.identity,
+            step=checkpoint.metadata.step,
+            epoch=checkpoint.metadata.epoch,
+            components=reports,
+            ignored=tuple(name for name in checkpoint if name not in takers),
+        )
+
+
+def _fill(
+    checkpoint: Checkpoint, targets: Mapping[str, Mapping[str, Into]], progress: Callable[[int], None] | None
+) -> None:
+    problems = checkpoint.fill(targets, progress=progress, make_buffer=staging_buffer)
+    if problems:
+        raise error_for(problems, checkpoint.path)
+
+
+def _stateful(name: str, component: object) -> Stateful:
+    stateful = as_stateful(component)
+    if not isinstance(stateful, Stateful):
+        raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+    return stateful

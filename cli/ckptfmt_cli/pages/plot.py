@@ -1,0 +1,18 @@
+"""`ckptfmt plot -o OUT.html`: the charts as a page."""
+
+from __future__ import annotations
+
+import html
+
+from ckptfmt.ops.courses import CourseReport
+from ckptfmt_cli.pages import page
+from ckptfmt_cli.text import escape
+from ckptfmt_cli.views.plot import plot_svg
+
+__all__ = ["plot_page"]
+
+
+def plot_page(report: CourseReport) -> str:
+    """Return the page."""
+    title = html.escape(escape(report.directory))
+    return page(report.directory, f"<h1>{title}</h1>\n<section class='scroll'>{plot_svg(report)}</section>")

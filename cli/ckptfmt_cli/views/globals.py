@@ -1,0 +1,52 @@
+"""`GlobalsReport` as text: a table of names, the reasons to refuse the file, and one sentence."""
+
+from __future__ import annotations
+
+from ckptfmt.ops.globals import GlobalsReport
+from ckptfmt.pth.globals import Verdict
+from ckptfmt.pth.survey import NameUse
+from ckptfmt_cli.table import Cell, Column, table
+from ckptfmt_cli.terminal import Style, Terminal
+from ckptfmt_cli.text import count, escape
+from ckptfmt_cli.views.convert import finding_lines
+
+__all__ = ["globals_lines"]
+
+_STYLES: dict[Verdict, Style] = {Verdict.KNOWN: "good", Verdict.UNKNOWN: "warn", Verdict.REFUSED: "bad"}
+
+
+def globals_lines(report: GlobalsReport, terminal: Terminal) -> list[str]:
+    """Return the names that the pickles of a file would have imported, and what becomes of each."""
+    lines = [f"{terminal.paint(escape(report.path), 'bold')}: {report.form}", ""]
+    names = report.survey.names
+    if names:
+        columns = [
+            Column("name", shrinks_to=24),
+            Column("times", "right"),
+            Column("use"),
+            Column("verdict"),
+            Column("in", shrinks_to=8),
+        ]
+        rows = [_row(use) for use in names]
+        lines += [*table(columns, rows, terminal), ""]
+    lines += [f"refused: {escape(use.name)}: {escape(use.reason)}" for use in report.survey.refused]
+    lines += [f"refused: it {escape(deed)}" for _, deed in report.survey.deeds]
+    if report.fault is not None:
+        lines.append(f"broken: {escape(report.fault)}")
+    told = [] if report.findings is None else finding_lines(report.findings, terminal)
+    return [*lines, *told, *([""] if told else []), _sentence(report)]
+
+
+def _row(use: NameUse) -> list[str | Cell]:
+    verdict = Cell(use.verdict.value, _STYLES.get(use.verdict, "plain"))
+    return [use.name, f"{use.times:,}", "called" if use.called else "named", verdict, use.part]
+
+
+def _sentence(report: GlobalsReport) -> str:
+    if not report.safe:
+        return "It asks for code to be run. Nothing of it was run."
+    if not report.survey.names:
+        return "Its pickles name nothing that would be imported."
+    unknown = len(report.survey.unknown)
+    rest = f"; {count(unknown, 'name')} of other packages would be kept as inert data" if unknown else ""
+    return f"Nothing in it asks for code to be run{rest}."

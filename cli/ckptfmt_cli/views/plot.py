@@ -1,0 +1,47 @@
+"""`CourseReport` as pictures: one chart for each metric, and one for the norms of the layers of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptfmt.ops.courses import Course, CourseReport
+from ckptfmt_cli.chart import CHART_STYLE, Line, chart, chart_height
+
+__all__ = ["plot_svg"]
+
+_WIDTH = 860
+_GAP = 18
+
+
+def plot_svg(report: CourseReport) -> str:
+    """Return all charts, one below the other, as an SVG picture of its own."""
+    parts = []
+    top = _GAP
+    for title, lines in _charts(report):
+        parts.append(chart(title, report.unit, lines, width=_WIDTH, top=top))
+        top += chart_height(lines, _WIDTH) + _GAP
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" width="{_WIDTH}" height="{top}" '
+        f'role="img">\n<style>{CHART_STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _charts(report: CourseReport) -> Iterator[tuple[str, list[Line]]]:
+    for name in dict.fromkeys(course.name for run in report.runs for course in run.metrics):
+        lines = [
+            Line(run.run_id or "no run", course.points)
+            for run in report.runs
+            for course in run.metrics
+            if course.name == name
+        ]
+        yield name, lines
+    for run in report.runs:
+        if run.norms:
+            of_run = f" of {run.run_id}" if len(report.runs) > 1 and run.run_id else ""
+            yield f"norms of the layers{of_run}, relative to the first ones", [_relative(item) for item in run.norms]
+
+
+def _relative(course: Course) -> Line:
+    """Return the course of a norm in parts of its first value: what changed can then be seen in every layer."""
+    first = next((value for _, value in course.points if value > 0), 1.0)
+    return Line(course.name, [(place, value / first) for place, value in course.points])

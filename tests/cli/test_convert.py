@@ -1,0 +1,199 @@
+"""`ckptfmt convert`, `export` and `inspect --globals`: what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import ckptfmt
+from ckptfmt_cli import main as command_line
+from tests.cli.conftest import Ckptfmt, usual_environment
+from tests.pth import legacy_files
+from tests.pth.attacks import GOOD, call, stream_of, zip_of
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command_line.cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def pth(tmp_path: Path) -> Path:
+    return legacy_files.save(legacy_files.documented(), tmp_path / "ckpt_best_4.pth")
+
+
+def test_convert_says_what_became_of_the_file(pth: Path, tmp_path: Path) -> None:
+    result = invoke("convert", pth, tmp_path / "a.ckptfmt")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for words in ("ok", "pth zip", "net, optimizer, epoch", "epoch      5", "the last one done"):
+        assert words in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines()[1:])
+
+
+def test_convert_json_is_the_report(pth: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "convert", "--json", "--check", "--codec", "zstd", "--run-id", "digits", pth, tmp_path / "a.ckptfmt"
+    )
+    document = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert document["report"] == "convert/1"
+    assert document["compared"] == document["tensors"] > 0
+    with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
+        assert checkpoint["net"].codec == "zstd"
+        assert checkpoint.metadata.run_id == "digits"
+
+
+def test_a_target_that_is_a_directory_takes_the_name_of_the_source(pth: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    assert invoke("convert", pth, tmp_path / "new").exit_code == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["ckpt_best_4.ckptfmt"]
+
+
+def test_convert_writes_the_format_that_the_extension_names(pth: Path, tmp_path: Path) -> None:
+    assert invoke("convert", pth, tmp_path / "a.ckptfmt").exit_code == 0
+    assert invoke("convert", tmp_path / "a.ckptfmt", tmp_path / "b.pth").exit_code == 0
+    assert torch.load(tmp_path / "b.pth", weights_only=True)["epoch"] == 4
+    assert invoke("convert", pth, tmp_path / "net.safetensors").exit_code == 0
+    for option in (["--check"], ["--codec", "zstd"], ["--run-id", "x"]):
+        assert invoke("convert", *option, pth, tmp_path / "c.pth").exit_code == 2
+    assert not (tmp_path / "c.pth").exists()
+
+
+EVIL = call("os", "system", "x")
+
+
+@pytest.mark.parametrize(
+    "content", [EVIL, zip_of(EVIL), zip_of(GOOD, {"constants.pkl": EVIL}), stream_of(slots={0: EVIL})]
+)
+def test_what_asks_for_code_is_1_and_names_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(content)
+    result = invoke("convert", path, tmp_path / "a.ckptfmt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "os.system" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["evil.pth"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"PK\x03\x04", "zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"hello", "format"),
+        (b"\x80\x02}", "ends"),
+    ],
+)
+def test_what_is_broken_is_1(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    result = invoke("convert", path, tmp_path / "a.ckptfmt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+
+
+def test_what_cannot_be_read_or_written_is_3(pth: Path, tmp_path: Path) -> None:
+    assert invoke("convert", tmp_path / "gone.pth", tmp_path / "a.ckptfmt").exit_code == 3
+    assert invoke("convert", pth, tmp_path / "gone" / "a.ckptfmt").exit_code == 3
+    assert invoke("convert", pth, pth).exit_code == 3
+
+
+def test_recursive_goes_past_bad_files_and_ends_with_1(pth: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(zip_of(EVIL))
+    result = invoke("convert", "--recursive", tmp_path, tmp_path / "new")
+    assert result.exit_code == 1
+    assert "ckpt_best_4.pth -> " in result.stdout
+    assert "evil.pth: not converted: " in result.stdout
+    assert "os.system" in result.stdout
+    assert "1 checkpoint converted" in result.stderr
+    result = invoke("convert", "--recursive", "--json", tmp_path, tmp_path / "new")
+    document = json.loads(result.stdout)
+    assert len(document["converted"]) == 1
+    assert len(document["failed"]) == 1
+
+
+def test_recursive_without_anything_to_convert_is_1_and_without_a_directory_2(pth: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert invoke("convert", "--recursive", tmp_path / "empty", tmp_path / "new").exit_code == 1
+    assert invoke("convert", "--recursive", pth, tmp_path / "new").exit_code == 2
+
+
+def test_export_of_a_component(pth: Path, tmp_path: Path) -> None:
+    invoke("convert", pth, tmp_path / "a.ckptfmt")
+    result = invoke("export", tmp_path / "a.ckptfmt", tmp_path / "net.safetensors", "--component", "net")
+    assert (result.exit_code, result.stderr) == (0, "")
+    result = invoke("export", "--json", tmp_path / "a.ckptfmt", tmp_path / "hub", "--shard-gb", "0.0000001")
+    assert json.loads(result.stdout)["target_form"] == "hf"
+    assert (tmp_path / "hub" / "model.safetensors.index.json").exists()
+    result = invoke("export", tmp_path / "a.ckptfmt", tmp_path / "b.safetensors", "--component", "nothing")
+    assert result.exit_code in (1, 3)
+    assert "no component 'nothing'" in result.stderr
+    assert invoke("export", tmp_path / "a.ckptfmt", tmp_path / "c.ckptfmt").exit_code == 1
+
+
+def test_globals_lists_what_would_have_been_run(pth: Path, tmp_path: Path) -> None:
+    result = invoke("inspect", "--globals", pth)
+    assert result.exit_code == 0
+    assert "torch._utils._rebuild_tensor_v2" in result.stdout
+    assert "Nothing in it asks for code to be run" in result.stdout
+    (tmp_path / "evil.pth").write_bytes(zip_of(EVIL))
+    result = invoke("inspect", "--globals", tmp_path / "evil.pth")
+    assert result.exit_code == 1
+    assert "os.system" in result.stdout
+    assert "refused" in result.stdout
+    result = invoke("inspect", "--globals", "--json", tmp_path / "evil.pth")
+    document = json.loads(result.stdout)
+    assert (document["report"], document["safe"]) == ("globals/1", False)
+    assert [(use["name"], use["called"], use["verdict"]) for use in document["names"]] == [
+        ("os.system", True, "refused")
+    ]
+
+
+def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> None:
+    code = (
+        "import sys; from ckptfmt_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'torch', 'pickle', 'safetensors'} & set(sys.modules), sorted(sys.modules)"
+    )
+    for arguments in (["convert", str(pth), str(tmp_path / "a.ckptfmt")], ["inspect", "--globals", str(pth)]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals and a pseudo-terminal")
+def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(tmp_path: Path) -> None:
+    import pty  # POSIX has it
+
+    path = tmp_path / "large.npz"
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {str(number): rng.integers(0, 4, 8 << 20, np.uint8) for number in range(32)}
+    np.savez(path, **arrays)
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ckptfmt_cli", "convert", str(path), str(tmp_path / "a.ckptfmt"), "--codec", "zstd"],
+        stderr=follower,
+        stdout=subprocess.DEVNULL,
+        env={**usual_environment(), "TERM": "xterm"},
+    )
+    os.close(follower)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while b"% " not in shown and time.monotonic() < deadline:
+        shown += os.read(leader, 1024)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    os.close(leader)
+    assert b"large.npz" in shown
+    assert [child.name for child in tmp_path.iterdir()] == ["large.npz"]

@@ -1,0 +1,258 @@
+"""Checkpoints in the formats of others, read back by those who made the formats."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+import ckptfmt
+import ckptfmt.torch
+from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
+from ckptfmt.ops.export import ExportError
+from ckptfmt.torch import Checkpointer
+from tests.pth import legacy_files
+from tests.torch.same import same
+
+TIED = torch.arange(6.0).reshape(2, 3)
+STATE: dict[str, Any] = {
+    "net": legacy_files.documented()["net"],
+    "tied": {"wte": TIED, "head": TIED, "bias": torch.zeros(2)},
+    "optimizer": legacy_files.documented()["optimizer"],
+    "epoch": 4,
+    "plain": {
+        "none": None,
+        "numbers": [0, -1, 300, 2**40, -(2**70), 1.5, True, 2j],
+        "text": "Grüße",
+        "bytes": b"\x00\xff",
+        "tuple": (1, (2, ())),
+        "set": {1, "a"},
+        "keys": {1: "a", 2.5: "b", None: "c"},
+        "size": torch.Size([2, 3]),
+        "dtype": torch.bfloat16,
+        "device": torch.device("cuda", 1),
+        "long": list(range(3000)),
+        "wide": {str(number): number for number in range(3000)},
+    },
+    "every": legacy_files.of_every_dtype(),
+    "empty": {"a": torch.empty(0, 3), "b": torch.tensor(1.0)},
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "a.ckptfmt"
+    ckptfmt.torch.save(STATE, path)
+    return path
+
+
+def test_pth_is_loaded_by_the_loader_for_weights(checkpoint: Path, tmp_path: Path) -> None:
+    report = ckptfmt.export(checkpoint, tmp_path / "a.pth")
+    for options in ({}, {"mmap": True}):
+        with warnings.catch_warnings(action="ignore"):  # some dtypes are called new
+            found = torch.load(tmp_path / "a.pth", weights_only=True, **options)  # type: ignore[arg-type]  # they are
+        assert same(found, STATE)
+        assert found["tied"]["wte"] is found["tied"]["head"]
+    assert found["net"]._metadata["1"] == {"version": 2}
+    assert report.findings.notes == ()
+    assert report.target_bytes == (tmp_path / "a.pth").stat().st_size
+
+
+def test_pth_of_what_the_loader_has_nothing_for_is_the_nearest_and_said(tmp_path: Path) -> None:
+    state = {"a": {"array": np.arange(3.0), "scalar": np.float32(1.5), "frozen": frozenset({1})}, "epoch": 1}
+    ckptfmt.torch.save(state, tmp_path / "a.ckptfmt")
+    report = ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.pth")
+    found = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert same(found["a"], {"array": torch.arange(3.0, dtype=torch.float64), "scalar": 1.5, "frozen": {1}})
+    assert len(report.findings.notes) == 3
+
+
+def test_sparse_and_quantized_tensors_come_back(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):  # PyTorch gives quantized tensors up, and calls layouts new
+        state = {
+            "coo": torch.eye(3).to_sparse(),
+            "csr": torch.eye(3).to_sparse_csr(),
+            "q": torch.quantize_per_tensor(torch.randn(2, 3), 0.1, 2, torch.quint8),
+            "qc": torch.quantize_per_channel(
+                torch.randn(2, 3), torch.rand(2).double(), torch.zeros(2).long(), 0, torch.qint8
+            ),
+            "epoch": 1,
+        }
+        legacy_files.save(state, tmp_path / "a.pth")
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt")
+        ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "b.pth")
+        found = torch.load(tmp_path / "b.pth", weights_only=True)
+        assert same(found["coo"], state["coo"])
+        assert same(found["csr"], state["csr"])
+        for name in ("q", "qc"):
+            assert torch.equal(found[name], state[name])  # type: ignore[arg-type]  # tensors
+            assert same(found[name].int_repr(), state[name].int_repr())  # type: ignore[attr-defined]  # tensors
+
+
+def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, first: int, epochs: int) -> list[float]:
+    """The documented loop: the losses of its epochs, each with its own batches."""
+    losses = []
+    for epoch in range(first, epochs):
+        torch.manual_seed(epoch)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = net(torch.randn(8, 6)).square().mean()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def fresh() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(9)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    return net, torch.optim.AdamW(net.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_documented_loop_resumes_identically_from_pth_to_ours_to_pth(tmp_path: Path, stream: bool) -> None:
+    net, optimizer = fresh()
+    train(net, optimizer, 0, 3)
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 2}
+    legacy_files.save(state, tmp_path / "ckpt_best_2.pth", stream=stream)
+    expected = train(net, optimizer, 3, 6)
+
+    ckptfmt.convert(tmp_path / "ckpt_best_2.pth", tmp_path / "a.ckptfmt")
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "again.pth")
+    saved = torch.load(tmp_path / "again.pth")
+    assert same(saved, torch.load(tmp_path / "ckpt_best_2.pth"))
+    again, its_optimizer = fresh()
+    again.load_state_dict(saved["net"])
+    its_optimizer.load_state_dict(saved["optimizer"])
+    assert train(again, its_optimizer, saved["epoch"] + 1, 6) == expected
+    assert same(dict(again.state_dict()), dict(net.state_dict()))
+
+
+def test_a_checkpoint_of_the_training_loop_goes_on_in_the_documented_one(tmp_path: Path) -> None:
+    net, optimizer = fresh()
+    checkpointer = Checkpointer(tmp_path, net=net, optimizer=optimizer)
+    checkpointer.resume(quiet=True)
+    for epoch in checkpointer.epochs(3):
+        train(net, optimizer, epoch, epoch + 1)
+        checkpointer.end_epoch()
+    expected = train(net, optimizer, 3, 5)
+    newest = max(tmp_path.glob("*.ckptfmt"), key=lambda path: path.stat().st_mtime_ns)
+    ckptfmt.export(newest, tmp_path / "last.pth")
+    saved = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert saved["epoch"] == 2
+    again, its_optimizer = fresh()
+    again.load_state_dict(saved["net"])
+    its_optimizer.load_state_dict(saved["optimizer"])
+    assert train(again, its_optimizer, saved["epoch"] + 1, 5) == expected
+
+
+def test_safetensors_of_one_component(checkpoint: Path, tmp_path: Path) -> None:
+    ckptfmt.export(checkpoint, tmp_path / "net.safetensors")
+    assert same(
+        dict(STATE["net"]),
+        {name: safetensors.torch.load_file(tmp_path / "net.safetensors")[name] for name in STATE["net"]},
+    )
+    with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+    ckptfmt.export(checkpoint, tmp_path / "tied.safetensors", component="tied")
+    found = safetensors.torch.load_file(tmp_path / "tied.safetensors")
+    assert same({name: found[name] for name in STATE["tied"]}, STATE["tied"])
+    ckptfmt.export(checkpoint, tmp_path / "opt.safetensors", component="optimizer")
+    found = safetensors.torch.load_file(tmp_path / "opt.safetensors")
+    assert same(found["state.0.exp_avg"], STATE["optimizer"]["state"][0]["exp_avg"])
+
+
+def test_npz(checkpoint: Path, tmp_path: Path) -> None:
+    ckptfmt.export(checkpoint, tmp_path / "net.npz", component="net")
+    with np.load(tmp_path / "net.npz") as found:
+        assert list(found) == list(STATE["net"])
+        for name, tensor in STATE["net"].items():
+            assert found[name].dtype == tensor.numpy().dtype
+            assert np.array_equal(found[name], tensor.numpy())
+    with pytest.raises(ExportError, match="BF16"):
+        ckptfmt.export(checkpoint, tmp_path / "every.npz", component="every")
+    assert not (tmp_path / "every.npz").exists()
+    ckptfmt.convert(tmp_path / "net.npz", tmp_path / "again.ckptfmt", check=True)
+
+
+def test_npz_of_complex_numbers(tmp_path: Path) -> None:
+    arrays = {"a": np.array([1 + 2j, 3]), "b": np.ones(2, np.float32)}
+    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": arrays, "epoch": 1})
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as found:
+        assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_shards_and_their_index(checkpoint: Path, tmp_path: Path) -> None:
+    report = ckptfmt.export(checkpoint, tmp_path / "model", component="net", shard_bytes=100)
+    index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
+    assert list(index["weight_map"]) == list(STATE["net"])
+    found = {}
+    for name, shard in index["weight_map"].items():
+        found[name] = safetensors.torch.load_file(tmp_path / "model" / shard)[name]
+    assert same(found, dict(STATE["net"]))
+    assert len(set(index["weight_map"].values())) > 2
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in found.values())
+    assert report.target_bytes == sum(path.stat().st_size for path in (tmp_path / "model").iterdir())
+    ckptfmt.convert(tmp_path / "model", tmp_path / "again.ckptfmt")
+    assert same(dict(ckptfmt.torch.load(tmp_path / "again.ckptfmt")["net"]), dict(STATE["net"]))
+
+
+def test_one_shard_needs_no_index_and_a_config_comes_along(tmp_path: Path) -> None:
+    ckptfmt.torch.save({"net": STATE["net"], "config": {"hidden_size": 6}}, tmp_path / "a.ckptfmt")
+    ckptfmt.export(tmp_path / "a.ckptfmt", f"{tmp_path}/model/")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert json.loads((tmp_path / "model" / "config.json").read_text()) == {"hidden_size": 6}
+
+
+def test_a_directory_with_something_in_it_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine").write_text("precious")
+    with pytest.raises(StorageError, match="not an empty directory"):
+        ckptfmt.export(checkpoint, tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("target", ["b.pth", "b.safetensors", "b.npz", "model"])
+def test_damage_is_found_and_nothing_is_written(checkpoint: Path, tmp_path: Path, target: str) -> None:
+    data = bytearray(checkpoint.read_bytes())
+    data[data.index(STATE["net"]["0.weight"].numpy().tobytes())] ^= 1
+    checkpoint.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"0\.weight"):
+        ckptfmt.export(checkpoint, tmp_path / target, component="net")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckptfmt"]
+
+
+def test_what_is_not_clear_or_not_there_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(TensorNotFoundError, match="no component 'nte'"):
+        ckptfmt.export(checkpoint, tmp_path / "a.safetensors", component="nte")
+    ckptfmt.torch.save({"generator": STATE["net"], "critic": STATE["net"]}, tmp_path / "gan.ckptfmt")
+    with pytest.raises(ExportError, match="generator, critic"):
+        ckptfmt.export(tmp_path / "gan.ckptfmt", tmp_path / "a.safetensors")
+    with pytest.raises(ExportError, match="no tensors"):
+        ckptfmt.export(checkpoint, tmp_path / "a.safetensors", component="plain")
+    with pytest.raises(ExportError, match="use convert"):
+        ckptfmt.export(checkpoint, tmp_path / "b.ckptfmt")
+    with pytest.raises(CkptfmtError, match="the source itself"):
+        ckptfmt.export(checkpoint, checkpoint, form="pth")
+
+
+def test_export_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, ckptfmt\n"
+        "for target in ('b.pth', 'b.safetensors', 'model'): ckptfmt.export(sys.argv[1], sys.argv[2] + '/' + target, "
+        "component='net')\n"
+        "ckptfmt.convert(sys.argv[2] + '/b.pth', sys.argv[2] + '/b.ckptfmt')\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(checkpoint), str(tmp_path)], check=True)
