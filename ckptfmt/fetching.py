@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.codec import decode_chunk
-from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Digester, Segment, digest
+from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Segment, digest
 from ckptfmt.format.index import CODECS, Member
 from ckptfmt.storage import Source
 from ckptfmt.workers import CORES, submit
@@ -33,7 +33,6 @@ NewBuffer = Callable[[int], memoryview]
 _AHEAD_BYTES = 32 << 20
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
-_HASHED_BYTES = 1 << 20
 
 _TRUTH_VALUES = bytes([0]) + bytes([1]) * 255
 
@@ -132,7 +131,6 @@ def fetch(
             ahead = 0
             for group in _chain(first, second, groups):
                 waiting.append((group, submit(pool, partial(worker.run, group))))
-                source.expect(*_stored_range(group))
                 ahead += group.nbytes
                 while ahead > _AHEAD_BYTES or waiting[0][1].done():
                     done, future = waiting.popleft()
@@ -221,10 +219,8 @@ class _Worker:
         member, pieces = group.member, group.pieces
         only = pieces[0]
         if len(pieces) == 1 and isinstance(only.into, memoryview):
-            return _compare(member, only, self._read_digesting(member.offset + only.offset, only.into))
-        if len(pieces) == 1 and only.into is None:
-            buffer = self._buffer(min(only.nbytes, _HASHED_BYTES))
-            return _compare(member, only, self._digest_stored(member.offset + only.offset, only.nbytes, buffer))
+            self._source.read_into(member.offset + only.offset, only.into)
+            return _check(member, only, only.into)
         data = self._read(*_stored_range(group))
         start = only.offset
         problems: list[Problem] = []
@@ -267,23 +263,6 @@ class _Worker:
                 _deliver(piece, logical, sound=not found)
         return problems
 
-    def _read_digesting(self, offset: int, memory: memoryview) -> bytes:
-        """Read straight to where it belongs; hash each part while it is in the processor's cache."""
-        digester = Digester()
-        for start in range(0, len(memory), _HASHED_BYTES):
-            part = memory[start : start + _HASHED_BYTES]
-            self._source.read_into(offset + start, part)
-            digester.update(part)
-        return digester.digest()
-
-    def _digest_stored(self, offset: int, nbytes: int, buffer: memoryview) -> bytes:
-        digester = Digester()
-        for start in range(0, nbytes, len(buffer)):
-            part = buffer[: nbytes - start]
-            self._source.read_into(offset + start, part)
-            digester.update(part)
-        return digester.digest()
-
     def _read(self, offset: int, nbytes: int) -> memoryview:
         data = self._buffer(nbytes)[:nbytes]
         self._source.read_into(offset, data)
@@ -299,11 +278,7 @@ class _Worker:
 
 def _check(member: Member, piece: _Piece, logical: BytesLike) -> list[Problem]:
     """Return the problem of a chunk whose logical bytes are not those that the digest speaks of (7.2)."""
-    return _compare(member, piece, digest(logical))
-
-
-def _compare(member: Member, piece: _Piece, found: bytes) -> list[Problem]:
-    if found == member.chunk_digest(piece.number):
+    if digest(logical) == member.chunk_digest(piece.number):
         return []
     offset = member.offset + piece.offset if member.codec == "none" else None
     message = f"{piece.nbytes} bytes are not what was written"

@@ -34,9 +34,6 @@ class BytesSource:
         self.reads.append((offset, nbytes))
         return self.data[offset : offset + nbytes]
 
-    def expect(self, offset: int, nbytes: int) -> None:
-        pass
-
     def view(self, offset: int, nbytes: int) -> memoryview:
         return memoryview(self.data)[offset : offset + nbytes]
 

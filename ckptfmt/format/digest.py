@@ -22,21 +22,6 @@ def digest(data: BytesLike) -> bytes:
     return blake3(data).digest()
 
 
-class Digester:
-    """Makes the digest of data that come piece by piece."""
-
-    def __init__(self) -> None:
-        self._hasher = blake3()
-
-    def update(self, data: BytesLike) -> None:
-        """Add a piece. Releases the GIL on large input."""
-        self._hasher.update(data)
-
-    def digest(self) -> bytes:
-        """Return the 32 bytes of the digest of all pieces."""
-        return self._hasher.digest()
-
-
 def digest_parts(*parts: BytesLike) -> bytes:
     """Return the digest of the concatenation of `parts`."""
     return digest_stream(parts)

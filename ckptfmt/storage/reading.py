@@ -38,9 +38,6 @@ class Source(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole of `buffer` with the bytes from `offset`."""
 
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Take note that these bytes will soon be asked for."""
-
     def view(self, offset: int, nbytes: int) -> memoryview | None:
         """Return these bytes as they lie, read-only and without a copy; None if that is not to be had."""
 
@@ -103,11 +100,6 @@ class LocalSource:
             offset += count
             rest = rest[count:]
 
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Let the system read these bytes into the page cache while other things are done."""
-        if hasattr(os, "posix_fadvise") and not self._is_cached(offset):
-            os.posix_fadvise(self._file.fileno(), offset, nbytes, os.POSIX_FADV_WILLNEED)
-
     def view(self, offset: int, nbytes: int) -> memoryview | None:
         """Return these bytes in a map of the file, which stays as long as there are views of it; None without maps.
 
@@ -118,16 +110,6 @@ class LocalSource:
             if self._map is None and not self._file.closed:
                 self._map = _map(self._file, self.size)
         return None if self._map is None else memoryview(self._map)[offset : offset + nbytes]
-
-    def _is_cached(self, offset: int) -> bool:
-        """Say whether the byte at an offset is known to be in the page cache; then advice would only take time."""
-        if not hasattr(os, "RWF_NOWAIT"):
-            return False
-        try:
-            os.preadv(self._file.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT)
-        except OSError:
-            return False  # it would have to wait, or the file system cannot tell
-        return True
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
