@@ -1,14 +1,16 @@
 """Writing to any place of a new file, from several threads, and past the page cache where that is possible.
 
-To fill the page cache is the slow part of an ordinary write of gigabytes, and what is written here is not read again
-soon. O_DIRECT leaves it out, but takes only whole blocks: their place in the file, their length and their place in
-memory are multiples of the block size. So of what is to be written,
+What is written here is not read again soon, and to fill the page cache with gigabytes is slow and takes it from the
+data of the training. There are three ways, and the first that the system offers is taken:
 
-- whole blocks that lie right in memory go to the file from where they are;
-- other whole blocks go there by way of a buffer that lies right, one for each thread;
-- pieces of blocks are gathered until their block is complete, or all is written.
-
-Where the file system is not known to be a local one, or refuses, writes are ordinary ones.
+1. **Uncached**: `RWF_DONTCACHE` of Linux. Each write is copied to the page cache, goes to the disk at once, and
+   its pages are given back when it is there, so that a few of them serve the whole file.
+2. **Direct**: `O_DIRECT`. It takes only whole blocks: their place in the file, their length and their place in
+   memory are multiples of the block size. So of what is to be written,
+   whole blocks that lie right in memory go to the file from where they are;
+   other whole blocks go there by way of a buffer that lies right, one for each thread;
+   pieces of blocks are gathered until their block is complete, or all is written.
+3. **Ordinary**, where the file system is not known to be a local one, or refuses the others.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import threading
+from collections.abc import Container
+from enum import Enum
 from pathlib import Path
 
 try:
@@ -27,16 +32,30 @@ except ImportError:  # Windows
 else:
     HAVE_FCNTL = True
 
-__all__ = ["BLOCK_BYTES", "PlacedWriter"]
+__all__ = ["BLOCK_BYTES", "PlacedWriter", "Way"]
 
 BLOCK_BYTES = 4096
 """A multiple of the sector size of every disk in use, and the size of a page."""
 
 _BUFFER_BYTES = 4 << 20
+_HUGE_PAGE_BYTES = 2 << 20
 # A longer write may be cut short, and on macOS it fails.
 _LARGEST_WRITE_BYTES = 1 << 30
 # On network and FUSE file systems O_DIRECT has other meanings: it is a matter of caches between machines there.
 _LOCAL_FILE_SYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs"})
+
+_RWF_DONTCACHE = 0x80  # linux/fs.h; Python's os has no name for it
+# Linux has had it since 6.14, and switched it off in 6.15 for faults that 6.16 has mended.
+_FIRST_SOUND_DONTCACHE = (6, 16)
+_REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+
+
+class Way(Enum):
+    """How writes reach the disk."""
+
+    UNCACHED = "uncached"
+    DIRECT = "direct"
+    ORDINARY = "ordinary"
 
 
 class _Gathered:
@@ -51,21 +70,21 @@ class PlacedWriter:
     """Writes buffers at their places in a file that is empty at first. What is not written is zero.
 
     Args:
-        descriptor: The file, open for writing. It stays the caller's.
-        direct: Write past the page cache if that is possible.
+        descriptor: The file, empty and open for writing. It stays the caller's.
+        ways: The ways to try. The ordinary one needs no mention.
     """
 
-    def __init__(self, descriptor: int, *, direct: bool) -> None:
+    def __init__(self, descriptor: int, ways: Container[Way] = frozenset()) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self._gathered: dict[int, _Gathered] = {}
         self._buffers = threading.local()
-        self._direct = direct and _make_direct(descriptor)
+        self._way = _choose_way(descriptor, ways)
 
     @property
-    def direct(self) -> bool:
-        """Whether writes go past the page cache."""
-        return self._direct
+    def way(self) -> Way:
+        """How writes reach the disk."""
+        return self._way
 
     def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
         """Write all of a contiguous buffer. No byte of the file may be written twice. Any thread may call it.
@@ -74,7 +93,7 @@ class PlacedWriter:
             OSError: Not all could be written.
         """
         view = memoryview(buffer).cast("B")
-        if not self._direct:
+        if self._way is not Way.DIRECT:
             self._write(offset, view)
             return
         first = min(-(-offset // BLOCK_BYTES) * BLOCK_BYTES, offset + len(view))
@@ -118,31 +137,36 @@ class PlacedWriter:
 
     def _write(self, offset: int, rest: memoryview) -> None:
         while rest:
+            way = self._way
             try:
-                count = _write_some(self._descriptor, rest[:_LARGEST_WRITE_BYTES], offset, self._lock)
+                count = _write_some(self._descriptor, rest[:_LARGEST_WRITE_BYTES], offset, way, self._lock)
             except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct:
+                if error.errno not in _REFUSED or way is Way.ORDINARY:
                     raise
-                _make_ordinary(self._descriptor)  # it was promised too much: blocks are larger here
-                self._direct = False
+                self._give_up(way)  # it was promised too much: blocks are larger here, for one
                 continue
+            if way is Way.DIRECT:
+                count -= count % BLOCK_BYTES  # the rest of that block comes again, as a whole
             if not count:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))  # or it would go on for ever
-            if self._direct and count % BLOCK_BYTES:
-                count -= count % BLOCK_BYTES  # the rest of that block comes again, as a whole
-                if not count:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
             offset += count
             rest = rest[count:]
+
+    def _give_up(self, way: Way) -> None:
+        if way is Way.DIRECT:
+            _make_ordinary(self._descriptor)
+        self._way = Way.ORDINARY
 
     def _buffer(self) -> memoryview:
         buffer: memoryview | None = getattr(self._buffers, "buffer", None)
         if buffer is None:
-            buffer = self._buffers.buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages lie right
+            buffer = self._buffers.buffer = _aligned_buffer()
         return buffer
 
 
-def _write_some(descriptor: int, data: memoryview, offset: int, lock: threading.Lock) -> int:
+def _write_some(descriptor: int, data: memoryview, offset: int, way: Way, lock: threading.Lock) -> int:
+    if way is Way.UNCACHED:
+        return os.pwritev(descriptor, [data], offset, _RWF_DONTCACHE)
     if hasattr(os, "pwrite"):
         return os.pwrite(descriptor, data, offset)
     with lock:  # Windows can't write at a position: there the threads take turns at moving the file's own
@@ -150,10 +174,46 @@ def _write_some(descriptor: int, data: memoryview, offset: int, lock: threading.
         return os.write(descriptor, data)
 
 
+def _aligned_buffer() -> memoryview:
+    """Return a buffer that lies right, on huge pages if there are any: a request of the disk takes so many pages."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages lie right
+    memory = mmap.mmap(-1, _BUFFER_BYTES + _HUGE_PAGE_BYTES)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    first = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % _HUGE_PAGE_BYTES
+    return memoryview(memory)[first : first + _BUFFER_BYTES]
+
+
 def _lies_right(blocks: memoryview) -> bool:
     if not blocks or blocks.readonly:  # of memory that may only be read, the address is not to be had
         return not blocks
     return ctypes.addressof(ctypes.c_char.from_buffer(blocks)) % BLOCK_BYTES == 0
+
+
+def _choose_way(descriptor: int, ways: Container[Way]) -> Way:
+    if Way.UNCACHED in ways and _takes_uncached(descriptor):
+        return Way.UNCACHED
+    if Way.DIRECT in ways and _make_direct(descriptor):
+        return Way.DIRECT
+    return Way.ORDINARY
+
+
+def _takes_uncached(descriptor: int) -> bool:
+    """Say whether uncached writes work, by one of a zero, which the file would have there anyway."""
+    if not hasattr(os, "pwritev") or _linux_version() < _FIRST_SOUND_DONTCACHE:
+        return False
+    try:
+        return os.pwritev(descriptor, [b"\0"], 0, _RWF_DONTCACHE) == 1
+    except (OSError, NotImplementedError):  # the C library may be older than the system
+        return False
+
+
+def _linux_version() -> tuple[int, ...]:
+    """Return the first two numbers of the version of Linux; none of another system."""
+    if os.uname().sysname != "Linux":
+        return ()
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _make_direct(descriptor: int) -> bool:

@@ -14,13 +14,14 @@ from ckptfmt.errors import StorageError
 from ckptfmt.storage.durability import flush_directory, flush_file, reserve_space
 from ckptfmt.storage.failures import free_bytes, storage_error
 from ckptfmt.storage.paths import local_path, resolve_target
-from ckptfmt.storage.placing import PlacedWriter
+from ckptfmt.storage.placing import PlacedWriter, Way
 from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
 
 __all__ = ["AtomicFile"]
 
 # Below this, what the page cache costs is not worth the trouble.
-_WORTH_DIRECT_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 20
+_PAST_THE_CACHE = (Way.UNCACHED, Way.DIRECT)
 
 
 class AtomicFile:
@@ -144,7 +145,8 @@ class AtomicFile:
         self._temporary = TemporaryFile(target)
         descriptor = self._temporary.create()
         reserve_space(descriptor, self._expected_bytes)
-        self._writer = PlacedWriter(descriptor, direct=self._expected_bytes >= _WORTH_DIRECT_BYTES)
+        large = self._expected_bytes >= _LARGE_BYTES
+        self._writer = PlacedWriter(descriptor, _PAST_THE_CACHE if large else ())
 
     def _append(self, view: memoryview) -> None:
         offset = self.position

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter
+from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter, Way
 from ckptfmt.workers import cores
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="opens its files as POSIX does")
@@ -49,18 +49,18 @@ def in_pages(content: bytes, shift: int) -> memoryview:
 @given(
     cuts=st.lists(st.integers(1, len(CONTENT) - 1), max_size=12, unique=True).map(sorted),
     order=st.randoms(use_true_random=False),
-    direct=st.booleans(),
+    way=st.sampled_from(Way),
     shift=st.sampled_from([0, 1, 512]),
 )
 def test_pieces_in_any_order_make_the_whole(
-    tmp_path: Path, cuts: list[int], order: random.Random, direct: bool, shift: int
+    tmp_path: Path, cuts: list[int], order: random.Random, way: Way, shift: int
 ) -> None:
     pieces = list(zip([0, *cuts], [*cuts, len(CONTENT)], strict=True))
     order.shuffle(pieces)
     memory = in_pages(CONTENT, shift)
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
-        writer = PlacedWriter(descriptor, direct=direct)
+        writer = PlacedWriter(descriptor, {way})
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda piece: writer.write_at(piece[0], memory[slice(*piece)]), pieces))
         writer.finish()
@@ -69,9 +69,9 @@ def test_pieces_in_any_order_make_the_whole(
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("direct", [True, False])
-def test_what_is_left_out_is_zero(descriptor: int, direct: bool) -> None:
-    writer = PlacedWriter(descriptor, direct=direct)
+@pytest.mark.parametrize("way", Way)
+def test_what_is_left_out_is_zero(descriptor: int, way: Way) -> None:
+    writer = PlacedWriter(descriptor, {way})
     writer.write_at(10, b"abc")
     writer.write_at(5 * BLOCK_BYTES + 7, CONTENT)
     writer.finish()
@@ -80,32 +80,61 @@ def test_what_is_left_out_is_zero(descriptor: int, direct: bool) -> None:
     assert content_of(descriptor, len(expected)) == expected
 
 
-def test_a_file_system_that_refuses_gets_ordinary_writes(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = PlacedWriter(descriptor, direct=True)
-    if not writer.direct:
-        pytest.skip("this file system has no O_DIRECT")
-    whole_write = os.pwrite
+@pytest.mark.parametrize("way", [Way.UNCACHED, Way.DIRECT])
+def test_a_file_system_that_refuses_later_gets_ordinary_writes(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    writer = PlacedWriter(descriptor, {way})
+    if writer.way is not way:
+        pytest.skip(f"no {way.value} writes here")
+    name = "pwritev" if way is Way.UNCACHED else "pwrite"
+    whole_write = getattr(os, name)
     refusals = []
 
-    def refuse_the_second(number: int, data: memoryview, offset: int) -> int:
-        refusals.append(offset)
+    def refuse_the_second(*arguments: object) -> object:
+        refusals.append(arguments)
         if len(refusals) == 2:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return whole_write(number, data, offset)
+        return whole_write(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", refuse_the_second)
+    monkeypatch.setattr(os, name, refuse_the_second)
     writer.write_at(0, CONTENT[: 8 * BLOCK_BYTES])
     writer.write_at(8 * BLOCK_BYTES, CONTENT[8 * BLOCK_BYTES :])
     writer.finish()
-    assert not writer.direct
+    assert writer.way is Way.ORDINARY
     assert content_of(descriptor) == CONTENT
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_system_without_uncached_writes_gets_direct_ones(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwritev", refuse)
+    direct = PlacedWriter(descriptor, {Way.DIRECT}).way
+    writer = PlacedWriter(descriptor, {Way.UNCACHED, Way.DIRECT})
+    assert writer.way is direct
+    writer.write_at(0, CONTENT)
+    writer.finish()
+    assert content_of(descriptor) == CONTENT
+
+
+@pytest.mark.parametrize("release", ["6.15.9-generic", "5.4.0", "6.9", "strange"])
+def test_versions_whose_uncached_writes_have_faults_are_not_asked(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    names = type("Names", (), {"sysname": "Linux", "release": release})
+    monkeypatch.setattr(os, "uname", lambda: names)
+    assert PlacedWriter(descriptor, {Way.UNCACHED}).way is Way.ORDINARY
 
 
 @pytest.mark.parametrize("count", [BLOCK_BYTES, BLOCK_BYTES + 100])
 def test_writes_cut_short_are_continued_at_a_block(
     descriptor: int, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    writer = PlacedWriter(descriptor, direct=True)
+    writer = PlacedWriter(descriptor, {Way.DIRECT})
     whole_write = os.pwrite
 
     def short_write(number: int, data: memoryview, offset: int) -> int:
@@ -123,11 +152,11 @@ def test_large_files_pass_the_page_cache_by(tmp_path: Path) -> None:
         file.write_at(1 << 20, bytes(1 << 20))
         file.write_at(0, bytes(1 << 20))
         assert file._writer is not None
-        on_local_disk = file._writer.direct
+        way = file._writer.way
         file.commit()
     assert (tmp_path / "large").read_bytes() == bytes(2 << 20)
-    if not on_local_disk:
-        pytest.skip("this file system has no O_DIRECT")
+    if way is Way.ORDINARY:
+        pytest.skip("this file system has neither uncached nor direct writes")
 
 
 def test_after_a_failure_in_a_thread_nothing_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
