@@ -1,10 +1,11 @@
-"""`restore`: a checkpoint into live objects, straight into the memory that they have."""
+"""A checkpoint into live objects, straight into the memory that they have."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ckptfmt.collector import collector_paused
 from ckptfmt.errors import error_for
@@ -15,12 +16,65 @@ from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
 from ckptfmt.torch.inplace import Placement
 from ckptfmt.torch.report import ComponentReport
-from ckptfmt.torch.restoring import plan_restore
+from ckptfmt.torch.restoring import RestorePlan, plan_restore
 from ckptfmt.torch.skeletons import Skeletons
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.targets import staging_buffer
 
-__all__ = ["RestoreReport", "restore"]
+__all__ = ["ComponentStates", "RestoreReport", "restore"]
+
+
+class ComponentStates:
+    """The states of components in an open checkpoint, read but for their large tensors, which wait for their place.
+
+    Args:
+        checkpoint: The checkpoint. It has to stay open.
+        takers: The live objects by name. Of others, such as None, the state is read whole.
+
+    Attributes:
+        trees: The states by name, of those that are in the checkpoint.
+
+    Raises:
+        FormatError: A state is malformed; IntegrityError if a byte of what was read has changed.
+        StorageError: The file cannot be read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, takers: Mapping[str, object]) -> None:
+        self._checkpoint = checkpoint
+        self._skeletons = Skeletons(checkpoint)
+        with collector_paused():
+            self.trees = {
+                name: self._skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint
+            }
+
+    def plan(self, takers: Mapping[str, Stateful], trees: Mapping[str, Any], waive: Collection[str]) -> RestorePlan:
+        """Compare the trees, or what is chosen of them, with the objects that are to take them."""
+        with collector_paused():
+            return plan_restore(takers, trees, waive, same=self._skeletons.same_bits)
+
+    def restore(self, plan: RestorePlan, progress: Callable[[int], None] | None = None) -> tuple[ComponentReport, ...]:
+        """Read the data straight to where a plan of `plan` wants them, and verify them.
+
+        Raises:
+            MismatchError: They cannot be put there. Nothing was changed.
+            FormatError: A byte has changed; a note says that the objects are a mixture now.
+            StorageError: The file cannot be read; the same note says so.
+        """
+        plan.require_fit()
+        with collector_paused():
+            placement = Placement(plan, self._skeletons)
+        names = [component.name for component in plan.components]
+        targets = {name: placement.targets.get(name, {}) for name in names if name in self.trees}
+        try:
+            _fill(self._checkpoint, targets, progress)
+            with collector_paused():
+                return placement.finish()
+        except BaseException as error:
+            error.add_note(
+                f"{self._checkpoint.path}: raised while it was being restored: {', '.join(names)} may be part old and "
+                "part new now; do not train on with them: restore another checkpoint into them, or build them anew"
+            )
+            raise
 
 
 @dataclass(frozen=True)
@@ -83,25 +137,12 @@ def restore(
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
     takers = {name: _stateful(name, component) for name, component in components.items()}
     with io.open(path) as checkpoint:
-        skeletons = Skeletons(checkpoint)
-        with collector_paused():
-            state = {name: skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint}
-            plan = plan_restore(takers, state, waive, same=skeletons.same_bits)
-            plan.require_fit()
-            placement = Placement(plan, skeletons)
-        targets = {name: placement.targets.get(name, {}) for name in state}
+        states = ComponentStates(checkpoint, takers)
+        plan = states.plan(takers, states.trees, waive)
+        plan.require_fit()
         if verify_first:
-            _fill(checkpoint, {name: {} for name in state}, None)
-        try:
-            _fill(checkpoint, targets, progress)
-            with collector_paused():
-                reports = placement.finish()
-        except BaseException as error:
-            error.add_note(
-                f"{os.fspath(path)}: raised while it was being restored: {', '.join(takers)} may be part old and part "
-                "new now; do not train on with them: restore another checkpoint into them, or build them anew"
-            )
-            raise
+            _fill(checkpoint, {name: {} for name in states.trees}, None)
+        reports = states.restore(plan, progress)
         return RestoreReport(
             path=checkpoint.path,
             identity=checkpoint.identity,

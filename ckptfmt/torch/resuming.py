@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ckptfmt.errors import CkptfmtError, MismatchError, StorageError
-from ckptfmt.torch import io, ranks, rng
+from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
-from ckptfmt.torch.documented import read_documented
 from ckptfmt.torch.failures import ResumeError, UsageError
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport
 from ckptfmt.torch.restoring import plan_restore
 from ckptfmt.torch.run import PROGRESS, RNG, Run, of_this_rank
-from ckptfmt.torch.selection import VerifiedCheckpoint, load_newest, select
+from ckptfmt.torch.selection import VerifiedCheckpoint, open_again, open_newest, select
 from ckptfmt.torch.weights import Ancestor, lineage_of, open_origin
 
 __all__ = ["resume_run"]
@@ -33,12 +33,14 @@ def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Coll
     if isinstance(waive, str):
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
     wait_for_all()
-    choice = _on_rank_0(lambda: _choose(run, resume))
-    run.id = choice.run_id
-    if choice.found is None:
-        loop.begin(Progress(), None)
-        return ResumeReport(directory=run.directory, path=None, run_id=choice.run_id, other_runs=choice.other_runs)
-    return _restore(run, loop, choice, choice.found, frozenset(waive))
+    takers = {**run.components, RNG: None, PROGRESS: None}
+    with ExitStack() as stack:
+        choice = _on_rank_0(lambda: _choose(run, resume, takers, stack), takers, stack)
+        run.id = choice.run_id
+        if choice.found is None:
+            loop.begin(Progress(), None)
+            return ResumeReport(directory=run.directory, path=None, run_id=choice.run_id, other_runs=choice.other_runs)
+        return _restore(run, loop, choice, choice.found, frozenset(waive))
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class _Choice:
     found: VerifiedCheckpoint | None
 
 
-def _choose(run: Run, resume: str | os.PathLike[str]) -> _Choice:
+def _choose(run: Run, resume: str | os.PathLike[str], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
     _make_directory(run.directory)
     selection = select(run.directory, run.id, resume)
-    found = load_newest(selection)
+    found = open_newest(selection, takers, stack)
     if found is None:
         return _Choice(run.id or _new_run_id(), (), selection.other_runs, None)
     run_id = run.id or found.metadata.run_id or _new_run_id()
@@ -70,15 +72,16 @@ def _lineage(found: VerifiedCheckpoint, run_id: str) -> tuple[Ancestor, ...]:
 
 def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, waive: frozenset[str]) -> ResumeReport:
     """Check everything that can be checked, then change the live objects."""
-    state = of_this_rank(found.state)
-    plan = plan_restore(run.components, state, waive)
+    state = of_this_rank(found.trees)
+    states = found.states
+    plan = plan_restore(run.components, state, waive) if states is None else states.plan(run.components, state, waive)
     random, lost_random = _random_of(state)
     progress, lost_place = _progress_of(found, state)
     lost = {RNG: lost_random, PROGRESS: lost_place}
     differences = [*plan.differences, *(line for name, lines in lost.items() if name not in waive for line in lines)]
     if differences:
         raise MismatchError(_advice(found.path), differences)
-    details = plan.apply()
+    details = plan.apply() if states is None else states.restore(plan)
     loop.begin(progress, random)
     run.lineage = choice.lineage
     there = {detail.name: detail.restored for detail in details}
@@ -92,7 +95,7 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, w
         batch=progress.consumed,
         restored=tuple(name for name, is_there in there.items() if is_there),
         missing=tuple(name for name, is_there in there.items() if not is_there),
-        ignored=tuple(name for name in state if name not in there),
+        ignored=tuple(name for name in found.names if name not in there),
         details=details,
         waived=(*lost_random, *lost_place),
         parent=run.parent,
@@ -124,7 +127,7 @@ def _progress_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[P
             return Progress.from_tree(state[PROGRESS]), []
         except MismatchError as error:
             return by_epoch, list(error.differences)
-    if PROGRESS in found.state:
+    if PROGRESS in found.names:
         return by_epoch, [f"progress: the checkpoint is of another number of ranks than {ranks.world().size}"]
     return by_epoch, []
 
@@ -136,7 +139,7 @@ def _advice(path: str) -> str:
     )
 
 
-def _on_rank_0(choose: Callable[[], _Choice]) -> _Choice:
+def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
     """Return on every rank what rank 0 chooses, or raise on every rank what it raises there."""
     if ranks.world().rank == 0:
         try:
@@ -144,24 +147,14 @@ def _on_rank_0(choose: Callable[[], _Choice]) -> _Choice:
         except CkptfmtError as error:
             ranks.share((None, str(error)))
             raise
-        # The state itself is not sent: each rank reads it from the file.
-        ranks.share((replace(choice, found=choice.found and replace(choice.found, state={})), None))
+        # The states themselves are not sent: each rank reads them from the file.
+        ranks.share((replace(choice, found=choice.found and replace(choice.found, states=None, whole={})), None))
         return choice
     shared: tuple[_Choice | None, str | None] = ranks.share((None, None))
     if shared[0] is None:
         raise ResumeError(f"rank 0 could not choose a checkpoint: {shared[1]}")
     found = shared[0].found
-    return replace(shared[0], found=found and replace(found, state=_read(found)))
-
-
-def _read(found: VerifiedCheckpoint) -> dict[str, Any]:
-    if found.documented:
-        return read_documented(found.path)
-    with io.open(found.path) as checkpoint:
-        if checkpoint.metadata != found.metadata:
-            raise StorageError(f"{found.path}: here it is another file than on rank 0: use a directory that all share")
-        state: dict[str, Any] = io.read_state(checkpoint)
-        return state
+    return replace(shared[0], found=found and open_again(found, takers, stack))
 
 
 def _new_run_id() -> str:

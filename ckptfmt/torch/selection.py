@@ -16,22 +16,33 @@ every file of `torch.save`, whose damage nothing proves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ckptfmt.errors import CkptfmtError, FormatError, ProblemKind, StorageError
-from ckptfmt.format.index import Metadata
+from ckptfmt.errors import CkptfmtError, FormatError, ProblemKind, StorageError, error_for
+from ckptfmt.format.index import ROOT, Metadata
+from ckptfmt.reader import Checkpoint
 from ckptfmt.runs import CheckpointFile, Stamp, choose_run, newest_first, reason, run_ids, scan
 from ckptfmt.storage.aside import forget_cached, is_being_written, set_aside
 from ckptfmt.torch import io
 from ckptfmt.torch.documented import documented_checkpoint, documented_checkpoints, is_documented, read_documented
 from ckptfmt.torch.failures import ResumeError, UsageError
+from ckptfmt.torch.live import ComponentStates
 from ckptfmt.torch.report import SkippedFile
 
-__all__ = ["Resume", "Selection", "VerifiedCheckpoint", "load_newest", "select", "select_checkpoints"]
+__all__ = [
+    "Resume",
+    "Selection",
+    "VerifiedCheckpoint",
+    "open_again",
+    "open_newest",
+    "select",
+    "select_checkpoints",
+]
 
 Resume = str | os.PathLike[str]
 """`auto`, `must`, `never`, or a path."""
@@ -71,12 +82,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class VerifiedCheckpoint:
-    """A checkpoint that was read, every byte of it verified as far as its format can tell.
+    """A checkpoint every byte of which was verified, as far as its format can tell.
 
     Attributes:
         path: The file.
         metadata: The facts written inside.
-        state: The state by component.
+        names: Names of its components.
+        states: The states that were asked for, by component; the data are still to be read.
+        whole: The states of a file without such components, read whole: of `torch.save` by the documented loop, or
+            one that holds a single tree.
         skipped: Newer ones, and files whose age can't be told, that could not be used. The reason ends with the new
             name where one was set aside.
         documented: Whether it is a file of `torch.save` by the documented loop: it has no run, no steps, and neither
@@ -85,9 +99,16 @@ class VerifiedCheckpoint:
 
     path: str
     metadata: Metadata
-    state: dict[str, Any]
+    names: tuple[str, ...]
+    states: ComponentStates | None = None
+    whole: Mapping[str, Any] = field(default_factory=dict)
     skipped: tuple[SkippedFile, ...] = ()
     documented: bool = False
+
+    @property
+    def trees(self) -> Mapping[str, Any]:
+        """The states by component, with stand-ins for the data that are still to be read."""
+        return self.whole if self.states is None else self.states.trees
 
 
 def select(
@@ -134,10 +155,15 @@ def select_checkpoints(directory: str | os.PathLike[str], run_id: str | None = N
     return select(directory, run_id)
 
 
-def load_newest(selection: Selection) -> VerifiedCheckpoint | None:
+def open_newest(selection: Selection, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint | None:
     """Return the newest checkpoint that verifies; None if there is none at all, which is fine unless it is required.
 
     Of several processes that resume together, only one should call this: it sets damaged checkpoints aside.
+
+    Args:
+        selection: What there is to choose from.
+        takers: What takes the states (see `ComponentStates`).
+        stack: Keeps the file open that is returned.
 
     Raises:
         ResumeError: There are some and none can be used, or there is none and it is required.
@@ -147,7 +173,7 @@ def load_newest(selection: Selection) -> VerifiedCheckpoint | None:
         skipped: list[CheckpointFile] = []
         for file in selection.files:
             try:
-                found = _load(file)
+                found = _load(file, takers, stack)
             except CkptfmtError as error:
                 if selection.exact:
                     raise
@@ -234,20 +260,50 @@ def _again(selection: Selection) -> Selection:
     )
 
 
-def _load(file: CheckpointFile) -> VerifiedCheckpoint:
-    """Read a checkpoint; one that seems to be damaged is read once more, from the disk."""
+def open_again(found: VerifiedCheckpoint, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
+    """Return a checkpoint that another process has verified and chosen, as `open_newest` returns it there.
+
+    Raises:
+        CkptfmtError: It cannot be read here, or is another one.
+    """
+    if found.documented:
+        return replace(found, whole=read_documented(found.path))
+    checkpoint = stack.enter_context(io.open(found.path))
+    if checkpoint.metadata != found.metadata:
+        raise StorageError(f"{found.path}: here it is another file than on rank 0: use a directory that all share")
+    return replace(_read(checkpoint, takers), skipped=found.skipped)
+
+
+def _load(file: CheckpointFile, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
+    """Verify a checkpoint; one that seems to be damaged is read once more, from the disk."""
     if is_documented(file.path):
-        return VerifiedCheckpoint(file.path, file.metadata, read_documented(file.path), documented=True)
+        whole = read_documented(file.path)
+        return VerifiedCheckpoint(file.path, file.metadata, tuple(whole), whole=whole, documented=True)
     try:
-        return _read(file.path)
+        return _verified(file.path, takers, stack)
     except FormatError:
         forget_cached(file.path)
-        return _read(file.path)
+        return _verified(file.path, takers, stack)
 
 
-def _read(path: str) -> VerifiedCheckpoint:
-    with io.open(path) as checkpoint:
-        return VerifiedCheckpoint(path, checkpoint.metadata, io.read_state(checkpoint))
+def _verified(path: str, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
+    with ExitStack() as meanwhile:
+        checkpoint = meanwhile.enter_context(io.open(path))
+        problems = checkpoint.verify()
+        if problems:
+            raise error_for(problems, path)
+        found = _read(checkpoint, takers)
+        stack.push(meanwhile.pop_all())  # only what can be used stays open
+        return found
+
+
+def _read(checkpoint: Checkpoint, takers: Mapping[str, object]) -> VerifiedCheckpoint:
+    path, metadata = checkpoint.path, checkpoint.metadata
+    if ROOT in checkpoint:
+        tree = io.read_state(checkpoint)
+        whole = tree if isinstance(tree, Mapping) else {}
+        return VerifiedCheckpoint(path, metadata, tuple(whole), whole=whole)
+    return VerifiedCheckpoint(path, metadata, tuple(checkpoint), ComponentStates(checkpoint, takers))
 
 
 def _report(skipped: Sequence[CheckpointFile], selection: Selection) -> tuple[SkippedFile, ...]:
