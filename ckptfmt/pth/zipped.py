@@ -147,7 +147,7 @@ class _Reader:
 
     def _resolve(self, node: Persistent, *, swapped: bool) -> Storage:
         match node.identifier:
-            case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_):
+            case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_) if elements >= 0:
                 kind = storage_type(name)
             case _:
                 raise LegacyFileError("the pickle refers to something outside that is no storage")
