@@ -153,6 +153,37 @@ def test_a_checkpoint_of_the_training_loop_goes_on_in_the_documented_one(tmp_pat
     assert train(again, its_optimizer, saved["epoch"] + 1, 5) == expected
 
 
+@pytest.mark.parametrize("how", ["convert", "convert into the run", "save", "pth"])
+def test_a_checkpoint_of_the_documented_loop_goes_on_in_the_training_loop(tmp_path: Path, how: str) -> None:
+    """However it came here, it trains the epochs that the documented loop would, and ends with the same bits."""
+    net, optimizer = fresh()
+    train(net, optimizer, 0, 3)
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 2}
+    torch.save(state, tmp_path / "ckpt_best_2.pth")
+    ckptfmt.torch.save(state, tmp_path / "saved.ckptfmt")
+    ckptfmt.convert(tmp_path / "ckpt_best_2.pth", tmp_path / "converted.ckptfmt")
+    expected = train(net, optimizer, 3, 6)
+
+    run = tmp_path / "run"
+    run.mkdir()
+    if how == "convert into the run":
+        ckptfmt.convert(tmp_path / "ckpt_best_2.pth", run / "a.ckptfmt", run_id="mine")
+    elif how == "pth":
+        torch.save(torch.load(tmp_path / "ckpt_best_2.pth"), run / "ckpt_best_2.pth")
+    path = {"convert": tmp_path / "converted.ckptfmt", "save": tmp_path / "saved.ckptfmt"}.get(how)
+    again, its_optimizer = fresh()
+    checkpointer = Checkpointer(run, run_id="mine", net=again, optimizer=its_optimizer)
+    checkpointer.resume(path or "must", quiet=True, waive=["rng"])
+    losses, epochs = [], []
+    for epoch in checkpointer.epochs(6):
+        epochs.append(epoch)
+        losses += train(again, its_optimizer, epoch, epoch + 1)
+        checkpointer.end_epoch()
+    assert epochs == [3, 4, 5]
+    assert losses == expected
+    assert same(dict(again.state_dict()), dict(net.state_dict()))
+
+
 def test_safetensors_of_one_component(checkpoint: Path, tmp_path: Path) -> None:
     ckptfmt.export(checkpoint, tmp_path / "net.safetensors")
     assert same(
