@@ -42,7 +42,7 @@ def facts_of(state: object) -> Facts:
 
 def _lightning(state: Mapping[str, object]) -> Facts:
     progress: object = state
-    for name in ("loops", "fit_loop", "epoch_progress", "current", "completed"):
+    for name in ("loops", "fit_loop", "epoch_progress", "current", "processed"):
         progress = progress.get(name) if isinstance(progress, Mapping) else None
     return Facts(
         epoch=_count(progress) if progress is not None else _count(state.get("epoch")),
