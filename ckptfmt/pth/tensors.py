@@ -17,7 +17,7 @@ __all__ = ["LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", 
 
 _GATHERED_BYTES = 8 << 20
 """How much of a storage is read at a time to put elements into order."""
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 """How much of a tensor is put together at a time, of elements that lie far apart."""
 
 
