@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import click
 
 from ckptfmt import __version__
-from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, UnsafeInputError
+from ckptfmt.errors import CkptfmtError, FormatError, StateError, TensorNotFoundError, UnsafeInputError
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -117,12 +117,13 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
 
 def _code_of(error: CkptfmtError) -> int:
     """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
-    from ckptfmt.ops.failures import ForeignFileError, PackError  # most commands end without an error
+    from ckptfmt.ops.exporting import ExportError  # most commands end without an error
+    from ckptfmt.ops.failures import ForeignFileError, PackError
     from ckptfmt.retention import PolicyError
 
     if isinstance(error, PolicyError):
         return WRONG_USAGE
-    no = FormatError | ForeignFileError | PackError | TensorNotFoundError | UnsafeInputError
+    no = FormatError | ForeignFileError | PackError | ExportError | StateError | TensorNotFoundError | UnsafeInputError
     return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
