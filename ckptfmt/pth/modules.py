@@ -16,8 +16,10 @@ from ckptfmt.pth.limits import MAX_DEPTH
 from ckptfmt.pth.nodes import DictNode, Record, SetNode
 from ckptfmt.pth.values import Builder, Tensor
 
-__all__ = ["attributes_of", "recover"]
+__all__ = ["VISIT", "attributes_of", "recover"]
 
+VISIT = 8
+"""What it costs to look at an object, in attributes."""
 _MODULE = frozenset({"_parameters", "_buffers", "_modules"})
 _OPTIMIZER = frozenset({"defaults", "state", "param_groups"})
 
@@ -52,7 +54,7 @@ def _module_state(builder: Builder, module: Record) -> dict[str, object]:
     pending: list[tuple[str, Record, frozenset[int]]] = [("", module, frozenset())]
     while pending:
         prefix, node, above = pending.pop()
-        builder.looked_at(1)
+        builder.looked_at(VISIT)
         if id(node) in above or len(above) > MAX_DEPTH:
             raise LegacyFileError("a module that contains itself, or is nested too deeply")
         attributes = attributes_of(builder, node)

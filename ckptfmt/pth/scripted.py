@@ -13,7 +13,7 @@ from functools import cache
 
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_DEPTH
-from ckptfmt.pth.modules import attributes_of
+from ckptfmt.pth.modules import VISIT, attributes_of
 from ckptfmt.pth.nodes import Global, Record
 from ckptfmt.pth.values import Builder, Tensor
 
@@ -76,7 +76,7 @@ def _state(builder: Builder, root: Record, tensors_of: TensorsOf) -> dict[str, o
     pending: list[tuple[str, Record, frozenset[int]]] = [("", root, frozenset())]
     while pending:
         prefix, node, above = pending.pop()
-        builder.looked_at(1)
+        builder.looked_at(VISIT)
         if id(node) in above or len(above) > MAX_DEPTH:
             raise LegacyFileError("a module that contains itself, or is nested too deeply")
         callee: Global = node.callee

@@ -173,7 +173,10 @@ def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals and a pseudo-terminal")
-def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     import pty  # POSIX has it
 
     path = tmp_path / "large.npz"
@@ -192,8 +195,8 @@ def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(tmp_path: Pa
     deadline = time.monotonic() + 60
     while b"% " not in shown and time.monotonic() < deadline:
         shown += os.read(leader, 1024)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == code
     os.close(leader)
     assert b"large.npz" in shown
     assert [child.name for child in tmp_path.iterdir()] == ["large.npz"]
