@@ -47,7 +47,8 @@ def save(
         state: A mapping of component names to trees, e.g. `{"net": weights, "optimizer": {...}, "epoch": 3}`;
             any other tree is stored whole. Trees hold what the spec's 11.6 lists.
         step: Optimizer steps done.
-        epoch: Epochs finished; taken from `state["epoch"]` if that is an int and none is given.
+        epoch: Epochs finished. If None, told by `state["epoch"]` as the documented loop has it beside its states: the
+            number of the last one done, counted from 0, so one less.
         metrics: Measured values, e.g. `{"val_loss": 0.31}`.
         run_id: Which run this is.
         parent: Identity (64 hex digits) of the checkpoint that this run started from.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ckptfmt._version import __version__
 from ckptfmt.collector import collector_paused
+from ckptfmt.epochs import epochs_finished
 from ckptfmt.errors import FormatError, StateError
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata
@@ -205,9 +206,7 @@ def make_metadata(
     Raises:
         StateError: `parent` is not an identity, or `created` is not aware.
     """
-    if epoch is None and isinstance(state, Mapping):
-        inside = state.get("epoch")
-        epoch = inside if type(inside) is int and inside >= 0 else None
+    epoch = epochs_finished(state) if epoch is None else epoch
     if created is not None and created.tzinfo is None:
         raise StateError("created", "a datetime without a time zone", "use datetime.now(timezone.utc)")
     try:

@@ -277,11 +277,23 @@ def test_arguments_that_cannot_be_written_are_refused_before_anything_is(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_epoch_in_the_state_is_noted_in_the_metadata(tmp_path: Path) -> None:
-    ckptfmt.save(tmp_path / "a", {"epoch": 3})
-    ckptfmt.save(tmp_path / "b", {"epoch": 3}, epoch=4)
-    with ckptfmt.open(tmp_path / "a") as a, ckptfmt.open(tmp_path / "b") as b:
-        assert (a.metadata.epoch, b.metadata.epoch) == (3, 4)
+@pytest.mark.parametrize(
+    ("state", "given", "noted"),
+    [
+        ({"net": {}, "epoch": 3}, None, 4),  # the documented loop: the last one done, counted from 0
+        ({"net": {}, "epoch": 3}, 7, 7),
+        ({"net": {}, "epoch": 0}, None, 1),
+        ({"net": {}, "epoch": -1}, None, None),
+        ({"net": {}, "epoch": True}, None, None),
+        ({"epoch": 3}, None, None),
+    ],
+)
+def test_epoch_in_the_state_tells_how_many_are_finished(
+    tmp_path: Path, state: dict[str, Any], given: int | None, noted: int | None
+) -> None:
+    ckptfmt.save(tmp_path / "a", state, epoch=given)
+    with ckptfmt.open(tmp_path / "a") as checkpoint:
+        assert checkpoint.metadata.epoch == noted
 
 
 def test_codec_per_component(tmp_path: Path) -> None:

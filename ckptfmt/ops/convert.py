@@ -9,16 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ckptfmt._version import __version__
-from ckptfmt.errors import FormatError, IntegrityError, Problem, StorageError
-from ckptfmt.format.digest import digest
+from ckptfmt.errors import FormatError, StorageError
 from ckptfmt.format.index import Metadata
+from ckptfmt.ops.checking import compare_conversion
 from ckptfmt.ops.conversion import ConvertReport, aliases_of
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.findings import findings_of, refuse_unknown
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.ops.rewriting import plan_rewrite
-from ckptfmt.ops.sources import Chunk, Part, TensorFile, open_tensors
+from ckptfmt.ops.sources import TensorFile, open_tensors
 from ckptfmt.pth.reading import refuse_code
 from ckptfmt.storage import AtomicFile, open_source
 from ckptfmt.writer import write_file
@@ -91,7 +90,10 @@ def convert(
             aliases=aliases_of(file),
             findings=findings_of(file),
         )
-    return replace(report, compared=_compare(source, target, meter)) if check else report
+    if not check:
+        return report
+    with open_convertible(source) as before, open_convertible(target) as after:
+        return replace(report, compared=compare_conversion(before, after, meter))
 
 
 def open_convertible(path: str, *, strict: bool = False) -> TensorFile:
@@ -144,45 +146,3 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
         producer=f"ckptfmt {__version__}",
         user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},
     )
-
-
-def _compare(source: str, target: str, meter: Meter) -> int:
-    """Read two files again and compare every value; return the number of tensors.
-
-    Raises:
-        IntegrityError: They differ.
-    """
-    count = 0
-    with open_convertible(source) as before, open_convertible(target) as after:
-        plan = plan_rewrite(before, Metadata(), codec="none", advance=meter.advance)
-        trees = {member.name: member.parts[0].read() for member in plan.members if member.header is None}
-        headers = {member.name: member.header.text for member in plan.members if member.header is not None}
-        again = plan_rewrite(after, Metadata(), codec="none", advance=meter.advance)
-        for member in again.members:
-            same = (
-                trees.pop(member.name, None) == member.parts[0].read()
-                if member.header is None
-                else headers.pop(member.name, None) == member.header.text
-            )
-            if not same:
-                raise IntegrityError(Problem("chunk-digest", "it is not what the source has", member.name), target)
-        if trees or headers:
-            missing = next(iter([*trees, *headers]))
-            raise IntegrityError(Problem("chunk-digest", "it is missing", missing), target)
-        for name, part in before.parts.items():
-            for tensor in part.tensors:
-                if _digests(part, tensor, meter) != _digests(after.parts[name], tensor, meter):
-                    problem = Problem("chunk-digest", "its values are not the source's", name, tensor)
-                    raise IntegrityError(problem, target)
-                count += 1
-        before.finish()
-    return count
-
-
-def _digests(part: Part, name: str, meter: Meter) -> list[bytes]:
-    def work(chunk: Chunk) -> bytes:
-        data = chunk()
-        meter.advance(memoryview(data).nbytes)
-        return digest(data)
-
-    return list(in_order(work, part.chunks(name)))

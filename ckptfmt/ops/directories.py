@@ -166,7 +166,7 @@ def _read_model(found: _Found) -> None:
             str(found.directory),
             "checkpoint",
             "the directory has no model.safetensors or pytorch_model.bin, nor an index of shards; "
-            "name a file in it, or convert every file in it with --recursive",
+            "name a file in it, or convert every file in it with `ckptfmt convert --recursive`",
         )
     found.take_weights(weights, "net")
     if _CONFIG in found.names:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckptfmt.errors import StorageError, TensorNotFoundError
+from ckptfmt.ops.checking import compare_export
 from ckptfmt.ops.conversion import ConvertReport, Dropped, aliases_of
 from ckptfmt.ops.convert import open_convertible, same_file
 from ckptfmt.ops.exporting import Exported, ExportError, Request
@@ -45,6 +46,7 @@ def export(
     component: str | None = None,
     shard_bytes: int = _SHARD_BYTES,
     strict: bool = False,
+    check: bool = False,
     progress: Report | None = None,
 ) -> ConvertReport:
     """Write a checkpoint in another format, chunk by chunk, as a whole or not at all.
@@ -62,11 +64,14 @@ def export(
             that holds weights.
         shard_bytes: Most bytes of tensors in one shard of `hf`.
         strict: See `convert`.
+        check: Read source and target again, and compare every tensor; of `.pth`, also all else that is written as it
+            is.
         progress: Called after each piece of work.
 
     Raises:
         ExportError: The format cannot hold it, or it is not clear which component is meant.
         TensorNotFoundError: There is no such component.
+        IntegrityError: With `check`: the target does not hold what the source does.
         CkptfmtError: As `convert`.
     """
     source, target = os.fspath(source), os.fspath(target)
@@ -77,12 +82,22 @@ def export(
         raise StorageError(f"{target}: is the source itself; name another target")
     with open_convertible(source, strict=strict) as file:
         parts = _parts(file, component, whole=chosen == "pth")
-        total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values())
+        total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values()) * (3 if check else 1)
         meter = Meter(source, total, progress)
         write = _writer(chosen)
         request = Request(file, parts, target, component is not None, shard_bytes, meter.advance)
         written = write(request)
-        return _report(request, written, chosen)
+        report = _report(request, written, chosen)
+    if not check:
+        return report
+    with open_convertible(source) as before, open_convertible(target) as after:
+        whole = chosen == "pth"
+        again = _parts(before, component, whole=whole)
+        alone = not whole or component is not None
+        compared = compare_export(again, after, alone=alone, exact=not written.notes, meter=meter)
+        before.finish()
+        after.finish()
+    return replace(report, compared=compared)
 
 
 def _form(target: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ckptfmt.epochs import epochs_finished
+
 __all__ = ["Facts", "facts_of"]
 
 _LIGHTNING = "pytorch-lightning_version"
@@ -28,25 +30,19 @@ class Facts:
 
 
 def facts_of(state: object) -> Facts:
-    """Return what a state says of its training.
-
-    The documented loop saves `epoch` at the end of an epoch, and goes on with `epoch + 1`: so an `epoch` of e beside
-    at least one state says that e + 1 epochs are finished.
-    """
+    """Return what a state says of its training."""
     if not isinstance(state, Mapping):
         return Facts()
     if _LIGHTNING in state:
         return _lightning(state)
-    epoch = _count(state.get("epoch"))
-    if epoch is None or not any(isinstance(part, Mapping) for part in state.values()):
-        return Facts(step=_count(state.get("step")))
-    note = f"epoch {epoch} in the file is the last one done: {epoch + 1} finished"
-    return Facts(epoch=epoch + 1, step=_count(state.get("step")), notes=(note,))
+    epochs = epochs_finished(state)
+    notes = () if epochs is None else (f"epoch {epochs - 1} in the file is the last one done: {epochs} finished",)
+    return Facts(epoch=epochs, step=_count(state.get("step")), notes=notes)
 
 
 def _lightning(state: Mapping[str, object]) -> Facts:
     progress: object = state
-    for name in ("loops", "fit_loop", "epoch_progress", "current", "completed"):
+    for name in ("loops", "fit_loop", "epoch_progress", "current", "processed"):
         progress = progress.get(name) if isinstance(progress, Mapping) else None
     return Facts(
         epoch=_count(progress) if progress is not None else _count(state.get("epoch")),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ckptfmt.format.digest import BytesLike
 
-__all__ = ["finish_numbers", "gather"]
+__all__ = ["finish_numbers", "gather", "gather_block"]
+
+Read = Callable[[int, int], BytesLike]
+_MOST_READ_BYTES = 4 << 20
+_MOST_BETWEEN_BYTES = 16 << 10
+"""What lies between two runs of elements is read with them up to this length: quicker than two reads."""
 
 
 def gather(
@@ -31,6 +36,45 @@ def gather(
     rows = max(1, most // max(nbytes * math.prod(shape[1:]), 1))
     for row in range(0, shape[0], rows):
         yield np.ascontiguousarray(elements[row : row + rows]).reshape(-1).view(np.uint8).data
+
+
+def gather_block(read: Read, nbytes: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> BytesLike:
+    """Return elements in C order that lie far apart: those of some rows of a transposed matrix.
+
+    They are read in the order in which they lie, without what is between them where that is much.
+
+    Args:
+        read: Returns a range of bytes: begin, length.
+        nbytes: Bytes of an element.
+        offset: Of the first element, in elements.
+        shape: Sizes of the dimensions; at least one.
+        strides: Distances of neighbours in each dimension, in elements.
+    """
+    block: np.ndarray[Any, Any] = np.empty(shape, f"V{nbytes}")
+    axes = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    _fill(read, block.transpose(axes), offset, [strides[axis] for axis in axes])
+    return block.reshape(-1).view(np.uint8).data
+
+
+def _fill(read: Read, block: np.ndarray[Any, Any], offset: int, strides: Sequence[int]) -> None:
+    """Read the elements of a block, of which no stride is longer than the one before."""
+    nbytes = block.dtype.itemsize
+    inner = 1 + sum((size - 1) * stride for size, stride in zip(block.shape[1:], strides[1:], strict=True))
+    whole = inner + (block.shape[0] - 1) * strides[0]
+    if (strides[0] - inner) * nbytes > _MOST_BETWEEN_BYTES or inner * nbytes > _MOST_READ_BYTES:
+        for number, row in enumerate(block):
+            here = offset + number * strides[0]
+            if row.ndim:
+                _fill(read, row, here, strides[1:])
+            else:
+                block[number : number + 1] = np.frombuffer(read(here * nbytes, nbytes), block.dtype)
+        return
+    rows = max(1, (_MOST_READ_BYTES // nbytes - inner) // max(strides[0], 1) + 1)
+    for number in range(0, block.shape[0], rows):
+        some = block[number : number + rows]
+        span = whole - (block.shape[0] - some.shape[0]) * strides[0]
+        data = read((offset + number * strides[0]) * nbytes, span * nbytes)
+        some[...] = np.ndarray(some.shape, block.dtype, data, strides=tuple(stride * nbytes for stride in strides))
 
 
 def finish_numbers(

@@ -133,7 +133,9 @@ _MODULE_SPELLINGS = (
 _NAME_SPELLINGS = {"torch._tensor.Tensor": "torch.Tensor"}
 
 _INSTALLERS = frozenset(
-    "pip setuptools pkg_resources wheel easy_install _distutils_hack conda virtualenv pipx hatchling flit_core".split()
+    "pip setuptools pkg_resources wheel easy_install _distutils_hack conda mamba libmambapy virtualenv pipx pipenv "
+    "piptools uv pdm poetry hatch hatchling flit flit_core maturin build installer distlib pyproject_hooks twine shiv "
+    "pex micropip".split()
 )
 _TORCH_FAMILY = frozenset("torch torchgen functorch caffe2 _torch".split())
 _RUNNERS = frozenset(

@@ -57,6 +57,13 @@ MAX_EXPANSION = 100
 FREE_EXPANSION_BYTES = 1 << 30
 """What a file may expand to, however short it is."""
 
+REWORK = 64
+"""How many times the length of the file may be decompressed again for tensors that lie in another order than they are
+read, beyond `FREE_REWORK_BYTES`."""
+
+FREE_REWORK_BYTES = 4 << 30
+"""What may be decompressed again, however short the file is."""
+
 MAX_DIMENSIONS = 64
 """Dimensions of a tensor (spec 9.2)."""
 

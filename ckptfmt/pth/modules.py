@@ -12,19 +12,21 @@ from collections.abc import Iterator
 from ckptfmt.format.packing import Typed
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.limits import MAX_DEPTH, MAX_VALUES
+from ckptfmt.pth.limits import MAX_DEPTH
 from ckptfmt.pth.nodes import DictNode, Record, SetNode
 from ckptfmt.pth.values import Builder, Tensor
 
-__all__ = ["attributes_of", "is_module", "recover"]
+__all__ = ["VISIT", "attributes_of", "recover"]
 
+VISIT = 8
+"""What it costs to look at an object, in attributes."""
 _MODULE = frozenset({"_parameters", "_buffers", "_modules"})
 _OPTIMIZER = frozenset({"defaults", "state", "param_groups"})
 
 
 def recover(builder: Builder, record: Record) -> object:
     """Return the state of a module or optimizer; NotImplemented for any other object."""
-    attributes = attributes_of(record)
+    attributes = attributes_of(builder, record)
     if attributes.keys() >= _MODULE:
         builder.notes.modules[canonical(record.callee)] += 1
         return _module_state(builder, record)
@@ -34,18 +36,14 @@ def recover(builder: Builder, record: Record) -> object:
     return NotImplemented
 
 
-def is_module(node: object) -> bool:
-    """Say whether a node is a whole module."""
-    return isinstance(node, Record) and attributes_of(node).keys() >= _MODULE
-
-
-def attributes_of(record: Record) -> dict[str, object]:
+def attributes_of(builder: Builder, record: Record) -> dict[str, object]:
     """Return the attributes that a pickle gives to an object."""
     result: dict[str, object] = {}
     for state in record.states:
         parts = state if isinstance(state, tuple) else (state,)  # attributes, and those of `__slots__`
         for part in parts:
             if isinstance(part, DictNode):
+                builder.looked_at(len(part.entries))
                 result.update((key, value) for key, value in part.entries if isinstance(key, str))
     return result
 
@@ -53,24 +51,24 @@ def attributes_of(record: Record) -> dict[str, object]:
 def _module_state(builder: Builder, module: Record) -> dict[str, object]:
     """Return what `state_dict()` of the module would: its parameters and persistent buffers, then its children's."""
     state: dict[str, object] = {}
-    steps = 0
     pending: list[tuple[str, Record, frozenset[int]]] = [("", module, frozenset())]
     while pending:
         prefix, node, above = pending.pop()
-        steps += 1
-        if id(node) in above or len(above) > MAX_DEPTH or steps > MAX_VALUES:
+        builder.looked_at(VISIT)
+        if id(node) in above or len(above) > MAX_DEPTH:
             raise LegacyFileError("a module that contains itself, or is nested too deeply")
-        attributes = attributes_of(node)
-        passing = _text_set(attributes.get("_non_persistent_buffers_set"))
-        for name, tensor in _items(attributes.get("_parameters")):
+        attributes = attributes_of(builder, node)
+        passing = _text_set(builder, attributes.get("_non_persistent_buffers_set"))
+        for name, tensor in _items(builder, attributes.get("_parameters")):
             _take(builder, state, prefix + name, tensor)
-        for name, tensor in _items(attributes.get("_buffers")):
+        for name, tensor in _items(builder, attributes.get("_buffers")):
             if name in passing:
                 builder.notes.drop("a buffer that is not persistent", "a state dict leaves it out, too")
             else:
                 _take(builder, state, prefix + name, tensor)
         inside = above | {id(node)}
-        children = [(f"{prefix}{name}.", child, inside) for name, child in _items(attributes.get("_modules"))]
+        named = _items(builder, attributes.get("_modules"))
+        children = [(f"{prefix}{name}.", child, inside) for name, child in named]
         pending += [(path, child, ids) for path, child, ids in reversed(children) if isinstance(child, Record)]
     return state
 
@@ -83,7 +81,7 @@ def _take(builder: Builder, state: dict[str, object], name: str, node: object) -
     state[name] = builder.value(node)
 
 
-def _items(node: object) -> Iterator[tuple[str, object]]:
+def _items(builder: Builder, node: object) -> Iterator[tuple[str, object]]:
     """Yield the items of a dict that has names for keys; the last of two under one name counts."""
     if isinstance(node, Record):
         entries = node.entries
@@ -93,13 +91,15 @@ def _items(node: object) -> Iterator[tuple[str, object]]:
         entries = node.entries
     else:
         entries = []
+    builder.looked_at(len(entries))
     yield from {name: value for name, value in entries if isinstance(name, str)}.items()
 
 
-def _text_set(node: object) -> frozenset[str]:
+def _text_set(builder: Builder, node: object) -> frozenset[str]:
     elements = node.elements if isinstance(node, SetNode) else []
     if isinstance(node, Record) and len(node.args) == 1 and isinstance(node.args[0], list):
         elements = node.args[0]  # `set(["a"])`, as before protocol 4
+    builder.looked_at(len(elements))
     return frozenset(element for element in elements if isinstance(element, str))
 
 

@@ -112,8 +112,8 @@ def _array(builder: Builder, shape_node: object, dtype_node: object, fortran: ob
         builder.notes.inert["numpy.ndarray of objects"] += 1
         return Typed("numpy.objects", {"shape": list(shape), "values": builder.value(data_node)})
     data = builder.raw(data_node)
-    if isinstance(data, str):  # NumPy wrote a str under Python 2
-        data = data.encode("latin-1", "replace")
+    if isinstance(data, str):  # a `str` of Python 2, which was taken for UTF-8
+        data = data.encode("utf-8", "surrogatepass")
     if not isinstance(data, bytes):
         raise LegacyFileError("a NumPy array whose data are no bytes")
     kind = _CODES.get(dtype.code)
@@ -138,7 +138,7 @@ def _scalar(builder: Builder, record: Record) -> object:
     dtype = builder.raw(record.args[0]) if record.args else None
     data = builder.raw(record.args[1]) if len(record.args) > 1 else b""
     if isinstance(data, str):
-        data = data.encode("latin-1", "replace")
+        data = data.encode("utf-8", "surrogatepass")
     if not isinstance(dtype, _DType) or not isinstance(data, bytes):
         if isinstance(dtype, _DType) and dtype.code.startswith("O"):
             return builder.value(record.args[1])

@@ -10,12 +10,14 @@ from typing import Any
 from ckptfmt.format.packing import Typed
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.nodes import DictNode, Global, Record
+from ckptfmt.pth.limits import MAX_DEPTH
+from ckptfmt.pth.nodes import DictNode, Global, Record, SetNode
 from ckptfmt.pth.values import Builder, Meaning, StateDict
 
 __all__ = ["PYTHON_MEANINGS"]
 
 _LARGEST_RANGE = 1 << 63
+_DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"})
 
 
 def _ordered_dict(builder: Builder, record: Record) -> object:
@@ -43,17 +45,24 @@ def _default_dict(builder: Builder, record: Record) -> object:
 
 def _pairs_given(args: tuple[object, ...]) -> list[tuple[object, object]]:
     """Return the pairs that a mapping is made of."""
-    if not args or args == (None,):
-        return []
-    (first, *more) = args
-    if isinstance(first, DictNode) and not more:
-        return first.entries
-    if isinstance(first, list | tuple) and not more:
-        pairs = [(pair[0], pair[1]) for pair in first if isinstance(pair, list | tuple) and len(pair) == 2]
-        if len(pairs) == len(first):
-            return pairs
-    if isinstance(first, Record) and not more:
-        return first.entries or _pairs_given(first.args)
+    first: object = args
+    for _ in range(MAX_DEPTH):
+        match first:
+            case () | (None,):
+                return []
+            case (DictNode(entries),):
+                return entries
+            case (list() | tuple() as pairs,):
+                found = [(pair[0], pair[1]) for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2]
+                if len(found) != len(pairs):
+                    break
+                return found
+            case (Record(entries=entries) as record,) if canonical(record.callee) in _DICTS:
+                if entries:
+                    return entries
+                first = record.args[canonical(record.callee) == "collections.defaultdict" :]
+            case _:
+                break
     raise LegacyFileError("a dict that is made of something else than pairs")
 
 
@@ -74,9 +83,8 @@ def _items(record: Record) -> list[object]:
     (first,) = record.args if len(record.args) == 1 else (None,)
     if isinstance(first, list | tuple):
         return [*first, *record.elements]
-    elements = getattr(first, "elements", None)
-    if isinstance(elements, list):
-        return [*elements, *record.elements]
+    if isinstance(first, SetNode):
+        return [*first.elements, *record.elements]
     raise LegacyFileError(f"a {record.callee.name} that is made of something else than a list")
 
 

@@ -8,12 +8,12 @@ alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.limits import MAX_DEPTH, MAX_VALUES
-from ckptfmt.pth.modules import attributes_of
+from ckptfmt.pth.limits import MAX_DEPTH
+from ckptfmt.pth.modules import VISIT, attributes_of
 from ckptfmt.pth.nodes import Global, Record
 from ckptfmt.pth.values import Builder, Tensor
 
@@ -27,7 +27,8 @@ ReadCode = Callable[[str], str | None]
 TensorsOf = Callable[[str, str], frozenset[str] | None]
 """Returns the names of the tensors of a class; None if they are not known."""
 
-_LIST = re.compile(r"__(?:parameters|buffers)__ = \[([^\]\n]*)\]")
+_CLASS = re.compile(r"^class ([^\s(]+)\(", re.MULTILINE)
+_LIST = re.compile(r"__(?:parameters|buffers)__ = \[([^\[\]\n]*)\]")
 _NAME = re.compile(r'"([^"\\]*)"')
 
 
@@ -35,8 +36,11 @@ def recover_scripted(read_code: ReadCode) -> Callable[[Builder, Record], object]
     """Return what recovers the state dict of an object of TorchScript; NotImplemented for any other record."""
 
     @cache
+    def classes_of(module: str) -> Mapping[str, frozenset[str]]:
+        return _classes(read_code(f"code/{module.replace('.', '/')}.py") or "")
+
     def tensors_of(module: str, name: str) -> frozenset[str] | None:
-        return _tensors_of(read_code(f"code/{module.replace('.', '/')}.py") or "", name)
+        return classes_of(module).get(name)
 
     def recover(builder: Builder, record: Record) -> object:
         if not _is_scripted(record):
@@ -51,14 +55,16 @@ def _is_scripted(node: object) -> bool:
     return isinstance(node, Record) and f"{node.callee.module}.".startswith(SCRIPTED) and bool(node.states)
 
 
-def _tensors_of(code: str, name: str) -> frozenset[str] | None:
-    """Return the names of the parameters and buffers of a class; None if its code does not list them."""
-    start = re.search(rf"^class {re.escape(name)}\(", code, re.MULTILINE)
-    if start is None:
-        return None
-    end = code.find("\nclass ", start.end())
-    lists = _LIST.findall(code, start.end(), end if end >= 0 else len(code))
-    return frozenset(found for names in lists for found in _NAME.findall(names)) if lists else None
+def _classes(code: str) -> Mapping[str, frozenset[str]]:
+    """Return the names of the parameters and buffers of each class that lists them."""
+    found: dict[str, frozenset[str]] = {}
+    starts = list(_CLASS.finditer(code))
+    ends = [start.start() for start in starts[1:]] + [len(code)]
+    for start, end in zip(starts, ends, strict=True):
+        lists = _LIST.findall(code, start.end(), end)
+        if lists:
+            found.setdefault(start[1], frozenset(name for names in lists for name in _NAME.findall(names)))
+    return found
 
 
 def _may_be_tensor(value: object, name: str, names: frozenset[str] | None) -> bool:
@@ -67,17 +73,16 @@ def _may_be_tensor(value: object, name: str, names: frozenset[str] | None) -> bo
 
 def _state(builder: Builder, root: Record, tensors_of: TensorsOf) -> dict[str, object]:
     state: dict[str, object] = {}
-    steps = 0
     pending: list[tuple[str, Record, frozenset[int]]] = [("", root, frozenset())]
     while pending:
         prefix, node, above = pending.pop()
-        steps += 1
-        if id(node) in above or len(above) > MAX_DEPTH or steps > MAX_VALUES:
+        builder.looked_at(VISIT)
+        if id(node) in above or len(above) > MAX_DEPTH:
             raise LegacyFileError("a module that contains itself, or is nested too deeply")
         callee: Global = node.callee
         names = tensors_of(callee.module, callee.name)
         children: list[tuple[str, Record, frozenset[int]]] = []
-        for name, value in attributes_of(node).items():
+        for name, value in attributes_of(builder, node).items():
             if isinstance(value, Record) and _is_scripted(value):
                 children.append((f"{prefix}{name}.", value, above | {id(node)}))
             elif _may_be_tensor(value, name, names) and isinstance(builder.raw(value), Tensor):

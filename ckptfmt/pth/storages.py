@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from ckptfmt.format.digest import BytesLike
@@ -10,7 +11,7 @@ from ckptfmt.pth.archive import STORED, Member
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.storage import Source
 
-__all__ = ["MemberData", "MemoryData", "RangeData", "StorageData", "member_data", "read_member"]
+__all__ = ["MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -71,16 +72,47 @@ class MemoryData:
         """Nothing to do: there is no checksum."""
 
 
+@dataclass
+class Rework:
+    """How many bytes of compressed members may be decompressed beside those that are asked for.
+
+    Attributes:
+        left: How many are left.
+    """
+
+    left: int
+
+    def spend(self, nbytes: int, name: str) -> None:
+        """Take some.
+
+        Raises:
+            LegacyFileError: There are not so many left.
+        """
+        self.left -= nbytes
+        if self.left < 0:
+            raise LegacyFileError(
+                "its tensors lie in compressed data in such an order that these would be decompressed over and over; "
+                "store it without compression first"
+            ).inside(name)
+
+
 class MemberData:
     """The content of a member of a zip archive.
 
     It is cheapest to read it once and in order: then each byte is read, decompressed and checked once. A read that
-    does not go on where the last one ended first checks the whole member, and a compressed one starts anew.
+    does not go on where the last one ended first checks the whole member. A compressed one is decompressed up to
+    there, from its beginning if need be.
+
+    Args:
+        source: The archive.
+        member: The member.
+        rework: How many bytes may be decompressed beside those that are asked for; None: any number.
     """
 
-    def __init__(self, source: Source, member: Member) -> None:
+    def __init__(self, source: Source, member: Member, rework: Rework | None = None) -> None:
         self._source = source
         self._member = member
+        self._rework = rework
         self._verified = False
         self._restart()
 
@@ -93,10 +125,13 @@ class MemberData:
         """See `StorageData.read`."""
         if self._verified and self._member.method == STORED:
             return _fetch(self._source, self._member.offset + start, nbytes)
-        if start != self._position:
+        if start < self._position or (start > self._position and self._inflater is None):
             self.finish()
             self._restart()
-            self._skip(start)
+        if start > self._position:
+            if self._rework is not None:
+                self._rework.spend(start - self._position, self._name)
+            self._skip(start - self._position)
         return self._take(nbytes)
 
     def finish(self) -> None:
@@ -170,11 +205,6 @@ class MemberData:
     @property
     def _name(self) -> str:
         return f"member {self._member.name!a}"
-
-
-def member_data(source: Source, member: Member) -> MemberData:
-    """Return the content of a member, to be read in ranges."""
-    return MemberData(source, member)
 
 
 def read_member(source: Source, member: Member, limit: int) -> bytes:

@@ -24,6 +24,8 @@ __all__ = ["TAR_MAGIC", "TAR_MAGIC_OFFSET", "read_tar"]
 
 TAR_MAGIC, TAR_MAGIC_OFFSET = b"ustar", 257
 _BLOCK_BYTES = 512
+_MOST_PADDING_BYTES = 1 << 20
+_MOST_SCANNED_BYTES = 1 << 20
 _PARTS = ("storages", "tensors", "pickle")
 
 _Range = tuple[int, int]
@@ -33,10 +35,14 @@ def read_tar(source: Source) -> Container:
     """Return the archive that `source` is."""
     pickles: list[Pickled] = []
     budget = Budget()
+    behind: int | None = None
     try:
-        members = _directory(source)
+        members, end = _directory(source)
+        behind = _begins_again(source, end)
+        if behind is not None:
+            raise LegacyFileError(f"bytes that belong to no member follow the tar archive, from byte {behind} on")
     except LegacyFileError as fault:
-        return Container(Form.TAR, tuple(_scan_all(source, budget)), fault)
+        return Container(Form.TAR, tuple(_scan_all(source, behind, budget)), fault)
     reader = _Reader(source, pickles, budget)
     try:
         missing = [name for name in _PARTS if name not in members]
@@ -149,14 +155,14 @@ def _count(value: object) -> int:
     return value
 
 
-def _directory(source: Source) -> Mapping[str, _Range]:
-    """Return the members of the archive by name: where their content begins, and its length."""
+def _directory(source: Source) -> tuple[Mapping[str, _Range], int]:
+    """Return the members of the archive by name (where their content begins, and its length), and where they end."""
     members: dict[str, _Range] = {}
     position = 0
     while position + _BLOCK_BYTES <= source.size:
         block = source.read(position, _BLOCK_BYTES)
         if not any(block):
-            return members
+            return members, position
         nbytes = _size(block)
         kind = block[156:157]
         begin = position + _BLOCK_BYTES
@@ -170,7 +176,14 @@ def _directory(source: Source) -> Mapping[str, _Range]:
         elif kind not in (b"5", b"x", b"g"):  # a directory, and facts about the next member or all
             raise LegacyFileError(f"member {name!a:.80} of the tar archive is no file")
         position = begin + -(-nbytes // _BLOCK_BYTES) * _BLOCK_BYTES
-    return members
+    return members, min(position, source.size)
+
+
+def _begins_again(source: Source, end: int) -> int | None:
+    """Return where something follows the zeros behind the members, of which there are a few KiB."""
+    rest = source.read(end, min(source.size - end, _MOST_PADDING_BYTES))
+    padding = len(rest) - len(rest.lstrip(b"\0"))
+    return end + padding if padding < source.size - end else None
 
 
 def _size(block: bytes) -> int:
@@ -191,10 +204,12 @@ def _scan(source: Source, members: Mapping[str, _Range], budget: Budget) -> list
     ]
 
 
-def _scan_all(source: Source, budget: Budget) -> list[Pickled]:
-    """Look into an archive that is refused for its structure, at every block that follows a header."""
+def _scan_all(source: Source, behind: int | None, budget: Budget) -> list[Pickled]:
+    """Look into an archive that is refused for its structure, at every block of it and of what is behind its end."""
     found: list[Pickled] = []
     with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
-        for position in range(0, min(source.size, 1 << 20), _BLOCK_BYTES):
+        starts = {0, source.size if behind is None else behind}
+        blocks = {place for start in starts for place in range(start, start + _MOST_SCANNED_BYTES, _BLOCK_BYTES)}
+        for position in sorted(place for place in blocks if place < source.size):
             found += scan_bytes(source, position, source.size - position, f"byte {position}", budget)
     return found

@@ -16,7 +16,9 @@ from ckptfmt.state import TensorLeaf
 __all__ = ["LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 
 _GATHERED_BYTES = 8 << 20
-"""How much of a storage is held at a time to put elements into order, wherever their strides allow it."""
+"""How much of a storage is read at a time to put elements into order."""
+_BLOCK_BYTES = 16 << 20
+"""How much of a tensor is put together at a time, of elements that lie far apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +121,22 @@ class TensorView:
         """Yield the elements in C order, in pieces of any length.
 
         Rows of the first dimension are taken together as long as what lies between them is short. Where every row
-        reaches across nearly all of the others, as in a transposed matrix, all are taken at once.
+        reaches across nearly all of the others, as in a transposed matrix, some are put together from many reads.
         """
-        from ckptfmt.pth.gathering import gather
+        from ckptfmt.pth.gathering import gather, gather_block
 
         nbytes = self.kind.nbytes
         inner = _span(shape[1:], strides[1:])
         whole = _span(shape, strides)
         rows = max(1, (_GATHERED_BYTES // nbytes - inner) // strides[0] + 1) if strides[0] else shape[0]
-        overlapping = inner * shape[0] > 4 * whole and inner * nbytes > _GATHERED_BYTES
-        if overlapping or whole * nbytes <= _GATHERED_BYTES:
+        if whole * nbytes <= _GATHERED_BYTES:
             data = self.storage.data.read(offset * nbytes, whole * nbytes)
             yield from gather(data, nbytes, shape, strides, _GATHERED_BYTES)
+        elif inner * shape[0] > 4 * whole and math.prod(shape[1:]) * nbytes <= _BLOCK_BYTES:
+            rows = max(1, _BLOCK_BYTES // (math.prod(shape[1:]) * nbytes))
+            for row in range(0, shape[0], rows):
+                some = (min(rows, shape[0] - row), *shape[1:])
+                yield gather_block(self.storage.data.read, nbytes, offset + row * strides[0], some, strides)
         elif inner * nbytes > _GATHERED_BYTES:
             for row in range(shape[0]):
                 yield from self._gathered(offset + row * strides[0], shape[1:], strides[1:])

@@ -86,6 +86,7 @@ class Builder:
     _loose: int = 0
     _tensor_bytes: int = 0
     _copied_bytes: int = 0
+    _looked: int = 0
     _views: dict[tuple[object, ...], LegacyTensor] = field(default_factory=dict)
 
     # -- values
@@ -140,6 +141,16 @@ class Builder:
         self._height = max(self._height, height)
         if self._count > MAX_VALUES:
             raise LegacyFileError(f"it has more than {MAX_VALUES} values, each counted as often as it is referred to")
+
+    def looked_at(self, count: int) -> None:
+        """Note that so many entries were looked at for what they are, which may be the same ones over and over.
+
+        Raises:
+            LegacyFileError: That is beyond what a checkpoint needs.
+        """
+        self._looked += count
+        if self._looked > MAX_VALUES:
+            raise LegacyFileError(f"it has more than {MAX_VALUES} attributes, each counted as often as it is shared")
 
     def _make(self, node: object) -> object:
         match node:

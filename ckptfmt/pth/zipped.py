@@ -12,10 +12,17 @@ from ckptfmt.pth.container import Container, Form, Pickled, hides_a_pickle, read
 from ckptfmt.pth.dtypes import STORAGES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.limits import MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_SCAN_BYTES, MAX_UNPACKED_BYTES
+from ckptfmt.pth.limits import (
+    FREE_REWORK_BYTES,
+    MAX_MEMBERS,
+    MAX_PICKLE_BYTES,
+    MAX_SCAN_BYTES,
+    MAX_UNPACKED_BYTES,
+    REWORK,
+)
 from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import Global, Persistent
-from ckptfmt.pth.storages import MemberData, read_member
+from ckptfmt.pth.storages import MemberData, Rework, read_member
 from ckptfmt.pth.tensors import Storage
 from ckptfmt.storage import Source
 
@@ -43,6 +50,7 @@ class _Reader:
         self._source = source
         self._members = archive.members
         self._budget = Budget()
+        self._rework = Rework(REWORK * source.size + FREE_REWORK_BYTES)
         self._data: dict[str, MemberData] = {}
         self._storages: dict[tuple[str, str], Storage] = {}
 
@@ -147,7 +155,7 @@ class _Reader:
 
     def _resolve(self, node: Persistent, *, swapped: bool) -> Storage:
         match node.identifier:
-            case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_):
+            case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_) if elements >= 0:
                 kind = storage_type(name)
             case _:
                 raise LegacyFileError("the pickle refers to something outside that is no storage")
@@ -165,7 +173,7 @@ class _Reader:
             member = self._members.get(f"data/{key}") or self._members.get(f"constants/{key}")
             if member is None:
                 raise LegacyFileError(f"the archive has no member for storage {key!a:.80}")
-            self._data[key] = MemberData(self._source, member)
+            self._data[key] = MemberData(self._source, member, self._rework)
         return self._data[key]
 
     def _finish(self) -> None:

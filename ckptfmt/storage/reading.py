@@ -62,9 +62,8 @@ class LocalSource:
         self._position_lock = threading.Lock()
         self._map: mmap.mmap | None = None
         # Windows can't read at a position: there the threads take turns at moving the file's own.
-        self._read_some: Callable[[int, memoryview], int] = (
-            self._read_at if hasattr(os, "preadv") else self._seek_and_read
-        )
+        self._positional = hasattr(os, "preadv")
+        self._read_some: Callable[[int, memoryview], int] = self._read_at if self._positional else self._seek_and_read
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return exactly `nbytes` bytes from `offset`.
@@ -74,6 +73,13 @@ class LocalSource:
             ValueError: The range is not inside `size`, or the source is closed.
         """
         self._require_inside(offset, nbytes)
+        if self._positional and nbytes <= _LARGEST_READ_BYTES:
+            try:
+                data = os.pread(self._file.fileno(), nbytes, offset)
+            except OSError as error:
+                raise self._failure(offset, error) from error
+            if len(data) == nbytes:
+                return data
         buffer = bytearray(nbytes)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
@@ -91,7 +97,7 @@ class LocalSource:
             try:
                 count = self._read_some(offset, rest[:_LARGEST_READ_BYTES])
             except OSError as error:
-                raise storage_error(self.path, f"cannot be read at offset {offset}", error) from error
+                raise self._failure(offset, error) from error
             if not count:
                 raise StorageError(
                     f"{self.path}: shrank while being read: it had {self.size} bytes and now ends before "
@@ -127,6 +133,9 @@ class LocalSource:
     def _require_inside(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise ValueError(f"{self.path}: {nbytes} bytes at offset {offset} are not inside its {self.size} bytes")
+
+    def _failure(self, offset: int, error: OSError) -> StorageError:
+        return storage_error(self.path, f"cannot be read at offset {offset}", error)
 
     def _read_at(self, offset: int, buffer: memoryview) -> int:
         return os.preadv(self._file.fileno(), [buffer], offset)

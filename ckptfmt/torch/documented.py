@@ -1,8 +1,7 @@
 """Checkpoints of the loop that PyTorch's documentation shows, as candidates to resume from.
 
-That loop saves `{"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}` in a `.pth` or `.pt`
-file at the end of each epoch, and starts with `epoch + 1`. So a file whose `epoch` is e has e + 1 epochs finished.
-It says nothing of a run or of steps.
+They are `.pth` or `.pt` files that say how many epochs are finished (`ckptfmt.epochs`), and nothing of a run or of
+steps.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ckptfmt.epochs import epochs_finished
 from ckptfmt.errors import CkptfmtError
 from ckptfmt.format.index import Metadata
 from ckptfmt.runs import CheckpointFile, Stamp, children
@@ -43,10 +43,10 @@ def documented_checkpoint(path: str) -> CheckpointFile | None:
     """Return what a file of `torch.save` is as a checkpoint; None if it holds something else."""
     stamp = Stamp.of(path)
     try:
-        epoch = _epoch(read_pth(path))
+        epochs = _epochs(read_pth(path))
     except CkptfmtError as error:
         return CheckpointFile(path, error=error, stamp=stamp)
-    return None if epoch is None else CheckpointFile(path, Metadata(epoch=epoch + 1), stamp=stamp)
+    return None if epochs is None else CheckpointFile(path, Metadata(epoch=epochs), stamp=stamp)
 
 
 def read_documented(path: str) -> dict[str, Any]:
@@ -58,11 +58,7 @@ def read_documented(path: str) -> dict[str, Any]:
     return {name: state for name, state in read_pth(path).items() if name != _EPOCH}
 
 
-def _epoch(content: object) -> int | None:
-    """Return the epoch of a checkpoint: a mapping with a number of that name beside at least one state."""
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        return None
-    epoch = content.get(_EPOCH)
-    if type(epoch) is not int or epoch < 0 or not any(isinstance(part, Mapping) for part in content.values()):
-        return None
-    return epoch
+def _epochs(content: object) -> int | None:
+    """Return the epochs finished of a checkpoint whose components have names."""
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    return epochs_finished(content) if named else None

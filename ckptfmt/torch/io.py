@@ -42,7 +42,8 @@ def save(
             state dict, or anything else that the spec's 11.6 can express.
         path: The file. One that is there already is replaced once the new one is durable.
         step: Optimizer steps done.
-        epoch: Epochs finished; taken from `obj["epoch"]` if that is an int and none is given.
+        epoch: Epochs finished. If None, told by `obj["epoch"]` as the documented loop has it beside its states: the
+            number of the last one done, counted from 0, so one less.
         metrics: Measured values, e.g. `{"val_loss": 0.31}`.
         run_id: Which run this is.
         parent: Identity (64 hex digits) of the checkpoint that this run started from.

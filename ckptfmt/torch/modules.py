@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ckptfmt.torch.wrappers import unwrap, wrapped_state
+from ckptfmt.torch.wrappers import plain_state, unwrap, wrapped_state
 
 __all__ = ["compare_module", "is_state_dict", "kind_of", "load_module", "same_bits", "shared_names"]
 
@@ -37,8 +38,10 @@ def compare_module(
     if not isinstance(saved, Mapping):
         yield None, f"a state dict is expected, the checkpoint has a {type(saved).__name__}"
         return
-    for name in live:
-        if name not in saved:
+    lacking = [name for name in live if name not in saved]
+    tied = _tied_names(live, saved) if lacking else {}
+    for name in lacking:
+        if name not in tied:
             yield name, "in the model, not in the checkpoint"
     for name, value in saved.items():
         if name not in live:
@@ -53,12 +56,47 @@ def compare_module(
 
 
 def load_module(module: nn.Module, state: Mapping[str, Any], *, strict: bool = True) -> None:
-    """Load a state dict with plain names; if not `strict`, what is missing stays as it is."""
-    inner, state = unwrap(module), wrapped_state(module, state)
+    """Load a state dict with plain names; if not `strict`, what is missing stays as it is.
+
+    Of tied weights, which some programs save once, one name is enough.
+    """
+    inner = unwrap(module)
+    if strict and _ties_parameters(inner):
+        state = _with_tied(plain_state(module), state)
+    state = wrapped_state(module, state)
     if strict:
         inner.load_state_dict(state)  # one that a class defines itself need not know `strict`
     else:
         inner.load_state_dict(state, strict=False)
+
+
+def _ties_parameters(module: nn.Module) -> bool:
+    named = sum(1 for _ in module.named_parameters(remove_duplicate=False))
+    return named != sum(1 for _ in module.parameters())
+
+
+def _tied_names(live: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
+    """Return names that were not saved, and for each another name of the same tensor of the model that was."""
+    groups: dict[str, list[str]] = {}
+    for first, other in shared_names(live):
+        groups.setdefault(first, [first]).append(other)
+    found = {}
+    for names in groups.values():
+        there = next((name for name in names if name in saved), None)
+        if there is not None:
+            found.update({name: there for name in names if name not in saved})
+    return found
+
+
+def _with_tied(live: Mapping[str, Any], state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a state dict with the names that it lacks because their tensors stand under others."""
+    tied = _tied_names(live, state)
+    if not tied:
+        return state
+    whole = OrderedDict((name, state[tied.get(name, name)]) for name in (*state, *tied))
+    if hasattr(state, "_metadata"):
+        whole._metadata = state._metadata  # type: ignore[attr-defined]  # where PyTorch keeps the versions of modules
+    return whole
 
 
 def kind_of(value: object) -> str:

@@ -1,7 +1,7 @@
 """The command `ckptfmt`: its list of commands, and how every way to end becomes an exit code.
 
 Exit codes: 0 yes or done, 1 no (differs, damaged, nothing found), 2 wrong usage, 3 could not answer (no such file, no
-permission), 130 interrupted, 141 the reader of our output went away.
+permission), 130 interrupted, 141 the reader of our output went away, 143 told to end (SIGTERM).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from ckptfmt import __version__
-from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, UnsafeInputError
+from ckptfmt.errors import CkptfmtError, FormatError, StateError, TensorNotFoundError, UnsafeInputError
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -117,12 +118,13 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
 
 def _code_of(error: CkptfmtError) -> int:
     """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
-    from ckptfmt.ops.failures import ForeignFileError, PackError  # most commands end without an error
+    from ckptfmt.ops.exporting import ExportError  # most commands end without an error
+    from ckptfmt.ops.failures import ForeignFileError, PackError
     from ckptfmt.retention import PolicyError
 
     if isinstance(error, PolicyError):
         return WRONG_USAGE
-    no = FormatError | ForeignFileError | PackError | TensorNotFoundError | UnsafeInputError
+    no = FormatError | ForeignFileError | PackError | ExportError | StateError | TensorNotFoundError | UnsafeInputError
     return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
@@ -154,8 +156,14 @@ def cli() -> None:
     """Look into, compare, check, prune and convert the checkpoints of deep-learning training."""
 
 
+def _leave(number: int, _: object) -> NoReturn:
+    """End on a signal by the way of all errors, so that half-written files are removed."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _leave)
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):

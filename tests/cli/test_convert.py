@@ -64,7 +64,7 @@ def test_convert_writes_the_format_that_the_extension_names(pth: Path, tmp_path:
     assert invoke("convert", tmp_path / "a.ckptfmt", tmp_path / "b.pth").exit_code == 0
     assert torch.load(tmp_path / "b.pth", weights_only=True)["epoch"] == 4
     assert invoke("convert", pth, tmp_path / "net.safetensors").exit_code == 0
-    for option in (["--check"], ["--codec", "zstd"], ["--run-id", "x"]):
+    for option in (["--codec", "zstd"], ["--run-id", "x"]):
         assert invoke("convert", *option, pth, tmp_path / "c.pth").exit_code == 2
     assert not (tmp_path / "c.pth").exists()
 
@@ -173,7 +173,10 @@ def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals and a pseudo-terminal")
-def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     import pty  # POSIX has it
 
     path = tmp_path / "large.npz"
@@ -192,8 +195,30 @@ def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(tmp_path: Pa
     deadline = time.monotonic() + 60
     while b"% " not in shown and time.monotonic() < deadline:
         shown += os.read(leader, 1024)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == code
     os.close(leader)
     assert b"large.npz" in shown
     assert [child.name for child in tmp_path.iterdir()] == ["large.npz"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert", "export"])
+def test_what_cannot_be_expressed_is_1_in_every_command(tmp_path: Path, command: str) -> None:
+    torch.save({"a": "\ud800"}, tmp_path / "a.pth")  # half a character
+    targets = [] if command == "inspect" else [tmp_path / "out.safetensors"]
+    result = invoke(command, tmp_path / "a.pth", *targets)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_inspect_adds_up_what_is_in_a_file_of_another_format(pth: Path) -> None:
+    lines = invoke("inspect", pth).stdout.splitlines()
+    (total,) = [line for line in lines if line.startswith("total")]
+    assert " 0 B" not in total
+
+
+def test_export_checks_what_it_wrote(pth: Path, tmp_path: Path) -> None:
+    result = invoke("export", "--strict", "--check", "--json", pth, tmp_path / "net.safetensors")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["compared"] == json.loads(result.stdout)["tensors"] > 0
+    assert invoke("convert", "--check", pth, tmp_path / "b.pth").exit_code == 0

@@ -17,6 +17,7 @@ import ckptfmt
 import ckptfmt.torch
 from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
 from ckptfmt.ops.export import ExportError
+from ckptfmt.ops.exporting import Request
 from ckptfmt.torch import Checkpointer
 from tests.pth import legacy_files
 from tests.torch.same import same
@@ -54,7 +55,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_pth_is_loaded_by_the_loader_for_weights(checkpoint: Path, tmp_path: Path) -> None:
-    report = ckptfmt.export(checkpoint, tmp_path / "a.pth")
+    report = ckptfmt.export(checkpoint, tmp_path / "a.pth", check=True)
     for options in ({}, {"mmap": True}):
         with warnings.catch_warnings(action="ignore"):  # some dtypes are called new
             found = torch.load(tmp_path / "a.pth", weights_only=True, **options)  # type: ignore[arg-type]  # they are
@@ -68,7 +69,7 @@ def test_pth_is_loaded_by_the_loader_for_weights(checkpoint: Path, tmp_path: Pat
 def test_pth_of_what_the_loader_has_nothing_for_is_the_nearest_and_said(tmp_path: Path) -> None:
     state = {"a": {"array": np.arange(3.0), "scalar": np.float32(1.5), "frozen": frozenset({1})}, "epoch": 1}
     ckptfmt.torch.save(state, tmp_path / "a.ckptfmt")
-    report = ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.pth")
+    report = ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.pth", check=True)
     found = torch.load(tmp_path / "a.pth", weights_only=True)
     assert same(found["a"], {"array": torch.arange(3.0, dtype=torch.float64), "scalar": 1.5, "frozen": {1}})
     assert len(report.findings.notes) == 3
@@ -125,7 +126,7 @@ def test_the_documented_loop_resumes_identically_from_pth_to_ours_to_pth(tmp_pat
     expected = train(net, optimizer, 3, 6)
 
     ckptfmt.convert(tmp_path / "ckpt_best_2.pth", tmp_path / "a.ckptfmt")
-    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "again.pth")
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "again.pth", check=True)
     saved = torch.load(tmp_path / "again.pth")
     assert same(saved, torch.load(tmp_path / "ckpt_best_2.pth"))
     again, its_optimizer = fresh()
@@ -144,7 +145,7 @@ def test_a_checkpoint_of_the_training_loop_goes_on_in_the_documented_one(tmp_pat
         checkpointer.end_epoch()
     expected = train(net, optimizer, 3, 5)
     newest = max(tmp_path.glob("*.ckptfmt"), key=lambda path: path.stat().st_mtime_ns)
-    ckptfmt.export(newest, tmp_path / "last.pth")
+    ckptfmt.export(newest, tmp_path / "last.pth", check=True)
     saved = torch.load(tmp_path / "last.pth", weights_only=True)
     assert saved["epoch"] == 2
     again, its_optimizer = fresh()
@@ -153,24 +154,73 @@ def test_a_checkpoint_of_the_training_loop_goes_on_in_the_documented_one(tmp_pat
     assert train(again, its_optimizer, saved["epoch"] + 1, 5) == expected
 
 
+@pytest.mark.parametrize("how", ["convert", "convert into the run", "save", "pth"])
+def test_a_checkpoint_of_the_documented_loop_goes_on_in_the_training_loop(tmp_path: Path, how: str) -> None:
+    """However it came here, it trains the epochs that the documented loop would, and ends with the same bits."""
+    net, optimizer = fresh()
+    train(net, optimizer, 0, 3)
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 2}
+    torch.save(state, tmp_path / "ckpt_best_2.pth")
+    ckptfmt.torch.save(state, tmp_path / "saved.ckptfmt")
+    ckptfmt.convert(tmp_path / "ckpt_best_2.pth", tmp_path / "converted.ckptfmt")
+    expected = train(net, optimizer, 3, 6)
+
+    run = tmp_path / "run"
+    run.mkdir()
+    if how == "convert into the run":
+        ckptfmt.convert(tmp_path / "ckpt_best_2.pth", run / "a.ckptfmt", run_id="mine")
+    elif how == "pth":
+        torch.save(torch.load(tmp_path / "ckpt_best_2.pth"), run / "ckpt_best_2.pth")
+    path = {"convert": tmp_path / "converted.ckptfmt", "save": tmp_path / "saved.ckptfmt"}.get(how)
+    again, its_optimizer = fresh()
+    checkpointer = Checkpointer(run, run_id="mine", net=again, optimizer=its_optimizer)
+    checkpointer.resume(path or "must", quiet=True, waive=["rng"])
+    losses, epochs = [], []
+    for epoch in checkpointer.epochs(6):
+        epochs.append(epoch)
+        losses += train(again, its_optimizer, epoch, epoch + 1)
+        checkpointer.end_epoch()
+    assert epochs == [3, 4, 5]
+    assert losses == expected
+    assert same(dict(again.state_dict()), dict(net.state_dict()))
+
+
+@pytest.mark.parametrize("name", ["every", "net", "optimizer", "plain"])
+def test_a_component_alone_is_checked(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    report = ckptfmt.export(checkpoint, tmp_path / "a.pth", component=name, check=True)
+    assert report.compared == report.tensors
+
+
+@pytest.mark.parametrize("target", ["a.pth", "a.safetensors", "a.npz", "model"])
+def test_a_check_finds_what_was_not_written_as_it_was(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.arange(100.0)}})
+    assert ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / f"good-{target}", check=True).compared == 1
+    given = Request.data_of
+    monkeypatch.setattr(Request, "data_of", lambda *its: (bytes(data)[::-1] for data in given(*its)))
+    with pytest.raises(IntegrityError, match=r"tensor 'w'.*not the source's"):
+        ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / target, check=True)
+
+
 def test_safetensors_of_one_component(checkpoint: Path, tmp_path: Path) -> None:
-    ckptfmt.export(checkpoint, tmp_path / "net.safetensors")
+    ckptfmt.export(checkpoint, tmp_path / "net.safetensors", check=True)
     assert same(
         dict(STATE["net"]),
         {name: safetensors.torch.load_file(tmp_path / "net.safetensors")[name] for name in STATE["net"]},
     )
     with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"
-    ckptfmt.export(checkpoint, tmp_path / "tied.safetensors", component="tied")
+    ckptfmt.export(checkpoint, tmp_path / "tied.safetensors", component="tied", check=True)
     found = safetensors.torch.load_file(tmp_path / "tied.safetensors")
     assert same({name: found[name] for name in STATE["tied"]}, STATE["tied"])
-    ckptfmt.export(checkpoint, tmp_path / "opt.safetensors", component="optimizer")
+    ckptfmt.export(checkpoint, tmp_path / "opt.safetensors", component="optimizer", check=True)
     found = safetensors.torch.load_file(tmp_path / "opt.safetensors")
     assert same(found["state.0.exp_avg"], STATE["optimizer"]["state"][0]["exp_avg"])
 
 
 def test_npz(checkpoint: Path, tmp_path: Path) -> None:
-    ckptfmt.export(checkpoint, tmp_path / "net.npz", component="net")
+    ckptfmt.export(checkpoint, tmp_path / "net.npz", component="net", check=True)
     with np.load(tmp_path / "net.npz") as found:
         assert list(found) == list(STATE["net"])
         for name, tensor in STATE["net"].items():
@@ -185,13 +235,13 @@ def test_npz(checkpoint: Path, tmp_path: Path) -> None:
 def test_npz_of_complex_numbers(tmp_path: Path) -> None:
     arrays = {"a": np.array([1 + 2j, 3]), "b": np.ones(2, np.float32)}
     ckptfmt.save(tmp_path / "a.ckptfmt", {"net": arrays, "epoch": 1})
-    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.npz")
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.npz", check=True)
     with np.load(tmp_path / "a.npz") as found:
         assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
 
 
 def test_shards_and_their_index(checkpoint: Path, tmp_path: Path) -> None:
-    report = ckptfmt.export(checkpoint, tmp_path / "model", component="net", shard_bytes=100)
+    report = ckptfmt.export(checkpoint, tmp_path / "model", component="net", shard_bytes=100, check=True)
     index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
     assert list(index["weight_map"]) == list(STATE["net"])
     found = {}
@@ -207,7 +257,7 @@ def test_shards_and_their_index(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_one_shard_needs_no_index_and_a_config_comes_along(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": STATE["net"], "config": {"hidden_size": 6}}, tmp_path / "a.ckptfmt")
-    ckptfmt.export(tmp_path / "a.ckptfmt", f"{tmp_path}/model/")
+    ckptfmt.export(tmp_path / "a.ckptfmt", f"{tmp_path}/model/", check=True)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "model" / "config.json").read_text()) == {"hidden_size": 6}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -130,7 +131,8 @@ asyncio.create_subprocess_shell multiprocessing.Process multiprocessing.util.spa
 _thread.start_new concurrent.futures.ThreadPoolExecutor signal.signal atexit.register timeit.timeit cProfile.run
 profile.Profile.run bdb.Bdb.run pdb.run trace.Trace.run doctest.debug_script venv.create ensurepip._run_pip
 ensurepip.bootstrap pip.main pip._internal.main setuptools.setup setuptools._distutils.spawn.spawn
-pkg_resources.load_entry_point distutils.spawn.spawn idlelib.pyshell.ModifiedInterpreter.runcode
+pkg_resources.load_entry_point uv.find_uv_bin poetry.console.main pdm.core.main distlib.scripts.ScriptMaker
+distutils.spawn.spawn idlelib.pyshell.ModifiedInterpreter.runcode
 idlelib.run.Executive.runcode lib2to3.pgen2.pgen logging.FileHandler logging.config.fileConfig io.FileIO io.open
 _io.open tempfile.NamedTemporaryFile pathlib.Path.write_text pathlib.os.system pathlib.PosixPath.unlink
 uuid._get_command_stdout _aix_support._read_cmd_output _osx_support._read_output _pyrepl.pager.pipe_pager
@@ -183,6 +185,21 @@ def stream_of(*, slots: dict[int, bytes] | None = None, tail: bytes = b"") -> by
 
 GOOD = pickle.dumps({"epoch": 1}, 2)
 
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    """Return an archive as the oldest `torch.save` made it."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return content.getvalue()
+
+
+NOTHING = pickle.dumps(0, 2)
+TAR_PARTS = {"storages": NOTHING + pickle.dumps([], 2), "tensors": NOTHING, "pickle": GOOD}
+
 Hide = Callable[[bytes], bytes]
 
 
@@ -220,6 +237,8 @@ def places(evil: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"zip with flag {flag:#x}", _with_flag(zip_of(evil), flag)
     yield "zip cut before its directory", zip_of(evil)[:-60]
     yield "arrays with a pickle among them", _npz_with(evil)
+    yield "tar, behind its end", tar_of(TAR_PARTS) + tar_of({"pickle": evil})
+    yield "tar, behind its end and more", tar_of(TAR_PARTS) + bytes(5000) + evil
 
 
 def _flat_zip(evil: bytes) -> bytes:

@@ -109,10 +109,19 @@ def test_nothing_is_imported_compiled_or_started(tmp_path: Path) -> None:
         (attacks.zip_of(attacks.GOOD) + b"x", "end record"),
         (attacks.zip_of(attacks.GOOD, {"data.pkl ": b""}, root="a/b"), "data.pkl"),
         (attacks.stream_of()[:-3], "ends"),
+        (attacks.tar_of(attacks.TAR_PARTS) + attacks.zip_of(attacks.GOOD), "follow"),
         (attacks.stream_of(tail=b"junk that is none"), "follow"),
         (attacks.zip_of(attacks.GOOD + b"junk"), "follow"),
         (pickle.dumps(2**70000), "digits|integer"),
         (b"\x80\x09.", "protocol"),
+        (b"\x80\x02cbuiltins\nlist\ncbuiltins\nrange\nK\x05\x85R\x85R.", "list that is made of"),
+        (b"\x80\x02ccollections\nOrderedDict\nca\nB\n)R\x85R.", "made of something else than pairs"),
+        (
+            attacks.zip_of(
+                b"\x80\x02((X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\xfftQt."
+            ),
+            "no storage",
+        ),
         (b"]" * 10 + b"\x82\x01.", "extension"),
     ],
 )

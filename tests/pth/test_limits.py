@@ -128,7 +128,56 @@ def cases() -> Iterator[tuple[str, bytes]]:
     yield "zip with a member inside another", overlapping()
     yield "tar with a huge member", tar_header("storages", 0o77777777777) + bytes(512)
     yield "tar with a member of no length", tar_header("storages", 0) * 3 + bytes(1024)
+    ordered = b"\x80\x02" + global_of("collections", "OrderedDict") + b"q\x010h\x01)Rq\x020"
+    yield "ordered dicts of one another", ordered + b"h\x01h\x02\x85Rq\x020" * 50_000 + b"h\x02."
+    yield "module of many children with the same attributes", zip_of(module(b"}(" + CHILDREN + b"u", before=CHILD))
+    yield "module that unfolds into billions", zip_of(unfolding(10, 10))
+    yield "parameters that many modules share", zip_of(sharing_parameters())
+    yield "script that unfolds into billions", zip_of(unfolding(24, 2, scripted=True), SCRIPT)
+    code = b"class Net(Module):\n  " + b"__parameters__ = [" * 200_000
+    yield "code of many lists that do not end", zip_of(scripted_object("Net"), SCRIPT | {"code/__torch__/net.py": code})
+    classes = b"".join(b"class N%d(Module):\n  __parameters__ = []\n" % number for number in range(60_000))
+    objects = b"\x80\x02](" + b"".join(scripted_object(f"N{number}")[2:-1] for number in range(20_000)) + b"e."
+    yield "code of many classes", zip_of(objects, SCRIPT | {"code/__torch__/net.py": classes})
     yield "tar of something else", tar_header("readme", 3) + b"abc".ljust(512, b"\0") + bytes(1024)
+
+
+PARTS = text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules")
+CHILD = (
+    b"}(" + PARTS + b"}" + b"".join(text(f"k{number}") + b"N" for number in range(50_000)) + b"uq\x010"
+    + global_of("a", "B") + b")\x81h\x01bq\x020"
+)  # fmt: skip
+CHILDREN = b"".join(text(f"m{number}") + b"h\x02" for number in range(50_000))
+SCRIPT = {"constants.pkl": pickle.dumps((), 2), "code/__torch__/net.py": b"class Net(Module):\n  __parameters__ = []\n"}
+
+
+def module(children: bytes, *, before: bytes = b"") -> bytes:
+    """A pickle of a whole module with these children."""
+    return b"\x80\x02" + before + global_of("a", "Net") + b")\x81}(" + PARTS + children + b"ub."
+
+
+def scripted_object(name: str, attributes: bytes = text("x") + b"N") -> bytes:
+    """A pickle of an object of TorchScript."""
+    return b"\x80\x02" + global_of("__torch__.net", name) + b")\x81}(" + attributes + b"ub."
+
+
+def unfolding(levels: int, times: int, *, scripted: bool = False) -> bytes:
+    """Modules that each have the one before as a child, several times."""
+    content = b"\x80\x02" + (scripted_object("Net") if scripted else module(b"}"))[2:-1] + b"q\x010"
+    children = b"".join(text(f"m{number}") + b"h\x01" for number in range(times))
+    for _ in range(levels):
+        level = scripted_object("Net", children) if scripted else module(b"}(" + children + b"u")
+        content += level[2:-1] + b"q\x010"
+    return content + b"h\x01."
+
+
+def sharing_parameters() -> bytes:
+    """Modules that are each another, and have the same large dict of parameters that are None."""
+    shared = b"}(" + b"".join(text(f"p{number}") + b"N" for number in range(50_000)) + b"uq\x010"
+    own = b"}(" + text("_parameters") + b"h\x01" + text("_buffers") + b"}" + text("_modules") + b"}u"
+    child = global_of("a", "B") + b")\x81" + own + b"b"
+    children = b"".join(text(f"m{number}") + child for number in range(20_000))
+    return module(b"}(" + children + b"u", before=shared)
 
 
 def bomb(name: str = "data/0") -> bytes:
@@ -196,7 +245,7 @@ for source in map(Path, sys.argv[2:]):
         outcome = "converted"
     print(json.dumps([outcome, time.monotonic() - began]))
 """
-HARMLESS = {"huge memo number", "keys with one hash"}
+HARMLESS = {"huge memo number", "keys with one hash", "code of many classes", "code of many lists that do not end"}
 HEAVY = {
     "zip of many slow pickles",
     "zip of many slow pickles under other names",

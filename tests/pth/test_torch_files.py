@@ -20,6 +20,7 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import Typed
+from ckptfmt.pth import zipped
 from tests.pth import legacy_files
 from tests.pth.legacy_files import save
 from tests.torch.same import same
@@ -229,6 +230,21 @@ def test_a_damaged_storage_is_found_and_nothing_is_written(tmp_path: Path) -> No
     with pytest.raises(ckptfmt.CkptfmtError, match="CRC-32"):
         ckptfmt.convert(path, tmp_path / "a.ckptfmt")
     assert [child.name for child in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_views_of_a_compressed_storage_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.arange(64_000.0)
+    state = {f"v{number}": values[number * 1000 : number * 1000 + 1000] for number in reversed(range(64))}
+    state["transposed"] = values.view(250, 256).t()
+    path = legacy_files.repack(save({"net": state}, tmp_path / "a.pth"), method=zipfile.ZIP_DEFLATED)
+    ckptfmt.convert(path, tmp_path / "a.ckptfmt")
+    assert same(ckptfmt.torch.load(tmp_path / "a.ckptfmt")["net"], state)
+
+    for name in ("REWORK", "FREE_REWORK_BYTES"):
+        monkeypatch.setattr(zipped, name, 0)
+    with pytest.raises(ckptfmt.CkptfmtError, match="store it without compression first"):
+        ckptfmt.convert(path, tmp_path / "b.ckptfmt")
+    assert not (tmp_path / "b.ckptfmt").exists()
 
 
 def test_damage_in_the_part_of_a_storage_that_no_tensor_uses_is_found_too(tmp_path: Path) -> None:

@@ -127,12 +127,13 @@ def test_signals_do_not_break_a_read(source: LocalSource) -> None:
 def test_reads_cut_short_by_the_system_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.ckptfmt"
     file.write_bytes(CONTENT)
-    whole_read = os.preadv
+    whole_read, whole_bytes = os.preadv, os.pread
 
     def short_read(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
         return whole_read(descriptor, [buffers[0].cast("B")[:777]], offset)
 
     monkeypatch.setattr(os, "preadv", short_read)
+    monkeypatch.setattr(os, "pread", lambda descriptor, nbytes, at: whole_bytes(descriptor, min(nbytes, 777), at))
     with open_source(file) as source:
         assert source.read(3, 90_000) == CONTENT[3:90_003]
         numbers = memoryview(bytearray(80_000)).cast("i", (200, 100))
@@ -148,6 +149,7 @@ def test_a_failing_disk_is_reported_with_the_offset(tmp_path: Path, monkeypatch:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "preadv", failing_read)
+    monkeypatch.setattr(os, "pread", failing_read)
     with open_source(file) as source, pytest.raises(StorageError, match=r"offset 4096: .*I/O error") as caught:
         source.read(4096, 10)
     assert caught.value.errno == errno.EIO

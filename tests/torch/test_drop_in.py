@@ -48,7 +48,7 @@ def test_a_checkpoint_dict_comes_back_as_from_torch_load(tmp_path: Path) -> None
     assert same(loaded, state)
     assert same(loaded, through_pickle(state, tmp_path / "a.pth"))
     with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
-        assert checkpoint.metadata.epoch == 3
+        assert checkpoint.metadata.epoch == 4
         assert checkpoint["net"].flat
 
 

@@ -198,6 +198,22 @@ def test_tied_weights(tmp_path: Path, here: bool, there: bool) -> None:
     assert (live.head.weight is live.wte.weight) == here
 
 
+@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_one_name_of_tied_weights_is_enough(tmp_path: Path, left_out: int, hooks: bool) -> None:
+    """As models of Hugging Face save them."""
+    net, live = Tied(tied=True), Tied(tied=True)
+    if hooks:
+        live.register_load_state_dict_post_hook(lambda *_: None)  # type: ignore[no-untyped-call]  # PyTorch's own
+    state = net.state_dict()
+    del state[[name for name in state if state[name].data_ptr() == next(net.parameters()).data_ptr()][left_out]]
+    ckptfmt.torch.save({"net": state}, tmp_path / "a")
+    ckptfmt.torch.restore(tmp_path / "a", net=live)
+    assert same(live.state_dict(), net.state_dict())
+    with pytest.raises(MismatchError, match="in the model, not in the checkpoint"):
+        ckptfmt.torch.restore(tmp_path / "a", net=Tied(tied=False))
+
+
 def test_two_weights_that_differ_do_not_fit_one(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": Tied(tied=False).state_dict()}, tmp_path / "a")
     with pytest.raises(MismatchError, match=r"head\.weight: one tensor with wte\.weight in the model, another one"):

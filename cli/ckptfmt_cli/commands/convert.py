@@ -9,16 +9,14 @@ from typing import Any
 
 import click
 
-from ckptfmt.errors import CkptfmtError, StateError, StorageError, UnsafeInputError
+from ckptfmt.errors import CkptfmtError, StorageError
 from ckptfmt.format.index import CODECS
 from ckptfmt.ops.conversion import ConvertReport
 from ckptfmt.ops.convert import convert
 from ckptfmt.ops.convert_tree import Failure, convert_tree, plan_tree
-from ckptfmt.ops.export import ExportError, export, form_of_target
-from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.export import export, form_of_target
 from ckptfmt.ops.progress import Report
 from ckptfmt.runs import EXTENSION
-from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -76,11 +74,7 @@ def command(
     how = _How(strict, check, codec, run_id)
     if recursive:
         ctx.exit(_convert_all(source, target, how, as_json=as_json))
-    try:
-        report = _convert(source, _file_in(source, target), how)
-    except (ExportError, ForeignFileError, StateError, UnsafeInputError) as error:
-        sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
-        ctx.exit(1)
+    report = _convert(source, _file_in(source, target), how)
     if as_json:
         write_json(report.to_json())
     else:
@@ -103,9 +97,9 @@ def _convert(source: str, target: str, how: _How) -> ConvertReport:
         progress = line.update if line else None
         if form_of_target(target) == "ckptfmt":
             return convert(source, target, **how.options(progress))
-        if how.check or how.run_id or how.codec != "none":
-            raise click.UsageError(f"--check, --codec and --run-id need a target of ours, and {target} is to be none")
-        return export(source, target, strict=how.strict, progress=progress)
+        if how.run_id or how.codec != "none":
+            raise click.UsageError(f"--codec and --run-id need a target of ours, and {target} is to be none")
+        return export(source, target, strict=how.strict, check=how.check, progress=progress)
 
 
 def _file_in(source: str, target: str) -> str:

@@ -6,10 +6,7 @@ import sys
 
 import click
 
-from ckptfmt.errors import StateError, UnsafeInputError
-from ckptfmt.ops.export import FORMS, ExportError, export
-from ckptfmt.ops.failures import ForeignFileError
-from ckptfmt_cli.messages import error_line
+from ckptfmt.ops.export import FORMS, export
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -36,10 +33,18 @@ Examples:
 )
 @click.option("--shard-gb", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
               help="Most gigabytes (10^9 bytes) in one shard of a directory.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+@click.option("--check", is_flag=True, help="Read both again afterwards, and compare every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
-@click.pass_context
 def command(
-    ctx: click.Context, path: str, target: str, component: str | None, form: str | None, shard_gb: float, as_json: bool
+    path: str,
+    target: str,
+    component: str | None,
+    form: str | None,
+    shard_gb: float,
+    strict: bool,
+    check: bool,
+    as_json: bool,
 ) -> None:
     """Write a checkpoint in a format of others, told by the extension of OUT.
 
@@ -51,19 +56,17 @@ def command(
 
     Exit code: 0 written, 1 FILE is damaged or the format cannot hold it, 3 FILE cannot be read or OUT not written.
     """
-    try:
-        with progress_line() as line:
-            report = export(
-                path,
-                target,
-                form=form,
-                component=component,
-                shard_bytes=max(1, int(shard_gb * 1e9)),
-                progress=line.update if line else None,
-            )
-    except (ExportError, ForeignFileError, StateError, UnsafeInputError) as error:
-        sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
-        ctx.exit(1)
+    with progress_line() as line:
+        report = export(
+            path,
+            target,
+            form=form,
+            component=component,
+            shard_bytes=max(1, int(shard_gb * 1e9)),
+            strict=strict,
+            check=check,
+            progress=line.update if line else None,
+        )
     if as_json:
         write_json(report.to_json())
     else:

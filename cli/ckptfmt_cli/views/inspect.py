@@ -137,11 +137,11 @@ def _components(report: InspectReport, terminal: Terminal) -> list[str]:
     for member in report.opaque:
         facts = [member.kind, "-", "-", size(member.logical_bytes)]
         rows.append([member.name, *facts, *([size(member.stored_bytes), member.codec] if compressed else [])])
-    members = [*(member for item in report.components for member in item.members), *report.opaque]
+    stored = sum(item.stored_bytes for item in report.opaque)
     totals = [
         *("total", "", f"{len(report.tensors):,}", f"{report.elements:,}"),
-        size(sum(member.logical_bytes for member in members)),
-        *([size(sum(member.stored_bytes for member in members)), ""] if compressed else []),
+        size(sum(item.logical_bytes for item in report.components) + sum(item.logical_bytes for item in report.opaque)),
+        *([size(sum(item.stored_bytes for item in report.components) + stored), ""] if compressed else []),
     ]
     return table(columns, rows, terminal, footer=totals)
 

@@ -1,0 +1,26 @@
+"""How many epochs a state of the documented loop has behind it.
+
+PyTorch's documentation saves `{"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}` at the
+end of each epoch, and starts again with `epoch + 1`. So an `epoch` of e says that e + 1 epochs are finished, and that
+is what the metadata of a checkpoint count (spec 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["epochs_finished"]
+
+_EPOCH = "epoch"
+_MOST = 1 << 62
+
+
+def epochs_finished(state: object) -> int | None:
+    """Return how many epochs a state says are finished; None if it is none of the documented loop.
+
+    It is one if it is a mapping with an int from 0 on as `epoch`, beside at least one mapping.
+    """
+    if not isinstance(state, Mapping) or not any(isinstance(part, Mapping) for part in state.values()):
+        return None
+    last = state.get(_EPOCH)
+    return last + 1 if type(last) is int and 0 <= last < _MOST else None
