@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ckptfmt.format.digest import CHUNK_BYTES
 from ckptfmt.ops.arrays import array_of, has_numbers
 from ckptfmt.ops.jsonform import float_json
 from ckptfmt.ops.pooling import in_order
@@ -21,6 +22,7 @@ BINS = 24
 """Number of bins of a histogram."""
 
 _FINE_BINS = 8 * BINS  # of each block, before the range of all is known
+_MOST_IN_BATCH = 256  # chunks: some hold their bytes
 _BLOCK_ELEMENTS = 1 << 18  # 2 MiB as 64-bit floats: fits the cache
 
 _Array = np.ndarray[Any, Any]
@@ -110,17 +112,41 @@ def tensor_stats(
     chosen = [tensor for tensor in tensors if has_numbers(tensor.dtype)]
     meter = Meter(file.path, sum(tensor.nbytes for tensor in chosen), progress)
     sums = [_Sums() for _ in chosen]
-    for number, nbytes, blocks in in_order(_look, _chunks(file, chosen)):
-        for block in blocks:
-            sums[number].add(block)
-        meter.advance(nbytes)
+    for looks in in_order(_look_at_all, _batches(_chunks(file, chosen))):
+        for number, nbytes, blocks in looks:
+            for block in blocks:
+                sums[number].add(block)
+            meter.advance(nbytes)
     return tuple(total.stats(tensor) for total, tensor in zip(sums, chosen, strict=True))
 
 
-def _chunks(file: TensorFile, tensors: Sequence[TensorInfo]) -> Iterator[tuple[int, Chunk, str]]:
+class _Item(NamedTuple):
+    """A chunk of one of the tensors, which is this long at most."""
+
+    number: int
+    chunk: Chunk
+    dtype: str
+    most_bytes: int
+
+
+def _chunks(file: TensorFile, tensors: Sequence[TensorInfo]) -> Iterator[_Item]:
     for number, tensor in enumerate(tensors):
         for chunk in file.parts[tensor.component].chunks(tensor.name):
-            yield number, chunk, tensor.dtype
+            yield _Item(number, chunk, tensor.dtype, min(tensor.nbytes, CHUNK_BYTES))
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Join small chunks: to hand each of them from thread to thread would take longer than to look at it."""
+    batch: list[_Item] = []
+    nbytes = 0
+    for item in items:
+        if batch and (nbytes + item.most_bytes > CHUNK_BYTES or len(batch) == _MOST_IN_BATCH):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(item)
+        nbytes += item.most_bytes
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -138,12 +164,15 @@ class _Block:
     fine: _Array | None = None
 
 
-def _look(item: tuple[int, Chunk, str]) -> tuple[int, int, list[_Block]]:
-    number, chunk, dtype = item
-    data = chunk()
-    array = array_of(data, dtype)
+def _look_at_all(batch: Sequence[_Item]) -> list[tuple[int, int, list[_Block]]]:
+    return [_look(item) for item in batch]
+
+
+def _look(item: _Item) -> tuple[int, int, list[_Block]]:
+    data = item.chunk()
+    array = array_of(data, item.dtype)
     blocks = [_block(array[start : start + _BLOCK_ELEMENTS]) for start in range(0, array.size, _BLOCK_ELEMENTS)]
-    return number, len(data), blocks
+    return item.number, len(data), blocks
 
 
 def _block(values: _Array) -> _Block:
@@ -213,12 +242,19 @@ class _Sums:
         return TensorStats(tensor, *counts, low, high, self._mean, std, self._histogram(low, high))
 
     def _histogram(self, low: float, high: float) -> Histogram:
+        if len(self._blocks) == 1:  # its bins have the range of all
+            counts = _fine_of(self._blocks[0]).reshape(BINS, -1).sum(axis=1)
+            return Histogram(low, high, tuple(counts.tolist()))
         span = high / 2 - low / 2
         counts = np.zeros(BINS, np.int64)
         for block in self._blocks:
-            assert block.fine is not None  # it has finite elements
             step = (block.high / 2 - block.low / 2) / _FINE_BINS
             centres = block.low / 2 + step * (np.arange(_FINE_BINS) + 0.5)
             places = (centres - low / 2) / span * BINS if span > 0 else np.zeros(_FINE_BINS)
-            np.add.at(counts, np.clip(places.astype(np.intp), 0, BINS - 1), block.fine)
-        return Histogram(low, high, tuple(int(count) for count in counts))
+            np.add.at(counts, np.clip(places.astype(np.intp), 0, BINS - 1), _fine_of(block))
+        return Histogram(low, high, tuple(counts.tolist()))
+
+
+def _fine_of(block: _Block) -> _Array:
+    assert block.fine is not None  # it has finite elements
+    return block.fine

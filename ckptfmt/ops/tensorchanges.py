@@ -172,17 +172,17 @@ class _Digests:
             for side, info in enumerate((change.before, change.after))
             if info is not None and info.nbytes
         }
-        total = sum(
-            info.nbytes for (side, component, _), info in wanted.items() if not parts[side][component].has_digests
-        )
-        tally = Tally(total, progress)
+        unknown = {key: info for key, info in wanted.items() if not parts[key[0]][key[1]].has_digests}
+        tally = Tally(sum(info.nbytes for info in unknown.values()), progress)
 
         def digests(key: tuple[int, str, str]) -> bytes:
             side, component, name = key
-            part = parts[side][component]
-            return part.digest(name) if part.has_digests else _read_digests(part, name, tally)
+            return _read_digests(parts[side][component], name, tally)
 
-        self._digests = dict(zip(wanted, in_order(digests, wanted, stop=tally.stop), strict=True))
+        # To hand a digest that is known from thread to thread takes longer than to look it up.
+        self._digests = {key: parts[key[0]][key[1]].digest(key[2]) for key in wanted if key not in unknown}
+        if unknown:
+            self._digests |= zip(unknown, in_order(digests, unknown, stop=tally.stop), strict=True)
 
     def has(self, info: TensorInfo, side: int) -> bool:
         """Say whether the digest of a tensor is known."""
