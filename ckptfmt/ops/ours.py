@@ -12,7 +12,7 @@ from ckptfmt.format.digest import Chunk as Piece
 from ckptfmt.format.index import Member
 from ckptfmt.ops.sources import Chunk, MemberInfo, Part, TensorFile, TensorInfo
 from ckptfmt.reader import Checkpoint, Component
-from ckptfmt.storage import LocalSource
+from ckptfmt.storage import AtomicFile, LocalSource
 
 __all__ = ["OurFile", "OurPart", "open_file", "segment_chunks"]
 
@@ -87,6 +87,17 @@ class OurPart(Part):
         member = self.component.tensor_member
         assert member is not None  # it has a tensor of that name
         return segment_chunks(self._source, member, self._segments[name])
+
+    def copy_to(self, file: AtomicFile, header: bytes) -> bool:
+        """See `Part.copy_to`; a member with codec `none` lies like that."""
+        member = self.component.tensor_member
+        if member is None or member.codec != "none":
+            return False
+        first = member.segments[0]
+        if first.nbytes != len(header):
+            return False
+        found = b"".join(chunk() for chunk in segment_chunks(self._source, member, first))
+        return found == header and file.copy_from(self._source, member.offset, member.logical_bytes)
 
     @cached_property
     def _segments(self) -> Mapping[str, Segment]:

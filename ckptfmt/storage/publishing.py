@@ -15,6 +15,7 @@ from ckptfmt.storage.durability import flush_directory, flush_file, reserve_spac
 from ckptfmt.storage.failures import free_bytes, storage_error
 from ckptfmt.storage.paths import local_path, resolve_target
 from ckptfmt.storage.placing import PlacedWriter, Way
+from ckptfmt.storage.reading import LocalSource
 from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
 
 __all__ = ["AtomicFile"]
@@ -106,6 +107,25 @@ class AtomicFile:
             if isinstance(error, OSError):
                 raise storage_error(self.path, "cannot be saved", error, self._figures(error)) from error
             raise
+
+    def copy_from(self, source: LocalSource, offset: int, nbytes: int) -> bool:
+        """Let the system copy the first bytes of the file from another one; say whether it did.
+
+        If not, write them. If it did, they are not to be written again. Verify them: the system does not.
+
+        Raises:
+            StorageError: They could not be written. The new content is given up.
+        """
+        copied = False
+
+        def copy() -> None:
+            nonlocal copied
+            copied = source.copy_into(offset, nbytes, self._opened().descriptor)
+
+        self._attempt("cannot be saved", copy)
+        if copied:
+            self.position = max(self.position, nbytes)
+        return copied
 
     def commit(self) -> None:
         """Publish what has been written, and wait until it is on stable storage.

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ckptfmt.errors import StorageError
+from ckptfmt.storage.copying import copy_range
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.paths import local_path, require_regular_file
 
@@ -116,6 +117,16 @@ class LocalSource:
             if self._map is None and not self._file.closed:
                 self._map = _map(self._file, self.size)
         return None if self._map is None else memoryview(self._map)[offset : offset + nbytes]
+
+    def copy_into(self, offset: int, nbytes: int, descriptor: int) -> bool:
+        """Let the system copy bytes to the beginning of another file; say whether it did (see `copy_range`).
+
+        Raises:
+            OSError: They could not be written.
+            ValueError: The range is not inside `size`, or the source is closed.
+        """
+        self._require_inside(offset, nbytes)
+        return copy_range(self._file.fileno(), offset, descriptor, nbytes)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,7 @@ def test_a_check_finds_what_was_not_written_as_it_was(
     ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.arange(100.0)}})
     assert ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / f"good-{target}", check=True).compared == 1
     given = Request.data_of
+    monkeypatch.delattr(os, "copy_file_range", raising=False)  # so that all goes by way of this process
     monkeypatch.setattr(Request, "data_of", lambda *its: (bytes(data)[::-1] for data in given(*its)))
     with pytest.raises(IntegrityError, match=r"tensor 'w'.*not the source's"):
         ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / target, check=True)
@@ -292,6 +295,52 @@ def test_what_is_not_clear_or_not_there_is_said(checkpoint: Path, tmp_path: Path
         ckptfmt.export(checkpoint, tmp_path / "b.ckptfmt")
     with pytest.raises(CkptfmtError, match="the source itself"):
         ckptfmt.export(checkpoint, checkpoint, form="pth")
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_member_is_copied_by_the_system_where_it_can(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: bool
+) -> None:
+    whole_copy = getattr(os, "copy_file_range", None)
+    if whole_copy is None:
+        pytest.skip("this system has no copy_file_range")
+    copies = []
+
+    def copy(*arguments: int) -> int:
+        copies.append(arguments)
+        if not offered and len(copies) > 1:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        # Half of it, so that what is done twice or not at all shows.
+        source, target, nbytes, start, place = arguments
+        count: int = whole_copy(source, target, -(-nbytes // 2), start, place)
+        return count
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    ckptfmt.export(checkpoint, tmp_path / "net.safetensors", component="net")
+    assert copies
+    loaded = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    assert same(loaded, dict(STATE["net"]))
+
+
+@pytest.mark.parametrize("place", ["header", "data"])
+def test_what_the_system_copies_is_verified(checkpoint: Path, tmp_path: Path, place: str) -> None:
+    with ckptfmt.open(checkpoint) as opened:
+        member = opened["net"].tensor_member
+        assert member is not None
+        at = member.offset + (member.segments[0].nbytes - 1 if place == "header" else member.logical_bytes - 1)
+    damaged = bytearray(checkpoint.read_bytes())
+    damaged[at] ^= 1
+    checkpoint.write_bytes(damaged)
+    with pytest.raises(IntegrityError):
+        ckptfmt.export(checkpoint, tmp_path / "net.safetensors", component="net")
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_names_that_stand_for_other_tensors_are_not_copied_as_they_lie(tmp_path: Path) -> None:
+    state = {"net": {"a": torch.zeros(3), "b": torch.ones(3), "list": []}}
+    ckptfmt.torch.save(state, tmp_path / "a.ckptfmt")
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "net.safetensors", component="net")
+    assert same(safetensors.torch.load_file(tmp_path / "net.safetensors"), {"a": torch.zeros(3), "b": torch.ones(3)})
 
 
 def test_export_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
