@@ -23,11 +23,13 @@ class Column:
         title: Its heading.
         align: Where its cells stand; `right` for numbers.
         shrinks_to: Columns of the terminal to which it may be shortened where room is short. None: never.
+        leaves: Where room is short even so, columns leave in the order of these numbers, 1 first. 0: never.
     """
 
     title: str
     align: Literal["left", "right"] = "left"
     shrinks_to: int | None = None
+    leaves: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,38 @@ def table(
     """Return the lines of a table: the headings, the rows, and a last row set apart by being dim.
 
     Cells are escaped. Where the table is wider than the terminal, the widest of the columns that may shrink are
-    shortened, as far as they may.
+    shortened, as far as they may; where that is not enough, some columns are left out.
     """
     head = [Cell(column.title, "bold") for column in columns]
     body = [[_cell(item) for item in row] for row in rows]
     last = [] if footer is None else [[Cell(_cell(item).text, "dim") for item in footer]]
     lines = [head, *body, *last]
     widths = [max(cells(line[position].text) for line in lines) for position in range(len(columns))]
-    widths = _fit(widths, columns, terminal.width - indent - GAP * (len(columns) - 1))
-    return [" " * indent + _line(line, columns, widths, terminal) for line in lines]
+    room = terminal.width - indent
+    kept = _kept(widths, columns, room)
+    columns = [columns[position] for position in kept]
+    widths = _fit([widths[position] for position in kept], columns, room - GAP * (len(kept) - 1))
+    return [" " * indent + _line([line[position] for position in kept], columns, widths, terminal) for line in lines]
 
 
 def _cell(item: str | Cell) -> Cell:
     return Cell(escape(item)) if isinstance(item, str) else Cell(escape(item.text), item.style)
+
+
+def _least(width: int, column: Column) -> int:
+    return width if column.shrinks_to is None else min(width, column.shrinks_to)
+
+
+def _kept(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
+    """Return the positions of the columns that stay."""
+    kept = list(range(len(columns)))
+    for leaving in sorted(
+        (position for position in kept if columns[position].leaves), key=lambda at: columns[at].leaves
+    ):
+        if sum(_least(widths[position], columns[position]) + GAP for position in kept) - GAP <= room:
+            break
+        kept.remove(leaving)
+    return kept
 
 
 def _fit(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:

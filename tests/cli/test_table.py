@@ -45,6 +45,20 @@ def test_no_column_shrinks_below_its_minimum() -> None:
     assert table(columns, [("abcdefgh", "x" * 40)], Terminal(10))[1] == f"ab…h  {'x' * 40}"
 
 
+def test_where_shortening_is_not_enough_columns_leave_in_their_order() -> None:
+    columns = [Column("a"), Column("b", leaves=2), Column("c", leaves=1), Column("d", "right")]
+    row = ("xxxx", "yyyy", "zzzz", "1234")
+    found = {width: table(columns, [row], Terminal(width))[1] for width in (22, 21, 16, 15, 10, 3)}
+    assert found == {
+        22: "xxxx  yyyy  zzzz  1234",
+        21: "xxxx  yyyy  1234",
+        16: "xxxx  yyyy  1234",
+        15: "xxxx  1234",
+        10: "xxxx  1234",
+        3: "xxxx  1234",  # what is left never leaves
+    }
+
+
 def test_a_name_of_a_megabyte_is_no_trouble() -> None:
     (_, line) = table([Column("tensor", shrinks_to=8)], [("x" * 2**20,)], Terminal(30))
     assert len(line) == 30

@@ -54,7 +54,7 @@ def _facts(report: DiffReport, terminal: Terminal) -> list[str]:
 
 
 def _components(report: DiffReport, terminal: Terminal) -> list[str]:
-    columns = [Column("component", shrinks_to=12), Column("difference")]
+    columns = [Column("component", shrinks_to=9), Column("difference", shrinks_to=16)]
     rows = [(component.name, _component(component)) for component in report.components]
     return table(columns, rows, terminal)
 
@@ -92,7 +92,12 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
         Column("component", shrinks_to=9),
         Column("tensor", shrinks_to=16),
         *(
-            [Column(title, "right") for title in ("max abs", "max rel", "cosine", "changed")]
+            [
+                Column("max abs", "right"),
+                Column("max rel", "right", leaves=2),
+                Column("cosine", "right", leaves=1),
+                Column("changed", "right"),
+            ]
             if compared
             else [Column("dtype and shape", shrinks_to=14)]
         ),
@@ -105,7 +110,7 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
         *table(columns, rows, terminal),
         *_more(len(report.tensors) - len(shown), terminal),
         "",
-        f"{count(len(report.tensors), 'tensor')}: {total}; {report.equal_tensors:,} equal",
+        *wrap(f"{count(len(report.tensors), 'tensor')}: {total}; {report.equal_tensors:,} equal", terminal.width),
     ]
 
 

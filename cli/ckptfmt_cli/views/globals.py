@@ -22,8 +22,8 @@ def globals_lines(report: GlobalsReport, terminal: Terminal) -> list[str]:
     if names:
         columns = [
             Column("name", shrinks_to=24),
-            Column("times", "right"),
-            Column("use"),
+            Column("times", "right", leaves=1),
+            Column("use", leaves=2),
             Column("verdict"),
             Column("in", shrinks_to=8),
         ]

@@ -124,9 +124,9 @@ def _components(report: InspectReport, terminal: Terminal) -> list[str]:
     compressed = any(component.codec != "none" for component in report.components)
     columns = [
         Column("component", shrinks_to=12),
-        Column("role"),
-        Column("tensors", "right"),
-        Column("elements", "right"),
+        Column("role", leaves=1),
+        Column("tensors", "right", leaves=2),
+        Column("elements", "right", leaves=3),
         Column("size", "right"),
         *([Column("stored", "right"), Column("codec", shrinks_to=5)] if compressed else []),
     ]

@@ -40,7 +40,8 @@ def list_lines(report: ListReport, terminal: Terminal, now: datetime) -> list[st
         lines += _usable(usable, report.runs, terminal, now)
     if others:
         lines += ["", terminal.paint("not usable", "bold"), *_others(others, terminal)]
-    return [*lines, "", "Seen from structure and index only; `ckptfmt verify` reads every byte."]
+    hint = "Seen from structure and index only; `ckptfmt verify` reads every byte."
+    return [*lines, "", *wrap(hint, terminal.width)]
 
 
 def _summary(report: ListReport) -> str:
@@ -98,10 +99,10 @@ def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Termi
 def _table(entries: Sequence[ListEntry], metrics: Sequence[str], terminal: Terminal, now: datetime) -> list[str]:
     marked = any(entry.marks for entry in entries)
     columns = [
-        Column("epoch", "right"),
+        Column("epoch", "right", leaves=1),
         Column("step", "right"),
-        *(Column(name, "right") for name in metrics),
-        Column("age", "right"),
+        *(Column(name, "right", leaves=2 + len(metrics) - place) for place, name in enumerate(metrics)),
+        Column("age", "right", leaves=2),
         Column("size", "right"),
         *([Column("mark")] if marked else []),
         Column("file", shrinks_to=12),

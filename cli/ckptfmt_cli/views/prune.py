@@ -51,8 +51,8 @@ def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> 
     """Return the decisions as a table. The reasons of what stays are told in full, over several lines if need be."""
     columns = [
         Column("plan"),
-        Column("step", "right"),
-        Column("age", "right"),
+        Column("step", "right", leaves=2),
+        Column("age", "right", leaves=1),
         Column("size", "right"),
         Column("file", shrinks_to=12),
         Column("reason", shrinks_to=16),

@@ -22,9 +22,10 @@ def stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
     unusual = any(item.nan or item.inf for item in stats)
     columns = [
         Column("tensor", shrinks_to=12),
-        *(Column(title, "right") for title in ("min", "max", "mean", "std", "zeros")),
+        *(Column(title, "right") for title in ("min", "max")),
+        *(Column(title, "right", leaves=order) for order, title in ((4, "mean"), (3, "std"), (2, "zeros"))),
         *([Column("nan", "right"), Column("inf", "right")] if unusual else []),
-        Column("histogram"),
+        Column("histogram", leaves=1),
     ]
     return table(columns, [_row(item, terminal, several=several, unusual=unusual) for item in stats], terminal)
 

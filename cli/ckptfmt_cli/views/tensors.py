@@ -24,8 +24,8 @@ def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tenso
     columns = [
         Column("component", shrinks_to=9),
         Column("tensor", shrinks_to=16),
-        Column("dtype"),
-        Column("shape", shrinks_to=12),
+        Column("dtype", leaves=2),
+        Column("shape", shrinks_to=12, leaves=1),
         Column("size", "right"),
     ]
     shown = tensors if all_tensors else tensors[:SHOWN_TENSORS]
@@ -48,11 +48,11 @@ def tree_lines(trees: Sequence[Module], terminal: Terminal) -> list[str]:
     """Return modules as a table with the names indented: a row of equal ones says how many there are."""
     columns = [
         Column("module", shrinks_to=20),
-        Column("tensors", "right"),
+        Column("tensors", "right", leaves=2),
         Column("elements", "right"),
         Column("size", "right"),
-        Column("dtype"),
-        Column("shape", shrinks_to=12),
+        Column("dtype", leaves=3),
+        Column("shape", shrinks_to=12, leaves=1),
     ]
     rows = [row for tree in trees for row in _rows(tree, 0)]
     return table(columns, rows, terminal)
