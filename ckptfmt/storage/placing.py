@@ -45,7 +45,7 @@ _LARGEST_WRITE_BYTES = 1 << 30
 _LOCAL_FILE_SYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs"})
 
 _RWF_DONTCACHE = 0x80  # linux/fs.h; Python's os has no name for it
-# Linux has had it since 6.14, and switched it off in 6.15 for faults that 6.16 has mended.
+# Linux has had it since 6.14, and switched it off in 6.15 (commit 478ad02d6844) for faults that 6.16 has mended.
 _FIRST_SOUND_DONTCACHE = (6, 16)
 _REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 
@@ -80,6 +80,8 @@ class PlacedWriter:
         self._gathered: dict[int, _Gathered] = {}
         self._buffers = threading.local()
         self._way = _choose_way(descriptor, ways)
+        # Whatever way is taken later: blocks that have begun are still to be completed.
+        self._in_blocks = self._way is Way.DIRECT
 
     @property
     def way(self) -> Way:
@@ -93,7 +95,7 @@ class PlacedWriter:
             OSError: Not all could be written.
         """
         view = memoryview(buffer).cast("B")
-        if self._way is not Way.DIRECT:
+        if not self._in_blocks:
             self._write(offset, view)
             return
         first = min(-(-offset // BLOCK_BYTES) * BLOCK_BYTES, offset + len(view))

@@ -105,6 +105,28 @@ def test_a_file_system_that_refuses_later_gets_ordinary_writes(
     assert content_of(descriptor) == CONTENT
 
 
+def test_blocks_begun_before_a_refusal_are_completed_after_it(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = PlacedWriter(descriptor, {Way.DIRECT})
+    before = writer.way
+    if before is not Way.DIRECT:
+        pytest.skip("no direct writes here")
+    whole_write = os.pwrite
+    refusals = iter([OSError(errno.EINVAL, os.strerror(errno.EINVAL))])
+
+    def refuse_the_first(number: int, data: memoryview, offset: int) -> int:
+        for refusal in refusals:
+            raise refusal
+        return whole_write(number, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", refuse_the_first)
+    writer.write_at(0, CONTENT[:100])  # waits for the rest of its block
+    writer.write_at(BLOCK_BYTES, CONTENT[BLOCK_BYTES:])  # is refused, and goes the ordinary way
+    writer.write_at(100, CONTENT[100:BLOCK_BYTES])
+    writer.finish()
+    assert writer.way is Way.ORDINARY
+    assert content_of(descriptor) == CONTENT
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
 def test_a_system_without_uncached_writes_gets_direct_ones(
     descriptor: int, monkeypatch: pytest.MonkeyPatch, number: int
