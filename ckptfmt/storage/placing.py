@@ -25,6 +25,8 @@ from collections.abc import Container
 from enum import Enum
 from pathlib import Path
 
+from ckptfmt.storage.reading import LocalSource
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -103,6 +105,23 @@ class PlacedWriter:
         self._gather(offset, view[: first - offset])
         self._gather(last, view[last - offset :])
         self._write_blocks(first, view[first - offset : last - offset])
+
+    def copy_from(self, source: LocalSource, offset: int, nbytes: int) -> bool:
+        """Let the system copy the first bytes of the file from another one, before anything is written.
+
+        Returns:
+            Whether it did; if not, they are to be written.
+
+        Raises:
+            OSError: Not all could be written.
+        """
+        direct = self._way is Way.DIRECT
+        if direct:  # the system would copy up to the last whole block, and give up there
+            _make_ordinary(self._descriptor)
+        copied = source.copy_into(offset, nbytes, self._descriptor)
+        if direct and not copied:
+            _make_direct(self._descriptor)
+        return copied
 
     def finish(self) -> None:
         """Write the blocks that were never completed; the file may end up to a block too late.

@@ -120,7 +120,7 @@ class AtomicFile:
 
         def copy() -> None:
             nonlocal copied
-            copied = source.copy_into(offset, nbytes, self._opened().descriptor)
+            copied = self._placed().copy_from(source, offset, nbytes)
 
         self._attempt("cannot be saved", copy)
         if copied:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptfmt.storage import AtomicFile
+from ckptfmt.storage import AtomicFile, open_source
 from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter, Way
 from ckptfmt.workers import cores
 
@@ -166,6 +166,26 @@ def test_writes_cut_short_are_continued_at_a_block(
     monkeypatch.setattr(os, "pwrite", short_write)
     writer.write_at(0, CONTENT)
     writer.finish()
+    assert content_of(descriptor) == CONTENT
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("offered", [True, False])
+def test_the_system_copies_to_the_last_byte_or_leaves_it_to_writes(
+    tmp_path: Path, descriptor: int, monkeypatch: pytest.MonkeyPatch, way: Way, offered: bool
+) -> None:
+    (tmp_path / "source").write_bytes(b"front" + CONTENT)
+    if not offered:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    writer = PlacedWriter(descriptor, {way})
+    before = writer.way
+    with open_source(tmp_path / "source") as source:
+        copied = writer.copy_from(source, 5, len(CONTENT))
+    assert copied == (offered and hasattr(os, "copy_file_range"))
+    if not copied:
+        writer.write_at(0, CONTENT)
+    writer.finish()
+    assert writer.way is before
     assert content_of(descriptor) == CONTENT
 
 
