@@ -18,9 +18,15 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
+from ckptfmt.format.index import Metadata
+from ckptfmt.format.packing import TensorRef, encode
+from ckptfmt.format.tensors import plan_header
 from ckptfmt.ops.export import ExportError
 from ckptfmt.ops.exporting import Request
+from ckptfmt.planning import MemberPlan, fixed_part
+from ckptfmt.storage import AtomicFile
 from ckptfmt.torch import Checkpointer
+from ckptfmt.writer import write_file
 from tests.pth import legacy_files
 from tests.torch.same import same
 
@@ -337,10 +343,18 @@ def test_what_the_system_copies_is_verified(checkpoint: Path, tmp_path: Path, pl
 
 
 def test_names_that_stand_for_other_tensors_are_not_copied_as_they_lie(tmp_path: Path) -> None:
-    state = {"net": {"a": torch.zeros(3), "b": torch.ones(3), "list": []}}
-    ckptfmt.torch.save(state, tmp_path / "a.ckptfmt")
+    values = {"a": b"\1\2\3", "b": b"\4\5\6"}
+    header = plan_header([(name, "U8", (3,)) for name in values], None)
+    members = [
+        MemberPlan("net.msgpack", "none", None, [fixed_part(encode({"a": TensorRef("b"), "b": TensorRef("a")}))]),
+        MemberPlan("net.safetensors", "none", header, [fixed_part(header.block()), *map(fixed_part, values.values())]),
+    ]
+    with AtomicFile(tmp_path / "a.ckptfmt") as file:
+        write_file(file, members, Metadata())
+        file.commit()
     ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "net.safetensors", component="net")
-    assert same(safetensors.torch.load_file(tmp_path / "net.safetensors"), {"a": torch.zeros(3), "b": torch.ones(3)})
+    loaded = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {"a": [4, 5, 6], "b": [1, 2, 3]}
 
 
 def test_export_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:

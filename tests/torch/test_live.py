@@ -19,30 +19,11 @@ from ckptfmt.torch import UsageError, restore
 from ckptfmt.torch.capturing import capture_components
 from ckptfmt.torch.generators import StatefulGenerator
 from tests.torch.same import same
-from tests.torch.training import dense_net, train
-
-Parts = tuple[nn.Module, torch.optim.Optimizer]
+from tests.torch.training import Parts, adam, dense_net, places, train, trained
 
 
 def save(path: Path, codec: str = "none", **components: Any) -> None:
     ckptfmt.torch.save(capture_components(components), path, step=7, epoch=2, codec=codec)
-
-
-def adam(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(net.parameters(), lr=0.01)
-
-
-def trained(seed: int, steps: int = 3, optimizer: Callable[[nn.Module], torch.optim.Optimizer] = adam) -> Parts:
-    net = dense_net(seed)
-    made = optimizer(net)
-    train(net, made, range(steps))
-    return net, made
-
-
-def places(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[int]:
-    """Return where each tensor of several elements lies."""
-    states = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-    return [tensor.data_ptr() for tensor in (*net.parameters(), *states)]
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])

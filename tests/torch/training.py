@@ -59,3 +59,23 @@ def train(
             return loss
 
         optimizer.step(closure)  # type: ignore[arg-type]  # annotated for closures that return floats
+
+
+Parts = tuple[nn.Module, torch.optim.Optimizer]
+
+
+def adam(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(net.parameters(), lr=0.01)
+
+
+def trained(seed: int, steps: int = 3, optimizer: Callable[[nn.Module], torch.optim.Optimizer] = adam) -> Parts:
+    net = dense_net(seed)
+    made = optimizer(net)
+    train(net, made, range(steps))
+    return net, made
+
+
+def places(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[int]:
+    """Return where each tensor of several elements lies."""
+    states = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+    return [tensor.data_ptr() for tensor in (*net.parameters(), *states)]
