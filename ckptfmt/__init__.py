@@ -37,6 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ckptfmt.api import load, open, save
+    from ckptfmt.component import Component
     from ckptfmt.errors import (
         CkptfmtError,
         FormatError,
@@ -56,12 +57,12 @@ if TYPE_CHECKING:
     from ckptfmt.format.packing import Typed
     from ckptfmt.ops.convert import convert
     from ckptfmt.ops.export import export
-    from ckptfmt.reader import Checkpoint, Component
+    from ckptfmt.reader import Checkpoint
     from ckptfmt.writer import SaveReport
 else:  # a type checker that saw this `__getattr__` would let every name pass
     _ELSEWHERE = {
         "Checkpoint": "ckptfmt.reader",
-        "Component": "ckptfmt.reader",
+        "Component": "ckptfmt.component",
         "Metadata": "ckptfmt.format.index",
         "SaveReport": "ckptfmt.writer",
         "Typed": "ckptfmt.format.packing",

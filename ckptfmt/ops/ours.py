@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 
+from ckptfmt.component import Component
 from ckptfmt.errors import FormatError
 from ckptfmt.fetching import Want, fetch
 from ckptfmt.format.digest import BytesLike, Segment
 from ckptfmt.format.digest import Chunk as Piece
 from ckptfmt.format.index import Member
 from ckptfmt.ops.sources import Chunk, MemberInfo, Part, TensorFile, TensorInfo
-from ckptfmt.reader import Checkpoint, Component
+from ckptfmt.reader import Checkpoint
 from ckptfmt.storage import AtomicFile, LocalSource
 
 __all__ = ["OurFile", "OurPart", "open_file", "segment_chunks"]

@@ -43,15 +43,15 @@ class LeafAdapter:
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[object, memoryview]:
         """Not to be called: nothing is read back through it."""
-        raise NotImplementedError
+        raise NotImplementedError  # states are taken apart with it, never put together
 
     def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> object:
         """Not to be called: nothing is read back through it."""
-        raise NotImplementedError
+        raise NotImplementedError  # states are taken apart with it, never put together
 
     def decode(self, typed: Typed) -> object:
         """Not to be called: nothing is read back through it."""
-        raise NotImplementedError
+        raise NotImplementedError  # states are taken apart with it, never put together
 
 
 class PthFile(TensorFile):

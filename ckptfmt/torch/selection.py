@@ -34,15 +34,7 @@ from ckptfmt.torch.failures import ResumeError, UsageError
 from ckptfmt.torch.live import ComponentStates
 from ckptfmt.torch.report import SkippedFile
 
-__all__ = [
-    "Resume",
-    "Selection",
-    "VerifiedCheckpoint",
-    "open_again",
-    "open_newest",
-    "select",
-    "select_checkpoints",
-]
+__all__ = ["Resume", "Selection", "VerifiedCheckpoint", "open_again", "open_newest", "select"]
 
 Resume = str | os.PathLike[str]
 """`auto`, `must`, `never`, or a path."""
@@ -148,11 +140,6 @@ def select(
     if Path(path).is_dir():
         return replace(_newest(path, run_id, now), required=True)
     return _exactly(path)
-
-
-def select_checkpoints(directory: str | os.PathLike[str], run_id: str | None = None) -> Selection:
-    """Return the checkpoints to resume from, as `select` does for `auto`."""
-    return select(directory, run_id)
 
 
 def open_newest(selection: Selection, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint | None:

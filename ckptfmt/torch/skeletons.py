@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from ckptfmt import versions
+from ckptfmt.component import Component
 from ckptfmt.format.packing import TensorRef, Typed
-from ckptfmt.reader import Checkpoint, Component
+from ckptfmt.reader import Checkpoint
 from ckptfmt.torch.modules import same_bits
 from ckptfmt.torch.naming import groups_of
 from ckptfmt.torch.values import DTYPES
