@@ -50,10 +50,11 @@ def test_inspect_tensor(golden: Golden, path: str) -> None:
 
 
 def test_tensors_can_be_chosen_and_sorted(path: str) -> None:
-    assert [line.split()[1] for line in table("--filter", "*.bias", path)[1:]] == [
-        f"layers.{layer}.attn.bias" for layer in range(4)
-    ]
-    assert [line.split()[2] for line in table("--dtype", "i64", path)[1:]] == ["I64"]
+    *rows, match = table("--filter", "*.bias", path)[1:]
+    assert [row.split()[1] for row in rows] == [f"layers.{layer}.attn.bias" for layer in range(4)]
+    assert match == "4 of 11 tensors match"
+    assert [line.split()[2] for line in table("--dtype", "i64", path)[1:-1]] == ["I64"]
+    assert table("--filter", "nothing", path) == ["0 of 11 tensors match"]
     assert table("--sort", "size", path)[1].split()[:2] == ["optimizer", "state.0.exp_avg"]
     assert invoke("inspect", "--sort", "age", path).exit_code == 2
 

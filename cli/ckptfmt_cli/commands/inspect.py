@@ -117,6 +117,8 @@ def command(
         lines = tree_lines(trees if all_tensors else [_folded(item, report) for item in trees], terminal)
     else:
         lines = tensor_lines(tensors, terminal, all_tensors=all_tensors) if tensors else []
+    if len(tensors) < len(report.tensors):
+        lines.append(terminal.paint(f"{len(tensors):,} of {len(report.tensors):,} tensors match", "dim"))
     write_lines(inspect_lines(report, terminal, datetime.now(UTC), lines))
 
 

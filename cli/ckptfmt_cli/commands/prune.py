@@ -44,7 +44,12 @@ Examples:
 @click.option("--metric", metavar="NAME", help="What --keep-best goes by.")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Which way it is better, if its name does not tell.")
 @click.option("--keep-every", metavar="STEPS", type=_AT_LEAST_ONE, help="Keep the first of every so many steps.")
-@click.option("--keep-within", metavar="TIME", callback=span_option, help="Keep the last 7d, 12h, 30min of the run.")
+@click.option(
+    "--keep-within",
+    metavar="TIME",
+    callback=span_option,
+    help="Keep what is at most 7d, 12h, 30min older than the newest.",
+)
 @click.option(
     "--max-size", metavar="SIZE", callback=size_option, help="Keep no more than 200GB, 1.5TiB in all; the best go last."
 )
