@@ -184,7 +184,6 @@ def measure_loop(
     for name, contender in chosen.items():
         if isinstance(contender, AsyncContender):  # the first save makes the staging memory
             contender.begin(training, directory / f"loop-{name}")()
-            _clear(directory, keep=name)
     for number in range(rounds):
         for name, contender in _rotated(chosen, number):
             path = directory / f"loop-{name}{'' if name == 'ckptfmt' else number}"

@@ -35,7 +35,9 @@ class Ckptfmt(AsyncContender):
         """See `AsyncContender.begin`."""
         if training not in self._checkpointers:
             path.mkdir()
-            made = Checkpointer(path, net=training.model, optimizer=training.optimizer, signals=())
+            made = Checkpointer(
+                path, net=training.model, optimizer=training.optimizer, signals=(), on_failed_save="raise"
+            )
             made.resume(quiet=True)
             self._checkpointers[training] = made
         checkpointer = self._checkpointers[training]

@@ -23,6 +23,7 @@ def test_it_measures_everything_and_writes_it_down(tmp_path: Path) -> None:
         "--contenders",
         "ckptfmt",
         "torch.save",
+        "DCP",
         "--directory",
         str(tmp_path),
         "--output",
@@ -31,7 +32,7 @@ def test_it_measures_everything_and_writes_it_down(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *chosen], check=True, env=environment, capture_output=True, timeout=300)
     results = Results.from_json(json.loads((tmp_path / "results" / "results.json").read_text()))
-    for name in ("ckptfmt", "torch.save"):
+    for name in ("ckptfmt", "torch.save", "DCP"):
         for metric in ("save_s", "restore_s", "resume_s", "loop_s"):
             assert results.values("tiny", name, metric)
         assert results.values("tiny", name, "exact") == {0: 1.0}
