@@ -52,7 +52,7 @@ fuzz: $(READY) ## the property tests with new examples, 2,000 each
 vectors: $(READY) ## make the spec's vectors again
 	$(BIN)/python spec/vectors/generate.py
 
-bench: $(READY) ## measure saves and restores, side by side with others (most of an hour; QUICK=1: a minute or two)
+bench: $(READY) ## measure saves and restores, side by side with others (more than half an hour; QUICK=1: three minutes)
 	@$(PYTHON) -m venv $(BENCH_VENV)
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
 	@grep -v '^#' benchmarks/requirements.txt | while read -r it; do \
