@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.codec import decode_chunk
-from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, BytesLike, Segment, digest
+from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, Segment, digest
 from ckptfmt.format.index import CODECS, Member
 from ckptfmt.storage import Source
 from ckptfmt.workers import CORES, submit
@@ -51,22 +51,20 @@ class Want(NamedTuple):
     into: Into = None
 
 
-class _Piece(NamedTuple):
-    """A chunk, or a segment that is one chunk: its number in the member, its place, and where it goes."""
-
-    number: int
-    offset: int
-    nbytes: int
-    segment: Segment
-    into: Into
-
-
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Neighbouring pieces of one member, about a chunk together; one read brings them all."""
+    """Neighbouring segments of one member, about a chunk together, or a chunk of one; one read brings them all.
+
+    Attributes:
+        member: The member.
+        segments: Each of one chunk.
+        targets: For each segment, where its bytes go.
+        nbytes: Length of all of them.
+    """
 
     member: Member
-    pieces: list[_Piece]
+    segments: list[Segment]
+    targets: list[Into]
     nbytes: int
 
 
@@ -154,7 +152,8 @@ def _chain(first: _Group, second: _Group, others: Iterator[_Group]) -> Iterator[
 def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
     """Cut large segments into chunks, and join neighbouring small ones, so that they share one read."""
     member: Member | None = None
-    pieces: list[_Piece] = []
+    segments: list[Segment] = []
+    targets: list[Into] = []
     nbytes = following = 0
     for want in wants:
         segment = want.segment
@@ -162,41 +161,48 @@ def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
         if not size:
             continue
         joins = want.member is member and segment.first_chunk == following
-        if pieces and not (joins and nbytes + size <= CHUNK_BYTES and len(pieces) < _MAX_SEGMENTS):
-            assert member is not None  # there are pieces of it
-            yield _Group(member, pieces, nbytes)
-            pieces, nbytes = [], 0
+        if segments and not (joins and nbytes + size <= CHUNK_BYTES and len(segments) < _MAX_SEGMENTS):
+            assert member is not None  # there are segments of it
+            yield _Group(member, segments, targets, nbytes)
+            segments, targets, nbytes = [], [], 0
         member = want.member
         if size > CHUNK_BYTES:
             yield from _chunks(want)
             following = -1
             continue
-        pieces.append(_Piece(segment.first_chunk, segment.offset, size, segment, want.into))
+        segments.append(segment)
+        targets.append(want.into)
         nbytes += size
         following = segment.first_chunk + 1
-    if pieces:
-        assert member is not None  # there are pieces of it
-        yield _Group(member, pieces, nbytes)
+    if segments:
+        assert member is not None  # there are segments of it
+        yield _Group(member, segments, targets, nbytes)
 
 
 def _chunks(want: Want) -> Iterator[_Group]:
     member, segment, into = want
-    for count, start in enumerate(range(0, segment.nbytes, CHUNK_BYTES)):
-        nbytes = min(CHUNK_BYTES, segment.nbytes - start)
+    for chunk in segment.chunks():
+        start = chunk.offset - segment.offset
         part: Into = into
         if isinstance(into, memoryview):
-            part = into[start : start + nbytes]
-        piece = _Piece(segment.first_chunk + count, segment.offset + start, nbytes, segment, part)
-        yield _Group(member, [piece], nbytes)
+            part = into[start : start + chunk.nbytes]
+        elif into is not None:
+            part = partial(_at, into, start)
+        yield _Group(member, [chunk.alone()], [part], chunk.nbytes)
+
+
+def _at(into: Callable[[int, memoryview], None], start: int, begin: int, data: memoryview) -> None:
+    into(start + begin, data)
 
 
 def _stored_range(group: _Group) -> tuple[int, int]:
     """Return place and length of what is stored of a group."""
-    member, first, last = group.member, group.pieces[0], group.pieces[-1]
+    member, first, last = group.member, group.segments[0], group.segments[-1]
     if member.stored_chunk_bytes is None:
         return member.offset + first.offset, group.nbytes
-    start = member.stored_offsets[first.number]
-    return member.offset + start, member.stored_offsets[last.number] + member.stored_chunk_bytes[last.number] - start
+    start = member.stored_offsets[first.first_chunk]
+    end = member.stored_offsets[last.first_chunk] + member.stored_chunk_bytes[last.first_chunk]
+    return member.offset + start, end - start
 
 
 class _Worker:
@@ -208,7 +214,7 @@ class _Worker:
         self._local = threading.local()
 
     def run(self, group: _Group) -> list[Problem]:
-        """Read, verify and deliver the pieces of a group; return what is wrong with them."""
+        """Read, verify and deliver the segments of a group; return what is wrong with them."""
         member = group.member
         if member.codec not in CODECS:
             message = f"codec {member.codec!r} is unknown to this reader; a newer ckptfmt reads it"
@@ -216,21 +222,30 @@ class _Worker:
         return self._plain(group) if member.codec == "none" else self._decoded(group)
 
     def _plain(self, group: _Group) -> list[Problem]:
-        member, pieces = group.member, group.pieces
-        only = pieces[0]
-        if len(pieces) == 1 and isinstance(only.into, memoryview):
-            self._source.read_into(member.offset + only.offset, only.into)
-            return _check(member, only, only.into)
+        member, segments, targets = group.member, group.segments, group.targets
+        only, into = segments[0], targets[0]
+        if len(segments) == 1 and isinstance(into, memoryview):
+            self._source.read_into(member.offset + only.offset, into)
+            return _check(member, only, digest(into))
         data = self._read(*_stored_range(group))
-        start = only.offset
+        digests = []
+        begin = 0
+        for segment in segments:
+            end = begin + segment.nbytes
+            digests.append(digest(data[begin:end]))
+            begin = end
+        sound = b"".join(digests) == member.digests_of(only.first_chunk, len(segments))
         problems: list[Problem] = []
-        for piece in pieces:
-            begin = piece.offset - start
-            logical = data[begin : begin + piece.nbytes]
-            found = _check(member, piece, logical)
-            if found:
-                problems += found
-            _deliver(piece, logical, sound=not found)
+        begin = 0
+        for segment, into, found in zip(segments, targets, digests, strict=True):
+            end = begin + segment.nbytes
+            faults = [] if sound else _check(member, segment, found)
+            problems += faults
+            if isinstance(into, memoryview):
+                into[:] = data[begin:end]
+            elif into is not None and not faults:
+                into(0, data[begin:end])
+            begin = end
         return problems
 
     def _decoded(self, group: _Group) -> list[Problem]:
@@ -241,26 +256,25 @@ class _Worker:
         start = place - member.offset
         data = self._read(place, nbytes)
         problems: list[Problem] = []
-        for piece in group.pieces:
-            number = piece.number
+        for segment, into in zip(group.segments, group.targets, strict=True):
+            number, tensor = segment.first_chunk, segment.tensor
             begin = member.stored_offsets[number] - start
             stored = bytes(data[begin : begin + sizes[number]])
-            tensor = piece.segment.tensor
             if digest(stored) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
                 offset = member.offset + start + begin
                 message = f"{len(stored)} stored bytes are not what was written"
                 problems.append(Problem("stored-digest", message, member=member.name, tensor=tensor, offset=offset))
                 continue
             try:
-                logical = piece.into if isinstance(piece.into, memoryview) else memoryview(bytearray(piece.nbytes))
-                decode_chunk(stored, logical, piece.segment.split, member=member.name, tensor=tensor)
+                logical = into if isinstance(into, memoryview) else memoryview(bytearray(segment.nbytes))
+                decode_chunk(stored, logical, segment.split, member=member.name, tensor=tensor)
             except FormatError as error:
                 problems += error.problems
                 continue
-            found = _check(member, piece, logical)
+            found = _check(member, segment, digest(logical))
             problems += found
-            if logical is not piece.into:
-                _deliver(piece, logical, sound=not found)
+            if into is not None and not isinstance(into, memoryview) and not found:
+                into(0, logical)
         return problems
 
     def _read(self, offset: int, nbytes: int) -> memoryview:
@@ -276,18 +290,10 @@ class _Worker:
         return buffer
 
 
-def _check(member: Member, piece: _Piece, logical: BytesLike) -> list[Problem]:
-    """Return the problem of a chunk whose logical bytes are not those that the digest speaks of (7.2)."""
-    if digest(logical) == member.chunk_digest(piece.number):
+def _check(member: Member, segment: Segment, found: bytes) -> list[Problem]:
+    """Return the problem of a chunk whose logical bytes have another digest than the index says (7.2)."""
+    if found == member.digests_of(segment.first_chunk, 1):
         return []
-    offset = member.offset + piece.offset if member.codec == "none" else None
-    message = f"{piece.nbytes} bytes are not what was written"
-    return [Problem("chunk-digest", message, member=member.name, tensor=piece.segment.tensor, offset=offset)]
-
-
-def _deliver(piece: _Piece, logical: memoryview, *, sound: bool) -> None:
-    into = piece.into
-    if isinstance(into, memoryview):
-        into[:] = logical
-    elif into is not None and sound:
-        into(piece.offset - piece.segment.offset, logical)
+    offset = member.offset + segment.offset if member.codec == "none" else None
+    message = f"{segment.nbytes} bytes are not what was written"
+    return [Problem("chunk-digest", message, member=member.name, tensor=segment.tensor, offset=offset)]

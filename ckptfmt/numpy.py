@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.errors import FormatError, Problem, StateError, error_for
@@ -125,20 +127,31 @@ def _dtype_name(dtype: np.dtype[Any], path: str) -> str:
 
 def _leaf(array: np.ndarray[Any, Any], path: str) -> object:
     """Return the leaf of an array; a complex128 array is typed `C128` of one (11.6)."""
-    import numpy as np
-
     name = _dtype_name(array.dtype, path)
-    little = array.dtype.newbyteorder("<")
-
-    def read() -> memoryview:
-        return _bytes_of(np.ascontiguousarray(array, little))
-
-    alias: object = (array.__array_interface__["data"][0], array.dtype.str, name, array.shape, array.strides)
-    if not array.size:
-        alias = id(array)
     if name == "C128":
-        return Typed("C128", TensorLeaf("F64", (*array.shape, 2), read, alias))
-    return TensorLeaf(name, array.shape, read, alias)
+        return Typed("C128", _NumpyLeaf("F64", (*array.shape, 2), array))
+    return _NumpyLeaf(name, array.shape, array)
+
+
+@dataclass(slots=True, eq=False)
+class _NumpyLeaf(TensorLeaf):
+    """An array of NumPy."""
+
+    array: np.ndarray[Any, Any]
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`."""
+        array = self.array
+        if not array.size:
+            return id(array)
+        return array.__array_interface__["data"][0], array.dtype.str, self.dtype, array.shape, array.strides
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`."""
+        import numpy as np
+
+        return _bytes_of(np.ascontiguousarray(self.array, self.array.dtype.newbyteorder("<")))
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:

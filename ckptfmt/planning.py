@@ -23,6 +23,9 @@ from ckptfmt.format.planes import WHOLE, Split
 from ckptfmt.format.tensors import DTYPES, Header, plan_header
 from ckptfmt.state import Adapter, FlatComponent, flatten_state
 
+SMALL_BYTES = 64 << 10
+"""A tensor of up to this length is read as bytes of its own. The collector of garbage has no eye on bytes."""
+
 
 class Part(NamedTuple):
     """A piece of a member: the bytes of one tensor, or bytes that are there already.
@@ -151,29 +154,11 @@ def _plan_members(
     except FormatError as error:
         raise StateError(component.name, str(error)) from error
     parts = [fixed_part(header.block())]
-    for segment in header.segments()[1:]:
-        assert segment.tensor is not None  # only the first segment is no tensor
-        parts.append(_tensor_part(component, segment.tensor, segment.nbytes))
+    for tensor in header.by_offset():
+        leaf = component.tensors[tensor.name]
+        read = leaf.read_copy if tensor.nbytes <= SMALL_BYTES else leaf.read
+        parts.append(Part(tensor.nbytes, DTYPES[leaf.dtype].split, read, leaf.copy_into))
     yield MemberPlan(component.name + SAFETENSORS, codec, header, parts)
-
-
-def _tensor_part(component: FlatComponent, name: str, nbytes: int) -> Part:
-    leaf = component.tensors[name]
-
-    def read() -> BytesLike:
-        data = leaf.read()
-        if data.nbytes != nbytes:
-            path = f"{component.name}.{name}"
-            raise StateError(path, f"gives {data.nbytes} bytes, its dtype and shape make them {nbytes}")
-        return data
-
-    def copy_into(buffer: memoryview) -> None:
-        if leaf.copy_into is None:
-            buffer[:] = read()
-        else:
-            leaf.copy_into(buffer)
-
-    return Part(nbytes, DTYPES[leaf.dtype].split, read, copy_into)
 
 
 def _codecs(codec: str | Mapping[str, str], components: list[str]) -> dict[str, str]:

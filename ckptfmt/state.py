@@ -12,6 +12,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, Protocol
 
 from ckptfmt.errors import StateError
+from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
 from ckptfmt.format.index import ROOT, is_component_name
 from ckptfmt.format.packing import (
     MAX_DEPTH,
@@ -31,22 +32,41 @@ from ckptfmt.format.trees import COMPLEX_PARTS, NUMPY_ARRAY
 
 @dataclass(slots=True, eq=False)
 class TensorLeaf:
-    """A tensor that was found in a tree and is not copied yet.
+    """A tensor that was found in a tree and is not copied yet. Each framework has a kind of its own.
 
     Attributes:
         dtype: Name of the spec's section 9, such as `F32`.
         shape: Sizes of its dimensions.
-        read: Returns its data as a flat view of bytes: C order, little-endian. May copy.
-        alias: Equal for two leaves that are one tensor: same memory, dtype, shape and strides.
-        copy_into: Copies its data to memory of the same length; None if `read` is no slower. It may return before
-            the copy is done, if the framework has its own way to wait for it.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    read: Callable[[], memoryview]
-    alias: Hashable
-    copy_into: Callable[[memoryview], None] | None = None
+
+    @property
+    def alias(self) -> Hashable:
+        """What is equal for two leaves that are one tensor: same memory, dtype, shape and strides."""
+        return self
+
+    def read(self) -> memoryview:
+        """Return its data as a flat view of bytes: C order, little-endian. May copy."""
+        raise NotImplementedError
+
+    def read_copy(self) -> bytes:
+        """Return a copy of its data. For small tensors, of which there may be many, it may be quicker than a view."""
+        return bytes(self.read())
+
+    def copy_into(self, buffer: memoryview) -> None:
+        """Copy its data to memory of the same length.
+
+        It may return before the copy is done, if the framework has its own way to wait for it.
+        """
+        buffer[:] = self.read()
+
+    def chunks(self) -> Iterator[BytesLike]:
+        """Yield its data cut every `CHUNK_BYTES`."""
+        data = self.read()
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield data[start : start + CHUNK_BYTES]
 
 
 class Adapter(Protocol):
@@ -273,9 +293,10 @@ class _Flattener:
 
     def tensor(self, leaf: TensorLeaf, path: _Path) -> TensorRef:
         """Return the reference to a tensor; the same one for the same tensor (11.2)."""
-        ref = self._refs.get(leaf.alias)
+        alias = leaf.alias
+        ref = self._refs.get(alias)
         if ref is None:
-            ref = self._refs[leaf.alias] = TensorRef(self.free_name(path))
+            ref = self._refs[alias] = TensorRef(self.free_name(path))
             self.tensors[ref.name] = leaf
         return ref
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+from ckptfmt.errors import StateError
 from ckptfmt.format.codec import encode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike, digest
 from ckptfmt.format.index import Index, Member, Metadata, encode_index
@@ -115,8 +116,18 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
     return trailer[24:56].hex(), end + len(trailer)
 
 
-_Batch = list[tuple[Split, BytesLike]]
-"""Chunks, each with the way it is split; small ones together."""
+class _Batch(NamedTuple):
+    """Chunks, each with the way it is split; small ones together.
+
+    Attributes:
+        chunks: Their bytes.
+        splits: How each is split.
+        nbytes: Length of all of them.
+    """
+
+    chunks: list[BytesLike]
+    splits: list[Split]
+    nbytes: int
 
 
 def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
@@ -127,7 +138,7 @@ def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset:
         nonlocal position
         for batch in _batches(plan):
             yield partial(_hash_and_write, sink, position, batch)
-            position += sum(len(chunk) for _, chunk in batch)
+            position += batch.nbytes
 
     digests = b"".join(_in_order(pool, jobs()))
     return Member(
@@ -142,8 +153,9 @@ def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset:
 
 
 def _hash_and_write(sink: Sink, offset: int, batch: _Batch) -> bytes:
-    digests = b"".join(digest(chunk) for _, chunk in batch)
-    sink.write_at(offset, batch[0][1] if len(batch) == 1 else b"".join(chunk for _, chunk in batch))
+    chunks = batch.chunks
+    digests = b"".join(map(digest, chunks))
+    sink.write_at(offset, chunks[0] if len(chunks) == 1 else b"".join(chunks))
     return digests
 
 
@@ -181,8 +193,7 @@ def _write_compressed(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, of
 
 
 def _compress(batch: _Batch) -> _Compressed:
-    stored = [encode_chunk(chunk, split) for split, chunk in batch]
-    return _Compressed(stored, b"".join(digest(chunk) for _, chunk in batch))
+    return _Compressed(list(map(encode_chunk, batch.chunks, batch.splits)), b"".join(map(digest, batch.chunks)))
 
 
 T = TypeVar("T")
@@ -200,26 +211,38 @@ def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]]) -> Iter
 
 
 def _batches(plan: MemberPlan) -> Iterator[_Batch]:
-    """Yield the chunks with the ways they are split, small ones in batches of about a chunk."""
-    batch: _Batch = []
+    """Yield the chunks with the ways they are split, small ones in batches of about a chunk.
+
+    Raises:
+        StateError: A tensor does not give the bytes that its dtype and shape make.
+    """
+    chunks: list[BytesLike] = []
+    splits: list[Split] = []
     nbytes = 0
-    for part in plan.parts:
-        data = part.read()
-        size = part.nbytes
-        if nbytes + size <= CHUNK_BYTES:
-            if size:
-                batch.append((part.split, data))
-                nbytes += size
+    for number, (size, split, read, _) in enumerate(plan.parts):
+        data = read()
+        if len(data) != size:
+            found = f"gives {len(data)} bytes, its dtype and shape make them {size}"
+            raise StateError(_place(plan, number), found, "do not change tensors while they are being saved")
+        if not size:
             continue
-        if batch:
-            yield batch
-            batch, nbytes = [], 0
-        view = memoryview(data).cast("B")
+        if nbytes + size > CHUNK_BYTES and chunks:
+            yield _Batch(chunks, splits, nbytes)
+            chunks, splits, nbytes = [], [], 0
+        if size <= CHUNK_BYTES:
+            chunks.append(data)
+            splits.append(split)
+            nbytes += size
+            continue
+        view = memoryview(data)
         for start in range(0, size, CHUNK_BYTES):
-            batch.append((part.split, view[start : start + CHUNK_BYTES]))
-            nbytes = min(CHUNK_BYTES, size - start)
-            if nbytes == CHUNK_BYTES:
-                yield batch
-                batch, nbytes = [], 0
-    if batch:
-        yield batch
+            yield _Batch([view[start : start + CHUNK_BYTES]], [split], min(CHUNK_BYTES, size - start))
+    if chunks:
+        yield _Batch(chunks, splits, nbytes)
+
+
+def _place(plan: MemberPlan, number: int) -> str:
+    """Return what to call a part of a member: the tensor's name, if parts and tensors go together."""
+    tensors = plan.header.by_offset() if plan.header is not None else []
+    component = plan.name.rpartition(".")[0]
+    return f"{component}.{tensors[number - 1].name}" if len(tensors) == len(plan.parts) - 1 else component

@@ -128,9 +128,9 @@ class Member:
         for segment in self.segments:
             yield from segment.chunks()
 
-    def chunk_digest(self, number: int) -> bytes:
-        """Return the expected digest of a chunk's logical bytes."""
-        return self.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+    def digests_of(self, first: int, count: int) -> bytes:
+        """Return the expected digests of the logical bytes of neighbouring chunks, one after the other."""
+        return self.digests[first * DIGEST_BYTES : (first + count) * DIGEST_BYTES]
 
 
 @dataclass(frozen=True)

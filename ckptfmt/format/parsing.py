@@ -145,7 +145,7 @@ def _validate_header_digests(member: Member, header: Header) -> list[Problem]:
     block = header.block()
     for number in range(member.segments[0].chunk_count):
         chunk = block[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        if digest(chunk) != member.chunk_digest(number):
+        if digest(chunk) != member.digests_of(number, 1):
             message = "the header in the index is not the one that the digests speak of"
             return [Problem("header-digest", message, member=member.name)]
     return []

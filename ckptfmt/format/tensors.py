@@ -125,9 +125,12 @@ class Header:
 
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments of the member: the header block, then the tensors by offset (7.1)."""
-        by_offset = sorted(self.tensors, key=itemgetter(3, 4))
-        parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in by_offset]
+        parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in self.by_offset()]
         return plan_segments([(None, self.block_bytes, WHOLE), *parts])
+
+    def by_offset(self) -> list[TensorEntry]:
+        """Return the tensors in the order of their data; those without data first among their neighbours."""
+        return sorted(self.tensors, key=itemgetter(3, 4))
 
 
 def tensor_nbytes(dtype: str, shape: tuple[int, ...]) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
 
 from ckptfmt.errors import StateError
 from ckptfmt.format.digest import BytesLike
@@ -115,9 +114,8 @@ class LeafPart(Part):
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """See `Part.chunks`."""
-        leaf: Any = self._leaves[name]  # the makers of states for this class see to it that it gives its chunks
         with _foreign(self._path):
-            for chunk in leaf.chunks():
+            for chunk in self._leaves[name].chunks():
                 yield partial(_given, chunk)
 
 

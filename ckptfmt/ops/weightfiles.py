@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,20 @@ class PartTensor(TensorLeaf):
         name: Its name there.
     """
 
-    part: Part | None = None
-    name: str = ""
+    part: Part
+    name: str
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`."""
+        return id(self.part), self.name
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`."""
+        return memoryview(b"".join(self.chunks()))
 
     def chunks(self) -> Iterator[BytesLike]:
-        """Yield its data chunk by chunk."""
-        assert self.part is not None
+        """See `TensorLeaf.chunks`."""
         for chunk in self.part.chunks(self.name):
             yield chunk()
 
@@ -141,14 +149,10 @@ def _state_of(file: TensorFile) -> object:
     if isinstance(file, PthFile):
         return file.legacy.state
     return {
-        tensor.name: PartTensor(tensor.dtype, tensor.shape, _unread, (id(part), tensor.name), None, part, tensor.name)
+        tensor.name: PartTensor(tensor.dtype, tensor.shape, part, tensor.name)
         for part in file.parts.values()
         for tensor in part.tensors.values()
     }
-
-
-def _unread() -> memoryview:
-    raise NotImplementedError  # these leaves are read by their chunks
 
 
 def _text_of(file: TensorFile) -> Mapping[str, str]:

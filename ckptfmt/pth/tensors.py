@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
@@ -153,19 +153,23 @@ class LegacyTensor(TensorLeaf):
     """A tensor of a file of PyTorch.
 
     Attributes:
-        view: Where its elements are; None if `read` has them in memory.
+        view: Where its elements are.
     """
 
-    view: TensorView | None = None
+    view: TensorView
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`."""
+        return self.view.identity if math.prod(self.shape) else self
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`."""
+        return memoryview(b"".join(self.view.chunks()))
 
     def chunks(self) -> Iterator[BytesLike]:
-        """Yield its data cut every `CHUNK_BYTES`."""
-        if self.view is not None:
-            yield from self.view.chunks()
-            return
-        data = self.read()
-        for start in range(0, len(data), CHUNK_BYTES):
-            yield data[start : start + CHUNK_BYTES]
+        """See `TensorLeaf.chunks`."""
+        return self.view.chunks()
 
 
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -220,12 +224,7 @@ def tensor_leaf(view: TensorView) -> LegacyTensor:
             f"a tensor of torch.{kind.name}, which cannot be expressed; convert it with PyTorch first"
         )
     shape = (*view.shape, 2) if kind.typed else view.shape
-    alias: object = view.identity if math.prod(shape) else object()
-
-    def read() -> memoryview:
-        return memoryview(b"".join(view.chunks()))
-
-    return LegacyTensor(kind.dtype, shape, read, alias, None, view)
+    return LegacyTensor(kind.dtype, shape, view)
 
 
 def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

@@ -137,9 +137,10 @@ def restore(
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
     takers = {name: _stateful(name, component) for name, component in components.items()}
     with io.open(path) as checkpoint:
-        states = ComponentStates(checkpoint, takers)
-        plan = states.plan(takers, states.trees, waive)
-        plan.require_fit()
+        with collector_paused():
+            states = ComponentStates(checkpoint, takers)
+            plan = states.plan(takers, states.trees, waive)
+            plan.require_fit()
         if verify_first:
             _fill(checkpoint, {name: {} for name in states.trees}, None)
         reports = states.restore(plan, progress)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ckptfmt.format.digest import BytesLike
-from ckptfmt.planning import MemberPlan, Part, SavePlan
+from ckptfmt.planning import SMALL_BYTES, MemberPlan, Part, SavePlan
 from ckptfmt.torch.values import new_tensor
 from ckptfmt.workers import CORES, submit
 
@@ -139,13 +138,7 @@ def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[_Copy]) -
             continue
         copy = buffer[position : position + part.nbytes]
         copies.append(_Copy(part, copy))
-        parts.append(_staged(part, copy))
+        read = copy.tobytes if part.nbytes <= SMALL_BYTES else copy.toreadonly
+        parts.append(part._replace(read=read, copy_into=None))
         position += part.nbytes
     return replace(member, parts=parts)
-
-
-def _staged(part: Part, copy: memoryview) -> Part:
-    def read() -> BytesLike:
-        return copy
-
-    return part._replace(read=read, copy_into=None)

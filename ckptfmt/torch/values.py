@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Hashable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -152,16 +152,6 @@ def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
     return _leaf(tensor)
 
 
-def _leaf(tensor: torch.Tensor) -> TensorLeaf:
-    return TensorLeaf(
-        dtype=_NAMES[tensor.dtype],
-        shape=tuple(tensor.shape),
-        read=partial(_read, tensor),
-        alias=_alias(tensor),
-        copy_into=partial(_copy_into, tensor),
-    )
-
-
 def _advice_for_subclass(tensor: torch.Tensor) -> str:
     if is_lazy(tensor):
         return "it gets its values in the first forward pass: save after it"
@@ -170,27 +160,58 @@ def _advice_for_subclass(tensor: torch.Tensor) -> str:
     return "store plain tensors that it can be built from again"
 
 
-def _read(tensor: torch.Tensor) -> memoryview:
-    """Return the values' bytes in C order: the tensor's own memory, if they lie so there."""
-    if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
-        return memory_of(tensor)
-    return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
+@dataclass(slots=True, eq=False)
+class _TorchLeaf(TensorLeaf):
+    """A tensor of PyTorch."""
+
+    tensor: torch.Tensor
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`: the same elements of the same memory."""
+        tensor = self.tensor
+        if not tensor.numel():
+            return self  # no memory: nothing to share
+        place = tensor.data_ptr() if tensor.is_cpu else (tensor.device, tensor.data_ptr())
+        flags = (tensor.is_conj(), tensor.is_neg()) if tensor.is_complex() or tensor.is_neg() else None
+        return place, tensor.shape, tensor.stride(), tensor.dtype, flags
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`: the tensor's own memory, if its elements lie there as they are to be stored."""
+        tensor = self.tensor
+        if _lies_ready(tensor):
+            return memory_of(tensor)
+        return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
+
+    def read_copy(self) -> bytes:
+        """See `TensorLeaf.read_copy`."""
+        tensor = self.tensor
+        return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if _lies_ready(tensor) else bytes(self.read())
+
+    def copy_into(self, buffer: memoryview) -> None:
+        """See `TensorLeaf.copy_into`: in one pass; from a device without waiting, if the memory is pinned."""
+        tensor = self.tensor
+        if not tensor.numel():
+            return
+        if _lies_ready(tensor):
+            # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
+            # have them spin while they wait: on a busy machine that takes several times as long.
+            np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
+            return
+        target = torch.frombuffer(buffer, dtype=tensor.dtype)
+        if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
+            buffer[:] = self.read()
+        else:
+            target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
 
 
-def _copy_into(tensor: torch.Tensor, buffer: memoryview) -> None:
-    """Copy the values in C order, in one pass; from a device without waiting, if the memory is pinned."""
-    if not tensor.numel():
-        return
-    if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
-        # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
-        # have them spin while they wait: on a busy machine that takes several times as long.
-        np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
-        return
-    target = torch.frombuffer(buffer, dtype=tensor.dtype)
-    if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
-        buffer[:] = _read(tensor)
-    else:
-        target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
+def _leaf(tensor: torch.Tensor) -> TensorLeaf:
+    return _TorchLeaf(_NAMES[tensor.dtype], tuple(tensor.shape), tensor)
+
+
+def _lies_ready(tensor: torch.Tensor) -> bool:
+    """Say whether the elements lie in memory in C order, as their values."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
@@ -221,15 +242,6 @@ def new_tensor(
 
 def _flat_bytes(tensor: torch.Tensor) -> memoryview:
     return tensor.view(-1).view(torch.uint8).numpy().data
-
-
-def _alias(tensor: torch.Tensor) -> Hashable:
-    """Return what is equal for two tensors that are the same elements of the same memory."""
-    if tensor.numel() == 0:
-        return object()  # no memory: nothing to share
-    place = tensor.data_ptr() if tensor.is_cpu else (tensor.device, tensor.data_ptr())
-    flags = (tensor.is_conj(), tensor.is_neg()) if tensor.is_complex() or tensor.is_neg() else None
-    return place, tensor.shape, tensor.stride(), tensor.dtype, flags
 
 
 def _decode_device(typed: Typed) -> torch.device | Typed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -353,15 +354,32 @@ def test_what_only_a_newer_pytorch_knows_stays_as_it_is(tmp_path: Path, typed: T
     assert round_trip(tmp_path / "a.ckptfmt", {"x": typed})["x"] == typed
 
 
+@dataclass(slots=True, eq=False)
+class BytesLeaf(TensorLeaf):
+    """A tensor that no framework made."""
+
+    data: bytes
+
+    def read(self) -> memoryview:
+        return memoryview(self.data)
+
+
+def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) -> None:
+    for data in (b"", b"123", b"12345"):
+        with pytest.raises(StateError, match=rf"optimizer\.0: gives {len(data)} bytes.*make them 4"):
+            ckptfmt.torch.save({"optimizer": [BytesLeaf("F32", (), data)]}, tmp_path / "a.ckptfmt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dtype_that_pytorch_lacks_is_an_unsupported_version(tmp_path: Path) -> None:
-    leaf = TensorLeaf("F4", (2,), lambda: memoryview(b"\x12"), "x")
+    leaf = BytesLeaf("F4", (2,), b"\x12")
     ckptfmt.torch.save({"x": leaf}, tmp_path / "a.ckptfmt")
     with pytest.raises(UnsupportedVersionError, match="F4"):
         ckptfmt.torch.load(tmp_path / "a.ckptfmt")
 
 
 def test_other_bytes_for_true_are_true_for_pytorch(tmp_path: Path) -> None:
-    leaf = TensorLeaf("BOOL", (4,), lambda: memoryview(b"\x00\x01\x02\xff"), "x")
+    leaf = BytesLeaf("BOOL", (4,), b"\x00\x01\x02\xff")
     ckptfmt.torch.save({"net": {"x": leaf}, "step": 1}, tmp_path / "a.ckptfmt")
     (back,) = ckptfmt.torch.load(tmp_path / "a.ckptfmt")["net"].values()
     assert back.view(torch.uint8).tolist() == [0, 1, 1, 1]
