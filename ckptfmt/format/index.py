@@ -111,7 +111,7 @@ class Member:
     def segments(self) -> tuple[Segment, ...]:
         """The runs of logical bytes that are cut into chunks (7.1)."""
         if self.parsed_header is not None:
-            return self.parsed_header.segments()
+            return self.parsed_header.segments
         return plan_segments([(None, self.logical_bytes, WHOLE)])
 
     @cached_property

@@ -8,7 +8,9 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from functools import cached_property, lru_cache
 from operator import itemgetter
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn, TypeGuard
 
 from ckptfmt.errors import FormatError, Problem, error_for
@@ -22,6 +24,8 @@ LENGTH_BYTES = 8  # 9.1
 _FIRST_ALIGNMENT = 64  # 9.4
 BOOL = "BOOL"
 """The dtype of which a reader may have to change bytes (9.8)."""
+_REMEMBERED = 8  # headers of
+_REMEMBERED_BYTES = 1 << 20  # at most
 _MAX_DIGITS = 40  # a number with more digits is out of every range
 
 
@@ -113,7 +117,7 @@ class Header:
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_bytes", align(LENGTH_BYTES + len(self.text), MEMBER_ALIGNMENT))
 
-    @property
+    @cached_property
     def data_bytes(self) -> int:
         """Length of all data in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
@@ -123,8 +127,9 @@ class Header:
         padded = self.block_bytes - LENGTH_BYTES
         return struct.pack("<Q", padded) + self.text.ljust(padded, b" ")
 
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """Return the segments of the member: the header block, then the tensors by offset (7.1)."""
+        """The segments of the member: the header block, then the tensors by offset (7.1)."""
         parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in self.by_offset()]
         return plan_segments([(None, self.block_bytes, WHOLE), *parts])
 
@@ -149,7 +154,7 @@ def plan_header(
         LimitError: The header would be too large (13.1).
     """
     placed = _place(list(tensors))
-    header = Header(placed, dict(text_metadata or {}), _encode_text(placed, text_metadata))
+    header = Header(placed, MappingProxyType(dict(text_metadata or {})), _encode_text(placed, text_metadata))
     _check_size(len(header.text))
     return header
 
@@ -213,8 +218,14 @@ def parse_header(text: bytes, member: str | None = None) -> Header:
         UnsupportedVersionError: A dtype is unknown.
     """
     _check_size(len(text), member)
-    header = _parse_canonical(text)
+    header = _parse_remembered(text) if len(text) <= _REMEMBERED_BYTES else _parse_canonical(text)
     return header if header is not None else _parse_strictly(text, member)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parse_remembered(text: bytes) -> Header | None:
+    """Return what `_parse_canonical` does. The checkpoints of a run have equal headers: a thousand are parsed once."""
+    return _parse_canonical(text)
 
 
 def _parse_canonical(text: bytes) -> Header | None:

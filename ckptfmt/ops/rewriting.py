@@ -101,7 +101,7 @@ def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
         return
     header = _header(part, dtypes)
     pieces = [fixed_part(header.block())]
-    for segment in header.segments()[1:]:
+    for segment in header.segments[1:]:
         assert segment.tensor is not None  # only the first segment is no tensor
         pieces += tensor_pieces(part, segment.tensor, advance)
     yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)

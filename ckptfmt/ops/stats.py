@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
+from functools import partial
+from typing import NamedTuple
 
 from ckptfmt.format.digest import CHUNK_BYTES
 from ckptfmt.ops.arrays import array_of, has_numbers
@@ -15,17 +13,12 @@ from ckptfmt.ops.jsonform import float_json
 from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.ops.sources import Chunk, TensorFile, TensorInfo
+from ckptfmt.ops.sums import BINS, Block, Sums, blocks_of, blocks_of_rows
 
 __all__ = ["BINS", "Histogram", "TensorStats", "tensor_stats"]
 
-BINS = 24
-"""Number of bins of a histogram."""
-
-_FINE_BINS = 8 * BINS  # of each block, before the range of all is known
 _MOST_IN_BATCH = 256  # chunks: some hold their bytes
-_BLOCK_ELEMENTS = 1 << 18  # 2 MiB as 64-bit floats: fits the cache
-
-_Array = np.ndarray[Any, Any]
+_BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,13 +104,29 @@ def tensor_stats(
     """
     chosen = [tensor for tensor in tensors if has_numbers(tensor.dtype)]
     meter = Meter(file.path, sum(tensor.nbytes for tensor in chosen), progress)
-    sums = [_Sums() for _ in chosen]
-    for looks in in_order(_look_at_all, _batches(_chunks(file, chosen))):
+    sums = Sums()
+    current = 0
+    found: list[TensorStats] = []
+    for looks in in_order(_run, _jobs(_batches(_chunks(file, chosen)))):
         for number, nbytes, blocks in looks:
+            while current < number:
+                found.append(_stats(chosen[current], sums))
+                current, sums = current + 1, Sums()
             for block in blocks:
-                sums[number].add(block)
+                sums.add(block)
             meter.advance(nbytes)
-    return tuple(total.stats(tensor) for total, tensor in zip(sums, chosen, strict=True))
+    for tensor in chosen[current:]:
+        found.append(_stats(tensor, sums))
+        sums = Sums()
+    return tuple(found)
+
+
+def _stats(tensor: TensorInfo, sums: Sums) -> TensorStats:
+    counts = (sums.finite, sums.nan, sums.inf, sums.zeros)
+    spread = sums.spread()
+    if spread is None:
+        return TensorStats(tensor, *counts, None, None, None, None, None)
+    return TensorStats(tensor, *counts, spread.low, spread.high, sums.mean, sums.std, Histogram(*spread))
 
 
 class _Item(NamedTuple):
@@ -129,6 +138,10 @@ class _Item(NamedTuple):
     most_bytes: int
 
 
+_Looks = list[tuple[int, int, list[Block]]]
+"""What was seen: number of the tensor, bytes read of it, their blocks."""
+
+
 def _chunks(file: TensorFile, tensors: Sequence[TensorInfo]) -> Iterator[_Item]:
     for number, tensor in enumerate(tensors):
         for chunk in file.parts[tensor.component].chunks(tensor.name):
@@ -136,11 +149,11 @@ def _chunks(file: TensorFile, tensors: Sequence[TensorInfo]) -> Iterator[_Item]:
 
 
 def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Join small chunks: to hand each of them from thread to thread would take longer than to look at it."""
+    """Join small tensors: together, they are looked at in a few steps."""
     batch: list[_Item] = []
     nbytes = 0
     for item in items:
-        if batch and (nbytes + item.most_bytes > CHUNK_BYTES or len(batch) == _MOST_IN_BATCH):
+        if batch and (nbytes + item.most_bytes > _BATCH_BYTES or len(batch) == _MOST_IN_BATCH):
             yield batch
             batch, nbytes = [], 0
         batch.append(item)
@@ -149,112 +162,38 @@ def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
         yield batch
 
 
-@dataclass(frozen=True)
-class _Block:
-    """What is known of some elements; of the finite ones from `count` on."""
-
-    nan: int
-    inf: int
-    zeros: int
-    count: int
-    low: float = 0.0
-    high: float = 0.0
-    mean: float = 0.0
-    squares: float = 0.0
-    fine: _Array | None = None
+def _jobs(batches: Iterable[list[_Item]]) -> Iterator[Callable[[], _Looks]]:
+    """Yield work for other threads. With small tensors they would only wait for each other: those are done here."""
+    for batch in batches:
+        if len(batch) == 1:
+            yield partial(_look, batch[0])
+        else:
+            yield partial(_given, _look_together(batch))
 
 
-def _look_at_all(batch: Sequence[_Item]) -> list[tuple[int, int, list[_Block]]]:
-    return [_look(item) for item in batch]
+def _run(job: Callable[[], _Looks]) -> _Looks:
+    return job()
 
 
-def _look(item: _Item) -> tuple[int, int, list[_Block]]:
+def _given(looks: _Looks) -> _Looks:
+    return looks
+
+
+def _look(item: _Item) -> _Looks:
     data = item.chunk()
-    array = array_of(data, item.dtype)
-    blocks = [_block(array[start : start + _BLOCK_ELEMENTS]) for start in range(0, array.size, _BLOCK_ELEMENTS)]
-    return item.number, len(data), blocks
+    return [(item.number, len(data), blocks_of(array_of(data, item.dtype)))]
 
 
-def _block(values: _Array) -> _Block:
-    if values.dtype.kind == "c":
-        values = np.abs(values)
-    wide = values.astype(np.float64)
-    zeros = int(values.size - np.count_nonzero(values))
-    finite = np.isfinite(wide)
-    count = int(np.count_nonzero(finite))
-    nan = 0
-    if count < values.size:
-        nan = int(np.count_nonzero(np.isnan(wide)))
-        wide = wide[finite]
-    inf = values.size - count - nan
-    if not count:
-        return _Block(nan, inf, zeros, 0)
-    low, high = float(wide.min()), float(wide.max())
-    with np.errstate(all="ignore"):  # the squares of the largest doubles are infinite
-        mean = float(wide.mean())
-        squares = float(np.square(wide - mean).sum())
-    return _Block(nan, inf, zeros, count, low, high, mean, squares, _spread(wide, low, high))
-
-
-def _spread(values: _Array, low: float, high: float) -> _Array:
-    """Return how many values are in each of the fine bins from `low` to `high`."""
-    span = high / 2 - low / 2  # halves: the span of two doubles can be more than a double holds
-    if not span > 0:
-        fine = np.zeros(_FINE_BINS, np.int64)
-        fine[0] = values.size
-        return fine
-    places = ((values / 2 - low / 2) / span * _FINE_BINS).astype(np.intp)
-    return np.bincount(np.minimum(places, _FINE_BINS - 1), minlength=_FINE_BINS)
-
-
-class _Sums:
-    """What is known of one tensor so far."""
-
-    def __init__(self) -> None:
-        self._nan = self._inf = self._zeros = self._count = 0
-        self._mean = self._squares = 0.0
-        self._blocks: list[_Block] = []
-
-    def add(self, block: _Block) -> None:
-        """Add a block: counts add up, mean and squares as in Chan, Golub and LeVeque (1979)."""
-        self._nan += block.nan
-        self._inf += block.inf
-        self._zeros += block.zeros
-        if not block.count:
-            return
-        total = self._count + block.count
-        apart = block.mean - self._mean
-        self._mean += apart * (block.count / total)
-        self._squares += block.squares
-        if self._count:  # the square of the largest doubles is infinite, and would not be nothing times nothing
-            self._squares += apart * apart * self._count * (block.count / total)
-        self._count = total
-        self._blocks.append(block)
-
-    def stats(self, tensor: TensorInfo) -> TensorStats:
-        """Return the statistics of the tensor."""
-        counts = (self._count, self._nan, self._inf, self._zeros)
-        if not self._count:
-            return TensorStats(tensor, *counts, None, None, None, None, None)
-        low = min(block.low for block in self._blocks)
-        high = max(block.high for block in self._blocks)
-        std = math.sqrt(self._squares / self._count) if self._squares >= 0 else math.nan
-        return TensorStats(tensor, *counts, low, high, self._mean, std, self._histogram(low, high))
-
-    def _histogram(self, low: float, high: float) -> Histogram:
-        if len(self._blocks) == 1:  # its bins have the range of all
-            counts = _fine_of(self._blocks[0]).reshape(BINS, -1).sum(axis=1)
-            return Histogram(low, high, tuple(counts.tolist()))
-        span = high / 2 - low / 2
-        counts = np.zeros(BINS, np.int64)
-        for block in self._blocks:
-            step = (block.high / 2 - block.low / 2) / _FINE_BINS
-            centres = block.low / 2 + step * (np.arange(_FINE_BINS) + 0.5)
-            places = (centres - low / 2) / span * BINS if span > 0 else np.zeros(_FINE_BINS)
-            np.add.at(counts, np.clip(places.astype(np.intp), 0, BINS - 1), _fine_of(block))
-        return Histogram(low, high, tuple(counts.tolist()))
-
-
-def _fine_of(block: _Block) -> _Array:
-    assert block.fine is not None  # it has finite elements
-    return block.fine
+def _look_together(batch: Sequence[_Item]) -> _Looks:
+    """Look at small tensors; those of one dtype and length as the rows of a matrix."""
+    data = [item.chunk() for item in batch]
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for place, item in enumerate(batch):
+        kinds.setdefault((item.dtype, len(data[place])), []).append(place)
+    blocks: list[list[Block]] = [[] for _ in batch]
+    for (dtype, nbytes), places in kinds.items():
+        if nbytes:
+            matrix = array_of(b"".join([data[place] for place in places]), dtype).reshape(len(places), -1)
+            for place, row in zip(places, blocks_of_rows(matrix), strict=True):
+                blocks[place] = row
+    return [(item.number, len(some), looked) for item, some, looked in zip(batch, data, blocks, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 __all__ = [
     "age",
@@ -138,6 +139,7 @@ def _take(text: str, width: int) -> str:
     return text
 
 
+@lru_cache(4096)
 def _cell(char: str) -> int:
     if unicodedata.combining(char):
         return 0

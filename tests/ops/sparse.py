@@ -15,7 +15,7 @@ def sparse_checkpoint(path: Path, elements: int) -> None:
     zeros = bytes(CHUNK_BYTES)
     zeros_digest = digest(zeros)
     digests = [digest(block)]
-    for segment in header.segments()[1:]:
+    for segment in header.segments[1:]:
         for chunk in segment.chunks():
             digests.append(zeros_digest if chunk.nbytes == CHUNK_BYTES else digest(zeros[: chunk.nbytes]))
     nbytes = len(block) + header.data_bytes
