@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt_cli.text import cells
 from tests.cli.conftest import Ckptfmt, usual_environment
 from tests.ops.sparse import sparse_checkpoint
 
@@ -164,13 +165,29 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(run_directory: Path) -> N
 
 
 @posix
-def test_tables_shrink_to_the_terminal(run_directory: Path) -> None:
-    path = run_directory / "ckpt_5.ckptfmt"
-    for width in (50, 60):
-        _, text, _ = on_terminal("inspect", path, COLUMNS=str(width), NO_COLOR="1")
-        table = text[text.index("component") :].splitlines()
-        assert max(map(len, table)) <= width
-        assert "exp_avg" in text or "…" in text
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_text_shrinks_to_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, last = (Path("runs", f"a-checkpoint-of-the-run-{step}.ckptfmt") for step in (0, 59))
+    first.parent.mkdir()
+    metric = "a_metric_with_a_rather_long_name"
+    for step in range(60):
+        state = {f"encoder.layers.{at}.attention.weight": np.full((64, 64), step, np.float32) for at in range(50)}
+        path = first.with_stem(f"a-checkpoint-of-the-run-{step}")
+        ckptfmt.save(path, {"net": state}, step=step, metrics={metric: 1.234567 / (step + 1)}, run_id="run")
+    for command in (
+        ("inspect", first),
+        ("inspect", "--tree", first),
+        ("inspect", "--stats", first),
+        ("diff", first, last),
+        ("diff", "--values", first, last),
+        ("ls", "runs"),
+        ("verify", "runs"),
+        ("prune", "--dry-run", "--keep-last", "3", "--keep-best", "2", "--metric", metric, "--mode", "min", "runs"),
+    ):
+        _, text, _ = on_terminal(*command, COLUMNS=str(width), NO_COLOR="1")
+        assert text
+        assert [line for line in text.splitlines() if cells(line) > width] == [], command
 
 
 @posix

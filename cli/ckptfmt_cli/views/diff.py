@@ -49,7 +49,7 @@ def _side(label: str, report: InspectReport, terminal: Terminal) -> str:
 
 
 def _facts(report: DiffReport, terminal: Terminal) -> list[str]:
-    columns = [Column("fact", shrinks_to=12), Column("before", shrinks_to=16), Column("after", shrinks_to=16)]
+    columns = [Column("fact", shrinks_to=12), Column("before", shrinks_to=11), Column("after", shrinks_to=11)]
     return table(columns, [(fact.name, *_texts(fact.before, fact.after)) for fact in report.facts], terminal)
 
 
@@ -89,17 +89,17 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
     compared = any(change.values is not None for change in report.tensors)
     columns = [
         Column("change"),
-        Column("component", shrinks_to=9),
-        Column("tensor", shrinks_to=16),
+        Column("component", shrinks_to=9, leaves=3),
+        Column("tensor", shrinks_to=12),
         *(
             [
                 Column("max abs", "right"),
                 Column("max rel", "right", leaves=2),
                 Column("cosine", "right", leaves=1),
-                Column("changed", "right"),
+                Column("changed", "right", leaves=4),
             ]
             if compared
-            else [Column("dtype and shape", shrinks_to=14)]
+            else [Column("dtype and shape", shrinks_to=14, leaves=4)]
         ),
     ]
     shown = report.tensors if everything else report.tensors[:_SHOWN]

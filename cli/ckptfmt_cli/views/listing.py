@@ -27,7 +27,9 @@ _WRITERS = {
     Writer.UNKNOWN: "not published",
 }
 _FILE_CELLS = 24  # room that metrics leave to long file names
+_NAME_CELLS = 20
 _SPARK_CELLS = 40
+_LEAST_CELLS = 4
 _BOUNDLESS = Terminal(width=1 << 30)
 
 
@@ -68,19 +70,20 @@ def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Ter
         yield from islice(lines, len(run.paths))
     if hidden := names[len(shown) :]:
         yield ""
-        yield f"Not shown: {listed(map(escape, hidden), ', ')}. --json has every metric."
+        yield from wrap(f"Not shown: {listed(map(escape, hidden), ', ')}. --json has every metric.", terminal.width)
 
 
 def _course(course: MetricCourse | None, entries: Mapping[str, ListEntry], terminal: Terminal) -> Iterator[str]:
-    """Yield how the metric went: first value, a curve, last value, and the best one."""
+    """Yield how the metric went: first value, a curve that takes the room there is, last value, and the best one."""
     if course is None or len(course.values) < 2:
         return
-    curve = sparkline(course.values, _SPARK_CELLS, terminal)
-    text = f"{metric(course.values[0])} {curve} {metric(course.values[-1])}"
+    first, last = metric(course.values[0]), metric(course.values[-1])
     if course.best is not None:
-        text += f", best {metric((entries[course.best].metadata.metrics or {})[course.name])}"
-    name = shorten(escape(course.name), max(terminal.width - cells(text) - 3, 8), terminal.ellipsis)
-    yield f"  {terminal.paint(name, 'dim')} {text}"
+        last += f", best {metric((entries[course.best].metadata.metrics or {})[course.name])}"
+    room = terminal.width - cells(f"   {first}  {last}")
+    name = shorten(escape(course.name), max(min(room - _LEAST_CELLS, _NAME_CELLS), _LEAST_CELLS), terminal.ellipsis)
+    curve = sparkline(course.values, max(min(room - cells(name), _SPARK_CELLS), _LEAST_CELLS), terminal)
+    yield f"  {terminal.paint(name, 'dim')} {first} {curve} {last}"
 
 
 def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Terminal, now: datetime) -> int:

@@ -53,7 +53,7 @@ def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> 
         Column("plan"),
         Column("step", "right", leaves=2),
         Column("age", "right", leaves=1),
-        Column("size", "right"),
+        Column("size", "right", leaves=3),
         Column("file", shrinks_to=12),
         Column("reason", shrinks_to=16),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from ckptfmt.ops.moduletree import Module
 from ckptfmt.ops.sources import TensorInfo
@@ -33,7 +34,7 @@ def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tenso
     lines = table(columns, rows, terminal)
     if len(shown) < len(tensors):
         rest = Counter(tensor.component for tensor in tensors[len(shown) :])
-        lines.append(terminal.paint(terminal.ellipsis + _rest(rest), "dim"))
+        lines += [terminal.paint(line, "dim") for line in wrap(terminal.ellipsis + _rest(rest), terminal.width)]
     return lines
 
 
