@@ -182,7 +182,6 @@ def test_text_shrinks_to_the_terminal(tmp_path: Path, monkeypatch: pytest.Monkey
         ("diff", first, last),
         ("diff", "--values", first, last),
         ("ls", "runs"),
-        ("verify", "runs"),
         ("prune", "--dry-run", "--keep-last", "3", "--keep-best", "2", "--metric", metric, "--mode", "min", "runs"),
     ):
         _, text, _ = on_terminal(*command, COLUMNS=str(width), NO_COLOR="1")
