@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ckptfmt.errors import FormatError, StorageError
+from ckptfmt.errors import FormatError
 from ckptfmt.format.packing import TensorRef
 from ckptfmt.format.tensors import DTYPES, METADATA_KEY, plan_header
 from ckptfmt.format.trees import walk
@@ -19,8 +16,7 @@ from ckptfmt.ops.conversion import Dropped
 from ckptfmt.ops.exporting import Exported, ExportError, Request
 from ckptfmt.ops.sources import Part
 from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.durability import flush_directory
-from ckptfmt.storage.failures import storage_error
+from ckptfmt.storage.directory import AtomicDirectory
 
 __all__ = ["write_directory", "write_file"]
 
@@ -58,24 +54,9 @@ def write_directory(request: Request) -> Exported:
         StorageError: The directory is there and not empty, or cannot be written.
     """
     (part,) = request.parts
-    target = Path(request.target)
-    _require_free(target)
-    try:
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.resolve().parent))
-    except OSError as error:
-        raise storage_error(request.target, "cannot be written", error) from error
-    try:
-        nbytes = _fill(request, part, work)
-        work.chmod(0o777 & ~_umask())
-        flush_directory(work)
-        work.replace(target)  # a directory that is there is empty
-        flush_directory(target.resolve().parent)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise storage_error(request.target, "cannot be written", error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with AtomicDirectory(request.target) as directory:
+        nbytes = _fill(request, part, directory.work)
+        directory.commit()
     return Exported(nbytes, dropped=_left_out(part))
 
 
@@ -173,16 +154,3 @@ def _left_out(part: Part) -> tuple[Dropped, ...]:
     dropped = [Dropped(f"other names of {name}", "it is stored once; tie it again after loading") for name in tied]
     dropped.append(Dropped(f"the structure of {part.name}", "the format has names and tensors alone"))
     return tuple(dropped)
-
-
-def _require_free(target: Path) -> None:
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if os.path.lexists(target):
-        raise StorageError(f"{target}: is there already and not an empty directory; name another one")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

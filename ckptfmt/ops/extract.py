@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from ckptfmt.ops.plainjson import encode_metadata
 from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.storage import LocalSource, open_source
-from ckptfmt.storage.durability import flush_directory, flush_file
+from ckptfmt.storage.directory import AtomicDirectory
+from ckptfmt.storage.durability import flush_file
 from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.paths import local_path
 
 __all__ = ["FACTS_NAME", "ExtractReport", "extract"]
 
@@ -79,19 +78,14 @@ def extract(
         FormatError: `source` is no valid checkpoint.
         StorageError: It cannot be read, or the directory is not empty or cannot be written.
     """
-    target = Path(local_path(directory))
     with open_source(source) as opened:
         file = OurFile(opened)
         members = _chosen(file, names)
         meter = Meter(file.path, sum(member.logical_bytes for member in members), progress)
-        work = _begin(target)
-        try:
-            nbytes = sum(_write_member(opened, member, work, meter) for member in members)
-            nbytes += _write_facts(file, members, work)
-            _publish(work, target)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
+        with AtomicDirectory(directory) as made:
+            nbytes = sum(_write_member(opened, member, made.work, meter) for member in members)
+            nbytes += _write_facts(file, members, made.work)
+            made.commit()
     written = (FACTS_NAME, *(member.name for member in members))
     return ExtractReport(os.fspath(source), os.fspath(directory), written, nbytes)
 
@@ -104,20 +98,6 @@ def _chosen(file: OurFile, names: Collection[str]) -> list[Member]:
         there = ", ".join(dict.fromkeys(member.component or member.name for member in members))
         raise TensorNotFoundError(f"{file.path}: there is no component {unknown[0]!r}; there are: {there}")
     return [member for member in members if not names or {member.name, member.component} & set(names)]
-
-
-def _begin(target: Path) -> Path:
-    """Make a directory to work in beside the target."""
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise StorageError(f"{target}: is there already and not empty; name a new directory")
-        work = target.resolve().parent / f".{target.name[:100]}.{os.urandom(8).hex()}.tmp"
-        work.mkdir()
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise storage_error(str(target), "cannot be made", error) from error
-    return work
 
 
 def _write_member(source: LocalSource, member: Member, work: Path, meter: Meter) -> int:
@@ -151,14 +131,3 @@ def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview], meter: 
             raise
         raise storage_error(str(path), "cannot be written", error) from error
     return nbytes
-
-
-def _publish(work: Path, target: Path) -> None:
-    try:
-        flush_directory(work)
-        if target.exists():
-            target.rmdir()  # it was empty; if it is no more, this fails
-        work.rename(target)
-        flush_directory(target.resolve().parent)
-    except OSError as error:
-        raise storage_error(str(target), "cannot be made", error) from error

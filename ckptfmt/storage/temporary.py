@@ -39,6 +39,7 @@ import enum
 import io
 import os
 import re
+import shutil
 import stat
 import time
 import zlib
@@ -56,7 +57,17 @@ except ImportError:  # Windows
 else:
     HAVE_LOCKS = True
 
-__all__ = ["HAVE_LOCKS", "Leftover", "TemporaryFile", "Writer", "clean_leftovers", "temporary_files"]
+__all__ = [
+    "HAVE_LOCKS",
+    "Leftover",
+    "TemporaryFile",
+    "Writer",
+    "clean_leftovers",
+    "discard_all",
+    "register",
+    "temporary_files",
+    "unregister",
+]
 
 _PATTERN = re.compile(r"\.(?P<stem>.+)\.(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
 # Leaves room for the rest of the name wherever names may be 143 bytes long (eCryptfs) or longer.
@@ -100,6 +111,33 @@ class _Lock(enum.Enum):
     UNSUPPORTED = enum.auto()
 
 
+_unpublished: set[Path] = set()
+"""Temporary files and directories of this process."""
+
+
+def register(path: Path) -> None:
+    """Note a temporary file or directory before it is made."""
+    _unpublished.add(path)
+
+
+def unregister(path: Path) -> None:
+    """Note that it is published or removed."""
+    _unpublished.discard(path)
+
+
+def discard_all() -> None:
+    """Remove every temporary file and directory of this process, which is going to end before anything is published.
+
+    It may be called from a handler of signals. Afterwards, nothing may be written any more.
+    """
+    for path in tuple(_unpublished):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
 class TemporaryFile:
     """A file beside a target that becomes the target or disappears.
 
@@ -135,9 +173,11 @@ class TemporaryFile:
         for _ in range(_ATTEMPTS):
             # The path is noted first, so that `discard` finds whatever an interrupt leaves behind.
             self._path = self.target.with_name(_temporary_name(self.target.name))
+            register(self._path)
             try:
                 self._file = io.FileIO(self._path, "x")
             except FileExistsError:
+                unregister(self._path)
                 self._path = None  # not ours
                 continue
             lock = _try_lock(self.descriptor, fcntl.LOCK_EX) if HAVE_LOCKS else _Lock.UNSUPPORTED
@@ -159,6 +199,7 @@ class TemporaryFile:
         if not HAVE_LOCKS:
             self._close()  # Windows renames no open file
         self._path.replace(self.target)
+        unregister(self._path)
         self._path = None
         self._close()
 
@@ -171,6 +212,7 @@ class TemporaryFile:
                 # Otherwise it is gone already, or a leftover for the next writer.
                 with contextlib.suppress(OSError):
                     self._path.unlink()
+                unregister(self._path)
                 self._path = None
 
     def _close(self) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +18,7 @@ from ckptfmt.ops.progress import Progress
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import duration, escape, shorten, size
 
-__all__ = ["ProgressLine", "progress_line", "progress_text"]
+__all__ = ["ProgressLine", "clear", "on_screen", "progress_line", "progress_text"]
 
 _PATIENCE_SECONDS = 0.5  # work that is done sooner shows no progress
 _PERIOD_SECONDS = 0.1
@@ -50,6 +50,30 @@ def progress_text(progress: Progress, elapsed_seconds: float, terminal: Terminal
     return shorten(text, terminal.width - 1, terminal.ellipsis)
 
 
+_on_screen: set[int] = set()
+"""Descriptors of the terminals that show a line."""
+
+
+@contextmanager
+def on_screen(stream: TextIO) -> Iterator[None]:
+    """Let an interrupt take the last line of a terminal off the screen, such as a question."""
+    descriptor = stream.fileno() if stream.isatty() else None
+    if descriptor is not None:
+        _on_screen.add(descriptor)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _on_screen.discard(descriptor)
+
+
+def clear() -> None:
+    """Take every line off the screen, from a handler of signals: not through streams, which may be at work."""
+    for descriptor in _on_screen:
+        with suppress(OSError):
+            os.write(descriptor, _CLEAR_LINE.encode())
+
+
 class ProgressLine:
     """Shows the progress on a terminal, a few times a second.
 
@@ -71,7 +95,7 @@ class ProgressLine:
         if now < self._due:
             return
         self._due = now + _PERIOD_SECONDS
-        self._shown = True
+        self._show(shown=True)
         text = progress_text(progress, now - self._started, Terminal.of(self._stream))
         self._stream.write(_CLEAR_LINE + text)
         self._stream.flush()
@@ -81,7 +105,13 @@ class ProgressLine:
         if self._shown:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
-            self._shown = False
+            self._show(shown=False)
+
+    def _show(self, *, shown: bool) -> None:
+        self._shown = shown
+        if self._stream.isatty():
+            change = _on_screen.add if shown else _on_screen.discard
+            change(self._stream.fileno())
 
 
 @contextmanager

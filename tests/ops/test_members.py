@@ -18,13 +18,13 @@ import ckptfmt
 from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, StorageError, TensorNotFoundError
 from ckptfmt.format.index import Metadata
 from ckptfmt.format.packing import Timestamp
-from ckptfmt.ops import extract as extracting
 from ckptfmt.ops.extract import FACTS_NAME, extract
 from ckptfmt.ops.failures import PackError
 from ckptfmt.ops.pack import pack
 from ckptfmt.ops.plainjson import decode_metadata, encode_metadata
 from ckptfmt.ops.progress import Progress
 from ckptfmt.ops.strip import strip_file
+from ckptfmt.storage.directory import AtomicDirectory
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.spec.vectors import VALID
 
@@ -184,7 +184,7 @@ def test_a_failure_leaves_nothing(save: Save, tmp_path: Path, monkeypatch: pytes
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(extracting, "_publish", interrupted)
+    monkeypatch.setattr(AtomicDirectory, "commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(save(state=STATE), tmp_path / "out")
     assert names(tmp_path) == [path.name]
@@ -194,7 +194,7 @@ def test_a_directory_that_holds_something_is_left_as_it_is(save: Save, tmp_path:
     path = save(state=STATE)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(StorageError, match="not empty"):
+    with pytest.raises(StorageError, match="not an empty directory"):
         extract(path, tmp_path / "out")
     assert names(tmp_path / "out") == ["thesis.tex"]
     (tmp_path / "empty").mkdir()

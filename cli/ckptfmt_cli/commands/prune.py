@@ -13,7 +13,7 @@ from ckptfmt.ops.metrics import mode_of
 from ckptfmt.ops.prune import PrunePlan, PruneResult, apply_prune, plan_prune
 from ckptfmt.retention import RetentionPolicy
 from ckptfmt.runs import run_ids
-from ckptfmt_cli.progress import progress_line
+from ckptfmt_cli.progress import on_screen, progress_line
 from ckptfmt_cli.quantities import size_option, span_option
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.stripping import names_in, strip
@@ -165,7 +165,9 @@ def _agreed() -> bool:
     if not (sys.stdin is not None and sys.stdin.isatty()):
         raise click.UsageError("Nothing was removed: there is no terminal to ask on; give --yes to agree beforehand.")
     sys.stdout.flush()
-    if click.confirm("Verify what stays, and remove?", err=True):
+    with on_screen(sys.stderr):
+        agreed = click.confirm("Verify what stays, and remove?", err=True)
+    if agreed:
         return True
     say("Nothing was removed.")
     return False
