@@ -67,7 +67,12 @@ class PthFile(TensorFile):
         self.form = f"pth {self.legacy.form.value}"
         facts = facts_of(self.legacy.state)
         self.notes = facts.notes
-        self.metadata = Metadata(step=facts.step, epoch=facts.epoch, producer=facts.producer or self.legacy.producer)
+        self.metadata = Metadata(
+            step=facts.step,
+            epoch=facts.epoch,
+            metrics=facts.metrics,
+            producer=facts.producer or self.legacy.producer,
+        )
         self.parts = parts_of(_fitting(self.legacy.state), source.path)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckptfmt.epochs import epochs_finished
+from ckptfmt.ops.metrics import mode_of
 
 __all__ = ["Facts", "facts_of"]
 
@@ -19,12 +20,14 @@ class Facts:
     Attributes:
         epoch: Epochs finished.
         step: Steps done.
+        metrics: Numbers beside the states whose names tell which way they are better, such as `val_loss`.
         producer: The program that saved it.
         notes: How these were told, in sentences.
     """
 
     epoch: int | None = None
     step: int | None = None
+    metrics: Mapping[str, float] | None = None
     producer: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -37,7 +40,7 @@ def facts_of(state: object) -> Facts:
         return _lightning(state)
     epochs = epochs_finished(state)
     notes = () if epochs is None else (f"epoch {epochs - 1} in the file is the last one done: {epochs} finished",)
-    return Facts(epoch=epochs, step=_count(state.get("step")), notes=notes)
+    return Facts(epoch=epochs, step=_count(state.get("step")), metrics=_metrics(state), notes=notes)
 
 
 def _lightning(state: Mapping[str, object]) -> Facts:
@@ -49,6 +52,15 @@ def _lightning(state: Mapping[str, object]) -> Facts:
         step=_count(state.get("global_step")),
         producer=f"PyTorch Lightning {str(state[_LIGHTNING])[:40]}",
     )
+
+
+def _metrics(state: Mapping[str, object]) -> dict[str, float] | None:
+    found = {
+        name: value
+        for name, value in state.items()
+        if type(name) is str and type(value) is float and mode_of(name) is not None
+    }
+    return found or None
 
 
 def _count(value: object) -> int | None:

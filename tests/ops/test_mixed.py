@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ckptfmt
 from ckptfmt.ops.diff import diff_files
 from ckptfmt.ops.inspect import inspect_file
 from ckptfmt.ops.latest import find_latest
@@ -117,3 +118,19 @@ def test_a_file_of_pytorch_can_be_looked_into_and_compared(tmp_path: Path, save:
 def test_verifying_a_file_of_pytorch_claims_no_more_than_it_can(tmp_path: Path) -> None:
     (file,) = verify_paths([save_pth(tmp_path, 3)]).files
     assert file.verdict is Verdict.READABLE
+
+
+def test_numbers_beside_the_states_of_pth_files_are_metrics(tmp_path: Path) -> None:
+    net = torch.nn.Linear(1, 1).state_dict()
+    for epoch, loss in enumerate((0.5, 0.2, 0.3, 0.4)):
+        numbers = {"val_loss": loss, "lr": 0.1, "best_acc": 3}
+        torch.save({"net": net, "epoch": epoch, **numbers}, tmp_path / f"ckpt_{epoch}.pth")
+    assert [entry.metadata.metrics for entry in list_directory(tmp_path).entries] == [
+        {"val_loss": loss} for loss in (0.5, 0.2, 0.3, 0.4)
+    ]
+    policy = RetentionPolicy(keep_last=1, keep_best=("val_loss", "min", 1))
+    apply_prune(plan_prune(tmp_path, policy))
+    assert names(tmp_path) == ["ckpt_1.pth", "ckpt_3.pth"]
+    ckptfmt.convert(tmp_path / "ckpt_1.pth", tmp_path / "a.ckptfmt", check=True)
+    with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
+        assert checkpoint.metadata.metrics == {"val_loss": 0.2}
