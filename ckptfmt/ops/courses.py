@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from ckptfmt.errors import CkptfmtError
 from ckptfmt.ops.inspect import report_of
@@ -127,6 +128,7 @@ def read_courses(
     for name, group in groups.items():
         there = [(place, file) for file in group if (place := _place(file, unit)) is not None]
         if there:
+            there.sort(key=itemgetter(0))  # by steps and epochs they may be in another order
             found = reader.courses(there, skipped) if norms else ()
             runs.append(RunCourses(name, _metrics(there), found))
     return CourseReport(os.fspath(directory), unit, tuple(runs), tuple(skipped))

@@ -77,6 +77,14 @@ def test_checkpoints_that_note_no_steps_go_by_epochs(save: Save, tmp_path: Path)
     assert report.runs[0].metrics[0].points == ((1, 1.0), (2, 2.0), (10, 10.0))
 
 
+def test_no_course_goes_backwards_where_some_note_steps_and_some_only_epochs(save: Save, tmp_path: Path) -> None:
+    for epoch, step in ((1, None), (2, 20), (3, None)):
+        save(f"{epoch}.ckptfmt", state(1), step=step, epoch=epoch, metrics={"loss": 1.0})
+    (run,) = read_courses(tmp_path, norms=True).runs
+    for course in (*run.metrics, *run.norms):
+        assert [place for place, _ in course.points] == [1, 2, 3]
+
+
 def test_nothing_to_draw_is_told(save: Save, tmp_path: Path) -> None:
     assert read_courses(tmp_path).empty
     save("a.ckptfmt", metrics={"loss": 1.0})  # it does not say where in its training it was
