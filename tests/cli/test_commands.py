@@ -41,6 +41,7 @@ def test_every_command_has_a_page_of_help_with_examples(name: str) -> None:
     assert result.exit_code == 0
     assert "Examples:" in result.stdout
     assert f"  ckptfmt {name} " in result.stdout or f" ckptfmt {name} " in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["verify"], ["frobnicate"], ["inspect", "--frobnicate", "a"]])

@@ -16,9 +16,9 @@ __all__ = ["command"]
     short_help="Print the completion script for a shell.",
     epilog="""\b
 Examples:
-  bash   ckptfmt completion bash > ~/.local/share/bash-completion/completions/ckptfmt
-  zsh    ckptfmt completion zsh > "${fpath[1]}/_ckptfmt"
-  fish   ckptfmt completion fish > ~/.config/fish/completions/ckptfmt.fish
+  eval "$(ckptfmt completion bash)"      # in ~/.bashrc
+  ckptfmt completion zsh > "${fpath[1]}/_ckptfmt"
+  ckptfmt completion fish > ~/.config/fish/completions/ckptfmt.fish
 """,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

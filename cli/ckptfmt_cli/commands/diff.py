@@ -22,7 +22,7 @@ __all__ = ["command"]
 Examples:
   ckptfmt diff ckpt-00000900.ckptfmt ckpt-00001000.ckptfmt
   ckptfmt diff --values --all before.ckptfmt after.ckptfmt
-  ckptfmt diff --tolerance 1e-6 old.safetensors new.ckptfmt && echo close enough
+  ckptfmt diff --tolerance 1e-6 old.safetensors new.ckptfmt && echo close
   git config difftool.ckptfmt.cmd 'ckptfmt diff "$LOCAL" "$REMOTE"'
 """,
 )

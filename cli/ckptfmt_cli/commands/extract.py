@@ -19,7 +19,7 @@ __all__ = ["command"]
 Examples:
   ckptfmt extract last.ckptfmt -o members
   ckptfmt extract last.ckptfmt --only net -o weights
-  ckptfmt extract last.ckptfmt -o members && ckptfmt pack members -o same.ckptfmt
+  ckptfmt extract last.ckptfmt -o out && ckptfmt pack out -o same.ckptfmt
 """,
 )
 @click.argument("path", metavar="FILE", type=click.Path())

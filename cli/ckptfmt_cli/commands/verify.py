@@ -24,7 +24,7 @@ Examples:
   ckptfmt verify last.ckptfmt
   ckptfmt verify runs/*
   ckptfmt verify --quick runs/digits
-  ckptfmt verify --json runs/digits | jq -r '.files[] | select(.verdict != "sound").path'
+  ckptfmt verify --json runs/digits | jq '.files[] | .path, .verdict'
 """,
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
