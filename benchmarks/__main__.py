@@ -78,14 +78,18 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny states and one round: does the harness work?")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30, help="steps of training per save")
+    parser.add_argument("--steps", type=int, default=6, help="steps of training during which a save is to be done")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="default: gpt2 many bf16")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS))
     parser.add_argument("--add", action="store_true", help="keep what is in the results and is not measured now")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where to save")
-    parser.add_argument("--output", type=Path, default=_RESULTS, help="where the results go")
+    parser.add_argument(
+        "--output", type=Path, help=f"where the results go; default: {_RESULTS.name}/, of --quick beside what is saved"
+    )
     args = parser.parse_args()
+    if args.output is None:
+        args.output = args.directory / "ckptfmt-bench-quick" if args.quick else _RESULTS
     if args.quick:
         args.rounds, args.steps = 1, 2
     if args.workloads is None:
@@ -107,7 +111,7 @@ def _measure(args: argparse.Namespace, contenders: dict[str, Contender], scratch
             for who, metric, number, value in measure_commands(workload, min(args.rounds, 3), scratch):
                 yield Sample(name, who, metric, number, value)
         if "loop" in args.parts and trains:
-            yield from measure_loop(workload, contenders, min(args.rounds, 2), args.steps, scratch)
+            yield from measure_loop(workload, contenders, 2 * args.rounds, args.steps, scratch)
 
 
 def _versions() -> dict[str, str]:

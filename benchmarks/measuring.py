@@ -25,7 +25,6 @@ __all__ = ["FLOOR", "Sample", "available", "measure_background", "measure_files"
 
 FLOOR = "floor"
 """The name under which the floors stand among the contenders."""
-NOTHING = "no saves"
 _SLOW_S = 60
 _IN_THE_LOOP = ("ckptfmt", "torch.save", "DCP")
 
@@ -176,25 +175,35 @@ def measure_background(
 def measure_loop(
     workload: Workload, contenders: dict[str, Contender], rounds: int, steps: int, directory: Path
 ) -> Iterator[Sample]:
-    """Yield how long so many steps of training take, with one save among them and without."""
+    """Yield how long a few steps of training take with a save at their beginning, and what they took before and after.
+
+    The save has to be done at the end, or is waited for: all that it takes from the training is in the difference.
+    """
     training = workload.make(1)
     train(training, 2)
-    chosen: dict[str, Contender | None] = {NOTHING: None}
-    chosen |= {name: contenders[name] for name in _IN_THE_LOOP if name in contenders}
+    chosen = {name: contenders[name] for name in _IN_THE_LOOP if name in contenders}
     for name, contender in chosen.items():
         if isinstance(contender, AsyncContender):  # the first save makes the staging memory
             contender.begin(training, directory / f"loop-{name}")()
+
+    def window(contender: Contender | None, path: Path) -> float:
+        os.sync()
+        begun = time.perf_counter()
+        wait = _begin(contender, training, path)
+        train(training, steps)
+        wait()
+        return time.perf_counter() - begun
+
+    before = window(None, directory)
     for number in range(rounds):
         for name, contender in _rotated(chosen, number):
             path = directory / f"loop-{name}{'' if name == 'ckptfmt' else number}"
-            begun = time.perf_counter()
-            train(training, 1)
-            wait = _begin(contender, training, path)
-            train(training, steps - 1)
-            seconds = time.perf_counter() - begun
-            wait()
-            yield Sample(workload.name, name, "loop_s", number, seconds)
+            saving = window(contender, path)
             _clear(directory, keep="ckptfmt")
+            after = window(None, directory)
+            yield Sample(workload.name, name, "loop_s", number, saving)
+            yield Sample(workload.name, name, "loop_bare_s", number, (before + after) / 2)
+            before = after
     _clear(directory, keep=None)
 
 

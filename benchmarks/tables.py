@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import FLOOR, NOTHING, Sample
+from benchmarks.measuring import FLOOR, Sample
 from benchmarks.workloads import WORKLOADS
 
 __all__ = ["Results", "render_tables"]
+
+_MINUTE = 60
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,14 @@ def _resume(results: Results, workload: str) -> Iterable[str]:
 
 def _loop(results: Results, workload: str) -> Iterable[str]:
     rows = []
-    bare = results.values(workload, NOTHING, "loop_s")
     for name in results.contenders(workload, "loop_s"):
-        values = results.values(workload, name, "loop_s")
-        slower = median(values[number] - bare[number] for number in values if number in bare)
-        share = slower / median(bare.values())
-        rows.append([name, _seconds(median(values.values())), "" if name == NOTHING else f"{100 * share:+.1f} %"])
-    return [*_table(["steps of training with one save", "time", "slower by"], rows), ""] if rows else []
+        saving, bare = (results.values(workload, name, metric) for metric in ("loop_s", "loop_bare_s"))
+        costs = sorted(saving[number] - bare[number] for number in saving if number in bare)
+        low, high = (costs[len(costs) * part // 4] for part in (1, 3))
+        spread = f"{_seconds(low)} to {_seconds(high)}"
+        rows.append([name, _seconds(median(costs)), spread, f"{100 * median(costs) / _MINUTE:.1f} %"])
+    header = ["training with saves", "a save costs", "half of them", "with a save each minute"]
+    return [*_table(header, rows), ""] if rows else []
 
 
 def _commands(results: Results, workload: str) -> Iterable[str]:
