@@ -62,6 +62,18 @@ def test_statistics_are_those_of_numpy(tmp_path_factory: pytest.TempPathFactory,
         check(found[f"t{number}"], array)
 
 
+@given(rows=DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, st.tuples(st.integers(2, 6), st.integers(1, 9)))))
+def test_tensors_of_one_kind_are_told_apart(tmp_path_factory: pytest.TempPathFactory, rows: Any) -> None:
+    path = tmp_path_factory.mktemp("stats") / "a.ckptfmt"
+    ckptfmt.save(path, {"net": {f"t{number}": row for number, row in enumerate(rows)}})
+    found = stats_of(path)
+    for number, row in enumerate(rows):
+        check(found[f"t{number}"], row)
+        with open_tensors(path) as file:  # alone, it is looked at in another way
+            (alone,) = tensor_stats(file, [found[f"t{number}"].tensor])
+        assert alone.to_json() == found[f"t{number}"].to_json()
+
+
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_tensors_of_several_chunks(save: Save, codec: str) -> None:
     rng = np.random.default_rng(0)
