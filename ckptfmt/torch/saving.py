@@ -85,9 +85,9 @@ class RunSaves:
             StateError: A tensor does not give the bytes that its dtype and shape make.
         """
         plan = self._staging.copy(plan) if self._options.background else plan
-        target = _target(Path(self._directory), step, run_id)
 
         def write() -> Written:
+            target = _target(Path(self._directory), step, run_id)
             report = write_plan(target, plan)
             afterwards = self._options.afterwards
             return Written(report, tuple(afterwards(target)) if afterwards is not None else ())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from ckptfmt.collector import collector_paused
 from ckptfmt.planning import SMALL_BYTES, MemberPlan, Part, SavePlan
 from ckptfmt.torch.values import new_tensor
 from ckptfmt.workers import CORES, submit
@@ -57,10 +58,11 @@ class Staging:
         position = 0
         members = []
         copies: list[_Copy] = []
-        for member in plan.members:
-            nbytes = _staged_bytes(member)
-            members.append(_stage_member(member, buffer[position : position + nbytes], copies))
-            position += nbytes
+        with collector_paused():
+            for member in plan.members:
+                nbytes = _staged_bytes(member)
+                members.append(_stage_member(member, buffer[position : position + nbytes], copies))
+                position += nbytes
         if _cuda_in_use():  # which stream a copy goes through is a matter of the thread
             with self._side_streams():
                 _make(copies)
@@ -136,9 +138,9 @@ def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[_Copy]) -
         if part.copy_into is None:
             parts.append(part)
             continue
-        copy = buffer[position : position + part.nbytes]
+        nbytes = part.nbytes
+        copy = buffer[position : position + nbytes]
         copies.append(_Copy(part, copy))
-        read = copy.tobytes if part.nbytes <= SMALL_BYTES else copy.toreadonly
-        parts.append(part._replace(read=read, copy_into=None))
-        position += part.nbytes
+        parts.append(Part(nbytes, part.split, copy.tobytes if nbytes <= SMALL_BYTES else copy.toreadonly))
+        position += nbytes
     return replace(member, parts=parts)

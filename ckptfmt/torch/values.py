@@ -16,6 +16,7 @@ from ckptfmt.errors import Problem, StateError, error_for
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.trees import COMPLEX_PARTS
 from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.planning import SMALL_BYTES
 from ckptfmt.state import Adapter, TensorLeaf
 from ckptfmt.torch import sparse
 
@@ -194,6 +195,9 @@ class _TorchLeaf(TensorLeaf):
         if not tensor.numel():
             return
         if _lies_ready(tensor):
+            if tensor.nbytes <= SMALL_BYTES:
+                buffer[:] = self.read_copy()
+                return
             # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
             # have them spin while they wait: on a busy machine that takes several times as long.
             np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
