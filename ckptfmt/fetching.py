@@ -31,6 +31,7 @@ NewBuffer = Callable[[int], memoryview]
 
 # So that reading goes on while what was read is hashed, and what one file can make us hold has a limit.
 _AHEAD_BYTES = 32 << 20
+_READERS = CORES + 1  # one waits for the disk while the others hash
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
 
@@ -124,7 +125,7 @@ def fetch(
         settle(first, worker.run(first))
         return
     waiting: deque[tuple[_Group, Future[list[Problem]]]] = deque()
-    with ThreadPoolExecutor(CORES, thread_name_prefix="ckptfmt-read") as pool:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ckptfmt-read") as pool:
         try:
             ahead = 0
             for group in _chain(first, second, groups):
