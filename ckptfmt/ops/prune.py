@@ -10,7 +10,7 @@ from ckptfmt.ops.jsonform import metadata_json
 from ckptfmt.ops.mixed import ALL, scan_all, verified_all
 from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.pruning import RetentionReport, apply_retention
-from ckptfmt.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
+from ckptfmt.retention import Decision, PolicyError, RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt.runs import CheckpointFile, run_ids
 
 __all__ = ["PrunePlan", "PruneResult", "apply_prune", "plan_prune"]
@@ -113,11 +113,23 @@ def plan_prune(directory: str | os.PathLike[str], policy: RetentionPolicy, *, no
 
     Raises:
         StorageError: The directory cannot be listed.
+        PolicyError: The policy goes by a metric that none of the checkpoints has, so the best of them would go.
     """
     files = scan_all(directory)
     if policy.run_id is None and not run_ids(files):
         policy = replace(policy, runless=True)
-    return PrunePlan(os.fspath(directory), policy, plan_retention(files, policy, now=now))
+    plan = plan_retention(files, policy, now=now)
+    if policy.keep_best is not None:
+        _require_metric(policy.keep_best[0], plan)
+    return PrunePlan(os.fspath(directory), policy, plan)
+
+
+def _require_metric(name: str, plan: RetentionPlan) -> None:
+    """Refuse a metric that nothing has: it is more often a wrong name than what was meant."""
+    concerned = [decision.file.metadata.metrics or {} for decision in plan.decisions if decision.concerned]
+    there = dict.fromkeys(metric for metrics in concerned for metric in metrics)
+    if concerned and name not in there:
+        raise PolicyError(f"no checkpoint has a metric {name!r}; there are: {', '.join(there) or 'none'}")
 
 
 def apply_prune(

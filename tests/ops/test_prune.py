@@ -11,7 +11,7 @@ from ckptfmt.errors import StorageError
 from ckptfmt.ops.pins import pin, unpin
 from ckptfmt.ops.progress import Progress
 from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.retention import RetentionPolicy
+from ckptfmt.retention import PolicyError, RetentionPolicy
 from tests.ops.conftest import CREATED, STATE, Save, flip_byte
 
 LAST = RetentionPolicy(keep_last=1)
@@ -73,6 +73,16 @@ def test_where_nothing_belongs_to_a_run_those_of_none_are_meant(save: Save, tmp_
     assert not paths[1].exists()
     assert paths[2].exists()
     assert export.exists()
+
+
+def test_a_metric_that_nothing_has_is_refused(save: Save, tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(f"{step}.ckptfmt", run_id="r", step=step, metrics={"val_acc": 1 / step})
+    with pytest.raises(PolicyError, match="no checkpoint has a metric 'val_accuracy'; there are: val_acc"):
+        plan_prune(tmp_path, RetentionPolicy(keep_last=1, keep_best=("val_accuracy", "max", 1)))
+    save("3.ckptfmt", run_id="r", step=3, metrics={"val_accuracy": 0.1})  # one that has it will do
+    kept = plan_prune(tmp_path, RetentionPolicy(keep_last=1, keep_best=("val_accuracy", "max", 1))).plan.kept
+    assert [file.name for file in kept] == ["3.ckptfmt"]
 
 
 def test_a_file_of_another_format_that_tells_no_epoch_is_left_alone(save: Save, tmp_path: Path) -> None:
