@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ckptfmt.adapters import Adapter
 from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.planning import make_metadata
 from ckptfmt.reader import Checkpoint
-from ckptfmt.state import Adapter
 from ckptfmt.writer import SaveReport, save_state
 
 

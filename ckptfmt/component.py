@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from ckptfmt.adapters import Adapter
 from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, error_for
 from ckptfmt.fetching import Want, fetch, normalize_truth_values
 from ckptfmt.format.digest import digest
@@ -16,7 +17,7 @@ from ckptfmt.format.packing import encode
 from ckptfmt.format.tensors import BOOL, TensorEntry
 from ckptfmt.format.trees import validate_tree
 from ckptfmt.format.unpacking import decode
-from ckptfmt.state import Adapter, tensor_uses, unflatten
+from ckptfmt.state import tensor_uses, unflatten
 from ckptfmt.storage import Source
 
 __all__ = ["Component", "located", "read_member"]

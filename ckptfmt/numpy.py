@@ -6,10 +6,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ckptfmt.adapters import Adapter, TensorLeaf
 from ckptfmt.errors import FormatError, Problem, StateError, error_for
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
-from ckptfmt.state import Adapter, TensorLeaf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class NumpyAdapter:
         return self
 
     def encode(self, value: object, path: str) -> object:
-        """See `ckptfmt.state.Adapter.encode`."""
+        """See `ckptfmt.adapters.Adapter.encode`."""
         import numpy as np
 
         if isinstance(value, np.generic):
@@ -63,7 +63,7 @@ class NumpyAdapter:
         return _leaf(_as_numpy(value, path), path)
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
-        """See `ckptfmt.state.Adapter.empty`.
+        """See `ckptfmt.adapters.Adapter.empty`.
 
         Raises:
             UnsupportedVersionError: NumPy has no such dtype (4- and 6-bit floats).
@@ -80,14 +80,14 @@ class NumpyAdapter:
         return array, _bytes_of(array)
 
     def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> Any | None:
-        """See `ckptfmt.state.Adapter.view`; None also for memory that does not suit the elements."""
+        """See `ckptfmt.adapters.Adapter.view`; None also for memory that does not suit the elements."""
         import numpy as np
 
         array = np.frombuffer(memory, numpy_dtype(dtype)).reshape(shape)
         return array if array.flags.aligned else None
 
     def decode(self, typed: Typed) -> object:
-        """See `ckptfmt.state.Adapter.decode`."""
+        """See `ckptfmt.adapters.Adapter.decode`."""
         import numpy as np
 
         if typed.name == "C128":

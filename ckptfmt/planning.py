@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ckptfmt._version import __version__
+from ckptfmt.adapters import Adapter
 from ckptfmt.collector import collector_paused
 from ckptfmt.epochs import epochs_finished
 from ckptfmt.errors import FormatError, StateError
@@ -21,7 +22,7 @@ from ckptfmt.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt.format.parsing import validate_metadata
 from ckptfmt.format.planes import WHOLE, Split
 from ckptfmt.format.tensors import DTYPES, Header, plan_header
-from ckptfmt.state import Adapter, FlatComponent, flatten_state
+from ckptfmt.state import FlatComponent, flatten_state
 
 SMALL_BYTES = 64 << 10
 """A tensor of up to this length is read as bytes of its own. The collector of garbage has no eye on bytes."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from ckptfmt.adapters import Adapter
 from ckptfmt.collector import collector_paused
 from ckptfmt.component import Component, located, read_member
 from ckptfmt.errors import FormatError, Problem, TensorNotFoundError, error_for
@@ -22,7 +23,6 @@ from ckptfmt.format.layout import (
     parse_trailer,
 )
 from ckptfmt.format.parsing import parse_index
-from ckptfmt.state import Adapter
 from ckptfmt.storage import Source, open_source
 
 _TAIL_BYTES = 64 << 10  # one read of this size holds the whole index of most files

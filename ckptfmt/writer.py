@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
+from ckptfmt.adapters import Adapter
 from ckptfmt.errors import StateError
 from ckptfmt.format.codec import encode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike, digest
@@ -17,7 +18,6 @@ from ckptfmt.format.index import Index, Member, Metadata, encode_index
 from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
 from ckptfmt.format.planes import Split
 from ckptfmt.planning import MemberPlan, SavePlan, plan_save
-from ckptfmt.state import Adapter
 from ckptfmt.storage import AtomicFile
 from ckptfmt.workers import CORES, submit
 

@@ -122,9 +122,8 @@ def _write(request: Request, part: Part, names: Mapping[str, str], path: str, te
         copied = all(name == of for name, of in names.items()) and part.copy_to(file, block)
         if not copied:
             file.write(block)
-        for segment in header.segments[1:]:
-            assert segment.tensor is not None  # only the first segment is no tensor
-            for piece in request.data_of(part, names[segment.tensor]):  # verified, whoever copies them
+        for tensor in header.by_offset():
+            for piece in request.data_of(part, names[tensor.name]):  # verified, whoever copies them
                 if not copied:
                     file.write(piece)
         if path == request.target:

@@ -194,9 +194,8 @@ def _plan_tensors(name: str, source: LocalSource, codec: str, meter: Meter) -> M
     part = SafetensorsFile(source).parts[ROOT]
     header = _header(name, part)
     pieces = [fixed_part(header.block())]
-    for segment in header.segments[1:]:
-        assert segment.tensor is not None  # only the first segment is no tensor
-        pieces += tensor_pieces(part, segment.tensor, meter.advance)
+    for tensor in header.by_offset():
+        pieces += tensor_pieces(part, tensor.name, meter.advance)
     return MemberPlan(name, codec, header, pieces)
 
 

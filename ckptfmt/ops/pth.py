@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 
+from ckptfmt.adapters import Adapter, TensorLeaf
 from ckptfmt.errors import StateError
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import MSGPACK, Metadata, is_component_name
@@ -19,7 +20,7 @@ from ckptfmt.ops.training import facts_of
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.reading import LegacyState, read_state
 from ckptfmt.pth.survey import Survey
-from ckptfmt.state import Adapter, FlatComponent, TensorLeaf, flatten_state
+from ckptfmt.state import FlatComponent, flatten_state
 from ckptfmt.storage import LocalSource
 from ckptfmt.versions import text_metadata
 
@@ -37,7 +38,7 @@ class LeafAdapter:
         return self
 
     def encode(self, value: object, path: str) -> object:  # noqa: ARG002 - the interface's
-        """See `ckptfmt.state.Adapter.encode`."""
+        """See `ckptfmt.adapters.Adapter.encode`."""
         return value if isinstance(value, TensorLeaf | Typed) else NotImplemented
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[object, memoryview]:

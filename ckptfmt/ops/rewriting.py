@@ -101,9 +101,8 @@ def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
         return
     header = _header(part, dtypes)
     pieces = [fixed_part(header.block())]
-    for segment in header.segments[1:]:
-        assert segment.tensor is not None  # only the first segment is no tensor
-        pieces += tensor_pieces(part, segment.tensor, advance)
+    for tensor in header.by_offset():
+        pieces += tensor_pieces(part, tensor.name, advance)
     yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ckptfmt.adapters import TensorLeaf
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import PthFile
 from ckptfmt.ops.sources import Part, TensorFile, open_tensors
-from ckptfmt.state import TensorLeaf
 from ckptfmt.storage import open_source
 
 __all__ = ["INDEX", "PartTensor", "Weights", "find_weights", "open_weights", "read_json"]

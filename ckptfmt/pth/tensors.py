@@ -6,12 +6,12 @@ import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from ckptfmt.adapters import TensorLeaf
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
 from ckptfmt.pth.dtypes import ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_DIMENSIONS
 from ckptfmt.pth.storages import StorageData
-from ckptfmt.state import TensorLeaf
 
 __all__ = ["LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 

@@ -12,12 +12,12 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.torch_version import TorchVersion
 
+from ckptfmt.adapters import Adapter, TensorLeaf
 from ckptfmt.errors import Problem, StateError, error_for
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.trees import COMPLEX_PARTS
 from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.planning import SMALL_BYTES
-from ckptfmt.state import Adapter, TensorLeaf
 from ckptfmt.torch import sparse
 
 __all__ = ["DTYPES", "TorchAdapter", "memory_of", "new_tensor"]

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import ckptfmt.torch
 from ckptfmt import FormatError, StateError, Typed, UnsupportedVersionError
-from ckptfmt.state import TensorLeaf
+from ckptfmt.adapters import TensorLeaf
+from ckptfmt.format.index import Metadata
+from ckptfmt.torch.io import plan_state
+from ckptfmt.torch.staging import Staging
 from ckptfmt.torch.values import DTYPES, TorchAdapter
 from tests.torch.same import same, same_tensor
 
@@ -369,6 +372,14 @@ def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) ->
         with pytest.raises(StateError, match=rf"optimizer\.0: gives {len(data)} bytes.*make them 4"):
             ckptfmt.torch.save({"optimizer": [BytesLeaf("F32", (), data)]}, tmp_path / "a.ckptfmt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("nbytes", [4, 1 << 20])
+def test_a_tensor_of_another_length_is_refused_when_it_is_copied(nbytes: int) -> None:
+    leaf = BytesLeaf("F32", (nbytes // 4,), bytes(nbytes + 1))
+    plan = plan_state({"optimizer": [leaf]}, metadata=Metadata(), codec="none")
+    with pytest.raises(StateError, match=rf"gives {nbytes + 1} bytes.*make them {nbytes}"):
+        Staging().copy(plan)
 
 
 def test_a_dtype_that_pytorch_lacks_is_an_unsupported_version(tmp_path: Path) -> None:
