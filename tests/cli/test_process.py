@@ -190,6 +190,27 @@ def test_text_shrinks_to_the_terminal(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @posix
+def test_an_interrupt_at_the_question_of_prune_removes_nothing_but_the_question(run_directory: Path) -> None:
+    import pty
+
+    there = sorted(run_directory.glob("*.ckptfmt"))
+    command = [sys.executable, "-m", "ckptfmt_cli", "prune", "--keep-last", "1", str(run_directory)]
+    ours, theirs = pty.openpty()
+    variables = {**usual_environment(), "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        talk = b""
+        while b"remove?" not in talk:
+            talk += os.read(ours, 1 << 16)
+        process.send_signal(signal.SIGINT)
+        talk += _read_all(ours)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert talk.endswith(b"\r\x1b[K")
+    assert sorted(run_directory.glob("*.ckptfmt")) == there
+
+
+@posix
 def test_long_work_shows_progress_and_an_interrupt_ends_it_quietly(tmp_path: Path) -> None:
     path = tmp_path / "large.ckptfmt"
     sparse_checkpoint(path, (16 << 30) // 4)
