@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from ckptfmt.errors import CkptfmtError
 from ckptfmt.torch.report import SkippedFile
 
-__all__ = ["ResumeError", "UsageError"]
+__all__ = [
+    "SUPERSEDED_EXIT_CODE",
+    "UNDECIDED_EXIT_CODE",
+    "ResumeError",
+    "SupersededError",
+    "UndecidedError",
+    "UsageError",
+]
+
+SUPERSEDED_EXIT_CODE = 73
+"""Exit code of a process whose run was taken over by another one: EX_CANTCREAT of sysexits.h. Not to be retried."""
+
+UNDECIDED_EXIT_CODE = 78
+"""Exit code when a person has to look before the run can go on: EX_CONFIG of sysexits.h. Not to be retried."""
 
 
 class UsageError(CkptfmtError, RuntimeError):
@@ -24,3 +37,26 @@ class ResumeError(CkptfmtError, RuntimeError):
     def __init__(self, message: str, skipped: Sequence[SkippedFile] = ()) -> None:
         self.skipped = tuple(skipped)
         super().__init__("\n  ".join([message, *(f"{file.path}: {file.reason}" for file in self.skipped)]))
+
+
+class UndecidedError(ResumeError, SystemExit):
+    """A checkpoint that may be the newest could not be judged: it is neither known to be sound nor to be damaged.
+
+    Nothing was changed. Uncaught, it ends the process with `UNDECIDED_EXIT_CODE`, which tells restarters not to try
+    again: a person has to look first.
+    """
+
+    def __init__(self, message: str, skipped: Sequence[SkippedFile] = ()) -> None:
+        super().__init__(message, skipped)
+        self.code = UNDECIDED_EXIT_CODE
+
+
+class SupersededError(CkptfmtError, SystemExit):
+    """Another process has taken over the run: this one publishes and removes nothing more.
+
+    Uncaught, it ends the process with `SUPERSEDED_EXIT_CODE`, which tells restarters not to try again.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = SUPERSEDED_EXIT_CODE

@@ -1,0 +1,37 @@
+"""Notices reach stderr and the logger, and never raise."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ckptfmt.torch.notices import LOGGER, notify
+
+
+def test_a_notice_is_one_line_on_stderr_and_one_record(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    notify("save failed")
+    assert capsys.readouterr().err == "ckptfmt: save failed\n"
+    assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
+        ("ckptfmt", logging.WARNING, "save failed")
+    ]
+
+
+def test_a_notice_never_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError(record)
+
+    handler = Broken()
+    LOGGER.addHandler(handler)
+    try:
+        with os.fdopen(os.open(tmp_path / "closed", os.O_CREAT | os.O_RDONLY), "r") as unwritable:
+            monkeypatch.setattr(sys, "stderr", unwritable)
+            notify("into a stream that cannot be written")
+            monkeypatch.setattr(sys, "stderr", None)
+            notify("into no stream at all")
+    finally:
+        LOGGER.removeHandler(handler)
