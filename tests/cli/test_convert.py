@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +171,26 @@ def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> N
         assert done.returncode == 0, done.stderr
 
 
+# A conversion that never ends by itself: the first chunks take long enough for progress to show, the others for ever.
+NEVER_ENDING = """
+import itertools, threading, time
+import ckptfmt.writer
+from ckptfmt_cli.main import main
+
+encode, number = ckptfmt.writer.encode_chunk, itertools.count()
+
+def slowly(*arguments, **options):
+    if next(number) < 12:
+        time.sleep(0.6)
+    else:
+        threading.Event().wait()
+    return encode(*arguments, **options)
+
+ckptfmt.writer.encode_chunk = slowly
+main()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals and a pseudo-terminal")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(
@@ -180,24 +199,26 @@ def test_progress_on_a_terminal_and_nothing_left_after_an_interrupt(
     import pty  # POSIX has it
 
     path = tmp_path / "large.npz"
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {str(number): rng.integers(0, 4, 8 << 20, np.uint8) for number in range(32)}
+    arrays: dict[str, Any] = {str(number): np.full(4 << 20, number, np.uint8) for number in range(24)}
     np.savez(path, **arrays)
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "ckptfmt_cli", "convert", str(path), str(tmp_path / "a.ckptfmt"), "--codec", "zstd"],
+        [sys.executable, "-c", NEVER_ENDING, "convert", str(path), str(tmp_path / "a.ckptfmt"), "--codec", "zstd"],
         stderr=follower,
         stdout=subprocess.DEVNULL,
         env={**usual_environment(), "TERM": "xterm"},
     )
-    os.close(follower)
-    shown = b""
-    deadline = time.monotonic() + 60
-    while b"% " not in shown and time.monotonic() < deadline:
-        shown += os.read(leader, 1024)
-    process.send_signal(number)
-    assert process.wait(60) == code
-    os.close(leader)
+    try:
+        os.close(follower)
+        shown = b""
+        while b"% " not in shown:
+            shown += os.read(leader, 1024)
+        process.send_signal(number)
+        assert process.wait() == code
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
     assert b"large.npz" in shown
     assert [child.name for child in tmp_path.iterdir()] == ["large.npz"]
 
