@@ -418,7 +418,7 @@ class Checkpointer:
         """Return what all ranks do: rank 0 decides when to save, any of them when to leave."""
         if ranks.world().rank != 0 and due is Due.SAVE:
             due = Due.NOTHING
-        return Due(ranks.largest(due.value))
+        return Due(ranks.largest(due.value)[0])
 
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._write(self._loop.progress(), rng.capture(), metrics)

@@ -10,6 +10,7 @@ from ckptfmt.torch.report import SkippedFile
 __all__ = [
     "SUPERSEDED_EXIT_CODE",
     "UNDECIDED_EXIT_CODE",
+    "RankError",
     "ResumeError",
     "SupersededError",
     "UndecidedError",
@@ -25,6 +26,10 @@ UNDECIDED_EXIT_CODE = 78
 
 class UsageError(CkptfmtError, RuntimeError):
     """The methods of a Checkpointer were called with arguments or in an order that makes no sense."""
+
+
+class RankError(CkptfmtError, RuntimeError):
+    """Another rank failed in what all ranks do together. The message names the rank and what it said."""
 
 
 class ResumeError(CkptfmtError, RuntimeError):

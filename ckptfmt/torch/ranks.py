@@ -1,5 +1,8 @@
 """What the processes of one data-parallel job tell each other. With one process, nothing is sent.
 
+No rank may be left waiting in an exchange that another one never enters. So whatever can fail on one rank alone is done
+by `gather` or `on_rank_0`: the rank that fails takes part in the exchange with its error, and all ranks fail together.
+
 Objects travel between ranks by pickle, as in `torch.distributed` itself. That is the memory of one job, which runs one
 program; nothing that comes from a file is ever unpickled here.
 """
@@ -9,13 +12,16 @@ from __future__ import annotations
 import pickle
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["World", "barrier", "gather", "largest", "share", "world"]
+from ckptfmt.errors import CkptfmtError
+from ckptfmt.torch.failures import RankError, SupersededError, UndecidedError
+
+__all__ = ["World", "barrier", "gather", "largest", "on_rank_0", "share", "world"]
 
 T = TypeVar("T")
 
@@ -37,63 +43,62 @@ def world() -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
-def gather(value: T) -> list[T] | None:
-    """Bring the values of all ranks to rank 0. To be called by all of them.
+def gather(act: Callable[[], T]) -> list[T] | None:
+    """Do something on every rank, and bring the results to rank 0. If it fails on any rank, it fails on all of them.
 
-    Tensors in a value must lie in CPU memory: one of another rank's device would be put on that device here.
+    To be called by all ranks. Tensors in a result must lie in CPU memory: one of another rank's device would be put on
+    that device here.
 
     Returns:
-        On rank 0 the values in the order of ranks, on the others None.
+        On rank 0 the results in the order of ranks, on the others None.
+
+    Raises:
+        Exception: What `act` raised on this rank.
+        RankError: It raised on another rank only; `SupersededError` or `UndecidedError` if that is what it raised.
     """
     rank, size = world()
     if size == 1:
-        return [value]
-    own = _to_tensor(value)
-    lengths = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(size)]
-    length = torch.tensor([len(own)], device=own.device)
-    dist.all_gather(lengths, length)
-    longest = max(int(it) for it in lengths)
-    padded = torch.cat([own, own.new_zeros(longest - len(own))])
-    values = [torch.empty_like(padded) for _ in range(size)]
-    # Not gather: each backend has all_gather, and what is gathered is small.
-    dist.all_gather(values, padded)
-    gathered: list[T] | None = None
-    if rank == 0:
-        gathered = [_from_tensor(it[: int(its)]) for it, its in zip(values, lengths, strict=True)]
-    exchanged = [weakref.ref(it) for it in (length, padded, *lengths, *values)]
-    del length, padded, lengths, values
-    _wait_until_let_go(exchanged)
-    return gathered
+        return [act()]
+    own = _attempt(act)
+    everywhere = _all_gather(own.message)
+    _raise_if_failed(own, {other: message for other, message in enumerate(everywhere) if other != rank})
+    return [_unpack(message) for message in everywhere] if rank == 0 else None
+
+
+def on_rank_0(act: Callable[[], T]) -> T:
+    """Do something on rank 0, and return the result on every rank. If it fails there, it fails on all of them.
+
+    To be called by all ranks.
+
+    Raises:
+        Exception: What `act` raised, on rank 0.
+        RankError: The same on the others; `SupersededError` or `UndecidedError` if that is what it raised.
+    """
+    rank, size = world()
+    if size == 1:
+        return act()
+    own = _attempt(act) if rank == 0 else None
+    message = _broadcast(own.message if own is not None else None)
+    _raise_if_failed(own, {} if rank == 0 else {0: message})
+    result: T = own.result if own is not None else _unpack(message)
+    return result
 
 
 def share(value: T) -> T:
     """Return the value that rank 0 was given, on every rank. To be called by all of them."""
-    rank, size = world()
-    if size == 1:
-        return value
-    box = _to_tensor(value if rank == 0 else None)
-    length = torch.tensor([len(box)], device=box.device)
-    dist.broadcast(length, src=0)
-    if rank != 0:
-        box = box.new_empty(int(length))
-    dist.broadcast(box, src=0)
-    shared: T = _from_tensor(box)
-    exchanged = [weakref.ref(length), weakref.ref(box)]
-    del length, box
-    _wait_until_let_go(exchanged)
-    return shared
+    return on_rank_0(lambda: value)
 
 
-def largest(value: int) -> int:
-    """Return the largest of the values of all ranks, on each of them. To be called by all; it is quick."""
+def largest(*values: int) -> tuple[int, ...]:
+    """Return the largest of each of the values over all ranks, on every rank. To be called by all; it is quick."""
     if world().size == 1:
-        return value
-    values = torch.tensor([value], device=_device())
-    dist.all_reduce(values, dist.ReduceOp.MAX)
-    most = int(values.item())
-    exchanged = [weakref.ref(values)]
-    del values
-    _wait_until_let_go(exchanged)
+        return values
+    exchanged = torch.tensor(values, device=_device())
+    dist.all_reduce(exchanged, dist.ReduceOp.MAX)
+    most = tuple(int(it) for it in exchanged.tolist())
+    waited_for = [weakref.ref(exchanged)]
+    del exchanged
+    _wait_until_let_go(waited_for)
     return most
 
 
@@ -124,9 +129,86 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not _by_gloo() else "cpu")
 
 
-def _to_tensor(value: object) -> torch.Tensor:
-    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(_device())
+class _Attempt(NamedTuple):
+    """What came of an action on this rank, and the message that tells the other ranks of it."""
+
+    result: Any
+    error: Exception | None
+    message: bytes
 
 
-def _from_tensor(data: torch.Tensor) -> Any:
-    return pickle.loads(data.cpu().numpy().tobytes())  # noqa: S301 - from another process of this very job
+class _Failure(NamedTuple):
+    """An error as it goes to other ranks, which need not be able to unpickle it."""
+
+    kind: str
+    text: str
+
+
+_ENDING = {error.__name__: error for error in (SupersededError, UndecidedError)}
+"""Errors with an exit code that all ranks must end with."""
+
+# The first byte of a message.
+_DONE = b"+"
+_FAILED = b"-"
+
+
+def _attempt(act: Callable[[], object]) -> _Attempt:
+    try:
+        result = act()
+        return _Attempt(result, None, _DONE + pickle.dumps(result))
+    except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
+        text = str(error) if isinstance(error, CkptfmtError) else f"{type(error).__name__}: {error}"
+        return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, text)))
+
+
+def _raise_if_failed(own: _Attempt | None, others: Mapping[int, bytes]) -> None:
+    failures = {rank: _unpack(message) for rank, message in others.items() if message.startswith(_FAILED)}
+    for rank, failure in failures.items():
+        if failure.kind in _ENDING:
+            raise _ENDING[failure.kind](f"rank {rank}: {failure.text}")
+    if own is not None and own.error is not None:
+        raise own.error
+    for rank, failure in failures.items():
+        raise RankError(f"rank {rank}: {failure.text}")
+
+
+def _all_gather(own: bytes) -> list[bytes]:
+    """Return the messages of all ranks."""
+    size = world().size
+    lengths = [torch.zeros(1, dtype=torch.int64, device=_device()) for _ in range(size)]
+    length = torch.tensor([len(own)], device=_device())
+    dist.all_gather(lengths, length)
+    padded = _to_tensor(own.ljust(max(int(it) for it in lengths)))
+    messages = [torch.empty_like(padded) for _ in range(size)]
+    # Not gather: each backend has all_gather, and what is gathered is small.
+    dist.all_gather(messages, padded)
+    received = [_to_bytes(it)[: int(its)] for it, its in zip(messages, lengths, strict=True)]
+    exchanged = [weakref.ref(it) for it in (length, padded, *lengths, *messages)]
+    del length, padded, lengths, messages
+    _wait_until_let_go(exchanged)
+    return received
+
+
+def _broadcast(own: bytes | None) -> bytes:
+    """Return the message of rank 0, which alone gives one."""
+    length = torch.tensor([0 if own is None else len(own)], device=_device())
+    dist.broadcast(length, src=0)
+    message = _to_tensor(bytes(int(length)) if own is None else own)
+    dist.broadcast(message, src=0)
+    received = _to_bytes(message)
+    exchanged = [weakref.ref(length), weakref.ref(message)]
+    del length, message
+    _wait_until_let_go(exchanged)
+    return received
+
+
+def _to_tensor(message: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8).to(_device())
+
+
+def _to_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.cpu().numpy().tobytes()
+
+
+def _unpack(message: bytes) -> Any:
+    return pickle.loads(message[1:])  # noqa: S301 - from another process of this very job

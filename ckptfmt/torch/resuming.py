@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ckptfmt.errors import CkptfmtError, MismatchError, StorageError
+from ckptfmt.errors import MismatchError, StorageError
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
-from ckptfmt.torch.failures import ResumeError, UsageError
+from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport
@@ -141,20 +141,18 @@ def _advice(path: str) -> str:
 
 def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
     """Return on every rank what rank 0 chooses, or raise on every rank what it raises there."""
-    if ranks.world().rank == 0:
-        try:
-            choice = choose()
-        except CkptfmtError as error:
-            ranks.share((None, str(error)))
-            raise
+    chosen: list[_Choice] = []
+
+    def choose_one() -> _Choice:
+        choice = choose()
+        chosen.append(choice)
         # The states themselves are not sent: each rank reads them from the file.
-        ranks.share((replace(choice, found=choice.found and replace(choice.found, states=None, whole={})), None))
-        return choice
-    shared: tuple[_Choice | None, str | None] = ranks.share((None, None))
-    if shared[0] is None:
-        raise ResumeError(f"rank 0 could not choose a checkpoint: {shared[1]}")
-    found = shared[0].found
-    return replace(shared[0], found=found and open_again(found, takers, stack))
+        return replace(choice, found=choice.found and replace(choice.found, states=None, whole={}))
+
+    shared = ranks.on_rank_0(choose_one)
+    if chosen:
+        return chosen[0]
+    return replace(shared, found=shared.found and open_again(shared.found, takers, stack))
 
 
 def _new_run_id() -> str:

@@ -73,7 +73,7 @@ class Run:
             UsageError: A metric is not a number.
         """
         values = {name: _number(name, value) for name, value in metrics.items()}
-        everywhere = ranks.gather({RNG: random, PROGRESS: progress.to_tree()})
+        everywhere = ranks.gather(lambda: {RNG: random, PROGRESS: progress.to_tree()})
         if everywhere is None:
             return None
         state = capture_components(self.components)
