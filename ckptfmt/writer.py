@@ -78,17 +78,22 @@ def save_state(
     return write_plan(path, plan)
 
 
-def write_plan(path: str | os.PathLike[str], plan: SavePlan) -> SaveReport:
+def write_plan(path: str | os.PathLike[str], plan: SavePlan, *, replace: bool = True) -> SaveReport:
     """Write a planned checkpoint, and publish it.
+
+    Args:
+        path: Where to.
+        plan: What.
+        replace: Replace what is at the path. False: publish beside it (see `AtomicFile`); the report says where.
 
     Raises:
         StateError: A tensor does not give the bytes that its dtype and shape make.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
-    with AtomicFile(path, expected_bytes=plan.file_bytes) as file:
+    with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace) as file:
         identity, file_bytes = write_file(file, plan.members, plan.metadata)
         file.commit()
-    return SaveReport(os.fspath(path), identity, file_bytes, plan.components)
+    return SaveReport(file.path, identity, file_bytes, plan.components)
 
 
 def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 python examples/gpt.py --train_url runs/gpt
 torchrun --nproc-per-node 2 --max-restarts 100 examples/gpt.py --train_url runs/gpt
-python examples/gpt.py --train_url runs/more --init_from runs/gpt/ckpt-00000100.ckptfmt
+python examples/gpt.py --train_url runs/more --init_from runs/gpt/ckpt-00000100-e0002.ckptfmt
 """
 # mypy: disable-error-code="no-untyped-call"
 # (torch.Tensor.backward has no annotations)

@@ -48,12 +48,16 @@ def require_regular_file(path: str, mode: int) -> None:
     raise StorageError(f"{path}: is {kind}, not a regular file; name a regular file")
 
 
-def resolve_target(path: str) -> Path:
+def resolve_target(path: str, *, follow: bool = True) -> Path:
     """Return the absolute path of the file that is to appear when a checkpoint is published at `path`.
 
     A symbolic link stands for the file that it leads to, there already or not: the link stays and that file
     is replaced, as with any program that writes to the path. The result does not change with the working
     directory.
+
+    Args:
+        path: The path.
+        follow: False: whatever has the path's name now is of no account, because it will not be replaced.
 
     Raises:
         StorageError: The path is that of a directory, pipe or device, or its directory does not exist.
@@ -61,9 +65,10 @@ def resolve_target(path: str) -> Path:
     """
     if path.endswith(_SEPARATORS):
         raise StorageError(f"{path}: is the name of a directory; name a file in it")
-    with contextlib.suppress(FileNotFoundError):  # it may be a new file, or a link to one
-        require_regular_file(path, Path(path).stat().st_mode)
-    target = Path(path).resolve()
+    if follow:
+        with contextlib.suppress(FileNotFoundError):  # it may be a new file, or a link to one
+            require_regular_file(path, Path(path).stat().st_mode)
+    target = Path(path).resolve() if follow else Path(path).parent.resolve() / Path(path).name
     try:
         target.parent.stat()
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -16,6 +17,7 @@ from ckptfmt.storage.failures import free_bytes, storage_error
 from ckptfmt.storage.paths import local_path, resolve_target
 from ckptfmt.storage.placing import PlacedWriter, Way
 from ckptfmt.storage.reading import LocalSource
+from ckptfmt.storage.renaming import free_names
 from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
 
 __all__ = ["AtomicFile"]
@@ -42,7 +44,7 @@ class AtomicFile:
     The new file's mode comes from the umask, also when it replaces another one. To carry over the old mode
     alone, without its owner, group and access list, could open the file to others than it was open to.
 
-    At a symbolic link, the file that it leads to is published and the link stays.
+    At a symbolic link, the file that it leads to is replaced and the link stays.
 
     Several threads may call `write_at` at once; everything else is for one thread.
 
@@ -50,15 +52,21 @@ class AtomicFile:
         path: Where the file is to appear. Its directory must exist.
         expected_bytes: The final length, if it is known: where the file system can, the space is reserved at
             once, so that a full disk shows before the work is done. The file may still become shorter or longer.
+        replace: What stands at the path is replaced. False: nothing ever is, neither what stands there now nor what
+            comes meanwhile. Where the name is taken, by a link or anything else, the file appears as `NAME-2.EXT`
+            beside it, or as `NAME-3.EXT`, and so on.
 
     Attributes:
-        path: The path as given.
+        path: The path as given; once it is published, its path.
         position: How many bytes have been written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, expected_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, expected_bytes: int | None = None, replace: bool = True
+    ) -> None:
         self.path = local_path(path)
         self.position = 0
+        self._replace = replace
         self._expected_bytes = expected_bytes or 0
         self._target: Path | None = None
         self._temporary: TemporaryFile | None = None
@@ -160,7 +168,7 @@ class AtomicFile:
     def _begin(self) -> None:
         if self._target is not None:
             raise ValueError(f"{self.path}: an AtomicFile publishes once; make another one")
-        self._target = target = resolve_target(self.path)
+        self._target = target = resolve_target(self.path, follow=self._replace)
         clean_leftovers(target.parent, target.name)
         self._temporary = TemporaryFile(target)
         descriptor = self._temporary.create()
@@ -179,13 +187,23 @@ class AtomicFile:
             os.ftruncate(temporary.descriptor, self.position)  # less was written than reserved
         flush_file(temporary.descriptor)
         try:
-            temporary.rename()
+            self._rename(temporary)
         except FileNotFoundError as error:
             raise StorageError(
                 f"{self.path}: cannot be saved: its directory, or the temporary file in it, "
                 "was removed meanwhile; find out by whom and save again"
             ) from error
         self._temporary = None
+
+    def _rename(self, temporary: TemporaryFile) -> None:
+        if self._replace:
+            temporary.rename()
+            return
+        for path in free_names(temporary.target):
+            with contextlib.suppress(FileExistsError):
+                temporary.rename(path)
+                self.path = str(Path(self.path).with_name(path.name))
+                return
 
     def _opened(self) -> TemporaryFile:
         if self._temporary is None:

@@ -10,7 +10,8 @@ step writer                               cleaner
 2    lock, without waiting                lock, without waiting
 3    does the name still lead to it?      does the name still lead to it?
 4    write, flush                         unlink, with the lock held
-5    rename, with the lock held           close
+5    rename, or link and unlink (see       close
+     `renaming`), with the lock held
 6    close
 ==== ==================================== =====================================
 
@@ -22,6 +23,10 @@ name. So in every order of events:
 - A cleaner comes later: it fails at 2.
 - A cleaner opens the file, the writer renames and closes it, the cleaner locks it: the cleaner finds that
   the name is gone (3). It never unlinks another name than the temporary one, so what was published stays.
+- The writer is killed in the middle of 5, between link and unlink: the file has both names and no lock. A
+  cleaner unlinks the temporary one, and what was published stays.
+- The writer finds that the name which it was to publish under is taken (5), and tries the next: the file keeps
+  its temporary name and its lock until one is free.
 - Two cleaners: the second one fails at 2, or finds at 3 that the name is gone.
 - Between a cleaner's 3 and 4 the name can't come to lead to another file: no name is used twice.
 - A child process forked while a file is written shares the lock. Should the writer die, its file is left
@@ -49,6 +54,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 from ckptfmt.storage.paths import local_path
+from ckptfmt.storage.renaming import rename_to_free_name
 
 try:
     import fcntl
@@ -188,17 +194,24 @@ class TemporaryFile:
             self.discard()
         raise StorageError(f"{self.target.parent}: something removes every new temporary file at once; stop it")
 
-    def rename(self) -> None:
+    def rename(self, free_name: Path | None = None) -> None:
         """Rename the file to the target and close it. Its content must be flushed already.
 
+        Args:
+            free_name: Another path in the same directory, which must be free; nothing is replaced there.
+
         Raises:
+            FileExistsError: It is not free. Try another one.
             OSError: It was not renamed; `discard` is still to be called.
         """
         if self._path is None:
             raise ValueError(f"{self.target}: its temporary file is not open")
         if not HAVE_LOCKS:
             self._close()  # Windows renames no open file
-        self._path.replace(self.target)
+        if free_name is None:
+            self._path.replace(self.target)
+        else:
+            rename_to_free_name(self._path, free_name)
         unregister(self._path)
         self._path = None
         self._close()

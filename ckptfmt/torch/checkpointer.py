@@ -228,7 +228,7 @@ class Checkpointer:
 
         ```python
         if not ckpt.resume().resumed:
-            ckpt.warm_start("runs/old/ckpt-00090000.ckptfmt")
+            ckpt.warm_start("runs/old/ckpt-00090000-e0012.ckptfmt")
         ```
 
         Each module takes its weights from the component of the same name; if there is one module only, from the only
@@ -429,7 +429,7 @@ class Checkpointer:
         if plan is None:
             return
         self._settle(wait=True)
-        self._saves.save(progress.step, self.run_id, plan)
+        self._saves.save(plan)
         self._settle(wait=False)
         now = time.monotonic()
         self._schedule.saved(now, now - begun)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ckptfmt.errors import CkptfmtError, FormatError, StorageError
+from ckptfmt.errors import CkptfmtError
+from ckptfmt.format.index import Metadata
 from ckptfmt.planning import SavePlan
-from ckptfmt.reader import Checkpoint
+from ckptfmt.runs import EXTENSION
 from ckptfmt.torch.background import FinishedSave, Saver, Written
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.staging import Staging
@@ -76,8 +77,8 @@ class RunSaves:
         """Say whether a save may begin now: always if it is urgent, else as the options have it."""
         return urgent or self._options.when_busy == "wait" or not self._saver.busy
 
-    def save(self, step: int, run_id: str | None, plan: SavePlan) -> None:
-        """Save what is planned: in the background, once it is copied, or here and now.
+    def save(self, plan: SavePlan) -> None:
+        """Save what is planned: in the background, once it is copied, or here and now. Nothing is ever replaced.
 
         The save before must be settled, and this one is to be.
 
@@ -87,12 +88,11 @@ class RunSaves:
         plan = self._staging.copy(plan) if self._options.background else plan
 
         def write() -> Written:
-            target = _target(Path(self._directory), step, run_id)
-            report = write_plan(target, plan)
+            report = write_plan(Path(self._directory, _name(plan.metadata)), plan, replace=False)
             afterwards = self._options.afterwards
-            return Written(report, tuple(afterwards(target)) if afterwards is not None else ())
+            return Written(report, tuple(afterwards(Path(report.path))) if afterwards is not None else ())
 
-        (self._saver.start if self._options.background else self._saver.run)(step, write)
+        (self._saver.start if self._options.background else self._saver.run)(plan.metadata.step or 0, write)
 
     def settle(self, *, wait: bool, must_succeed: bool = False) -> FinishedSave | None:
         """Take note of a save that is over, and report it if it failed.
@@ -130,20 +130,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, SaveWarning, stacklevel=level)
 
 
-def _target(directory: Path, step: int, run_id: str | None) -> Path:
-    """Return where to save: never over a checkpoint that is not this run's at this very step."""
-    name = f"ckpt-{step:08d}"
-    path = directory / f"{name}.ckptfmt"
-    number = 1
-    while path.exists() and not _is_ours(path, step, run_id):
-        number += 1
-        path = directory / f"{name}-{number}.ckptfmt"
-    return path
-
-
-def _is_ours(path: Path, step: int, run_id: str | None) -> bool:
-    try:
-        with Checkpoint.open(path) as checkpoint:
-            return (checkpoint.metadata.run_id, checkpoint.metadata.step) == (run_id, step)
-    except (FormatError, StorageError):
-        return False
+def _name(metadata: Metadata) -> str:
+    """Return the name of a checkpoint. It is for people: what decides stands inside (spec 14.5)."""
+    return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{EXTENSION}"

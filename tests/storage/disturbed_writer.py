@@ -1,12 +1,16 @@
 """Publish a file again and again, each time disturbed at the next file operation, and tell what became of it.
 
-Usage: disturbed_writer.py kill|interrupt|fail DIRECTORY
+Usage: disturbed_writer.py kill|interrupt|fail DIRECTORY replace|exclusive|link|take
+
+The last word says how the file gets its name. `replace`: over an old one. The others: under a name that is free, the
+first one being taken: by an exclusive rename, by a link where there is no such rename, by an empty file where there
+are no links either.
 
 Writes a JSON array with one object for each disturbed publication:
 
     operation  the file operation at which it was disturbed, e.g. `fsync`
     ended      how the writer ended: `killed`, `finished`, or the name of an exception
-    content    what then stood at the path: `old`, `new` or `broken`
+    content    what then stood at the path: `old`, `new`, `none`, `empty` or `broken`
     others     names of other files in the directory
     next       names of other files in the directory after the next publication, which is not disturbed
 
@@ -26,18 +30,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from ckptfmt.storage import AtomicFile
+from ckptfmt.storage import AtomicFile, renaming
 
 Mode = Literal["kill", "interrupt", "fail"]
+Naming = Literal["replace", "exclusive", "link", "take"]
 
 OLD, NEW, NEXT = b"old" * 1000, b"new" * 70_000, b"next" * 1000
-# Neither touches a file; and what fails to close is closed all the same.
+# Neither touches a file; what fails to close is closed all the same; and what a call has answered is known.
 NO_OPERATIONS = {"fspath", "fileno"}
-NEVER_FAIL = {"close"}
+NEVER_FAIL = {"close", "get_errno"}
 
 
-def publish(path: Path, content: bytes) -> None:
-    with AtomicFile(path, expected_bytes=len(content) + 100) as file:
+def publish(path: Path, content: bytes, *, replace: bool) -> None:
+    with AtomicFile(path, expected_bytes=len(content) + 100, replace=replace) as file:
         file.write(content[: len(content) // 2])
         file.write(content[len(content) // 2 :])
         file.commit()
@@ -45,9 +50,24 @@ def publish(path: Path, content: bytes) -> None:
 
 def operation_name(function: Any) -> str | None:
     name: str = function.__name__
-    of_system = getattr(function, "__module__", None) in {"posix", "fcntl"}
+    module = getattr(function, "__module__", None)
     of_file = isinstance(getattr(function, "__self__", None), io.FileIO)
+    # A call by way of ctypes is not reported; these are, just before and after it.
+    around_call = module == "_ctypes" and name in {"set_errno", "get_errno"}
+    of_system = module in {"posix", "fcntl"} or around_call
     return name if (of_system or of_file) and name not in NO_OPERATIONS else None
+
+
+def withhold(naming: Naming) -> None:
+    """Let this be a system without some of the ways to rename a file to a free name."""
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if naming in {"link", "take"}:
+        renaming._renameat2 = lambda: None  # type: ignore[assignment]  # it is a cache otherwise
+    if naming == "take":
+        os.link = no_link  # type: ignore[assignment]  # without the names of its parameters
 
 
 class Disturbance:
@@ -87,7 +107,7 @@ class Disturbance:
         raise KeyboardInterrupt if self.mode == "interrupt" else OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def run_disturbed(mode: Mode, when: int, path: Path) -> tuple[str, str]:
+def run_disturbed(mode: Mode, when: int, path: Path, naming: Naming) -> tuple[str, str]:
     """Publish in a child process; return the operation that was disturbed, if any, and how it ended."""
     reader, report = os.pipe()
     child = os.fork()
@@ -96,7 +116,7 @@ def run_disturbed(mode: Mode, when: int, path: Path) -> tuple[str, str]:
         ended = "finished"
         Disturbance(mode, when, report)
         try:
-            publish(path, NEW)
+            publish(path, NEW, replace=naming == "replace")
         except BaseException as error:
             ended = type(error).__name__
         sys.setprofile(None)
@@ -109,24 +129,33 @@ def run_disturbed(mode: Mode, when: int, path: Path) -> tuple[str, str]:
     return operation, ended or "killed"
 
 
-def others(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir() if entry != path)
+def name_of(content: bytes | None) -> str:
+    return {OLD: "old", NEW: "new", None: "none", b"": "empty"}.get(content, "broken")
 
 
-def main(mode: Mode, directory: Path) -> None:
+def main(mode: Mode, directory: Path, naming: Naming) -> None:
+    withhold(naming)
     path = directory / "a.ckptfmt"
+    appearing = path if naming == "replace" else directory / "a-2.ckptfmt"
+
+    def others() -> list[str]:
+        return sorted({entry.name for entry in directory.iterdir()} - {path.name, appearing.name})
+
     outcomes: list[dict[str, str | list[str]]] = []
     while True:
         path.write_bytes(OLD)
-        operation, ended = run_disturbed(mode, len(outcomes) + 1, path)
+        if appearing != path:
+            appearing.unlink(missing_ok=True)
+        operation, ended = run_disturbed(mode, len(outcomes) + 1, path, naming)
         if not operation:
             break  # it was not disturbed: there are no more operations
-        content = {OLD: "old", NEW: "new"}.get(path.read_bytes(), "broken")
-        outcomes.append({"operation": operation, "ended": ended, "content": content, "others": others(path)})
-        publish(path, NEXT)
-        outcomes[-1]["next"] = others(path)
+        content = name_of(appearing.read_bytes() if appearing.exists() else None)
+        outcomes.append({"operation": operation, "ended": ended, "content": content, "others": others()})
+        assert appearing == path or path.read_bytes() == OLD, "what had the name lost it"
+        publish(path, NEXT, replace=True)
+        outcomes[-1]["next"] = others()
     print(json.dumps(outcomes))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))  # type: ignore[arg-type]  # any other mode is a KeyError
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])  # type: ignore[arg-type]  # another mode is a KeyError

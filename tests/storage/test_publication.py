@@ -36,51 +36,74 @@ def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 
 
-def disturb(mode: str, directory: Path) -> list[dict[str, Any]]:
+# How a file gets its name, and by which operation.
+NAMING = {"replace": "replace", "exclusive": "set_errno", "link": "link", "take": "replace"}
+
+
+def disturb(mode: str, directory: Path, naming: str) -> list[dict[str, Any]]:
     """Disturb a publication at every file operation; see `disturbed_writer.py`."""
     done = subprocess.run(
-        [sys.executable, HERE / "disturbed_writer.py", mode, directory],
+        [sys.executable, HERE / "disturbed_writer.py", mode, directory, naming],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
         timeout=300,
     )
     outcomes: list[dict[str, Any]] = json.loads(done.stdout)
-    assert {"open", "flock", "pwrite", "fsync", "replace"} <= {outcome["operation"] for outcome in outcomes}
+    operations = {outcome["operation"] for outcome in outcomes}
+    assert {"open", "flock", "pwrite", "fsync", NAMING[naming]} <= operations
     return outcomes
 
 
 # What 15.3 to 15.5 promise.
 
 
-def test_publication_is_atomic_under_kill_at_every_file_operation(tmp_path: Path) -> None:
-    outcomes = disturb("kill", tmp_path)
+@pytest.mark.parametrize("naming", NAMING)
+def test_publication_is_atomic_under_kill_at_every_file_operation(tmp_path: Path, naming: str) -> None:
+    outcomes = disturb("kill", tmp_path, naming)
     assert {outcome["ended"] for outcome in outcomes} == {"killed"}
     contents = [outcome["content"] for outcome in outcomes]
-    assert contents == sorted(contents, reverse=True), "old up to one moment, new from then on"
-    assert set(contents) == {"old", "new"}
+    expected = {
+        "replace": ["old", "new"],
+        "exclusive": ["none", "new"],
+        "link": ["none", "new"],
+        "take": ["none", "empty", "new"],  # an empty file is visibly no checkpoint
+    }[naming]
+    assert list(dict.fromkeys(contents)) == expected
+    assert contents == sorted(contents, key=expected.index), "one after the other, and never back"
     assert any(outcome["others"] for outcome in outcomes), "a kill leaves a temporary file behind"
     assert not any(outcome["next"] for outcome in outcomes), "which the next publication removes"
-    assert not any(outcome["others"] for outcome in outcomes if outcome["content"] == "new")
+    left = [outcome for outcome in outcomes if outcome["content"] == "new" and outcome["others"]]
+    assert bool(left) == (naming == "link"), "only between link and unlink it has both names"
 
 
-def test_failure_removes_the_temporary_and_keeps_the_target(tmp_path: Path) -> None:
-    outcomes = disturb("fail", tmp_path)
-    assert not any(outcome["others"] for outcome in outcomes)
+@pytest.mark.parametrize("naming", NAMING)
+def test_failure_removes_the_temporary_and_keeps_the_target(tmp_path: Path, naming: str) -> None:
+    outcomes = disturb("fail", tmp_path, naming)
+    before = "old" if naming == "replace" else "none"
+    # A temporary file that cannot be removed once it is published has two names, until the next writer comes.
+    assert {outcome["operation"] for outcome in outcomes if outcome["others"]} <= (
+        {"unlink"} if naming == "link" else set()
+    )
     assert {outcome["ended"] for outcome in outcomes} == {"StorageError", "finished"}
     for outcome in outcomes:
         if outcome["ended"] == "finished":
             assert outcome["content"] == "new"
         elif outcome["content"] == "new":
             assert outcome["operation"] in {"open", "fsync"}, "only to flush the directory comes after"
-    failed = {outcome["operation"] for outcome in outcomes if outcome["content"] == "old"}
-    assert {"open", "pwrite", "ftruncate", "fsync", "replace"} <= failed
+        else:
+            assert outcome["content"] == before or (naming, outcome["content"]) == ("take", "empty")
+    failed = {outcome["operation"] for outcome in outcomes if outcome["content"] == before}
+    assert {"open", "pwrite", "ftruncate", "fsync", NAMING[naming]} <= failed
 
 
-def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    outcomes = disturb("interrupt", tmp_path)
+@pytest.mark.parametrize("naming", NAMING)
+def test_interrupt_leaves_nothing_behind(tmp_path: Path, naming: str) -> None:
+    outcomes = disturb("interrupt", tmp_path, naming)
     assert {outcome["ended"] for outcome in outcomes} == {"KeyboardInterrupt"}
-    assert {outcome["content"] for outcome in outcomes} == {"old", "new"}
+    before = "old" if naming == "replace" else "none"
+    assert {outcome["content"] for outcome in outcomes} - {"empty"} == {before, "new"}
+    assert naming == "take" or all(outcome["content"] != "empty" for outcome in outcomes)
     assert not any(outcome["others"] for outcome in outcomes)
 
 

@@ -20,7 +20,7 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(tmp_path: Path, capfd: 
     told = capfd.readouterr().out
     assert "1 of them in the middle of a save" in told
     assert "identical  the loss of each of the 46 steps" in told
-    assert "ckpt-00000046.ckptfmt" in told
+    assert "ckpt-00000046-e0002.ckptfmt" in told
 
 
 @pytest.mark.parametrize(

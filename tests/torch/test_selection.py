@@ -183,9 +183,9 @@ def test_a_run_keeps_its_id_and_other_starts_get_others(tmp_path: Path) -> None:
     assert resume(tmp_path)[1].run_id == ckpt.run_id  # a save that is under way is waited for
 
 
-def test_a_save_never_replaces_what_is_not_this_run_at_this_step(tmp_path: Path) -> None:
-    other = put(tmp_path / "ckpt-00000000.ckptfmt", 7, run_id="other").read_bytes()
-    junk = tmp_path / "ckpt-00000000-2.ckptfmt"
+def test_a_save_never_replaces_anything(tmp_path: Path) -> None:
+    other = put(tmp_path / "ckpt-00000000-e0000.ckptfmt", 7, run_id="other").read_bytes()
+    junk = tmp_path / "ckpt-00000000-e0000-2.ckptfmt"
     junk.write_bytes(b"junk")
     ckpt = Checkpointer(tmp_path, run_id="mine")
     with pytest.raises(ResumeError):  # the junk could be a checkpoint of this run
@@ -193,15 +193,48 @@ def test_a_save_never_replaces_what_is_not_this_run_at_this_step(tmp_path: Path)
     junk.rename(tmp_path / "junk")
     ckpt.resume(quiet=True)
     (tmp_path / "junk").rename(junk)
-    ckpt.save()
+    ckpt.save(loss=1)
     first = ckpt.wait()
-    ckpt.save()
+    ckpt.save(loss=2)
     second = ckpt.wait()
     assert first is not None
     assert second is not None
-    assert (tmp_path / "ckpt-00000000.ckptfmt").read_bytes() == other
+    assert (tmp_path / "ckpt-00000000-e0000.ckptfmt").read_bytes() == other
     assert junk.read_bytes() == b"junk"
-    assert first.path == second.path == str(tmp_path / "ckpt-00000000-3.ckptfmt")
+    assert first.path == str(tmp_path / "ckpt-00000000-e0000-3.ckptfmt")
+    assert second.path == str(tmp_path / "ckpt-00000000-e0000-4.ckptfmt")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_loops_that_count_no_steps_keep_each_epoch(tmp_path: Path, announced: bool) -> None:
+    value = Value()
+    ckpt = Checkpointer(tmp_path, value=value, keep_last=3, keep_best=("loss", "min"))
+    ckpt.resume(quiet=True)
+    for epoch in ckpt.epochs(6):
+        value.value = epoch
+        if announced:
+            ckpt.end_epoch(loss=abs(epoch - 1))
+    kept = sorted(path.name for path in tmp_path.glob("*.ckptfmt"))
+    last = [f"ckpt-00000000-e000{epoch}.ckptfmt" for epoch in (4, 5, 6)]
+    assert kept == (["ckpt-00000000-e0002.ckptfmt", *last] if announced else last)
+    damage(tmp_path / kept[-1])
+    found, report = resume(tmp_path)
+    assert report.path == str(tmp_path / kept[-2])
+    assert found == report.epoch - 1 == 4
+
+
+def test_a_loop_of_ones_own_that_only_saves_keeps_each_save(tmp_path: Path) -> None:
+    value = Value()
+    ckpt = Checkpointer(tmp_path, value=value)
+    ckpt.resume(quiet=True)
+    for number in range(12):
+        value.value = number
+        ckpt.save()
+    ckpt.close()
+    assert len(list(tmp_path.glob("*.ckptfmt"))) == 12
+    value = Value()
+    Checkpointer(tmp_path, value=value).resume(quiet=True)
+    assert value.value == 11
 
 
 def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> None:
@@ -209,13 +242,13 @@ def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> No
     with pytest.raises(Killed):
         run(tmp_path / "hurt", kill=Point("after step", 3))
     wait_for_all()
-    damage(tmp_path / "hurt" / "ckpt-00000003.ckptfmt", offset=4200)
+    damage(tmp_path / "hurt" / "ckpt-00000003-e0001.ckptfmt", offset=4200)
     run(tmp_path / "hurt")
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    set_aside = {"ckpt-00000003.ckptfmt.damaged"}
+    set_aside = {"ckpt-00000003-e0001.ckptfmt.damaged"}
     assert {path.name for path in (tmp_path / "hurt").iterdir()} == names | set_aside
     assert final_state(tmp_path / "hurt") == final_state(tmp_path / "whole")
-    with ckptfmt.open(tmp_path / "hurt" / "ckpt-00000003.ckptfmt") as checkpoint:
+    with ckptfmt.open(tmp_path / "hurt" / "ckpt-00000003-e0001.ckptfmt") as checkpoint:
         assert checkpoint.verify() == ()
 
 

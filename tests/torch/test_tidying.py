@@ -68,7 +68,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 
 def test_a_pin_keeps_a_checkpoint(tmp_path: Path) -> None:
     train(tmp_path, LOSSES[:3])
-    (tmp_path / "ckpt-00000002.ckptfmt.pin").touch()
+    (tmp_path / "ckpt-00000002-e0000.ckptfmt.pin").touch()
     ckpt = Checkpointer(tmp_path, net=dense_net(0), keep_last=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(2):
@@ -79,25 +79,25 @@ def test_a_pin_keeps_a_checkpoint(tmp_path: Path) -> None:
 def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
     train(tmp_path, LOSSES[:2], run_id="other")
     ckptfmt.torch.save({"net": dense_net(0).state_dict()}, tmp_path / "pretrained.ckptfmt")
-    (tmp_path / "ckpt-00000009.ckptfmt").write_bytes(b"nobody knows what this was")
+    (tmp_path / "ckpt-00000009-e0000.ckptfmt").write_bytes(b"nobody knows what this was")
     (tmp_path / "notes.txt").touch()
     before = {path.name for path in tmp_path.iterdir()}
-    (tmp_path / "ckpt-00000009.ckptfmt").rename(tmp_path / "away")
+    (tmp_path / "ckpt-00000009-e0000.ckptfmt").rename(tmp_path / "away")
     ckpt = Checkpointer(tmp_path, net=dense_net(0), run_id="mine", save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
-    (tmp_path / "away").rename(tmp_path / "ckpt-00000009.ckptfmt")
+    (tmp_path / "away").rename(tmp_path / "ckpt-00000009-e0000.ckptfmt")
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(4)):
             ckpt.step()
     mine = {path.name for path in tmp_path.iterdir()} - before - {".ckptfmt.lock"}
-    assert mine == {"ckpt-00000004.ckptfmt"}
+    assert mine == {"ckpt-00000004-e0001.ckptfmt"}
     assert before <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, LOSSES[:3])
 
-    def full(path: Path, _: object) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
     monkeypatch.setattr("ckptfmt.torch.saving.write_plan", full)

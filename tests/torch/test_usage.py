@@ -127,7 +127,8 @@ def test_an_epoch_without_end_epoch_is_ended(tmp_path: Path, ckpt: Checkpointer)
         for _ in ckpt.batches(BATCHES):
             ckpt.step()
     assert ckpt.epoch == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-00000003.ckptfmt", "ckpt-00000006.ckptfmt"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["ckpt-00000003-e0001.ckptfmt", "ckpt-00000006-e0002.ckptfmt"]
 
 
 @pytest.mark.parametrize("name", ["rng", "progress", "ünï", "a/b", "_root", ".hidden"])
@@ -164,7 +165,7 @@ def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path:
             ckpt.step(loss=1.0)
         ckpt.end_epoch()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["ckpt-00000002.ckptfmt", "ckpt-00000004.ckptfmt", "ckpt-00000005.ckptfmt"]
+    assert names == ["ckpt-00000002-e0000.ckptfmt", "ckpt-00000004-e0000.ckptfmt", "ckpt-00000005-e0001.ckptfmt"]
 
 
 def half_an_epoch(directory: Path, loader: Any) -> None:

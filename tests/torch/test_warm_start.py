@@ -280,7 +280,7 @@ class TestRuns:
         first = trained(tmp_path / "1", run_id="first")
         ckpt, _, _ = self.start(tmp_path / "2", first)
         assert list(ckpt.epochs(1)) == [0]
-        second = tmp_path / "2" / "ckpt-00000000.ckptfmt"
+        second = tmp_path / "2" / "ckpt-00000000-e0001.ckptfmt"
         ckpt, _, _ = self.start(tmp_path / "3", second)
         assert list(ckpt.epochs(1)) == [0]
         again = Checkpointer(tmp_path / "3", net=dense_net(1), optimizer=torch.optim.AdamW(dense_net(1).parameters()))
