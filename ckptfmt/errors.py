@@ -1,10 +1,16 @@
-"""Every exception of ckptfmt, and the `Problem` that they carry. Imports nothing of ours."""
+"""Every exception of ckptfmt, and the `Problem` that they carry.
+
+Their texts name files, runs, components and tensors, and whoever writes a file chooses these names. So `str()` of an
+error is harmless to a terminal: each of its lines goes through `escape`, a name forges no line.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from ckptfmt.escaping import escape
 
 __all__ = [
     "CkptfmtError",
@@ -114,11 +120,14 @@ class Problem:
         if self.offset is not None:
             where.append(f"offset {self.offset}")
         place = f"{', '.join(where)}: " if where else ""
-        return f"{place}{self.message} [{self.code}]"
+        return escape(f"{place}{self.message} [{self.code}]")
 
 
 class CkptfmtError(Exception):
-    """Base of every error that ckptfmt raises on purpose."""
+    """Base of every error that ckptfmt raises on purpose. Each argument is one line of its text."""
+
+    def __str__(self) -> str:
+        return "\n  ".join(escape(str(line)) for line in self.args)
 
 
 class FormatError(CkptfmtError, ValueError):
@@ -189,16 +198,13 @@ class StateError(CkptfmtError, TypeError):
 class TensorNotFoundError(CkptfmtError, KeyError):
     """A component or tensor of that name is not in the checkpoint."""
 
-    def __str__(self) -> str:  # KeyError would show the repr of the message
-        return str(self.args[0])
-
 
 class MismatchError(CkptfmtError, ValueError):
     """A checkpoint does not fit the live objects. `differences` lists every reason at once."""
 
     def __init__(self, what: str, differences: Sequence[str]) -> None:
         self.differences = tuple(differences)
-        super().__init__("\n  ".join([f"{what}:", *differences]))
+        super().__init__(f"{what}:", *differences)
 
 
 class StorageError(CkptfmtError, OSError):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ckptfmt.errors import CkptfmtError, FormatError, StorageError, error_for
+from ckptfmt.escaping import escape
 from ckptfmt.format.index import Metadata
 from ckptfmt.reader import Checkpoint
 from ckptfmt.storage.failures import storage_error
@@ -260,7 +261,7 @@ def verified(file: CheckpointFile, progress: Callable[[int], None] | None = None
 
 def reason(error: CkptfmtError, path: str) -> str:
     """Return why a file could not be used, without the path that the message begins with."""
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix(f"{escape(path)}: ")
 
 
 def _known(file: CheckpointFile | None) -> CheckpointFile | None:

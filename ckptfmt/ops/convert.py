@@ -20,6 +20,7 @@ from ckptfmt.ops.rewriting import plan_rewrite
 from ckptfmt.ops.sources import TensorFile, open_tensors
 from ckptfmt.pth.reading import refuse_code
 from ckptfmt.storage import AtomicFile, open_source
+from ckptfmt.storage.paths import name_as_text
 from ckptfmt.writer import write_file
 
 __all__ = ["convert", "open_convertible", "same_file"]
@@ -135,7 +136,7 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
     if file.form == "ckptfmt":
         return replace(file.metadata, run_id=run_id)
     told: Mapping[str, str | None] = {
-        "converted_from": Path(file.path).resolve().name,
+        "converted_from": name_as_text(Path(file.path).resolve()),
         "form": file.form,
         "written_by": file.metadata.producer,
     }

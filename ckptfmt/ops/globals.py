@@ -13,6 +13,7 @@ from ckptfmt.ops.sources import open_tensors
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.reading import look
 from ckptfmt.pth.survey import Survey
+from ckptfmt.runs import reason
 from ckptfmt.storage import open_source
 
 __all__ = ["GlobalsReport", "list_globals"]
@@ -78,5 +79,5 @@ def list_globals(path: str | os.PathLike[str]) -> GlobalsReport:
             with open_tensors(path) as file:
                 findings = findings_of(file)
         except (ForeignFileError, StateError) as error:
-            fault = str(error).removeprefix(f"{os.fspath(path)}: ")
+            fault = reason(error, os.fspath(path))
     return GlobalsReport(os.fspath(path), container.form.value, survey, fault, findings)

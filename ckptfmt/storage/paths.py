@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 
-__all__ = ["local_path", "require_regular_file", "resolve_target"]
+__all__ = ["local_path", "name_as_text", "require_regular_file", "resolve_target"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
@@ -35,6 +35,11 @@ def local_path(path: str | os.PathLike[str]) -> str:
     if not possible:
         raise StorageError(f"{text!r}: no file can have this name; check the path")
     return text
+
+
+def name_as_text(path: str | os.PathLike[str]) -> str:
+    r"""Return the last part of a path as text that can be stored; bytes that are no text become escapes (`\udcff`)."""
+    return Path(path).name.encode(errors="backslashreplace").decode()
 
 
 def require_regular_file(path: str, mode: int) -> None:

@@ -17,6 +17,7 @@ from ckptfmt.torch.fitting import Names, Rename
 from ckptfmt.torch.hang import HangTimer
 from ckptfmt.torch.last_step import LastStep
 from ckptfmt.torch.loop import Loop
+from ckptfmt.torch.notices import notify
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport, render_report
 from ckptfmt.torch.resuming import resume_run
@@ -447,7 +448,7 @@ class Checkpointer:
         if ranks.world().rank == 0:
             why = self._signals.received.name if self._signals.received is not None else "the deadline is near"
             saved = f"step {self.global_step} is saved in {self._saves.last.path}; " if self._saves.last else ""
-            sys.stderr.write(f"ckptfmt: {why}: {saved}leaving with exit code {LEAVE_EXIT_CODE}\n")
+            notify(f"{why}: {saved}leaving with exit code {LEAVE_EXIT_CODE}")
         self.close()
         raise SystemExit(LEAVE_EXIT_CODE)
 
@@ -455,6 +456,6 @@ class Checkpointer:
         """Save the last step after an exception, if its state is still there."""
         moment = last.moment()
         if moment is None:
-            sys.stderr.write("ckptfmt: not saved: the state is no longer that of the last finished step\n")
+            notify("not saved: the state is no longer that of the last finished step")
             return
         self._write(*moment, {})

@@ -39,9 +39,9 @@ class ResumeError(CkptfmtError, RuntimeError):
         skipped: Each checkpoint that cannot be used, and why; empty if there is none at all.
     """
 
-    def __init__(self, message: str, skipped: Sequence[SkippedFile] = ()) -> None:
+    def __init__(self, message: str, skipped: Sequence[SkippedFile] = (), *, details: Sequence[str] = ()) -> None:
         self.skipped = tuple(skipped)
-        super().__init__("\n  ".join([message, *(f"{file.path}: {file.reason}" for file in self.skipped)]))
+        super().__init__(message, *details, *(f"{file.path}: {file.reason}" for file in self.skipped))
 
 
 class UndecidedError(ResumeError, SystemExit):
@@ -51,8 +51,8 @@ class UndecidedError(ResumeError, SystemExit):
     again: a person has to look first.
     """
 
-    def __init__(self, message: str, skipped: Sequence[SkippedFile] = ()) -> None:
-        super().__init__(message, skipped)
+    def __init__(self, message: str, skipped: Sequence[SkippedFile] = (), *, details: Sequence[str] = ()) -> None:
+        super().__init__(message, skipped, details=details)
         self.code = UNDECIDED_EXIT_CODE
 
 
@@ -62,6 +62,6 @@ class SupersededError(CkptfmtError, SystemExit):
     Uncaught, it ends the process with `SUPERSEDED_EXIT_CODE`, which tells restarters not to try again.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message, *details)
         self.code = SUPERSEDED_EXIT_CODE

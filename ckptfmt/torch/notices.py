@@ -1,4 +1,4 @@
-"""Messages to whoever watches a training run: one line on stderr, and a record of the logger `ckptfmt`.
+"""Messages to whoever watches a training run: on stderr, and as a record of the logger `ckptfmt`.
 
 Not `warnings`: programs filter them, Python shows each only once, and under `-W error` they raise. A notice always
 appears and never raises, so that training goes on whatever happens to its output.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Sequence
+
+from ckptfmt.escaping import escape
 
 __all__ = ["LOGGER", "notify"]
 
@@ -18,16 +21,20 @@ LOGGER = logging.getLogger("ckptfmt")
 LOGGER.addHandler(logging.NullHandler())
 
 
-def notify(message: str, level: int = logging.WARNING) -> None:
+def notify(message: str, level: int = logging.WARNING, *, details: Sequence[str] = ()) -> None:
     """Write a message to stderr, prefixed with `ckptfmt:`, and log it. Never raises.
 
+    Message and details may hold names that others chose: neither can harm a terminal or forge a line.
+
     Args:
-        message: What happened and what to do about it.
+        message: What happened and what to do about it. It becomes one line.
         level: Level of the log record.
+        details: Further lines, such as all but the first of an error's `args`.
     """
     # stderr may be closed, a full disk, or a pipe without a reader; a handler may be anybody's code.
     with contextlib.suppress(Exception):
-        sys.stderr.write(f"ckptfmt: {message}\n")
-        sys.stderr.flush()
-    with contextlib.suppress(Exception):
-        LOGGER.log(level, "%s", message)
+        text = "\n  ".join(map(escape, (message, *details)))
+        with contextlib.suppress(Exception):
+            sys.stderr.write(f"ckptfmt: {text}\n")
+            sys.stderr.flush()
+        LOGGER.log(level, "%s", text)

@@ -141,7 +141,7 @@ class _Failure(NamedTuple):
     """An error as it goes to other ranks, which need not be able to unpickle it."""
 
     kind: str
-    text: str
+    lines: tuple[str, ...]
 
 
 _ENDING = {error.__name__: error for error in (SupersededError, UndecidedError)}
@@ -157,19 +157,21 @@ def _attempt(act: Callable[[], object]) -> _Attempt:
         result = act()
         return _Attempt(result, None, _DONE + pickle.dumps(result))
     except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
-        text = str(error) if isinstance(error, CkptfmtError) else f"{type(error).__name__}: {error}"
-        return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, text)))
+        lines = (
+            tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else (f"{type(error).__name__}: {error}",)
+        )
+        return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, lines)))
 
 
 def _raise_if_failed(own: _Attempt | None, others: Mapping[int, bytes]) -> None:
     failures = {rank: _unpack(message) for rank, message in others.items() if message.startswith(_FAILED)}
     for rank, failure in failures.items():
         if failure.kind in _ENDING:
-            raise _ENDING[failure.kind](f"rank {rank}: {failure.text}")
+            raise _ENDING[failure.kind](f"rank {rank}: {failure.lines[0]}", details=failure.lines[1:])
     if own is not None and own.error is not None:
         raise own.error
     for rank, failure in failures.items():
-        raise RankError(f"rank {rank}: {failure.text}")
+        raise RankError(f"rank {rank}: {failure.lines[0]}", *failure.lines[1:])
 
 
 def _all_gather(own: bytes) -> list[bytes]:

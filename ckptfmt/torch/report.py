@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ckptfmt.escaping import escape
+
 __all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report", "told"]
 
 _SHOWN_LINES = 20
@@ -79,8 +81,8 @@ class ResumeReport:
 
 
 def render_report(report: ResumeReport) -> str:
-    """Return the report as a few lines of text, each ended by a line feed."""
-    return "".join(f"{line}\n" for line in _lines(report))
+    """Return the report as a few lines of text, each ended by a line feed. No name in it can harm a terminal."""
+    return "".join(f"{escape(line)}\n" for line in _lines(report))
 
 
 def _lines(report: ResumeReport) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ckptfmt.errors import MismatchError
+from ckptfmt.escaping import escape
 from ckptfmt.torch import rng
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.fitting import Fit, Names, Rename, fit_weights
@@ -253,8 +254,8 @@ def _prefixed(name: str, modules: Mapping[str, object], lines: Collection[str]) 
 
 
 def render_warm_start(report: WarmStartReport) -> str:
-    """Return the report as a few lines of text, each ended by a line feed."""
-    return "".join(f"{line}\n" for line in _lines(report))
+    """Return the report as a few lines of text, each ended by a line feed. No name in it can harm a terminal."""
+    return "".join(f"{escape(line)}\n" for line in _lines(report))
 
 
 def _lines(report: WarmStartReport) -> Iterator[str]:

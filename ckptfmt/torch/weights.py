@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -16,6 +15,7 @@ from ckptfmt.errors import MismatchError, Problem, StorageError, error_for
 from ckptfmt.format.digest import CHUNK_BYTES, digest_stream
 from ckptfmt.format.index import ROOT, Metadata
 from ckptfmt.storage import open_source
+from ckptfmt.storage.paths import name_as_text
 from ckptfmt.torch import io
 from ckptfmt.torch.documented import is_documented
 from ckptfmt.torch.legacy import read_pth
@@ -117,7 +117,7 @@ def open_origin(path: str | os.PathLike[str]) -> Origin:
         return Origin(name, Metadata(), (_foreign(name),), {ROOT: _read_safetensors(name)})
     with io.open(name) as checkpoint:
         facts = checkpoint.metadata
-        itself = Ancestor(checkpoint.identity, Path(name).name, facts.run_id, facts.step, facts.epoch)
+        itself = Ancestor(checkpoint.identity, name_as_text(name), facts.run_id, facts.step, facts.epoch)
         return Origin(name, facts, (itself, *lineage_of(facts)), list(checkpoint))
 
 
@@ -154,4 +154,4 @@ def _foreign(path: str) -> Ancestor:
     with open_source(path) as source:
         starts = range(0, source.size, CHUNK_BYTES)
         identity = digest_stream(source.read(start, min(CHUNK_BYTES, source.size - start)) for start in starts)
-    return Ancestor(identity.hex(), Path(path).name)
+    return Ancestor(identity.hex(), name_as_text(path))

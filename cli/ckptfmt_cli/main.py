@@ -20,6 +20,7 @@ import click
 
 from ckptfmt import __version__
 from ckptfmt.errors import CkptfmtError, FormatError, StateError, TensorNotFoundError, UnsafeInputError
+from ckptfmt.escaping import escape
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -85,7 +86,7 @@ def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[st
             code = _invoke(command, args, prog_name, extra)
         sys.stdout.flush()  # a reader that went away shows here rather than when the interpreter ends
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -131,8 +132,16 @@ def _code_of(error: CkptfmtError) -> int:
     return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
+def _show(error: click.ClickException) -> None:
+    """Write what is wrong with a command line, with its arguments escaped: a script may pass on any name."""
+    message = error.format_message()
+    if not isinstance(error, click.MissingParameter):  # whose lines are all ours
+        message = escape(message)
+    click.UsageError(message, getattr(error, "ctx", None)).show()
+
+
 def _fail(line: str, code: int) -> int:
-    sys.stderr.write(f"ckptfmt: {line}\n")
+    sys.stderr.write(f"ckptfmt: {escape(line)}\n")
     return code
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind
-from ckptfmt_cli.text import count, escape
+from ckptfmt.escaping import escape
+from ckptfmt_cli.text import count
 
 __all__ = ["advice", "error_line"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.pins import PinChange
 from ckptfmt_cli.render import write_json, write_lines
-from ckptfmt_cli.text import escape
 
 __all__ = ["tell"]
 

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.progress import Progress
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import duration, escape, shorten, size
+from ckptfmt_cli.text import duration, shorten, size
 
 __all__ = ["ProgressLine", "clear", "on_screen", "progress_line", "progress_text"]
 

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 
+from ckptfmt.escaping import escape
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape, size
+from ckptfmt_cli.text import size
 
 __all__ = ["say", "write_file", "write_json", "write_lines", "write_path"]
 
@@ -20,11 +21,18 @@ def write_lines(lines: Iterable[str]) -> None:
 
 def write_json(document: Mapping[str, object]) -> None:
     """Write a JSON document to standard output, in ASCII, so that no name in it can harm a terminal."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # the one control character that JSON lets pass
 
 
 def write_path(path: str) -> None:
-    """Write a path to standard output for a program to use: its bytes as they are, whatever the locale."""
+    """Write a path to standard output for a program to use: its bytes as they are, whatever the locale.
+
+    On a terminal it is escaped like every other name.
+    """
+    if sys.stdout.isatty():
+        write_lines([escape(path)])
+        return
     sys.stdout.flush()
     raw = getattr(sys.stdout, "buffer", None)
     if raw is None:  # a stream of text alone, as tests use
@@ -49,6 +57,6 @@ def write_file(path: str, text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write one line of talk to standard error."""
+    """Write one line of talk to standard error, escaped."""
     sys.stdout.flush()
-    sys.stderr.write(f"{Terminal.of(sys.stderr).paint(text, 'dim')}\n")
+    sys.stderr.write(f"{Terminal.of(sys.stderr).paint(escape(text), 'dim')}\n")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.strip import StripReport, strip_file
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
-from ckptfmt_cli.text import escape, size
+from ckptfmt_cli.text import size
 
 __all__ = ["names_in", "strip"]
 
@@ -23,7 +24,7 @@ def names_in(options: Iterable[str]) -> list[str]:
 def strip(path: str, output: str, *, drop: list[str], only: list[str], notes: bool, force: bool, as_json: bool) -> None:
     """Write the file and say what it holds."""
     if Path(output).exists() and not force:
-        raise click.UsageError(f"{escape(output)} is there already: give another name, or --force to replace it.")
+        raise click.UsageError(f"{output} is there already: give another name, or --force to replace it.")
     with progress_line() as line:
         report = strip_file(path, output, drop=drop, only=only, notes=notes, progress=line.update if line else None)
     if as_json:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptfmt.escaping import escape
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import cells, escape, shorten
+from ckptfmt_cli.text import cells, shorten
 
 __all__ = ["GAP", "Cell", "Column", "table"]
 
@@ -50,10 +51,10 @@ def table(
 ) -> list[str]:
     """Return the lines of a table: the headings, the rows, and a last row set apart by being dim.
 
-    Cells are escaped. Where the table is wider than the terminal, the widest of the columns that may shrink are
-    shortened, as far as they may; where that is not enough, some columns are left out.
+    Headings and cells are escaped. Where the table is wider than the terminal, the widest of the columns that may
+    shrink are shortened, as far as they may; where that is not enough, some columns are left out.
     """
-    head = [Cell(column.title, "bold") for column in columns]
+    head = [Cell(escape(column.title), "bold") for column in columns]
     body = [[_cell(item) for item in row] for row in rows]
     last = [] if footer is None else [[Cell(_cell(item).text, "dim") for item in footer]]
     lines = [head, *body, *last]

@@ -1,4 +1,4 @@
-"""Values as words for people: sizes, counts, ages, metrics, and names that cannot harm a terminal."""
+"""Values as words for people: sizes, counts, ages, metrics; and how wide text is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ __all__ = [
     "cells",
     "count",
     "duration",
-    "escape",
     "listed",
     "metric",
     "number",
@@ -99,17 +98,6 @@ def duration(seconds: int) -> str:
     if seconds < 2 * _YEAR:
         return f"{seconds // _DAY} d"
     return f"{seconds / _YEAR:.1f} y"
-
-
-def escape(text: str) -> str:
-    r"""Return `text` with every character that is not printable written as an escape, such as `\x1b`.
-
-    Control characters, line ends, marks that change the direction of writing, and bytes of a file name that are
-    not text (lone surrogates) can then neither move the cursor nor forge a line.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def cells(text: str) -> int:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt_cli.text import age, ago, cells, count, escape, metric, shape, shorten, size, timestamp
+from ckptfmt.escaping import escape
+from ckptfmt_cli.text import age, ago, cells, count, metric, shape, shorten, size, timestamp
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -58,30 +59,6 @@ def test_numbers_of_the_field_look_as_in_the_field() -> None:
     assert shape((768, 3072)) == "[768, 3072]"
     assert shape(()) == "[]"
     assert timestamp(datetime(2026, 3, 1, 9, 5, 7, 999_999, tzinfo=UTC)) == "2026-03-01 09:05:07 UTC"
-
-
-@pytest.mark.parametrize(
-    ("hostile", "harmless"),
-    [
-        ("\x1b[2J", "\\x1b[2J"),  # clears a screen
-        ("a\nok b", "a\\nok b"),  # forges a line
-        ("a\rb", "a\\rb"),
-        ("\x9b31m", "\\x9b31m"),  # the one-byte CSI
-        ("\u202eexe", "\\u202eexe"),  # turns the direction of writing
-        ("\u2028", "\\u2028"),
-        ("\udcff", "\\udcff"),  # a byte of a file name that is not text
-        ("h.0.attn.größe", "h.0.attn.größe"),
-    ],
-)
-def test_characters_that_steer_a_terminal_are_escaped(hostile: str, harmless: str) -> None:
-    assert escape(hostile) == harmless
-
-
-@given(st.text())
-def test_escaped_text_is_printable_and_printable_text_stays(text: str) -> None:
-    assert escape(text).isprintable()
-    if text.isprintable():
-        assert escape(text) == text
 
 
 @given(st.text().map(escape), st.integers(0, 30), st.sampled_from(["…", "..."]))

@@ -20,7 +20,6 @@ from ckptfmt.runs import EXTENSION
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape
 from ckptfmt_cli.views.convert import convert_lines, converted_line, failed_line, tree_summary
 
 __all__ = ["command"]
@@ -115,7 +114,7 @@ def _convert_all(source: str, target: str, how: _How, *, as_json: bool) -> int:
         raise click.UsageError(f"{source} is no directory, and --recursive needs one")
     pairs = plan_tree(source, target)
     if not pairs:
-        say(f"{escape(source)}: nothing in it that can be converted")
+        say(f"{source}: nothing in it that can be converted")
         return 1
     terminal = Terminal.of(sys.stdout)
     with progress_line() as line:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.extract import extract
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
-from ckptfmt_cli.text import count, escape, size
+from ckptfmt_cli.text import count, size
 
 __all__ = ["command"]
 

@@ -7,7 +7,6 @@ import click
 from ckptfmt.ops.latest import find_latest
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_path
-from ckptfmt_cli.text import escape
 
 __all__ = ["command"]
 
@@ -28,7 +27,10 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Write what is known of it as JSON.")
 @click.pass_context
 def command(ctx: click.Context, directory: str, run_id: str | None, verify: bool, as_json: bool) -> None:
-    """Print the path of the newest checkpoint of a run, for scripts: the path as it is, and nothing else.
+    """Print the path of the newest checkpoint of a run, and nothing else.
+
+    For scripts: a pipe or a file gets the bytes of the path as they are. On a terminal, characters that could steer it
+    are escaped.
 
     Which is the newest is told by the step and epoch written inside, never by names or file times. Without --verify
     only the index of each file is read. What was passed over is told on stderr.
@@ -41,10 +43,10 @@ def command(ctx: click.Context, directory: str, run_id: str | None, verify: bool
         write_json(report.to_json())
     else:
         for item in report.passed_over:
-            say(f"{escape(item.path)}: passed over: {escape(item.reason)}")
+            say(f"{item.path}: passed over: {item.reason}")
         if report.file is not None:
             write_path(report.file.path)
     if report.file is None:
-        of_run = "" if report.run_id is None else f" of run {escape(report.run_id)}"
-        say(f"{escape(directory)}: no usable checkpoint{of_run} directly in this directory")
+        of_run = "" if report.run_id is None else f" of run {report.run_id}"
+        say(f"{directory}: no usable checkpoint{of_run} directly in this directory")
         ctx.exit(1)

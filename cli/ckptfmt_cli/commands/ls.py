@@ -11,7 +11,6 @@ import click
 from ckptfmt.ops.listing import list_directory
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape
 from ckptfmt_cli.views.listing import list_lines
 
 __all__ = ["command"]
@@ -50,5 +49,5 @@ def command(
     elif report.entries:
         write_lines(list_lines(report, Terminal.of(sys.stdout), datetime.now(UTC)))
     if not report.entries:
-        say(f"{escape(directory)}: no checkpoint directly in this directory")
+        say(f"{directory}: no checkpoint directly in this directory")
         ctx.exit(1)

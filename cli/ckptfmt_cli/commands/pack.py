@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from ckptfmt.escaping import escape
 from ckptfmt.format.index import CODECS
 from ckptfmt.ops.pack import pack
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
-from ckptfmt_cli.text import count, escape, size
+from ckptfmt_cli.text import count, size
 
 __all__ = ["command"]
 
@@ -38,7 +39,7 @@ def command(directory: str, output: str, codec: str | None, force: bool, as_json
     Exit code: 0 done, 1 a file is not valid, 2 wrong usage, 3 DIR cannot be read or FILE not be written.
     """
     if Path(output).exists() and not force:
-        raise click.UsageError(f"{escape(output)} is there already: give another name, or --force to replace it.")
+        raise click.UsageError(f"{output} is there already: give another name, or --force to replace it.")
     with progress_line() as line:
         report = pack(directory, output, codec=codec, progress=line.update if line else None)
     if as_json:

@@ -8,7 +8,6 @@ from ckptfmt.ops.courses import read_courses
 from ckptfmt_cli.pages.plot import plot_page
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_file, write_json
-from ckptfmt_cli.text import escape
 from ckptfmt_cli.views.plot import plot_svg
 
 __all__ = ["command"]
@@ -48,11 +47,11 @@ def command(
     with progress_line() as line:
         report = read_courses(directory, run_id=run_id, norms=norms, progress=line.update if line else None)
     for path, why in report.skipped:
-        say(f"{escape(path)}: left out: {escape(why)}")
+        say(f"{path}: left out: {why}")
     if as_json:
         write_json(report.to_json())
     elif report.empty:
-        say(f"{escape(directory)}: no checkpoint in this directory says a metric and where in its training it was")
+        say(f"{directory}: no checkpoint in this directory says a metric and where in its training it was")
     elif output is not None:
         write_file(output, plot_svg(report) if output.endswith(".svg") else plot_page(report))
     ctx.exit(1 if report.empty else 0)

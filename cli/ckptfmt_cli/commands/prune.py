@@ -18,7 +18,7 @@ from ckptfmt_cli.quantities import size_option, span_option
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.stripping import names_in, strip
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape, listed
+from ckptfmt_cli.text import listed
 from ckptfmt_cli.views.prune import plan_lines, result_lines
 
 __all__ = ["command"]
@@ -125,11 +125,11 @@ def command(
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json cannot ask: give --yes or --dry-run as well.")
     if Path(path).is_file():
-        raise click.UsageError(f"{escape(path)} is a file: name a directory of checkpoints, or what to --drop of it.")
+        raise click.UsageError(f"{path} is a file: name a directory of checkpoints, or what to --drop of it.")
     planned = plan_prune(path, policy)
     if run_id is not None and not any(decision.concerned for decision in planned.plan.decisions):
-        there = listed(map(escape, run_ids(decision.file for decision in planned.plan.decisions)), ", ") or "none"
-        say(f"{escape(path)}: no checkpoint of run {escape(run_id)}; there are: {there}")
+        there = listed(run_ids(decision.file for decision in planned.plan.decisions), ", ") or "none"
+        say(f"{path}: no checkpoint of run {run_id}; there are: {there}")
         ctx.exit(1)
     if not as_json:
         write_lines(plan_lines(planned, Terminal.of(sys.stdout), datetime.now(UTC)))
@@ -156,7 +156,7 @@ def _best(
         return None
     direction = mode or mode_of(metric)
     if direction is None:
-        raise click.UsageError(f"Is a small or a large {escape(metric)} better? Give --mode min or --mode max.")
+        raise click.UsageError(f"Is a small or a large {metric} better? Give --mode min or --mode max.")
     return metric, direction, count or 1
 
 

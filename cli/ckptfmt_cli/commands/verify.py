@@ -10,7 +10,6 @@ from ckptfmt.ops.verify import FileVerdict, Selection, Verdict, VerifyReport, se
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape
 from ckptfmt_cli.views.verify import summary_line, verdict_line
 
 __all__ = ["command"]
@@ -48,7 +47,7 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, as_json: bo
     if as_json:
         write_json(report.to_json())
     for directory in report.empty_directories:
-        say(f"{escape(directory)}: no *.ckptfmt file directly in this directory")
+        say(f"{directory}: no *.ckptfmt file directly in this directory")
     if len(report.files) > 1:
         say(summary_line(report))
     if quick and not as_json:

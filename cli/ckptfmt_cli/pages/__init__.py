@@ -10,7 +10,7 @@ import json
 from importlib.resources import files
 
 from ckptfmt import __version__
-from ckptfmt_cli.text import escape
+from ckptfmt.escaping import escape
 
 __all__ = ["page", "read_asset"]
 
@@ -27,10 +27,11 @@ def page(title: str, body: str, script: str = "", data: object = None) -> str:
         title: Its title, as plain text.
         body: HTML. Whatever comes from a file has to be escaped in it.
         script: JavaScript that finds `data` in the element with the id `data`.
-        data: What the script shows; anything that JSON can hold.
+        data: What the script shows; anything that JSON can hold. Text in it is escaped.
     """
     # Inside a script element only these can end it, or begin a comment.
-    document = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    document = json.dumps(_escaped(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    document = document.replace("<", "\\u003c")
     scripts = f'<script type="application/json" id="data">{document}</script>\n<script>\n{script}</script>\n'
     return f"""<!doctype html>
 <html lang="en">
@@ -49,6 +50,17 @@ def page(title: str, body: str, script: str = "", data: object = None) -> str:
 {scripts if script else ""}</body>
 </html>
 """
+
+
+def _escaped(data: object) -> object:
+    match data:
+        case str():
+            return escape(data)
+        case list() | tuple():
+            return [_escaped(item) for item in data]
+        case dict():
+            return {_escaped(key): _escaped(value) for key, value in data.items()}
+    return data
 
 
 _POLICY = (

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.inspect import InspectReport
 from ckptfmt.ops.moduletree import component_trees
 from ckptfmt_cli.pages import page, read_asset
-from ckptfmt_cli.text import count, escape, size
+from ckptfmt_cli.text import count, size
 from ckptfmt_cli.views.inspect import fact_texts
 from ckptfmt_cli.views.state import resume_text
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.courses import CourseReport
 from ckptfmt_cli.pages import page
-from ckptfmt_cli.text import escape
 from ckptfmt_cli.views.plot import plot_svg
 
 __all__ = ["plot_page"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.conversion import ConvertReport, Findings
 from ckptfmt.ops.convert_tree import Failure, TreeReport
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import count, escape, listed, shorten, size
+from ckptfmt_cli.text import count, listed, shorten, size
 
 __all__ = ["convert_lines", "converted_line", "failed_line", "finding_lines", "tree_summary"]
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from textwrap import wrap
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.diff import ComponentDifference, DiffReport, Side
 from ckptfmt.ops.inspect import InspectReport
 from ckptfmt.ops.jsonform import tree_json
@@ -15,7 +16,7 @@ from ckptfmt.ops.sources import TensorInfo
 from ckptfmt.ops.tensorchanges import Change, TensorChange
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import count, escape, listed, metric, shape, shorten
+from ckptfmt_cli.text import count, listed, metric, shape, shorten
 
 __all__ = ["diff_lines"]
 

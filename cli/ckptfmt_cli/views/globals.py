@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.globals import GlobalsReport
 from ckptfmt.pth.globals import Verdict
 from ckptfmt.pth.survey import NameUse
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import count, escape
+from ckptfmt_cli.text import count
 from ckptfmt_cli.views.convert import finding_lines
 
 __all__ = ["globals_lines"]

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from textwrap import wrap
 
+from ckptfmt.escaping import escape
 from ckptfmt.format.index import Metadata
 from ckptfmt.ops.inspect import InspectReport
 from ckptfmt.ops.jsonform import value_json
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import ago, cells, count, escape, metric, shorten, size, timestamp
+from ckptfmt_cli.text import ago, cells, count, metric, shorten, size, timestamp
 from ckptfmt_cli.views.state import state_texts
 
 __all__ = ["fact_texts", "inspect_lines", "metadata_texts"]

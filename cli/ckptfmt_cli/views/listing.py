@@ -7,12 +7,13 @@ from datetime import datetime
 from itertools import islice
 from textwrap import wrap
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.files import Writer
 from ckptfmt.ops.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
 from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import age, cells, count, escape, listed, metric, number, shorten, size
+from ckptfmt_cli.text import age, cells, count, listed, metric, number, shorten, size
 
 __all__ = ["list_lines"]
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.prune import PrunePlan, PruneResult
 from ckptfmt.retention import Decision
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import age, cells, count, escape, shorten, size
+from ckptfmt_cli.text import age, cells, count, shorten, size
 
 __all__ = ["plan_lines", "result_lines"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.showing import TensorView
 from ckptfmt.ops.stats import TensorStats
 from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import escape, shape, shorten, size
+from ckptfmt_cli.text import shape, shorten, size
 
 __all__ = ["stats_lines", "value_lines"]
 

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.moduletree import Module
 from ckptfmt.ops.sources import TensorInfo
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import cells, escape, shape, size
+from ckptfmt_cli.text import cells, shape, size
 
 __all__ = ["SHOWN_TENSORS", "tensor_lines", "tree_lines"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ckptfmt.escaping import escape
 from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import count, escape, listed, size
+from ckptfmt_cli.text import count, listed, size
 
 __all__ = ["summary_line", "verdict_line"]
 
