@@ -91,9 +91,12 @@ def read_pickles(
         already: How many pickles of the part were read before.
 
     Returns:
-        The pickles, and the fault that ends them: None if they end where the bytes do.
+        The pickles, and the fault that ends them: None if they end where the bytes do. No bytes at all are a fault.
     """
     found: list[Pickled] = []
+    if not already and not reader.remaining:
+        error = LegacyFileError("the pickle is empty; get the file again")
+        return found, error if not part else error.inside(part)
     while reader.remaining:
         start = reader.position
         run = run_pickle(reader, budget)
