@@ -183,11 +183,12 @@ def make_metadata(
     epoch: int | None = None,
     metrics: Mapping[str, float] | None = None,
     run_id: str | None = None,
+    generation: int | None = None,
     parent: str | None = None,
     user: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> Metadata:
-    """Return the metadata for the arguments of `ckptfmt.save`, which see.
+    """Return the metadata for the arguments of `ckptfmt.save`, which see, and the generation of a run (spec 5.3).
 
     Raises:
         StateError: `parent` is not an identity, or `created` is not aware.
@@ -201,6 +202,7 @@ def make_metadata(
         raise StateError("parent", f"{parent!r} is not an identity", "give the 64 hex digits of one") from None
     return Metadata(
         run_id=run_id,
+        generation=generation,
         step=step,
         epoch=epoch,
         metrics=None if metrics is None else {name: float(value) for name, value in metrics.items()},

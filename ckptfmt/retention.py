@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Literal
 
 from ckptfmt.errors import CkptfmtError
@@ -247,13 +248,28 @@ def _apply_rules(
 
 
 def _first_of_each(ours: Sequence[CheckpointFile], every: int) -> Iterator[CheckpointFile]:
-    """Yield the first checkpoint of every `every` steps: a choice that later checkpoints do not change."""
+    """Yield the first checkpoint of every `every` steps: a choice that later checkpoints do not change.
+
+    Only if a later generation begins before it, there is another first one.
+    """
     seen = {0}  # nothing is due before the first multiple
-    for file in reversed(ours):
+    for file in reversed(tuple(_not_redone(ours))):
         part = (file.metadata.step or 0) // every
         if part not in seen:
             seen.add(part)
             yield file
+
+
+def _not_redone(ours: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
+    """Yield the checkpoints of a run, given the newest first, without those that a later generation began before.
+
+    They belong to a program that had to give way to another one, which has done these steps again.
+    """
+    begun: tuple[float, float] = (math.inf, math.inf)
+    for _, generation in groupby(ours, key=lambda file: file.metadata.generation):
+        files = [(file, (file.metadata.step or 0, file.metadata.epoch or 0)) for file in generation]
+        yield from (file for file, at in files if at < begun)
+        begun = min(begun, *(at for _, at in files))
 
 
 def _within(file: CheckpointFile, span: timedelta, ours: Sequence[CheckpointFile], now: datetime) -> str | None:

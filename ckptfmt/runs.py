@@ -175,12 +175,14 @@ def children(directory: str | os.PathLike[str]) -> list[Path]:
         raise storage_error(os.fspath(directory), "cannot be listed", error) from error
 
 
-def place(metadata: Metadata) -> tuple[int, int, datetime]:
-    """Return where in its run a checkpoint stands: step, epoch, time of creation. What is absent comes first.
+def place(metadata: Metadata) -> tuple[int, int, int, datetime]:
+    """Return where in its run a checkpoint stands: generation, step, epoch, time of creation. What is absent is first.
 
-    Clocks decide only between checkpoints of the same step and epoch.
+    What a program wrote that had to give way to another one is older than anything that the other wrote, even if it
+    is steps ahead. Clocks decide only between checkpoints of the same generation, step and epoch.
     """
     return (
+        -1 if metadata.generation is None else metadata.generation,
         -1 if metadata.step is None else metadata.step,
         -1 if metadata.epoch is None else metadata.epoch,
         metadata.created or _EARLIEST,

@@ -660,6 +660,7 @@ INDEX: Schema = {
 }
 METADATA: Schema = {
     "run_id": lambda value: _is_str(value) and 1 <= len(value.encode()) <= 256,
+    "generation": _is_uint,
     "step": _is_uint,
     "epoch": _is_uint,
     "metrics": _is_map_of(lambda value: isinstance(value, float)),

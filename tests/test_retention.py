@@ -31,11 +31,12 @@ def file(
     nbytes: int = 1000,
     inode: int | None = None,
     epoch: int | None = None,
+    generation: int | None = None,
     **more: Any,
 ) -> CheckpointFile:
     metrics = None if loss is None else {"loss": loss}
     created = None if age is None else NOW - age
-    facts = Metadata(run_id=run, step=step, epoch=epoch, metrics=metrics, created=created)
+    facts = Metadata(run_id=run, generation=generation, step=step, epoch=epoch, metrics=metrics, created=created)
     stamp = Stamp(1, hash(name) if inode is None else inode, nbytes, 0)
     return CheckpointFile(f"runs/{name}.ckptfmt", facts, "00" * 32, stamp=stamp, **more)
 
@@ -118,6 +119,18 @@ def test_of_equally_good_ones_the_newest_stays() -> None:
     assert steps(plan(files, keep_best=("loss", "min"))) == [3, 2]
 
 
+def test_what_had_to_give_way_is_not_the_newest_however_far_it_is() -> None:
+    """Generation 2 went on from step 200 while generation 1 was still alive."""
+    first = [file(f"a{step}", step, generation=1) for step in (100, 200, 300, 400)]
+    second = [file(f"b{step}", step, generation=2) for step in (250, 350)]
+    files = [*first, *second, file("before", 900)]
+    assert [kept.name for kept in plan(files, keep_last=1).kept] == ["b350.ckptfmt"]
+    assert steps(plan(files, keep_last=3)) == [350, 250, 400]
+    assert steps(plan(files, keep_every_steps=100)) == [350, 200, 100]
+    (newest,) = (decision.file for decision in plan(files, max_bytes=1).decisions if decision.keep)
+    assert newest.name == "b350.ckptfmt"
+
+
 def test_what_stays_whatever_the_policy() -> None:
     files = [
         file("newest", 9),
@@ -187,6 +200,7 @@ FILES: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
         step=st.none() | st.integers(0, 40),
         epoch=st.none() | st.integers(0, 3),
         run=st.sampled_from(["r", "r", "r", "s", None]),
+        generation=st.none() | st.integers(1, 3),
         loss=st.none() | st.sampled_from([0.1, 0.2, 0.3, float("nan"), float("inf")]),
         age=st.none() | st.integers(-2, 30).map(timedelta),
         nbytes=st.integers(1, 5000),

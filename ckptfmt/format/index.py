@@ -44,6 +44,7 @@ class Metadata:
 
     Attributes:
         run_id: Which training run this is; the same across restarts.
+        generation: Which of the programs that have saved the run, one after the other, wrote it; the first is 1.
         step: Optimizer steps done since the start of the run.
         epoch: Epochs finished.
         metrics: Measured values at this step.
@@ -54,6 +55,7 @@ class Metadata:
     """
 
     run_id: str | None = None
+    generation: int | None = None
     step: int | None = None
     epoch: int | None = None
     metrics: Mapping[str, float] | None = None
@@ -154,7 +156,7 @@ class Index:
 
 
 INDEX_KEYS = ("required_features", "metadata", "members")
-METADATA_KEYS = ("run_id", "step", "epoch", "metrics", "created", "parent", "producer", "user")
+METADATA_KEYS = ("run_id", "generation", "step", "epoch", "metrics", "created", "parent", "producer", "user")
 MEMBER_KEYS = ("name", "codec", "offset", "stored_bytes", "logical_bytes", "header", "digests")
 STORED_KEYS = ("stored_chunk_bytes", "stored_digests")
 

@@ -210,6 +210,7 @@ def _names(keys: list[Any]) -> str:
 def _parse_metadata(fields: dict[str, Any]) -> Metadata:
     checks: dict[str, Callable[[Any], bool]] = {
         "run_id": lambda value: type(value) is str and 1 <= len(value.encode()) <= MAX_RUN_ID_BYTES,
+        "generation": _is_uint,
         "step": _is_uint,
         "epoch": _is_uint,
         "metrics": lambda value: (

@@ -132,9 +132,10 @@ def same_file(source: str, target: str) -> bool:
 
 def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
     """Return the facts for the new index: those that the source has, and where it comes from."""
-    run_id = file.metadata.run_id if run_id is None else run_id
     if file.form == "ckptfmt":
-        return replace(file.metadata, run_id=run_id)
+        if run_id in (None, file.metadata.run_id):
+            return file.metadata
+        return replace(file.metadata, run_id=run_id, generation=None)  # another run counts its own
     told: Mapping[str, str | None] = {
         "converted_from": name_as_text(Path(file.path).resolve()),
         "form": file.form,
@@ -142,7 +143,7 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
     }
     return replace(
         file.metadata,
-        run_id=run_id,
+        run_id=file.metadata.run_id if run_id is None else run_id,
         created=datetime.now(UTC),
         producer=f"ckptfmt {__version__}",
         user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},

@@ -89,13 +89,14 @@ def tree_json(value: object) -> object:
 def metadata_json(metadata: Metadata) -> dict[str, object]:
     """Return the metadata of a checkpoint in JSON.
 
-    Keys, each null where the file does not say: `run_id`, `step`, `epoch`, `metrics` (object of numbers; one that
-    is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`), `created` (ISO 8601, UTC), `parent`
+    Keys, each null where the file does not say: `run_id`, `generation`, `step`, `epoch`, `metrics` (object of numbers;
+    one that is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`), `created` (ISO 8601, UTC), `parent`
     (64 hexadecimal digits), `producer`, `user` (see `value_json`).
     """
     metrics = metadata.metrics
     return {
         "run_id": metadata.run_id,
+        "generation": metadata.generation,
         "step": metadata.step,
         "epoch": metadata.epoch,
         "metrics": None if metrics is None else {name: float_json(value) for name, value in metrics.items()},

@@ -167,8 +167,8 @@ class ListReport:
 
     Attributes:
         directory: The directory, as it was named.
-        entries: Those with state `ok` by run id, step, epoch, as written inside, then by time of creation and
-            name; a fact that is absent comes first. All others after them, by name.
+        entries: Those with state `ok` by run id, generation, step, epoch, as written inside, then by time of creation
+            and name; a fact that is absent comes first. All others after them, by name.
         runs: The runs of those with state `ok`, in the same order.
     """
 
@@ -228,7 +228,7 @@ def list_directory(
     return ListReport(directory, (*(_entry(file, runs) for file in usable), *others), runs)
 
 
-def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, datetime], str]:
+def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
     return (file.run_id is not None, file.run_id or "", place(file.metadata), file.name)
 
 
@@ -257,7 +257,9 @@ def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None
     """Return what is told of the checkpoints of one run, given the oldest first."""
     names = [name for file in files for name in file.metadata.metrics or ()]
     chosen = metric or main_metric(names)
-    in_training = [file for file in files if run_id is not None or place(file.metadata)[:2] != (-1, -1)]
+    in_training = [
+        file for file in files if run_id is not None or (file.metadata.step, file.metadata.epoch) != (None, None)
+    ]
     return RunInfo(
         run_id=run_id,
         paths=tuple(file.path for file in files),

@@ -112,10 +112,10 @@ def select(
 ) -> Selection:
     """Return the checkpoints to resume from; of those of this format only the indexes are read.
 
-    The candidates are the files named `*.ckptfmt` of the run, the one with the most steps first, then the most epochs,
-    then the one created last; a checkpoint without a run id belongs to no run. Among them are the `.pth` and `.pt`
-    files of the documented loop that have more epochs finished, unless the run has no checkpoint of its own and
-    another run has.
+    The candidates are the files named `*.ckptfmt` of the run, those of the latest generation first, and of these the
+    one with the most steps, then the most epochs, then the one created last; a checkpoint without a run id belongs to
+    no run. Among them are the `.pth` and `.pt` files of the documented loop that have more epochs finished, unless the
+    run has no checkpoint of its own and another run has.
 
     Args:
         directory: The directory of the run.

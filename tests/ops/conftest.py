@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt.numpy import NumpyAdapter
+from ckptfmt.planning import make_metadata
+from ckptfmt.writer import save_state
 
 CREATED = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 STATE: dict[str, Any] = {
@@ -34,6 +37,14 @@ def save(tmp_path: Path) -> Save:
         return path
 
     return save
+
+
+def save_run(path: Path, *, state: Any = None, created: datetime = CREATED, **facts: Any) -> Path:
+    """Save a small training state as a Checkpointer does, with the generation of the run."""
+    state = STATE if state is None else state
+    metadata = make_metadata(state, created=created, **facts)
+    save_state(path, state, NumpyAdapter(), metadata=metadata, numpy_is_plain=True)
+    return path
 
 
 def flip_byte(path: Path, content: bytes) -> None:

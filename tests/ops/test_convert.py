@@ -27,6 +27,7 @@ from ckptfmt.ops.progress import Progress
 from ckptfmt.planning import MemberPlan, fixed_part, plan_save
 from ckptfmt.torch import Checkpointer
 from ckptfmt.writer import write_plan
+from tests.ops.conftest import save_run
 from tests.pth import legacy_files
 from tests.pth.attacks import call, zip_of
 from tests.torch.same import same
@@ -117,6 +118,16 @@ def test_the_report_tells_what_a_person_wants_to_know(tmp_path: Path) -> None:
         assert checkpoint.identity == report.identity
         assert checkpoint.metadata.epoch == 5
         assert checkpoint.metadata.user["converted_from"] == "ckpt_best_4.pth"  # type: ignore[index]  # it has notes
+
+
+def test_another_run_counts_its_own_generations(tmp_path: Path) -> None:
+    source = save_run(tmp_path / "a.ckptfmt", run_id="r", generation=3, step=7)
+    found = []
+    for run_id in (None, "r", "other"):
+        ckptfmt.convert(source, tmp_path / "b.ckptfmt", run_id=run_id)
+        with ckptfmt.open(tmp_path / "b.ckptfmt") as checkpoint:
+            found.append((checkpoint.metadata.run_id, checkpoint.metadata.generation))
+    assert found == [("r", 3), ("r", 3), ("other", None)]
 
 
 def test_nothing_is_at_the_target_after_an_interrupt(tmp_path: Path) -> None:

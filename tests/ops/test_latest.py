@@ -9,7 +9,7 @@ import pytest
 
 from ckptfmt.errors import StorageError
 from ckptfmt.ops.latest import find_latest
-from tests.ops.conftest import CREATED, STATE, Save, flip_byte
+from tests.ops.conftest import CREATED, STATE, Save, flip_byte, save_run
 
 WEIGHTS = np.asarray(STATE["net"]["conv.weight"]).tobytes()
 
@@ -24,6 +24,13 @@ def test_it_is_the_one_with_the_most_steps_whatever_its_name_or_time(save: Save,
     save("ckpt_10.ckptfmt", run_id="r", step=10)
     save("best.ckptfmt", run_id="r", step=2)
     assert latest(tmp_path) == "ckpt_10.ckptfmt"
+
+
+def test_it_is_of_the_latest_generation_however_far_an_earlier_one_is(tmp_path: Path) -> None:
+    save_run(tmp_path / "a.ckptfmt", run_id="r", generation=2, step=100)
+    save_run(tmp_path / "b.ckptfmt", run_id="r", generation=1, step=900, epoch=9, created=CREATED + timedelta(days=1))
+    save_run(tmp_path / "c.ckptfmt", run_id="r", step=1000)
+    assert latest(tmp_path) == "a.ckptfmt"
 
 
 def test_it_is_of_the_run_that_would_be_resumed_or_of_the_one_that_is_named(save: Save, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ckptfmt.errors import StorageError
 from ckptfmt.ops.files import Writer
 from ckptfmt.ops.listing import EntryState, list_directory
 from ckptfmt.storage import AtomicFile
-from tests.ops.conftest import CREATED, Save, flip_byte
+from tests.ops.conftest import CREATED, Save, flip_byte, save_run
 
 HAVE_LOCKS = sys.platform != "win32"
 
@@ -36,6 +36,14 @@ def test_runs_stay_together_and_steps_order_them(save: Save, tmp_path: Path) -> 
     save("4.ckptfmt", run_id="a", epoch=0, step=19)
     save("5.ckptfmt", run_id="a", epoch=1, step=3)
     assert _names(tmp_path) == [f"{number}.ckptfmt" for number in (5, 4, 2, 1, 3)]
+
+
+def test_generations_stay_together_and_the_latest_one_has_the_newest(tmp_path: Path) -> None:
+    for name, generation, step in [("1", 2, 250), ("2", 1, 300), ("3", 1, 200), ("4", None, 900)]:
+        save_run(tmp_path / f"{name}.ckptfmt", run_id="r", generation=generation, step=step)
+    report = list_directory(tmp_path)
+    assert [entry.name for entry in report.entries] == [f"{number}.ckptfmt" for number in (4, 3, 2, 1)]
+    assert [Path(run.newest or "").name for run in report.runs] == ["1.ckptfmt"]
 
 
 def test_facts_that_are_absent_come_first_and_ties_go_by_time_and_name(save: Save, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_valid_vector_opens(vector: Vector, tmp_path: Path) -> None:
 def test_valid_vector_has_its_metadata_and_members(vector: Vector, tmp_path: Path) -> None:
     content = vector.content
     with Checkpoint.open(vector.file(tmp_path), NumpyAdapter()) as checkpoint:
-        for key in ("run_id", "step", "epoch", "metrics", "created", "parent", "producer", "user"):
+        for key in ("run_id", "generation", "step", "epoch", "metrics", "created", "parent", "producer", "user"):
             _check(content["metadata"].get(key), getattr(checkpoint.metadata, key), {})
         for member, expected in zip(checkpoint.index.members, content["members"], strict=True):
             for key in ("name", "codec", "offset", "stored_bytes", "logical_bytes"):

@@ -75,6 +75,8 @@ def metadata_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, 
 def _metadata_texts(metadata: Metadata, now: datetime) -> Iterator[tuple[str, str]]:
     if metadata.run_id is not None:
         yield "run", metadata.run_id
+    if metadata.generation is not None:
+        yield "generation", str(metadata.generation)
     if metadata.epoch is not None:
         yield "epoch", str(metadata.epoch)
     if metadata.step is not None:

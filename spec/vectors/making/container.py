@@ -298,7 +298,7 @@ def content(file: File, data: bytes) -> dict[str, Any]:
         }
         for item, entry in zip(file.members, file.entries(), strict=True)
     ]
-    known = ("run_id", "step", "epoch", "metrics", "created", "parent", "producer", "user")
+    known = ("run_id", "generation", "step", "epoch", "metrics", "created", "parent", "producer", "user")
     metadata = {} if isinstance(file.metadata, Raw) else file.metadata
     return {
         "version": [file.major, file.minor],

@@ -32,6 +32,7 @@ def _files() -> Iterator[Vector]:
     yield valid("flat", "One flat component; section A of the spec shows this file", "2.1 9.1 11.1 12.2", example())
     metadata = {
         "run_id": "run-é-1",
+        "generation": 3,
         "step": 2**63 - 1,
         "epoch": 0,
         "metrics": {"val_loss": 0.25, "nan": Float(0x7FF8000000000001), "inf": float("inf"), "": -0.0},
@@ -52,6 +53,8 @@ def _files() -> Iterator[Vector]:
     }
     yield valid("metadata", "Every key of metadata, and no member", "5.3 10.6", File(metadata=metadata))
     yield valid("metadata-longest-run-id", "A run_id of 256 bytes", "5.3", File(metadata={"run_id": "é" * 128}))
+    largest = {"generation": 2**63 - 1}
+    yield valid("metadata-generation", "The largest generation, and no run", "5.3", File(metadata=largest))
     yield valid(
         "metadata-earliest", "created in the year 1", "5.3", File(metadata={"created": Timestamp(-62_135_596_800)})
     )
