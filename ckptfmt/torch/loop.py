@@ -7,8 +7,9 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TypeVar
 
-from ckptfmt.torch import rng
+from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.notices import notify
 from ckptfmt.torch.passes import PassStart, begin_pass, loader_state, resume_between_passes, resume_pass
 from ckptfmt.torch.progress import OpenPass, Progress
 
@@ -42,6 +43,10 @@ class Loop:
         self.epoch = 0
         self._phase = Phase.UNRESUMED
         self._consumed = 0
+        # What this process has done in the present epoch.
+        self._epoch_batches = 0
+        self._epoch_steps = 0
+        self._missed_steps = False
         self._epoch_random: rng.RandomState = {}
         self._start: PassStart | None = None
         self._loader: Iterable[object] | None = None
@@ -110,7 +115,7 @@ class Loop:
             self._catch_up_epoch()
             self._epoch_random = rng.capture()
             self._start = None
-            self._consumed = 0
+            self._consumed = self._epoch_batches = self._epoch_steps = 0
             self._phase = Phase.EPOCH
             yield self.epoch
 
@@ -128,6 +133,7 @@ class Loop:
         self._phase = Phase.PASSED
         for batch in iterator:
             self._consumed += 1
+            self._epoch_batches += 1
             self._phase = Phase.BATCH
             yield batch
             if self.epoch != epoch:
@@ -141,17 +147,28 @@ class Loop:
         if self._phase is not Phase.BATCH:
             raise UsageError("step() outside the loop over batches()")
         self.step += 1
+        self._epoch_steps += 1
         self._phase = Phase.STEPPED
 
     def end_epoch(self) -> None:
         """Count one finished epoch."""
         if self.between_epochs:
             raise UsageError("end_epoch() outside the loop over epochs(), or twice in one epoch")
+        if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
+            self._missed_steps = True
+            self._tell_missed_steps()
         self.epoch += 1
         self._phase = Phase.BETWEEN
         self._pending_random = None
         if self._pending is not None:  # the epoch went by without a pass over the data
             self._pending = replace(self._pending, open_pass=None)
+
+    def _tell_missed_steps(self) -> None:
+        if ranks.world().rank == 0:
+            notify(
+                f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
+                "epochs only, and steps are not counted; call step() after each batch"
+            )
 
     def _catch_up_epoch(self) -> None:
         """Set the generators to what they were when this epoch began: code before the loop may have drawn."""

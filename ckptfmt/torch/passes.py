@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 from torch.utils.data import IterableDataset
 
 from ckptfmt.errors import MismatchError
+from ckptfmt.state import flatten_state
 from ckptfmt.torch import rng
 from ckptfmt.torch.generators import find_generators
 from ckptfmt.torch.stateful import Stateful
+from ckptfmt.torch.values import TorchAdapter
 
 __all__ = ["LoaderState", "PassStart", "begin_pass", "loader_state", "resume_between_passes", "resume_pass"]
 
@@ -66,9 +68,9 @@ def begin_pass(loader: Iterable[T]) -> tuple[PassStart, Iterator[T]]:
 def loader_state(loader: object) -> LoaderState:
     """Return what a loader remembers. Any iterable will do; most remember nothing."""
     state = _shared_state(loader)
-    if not isinstance(loader, Stateful):
+    own = _own_state(loader)
+    if own is None:
         return state
-    own = loader.state_dict()
     if _is_torchdata(loader) and isinstance(getattr(loader, "dataset", None), IterableDataset) and not _has_place(own):
         return state  # it would count the batches that it skips twice, and the next time skip too many
     return LoaderState(state.generators, state.workers_started, own)
@@ -154,14 +156,31 @@ def _restore_generators(loader: object, state: LoaderState) -> None:
         generator.load_state_dict(state.generators[path])
 
 
+def _own_state(loader: object) -> Any:
+    """Return what a loader says of its place; None if it says nothing.
+
+    Having `state_dict` is not being stateful: wrappers have it whatever they wrap, and where that is no stateful
+    loader, it raises or returns None. Nor is a state of use that the format cannot express. In all these cases the
+    pass will be repeated.
+    """
+    if not isinstance(loader, Stateful):
+        return None
+    try:
+        own = loader.state_dict()
+        for _ in flatten_state({"own": own}, TorchAdapter(), numpy_is_plain=False):
+            pass
+    except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
+        return None
+    return own
+
+
 def _load_own(loader: object, own: Any) -> None:
     if not isinstance(loader, Stateful):
         raise _lost("with a state of its own in the checkpoint, without load_state_dict() now")
     try:
         loader.load_state_dict(own)
     except Exception as error:
-        error.add_note("raised by the load_state_dict() of the loader, for the state that it had in the checkpoint")
-        raise
+        raise _lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
 
 
 def _workers_started(loader: object) -> bool:
@@ -171,7 +190,8 @@ def _workers_started(loader: object) -> bool:
 
 
 def _is_torchdata(loader: object) -> bool:
-    return any(kind.__module__.startswith(_TORCHDATA) for kind in type(loader).__mro__)
+    # Not type(): a wrapper that passes itself off as the loader inside has the ways of that one.
+    return any(kind.__module__.startswith(_TORCHDATA) for kind in loader.__class__.__mro__)
 
 
 def _has_place(own: object) -> bool:
