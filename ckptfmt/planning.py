@@ -124,7 +124,7 @@ def _plan(
     text_metadata: Mapping[str, Mapping[str, str]],
 ) -> SavePlan:
     components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
-    codecs = _codecs(codec, [component.name for component in components])
+    codecs = choose_codecs(codec, [component.name for component in components])
     members = tuple(
         plan
         for component in components
@@ -162,8 +162,12 @@ def _plan_members(
     yield MemberPlan(component.name + SAFETENSORS, codec, header, parts)
 
 
-def _codecs(codec: str | Mapping[str, str], components: list[str]) -> dict[str, str]:
-    """Return the codec of each component."""
+def choose_codecs(codec: str | Mapping[str, str], components: Sequence[str]) -> dict[str, str]:
+    """Return the codec of each component.
+
+    Raises:
+        StateError: There is no such codec, or no such component.
+    """
     chosen = dict.fromkeys(components, codec) if isinstance(codec, str) else dict.fromkeys(components, "none")
     if not isinstance(codec, str):
         unknown = [name for name in codec if name not in chosen]

@@ -10,11 +10,10 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "ckptfmt.torch") from error
 
 from ckptfmt.torch.checkpointer import Checkpointer
-from ckptfmt.torch.failures import RankError, ResumeError, UsageError
+from ckptfmt.torch.failures import RankError, ResumeError, SaveError, SupersededError, UsageError
 from ckptfmt.torch.io import load, open, save
 from ckptfmt.torch.live import RestoreReport, restore
 from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
-from ckptfmt.torch.saving import SaveWarning
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.warming import WarmStartReport, warm_start
 
@@ -25,9 +24,10 @@ __all__ = [
     "RestoreReport",
     "ResumeError",
     "ResumeReport",
-    "SaveWarning",
+    "SaveError",
     "SkippedFile",
     "Stateful",
+    "SupersededError",
     "UsageError",
     "WarmStartReport",
     "load",

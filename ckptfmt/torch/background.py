@@ -21,11 +21,13 @@ class Written:
 
     Attributes:
         report: What was written.
-        complaints: What went wrong after it, when older checkpoints were to be removed.
+        complaints: What went wrong beside it: with metrics, or when older checkpoints were to be removed.
+        superseded: Why this process may write nothing more after it; empty if it may.
     """
 
     report: SaveReport
     complaints: tuple[str, ...] = ()
+    superseded: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,13 @@ class Saver:
         written, error = None, None
         try:
             written = write()
-        except Exception as caught:  # noqa: BLE001 - told by whoever takes the result: a thread can tell nobody
+        except Exception as caught:  # noqa: BLE001 - raised, if at all, by whoever takes the result
             error = caught
         self._finished = FinishedSave(step, written, error, time.monotonic() - begun)
+
+    def give_up(self, step: int, error: Exception) -> None:
+        """Note that a save failed before it could begin; `take` returns it as the result."""
+        self._finished = FinishedSave(step, None, error, 0.0)
 
     def take(self, *, wait: bool = False) -> FinishedSave | None:
         """Return the result of the save that is over, once; None if there is none.

@@ -9,25 +9,29 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import NoReturn, Self, SupportsFloat, TypeVar
 
+from ckptfmt.errors import CkptfmtError
 from ckptfmt.retention import Mode, RetentionPolicy
 from ckptfmt.storage.paths import local_path
 from ckptfmt.torch import ranks, rng
-from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.facts import RunFacts
+from ckptfmt.torch.failures import SupersededError, UsageError
 from ckptfmt.torch.fitting import Names, Rename
 from ckptfmt.torch.hang import HangTimer
 from ckptfmt.torch.last_step import LastStep
+from ckptfmt.torch.leaving import leave
 from ckptfmt.torch.loop import Loop
-from ckptfmt.torch.notices import notify
-from ckptfmt.torch.progress import Progress
+from ckptfmt.torch.outcomes import FailedSave, Outcomes
+from ckptfmt.torch.progress import Moment, Progress
 from ckptfmt.torch.report import ResumeReport, render_report
 from ckptfmt.torch.resuming import resume_run
 from ckptfmt.torch.run import Run
-from ckptfmt.torch.saving import FailedSave, RunSaves, SaveOptions, WhenBusy
+from ckptfmt.torch.saving import Place, RunSaves
 from ckptfmt.torch.schedule import Deadline, Due, Schedule, deadline_seconds
-from ckptfmt.torch.signals import LEAVE_EXIT_CODE, LEAVE_SIGNALS, LeaveSignals
+from ckptfmt.torch.signals import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.tidying import Tidying
 from ckptfmt.torch.warming import Mapped, WarmStartReport, plan_warm_start, render_warm_start
+from ckptfmt.torch.writing import SaveOptions, WhenBusy
 from ckptfmt.writer import SaveReport
 
 __all__ = ["Checkpointer"]
@@ -35,7 +39,7 @@ __all__ = ["Checkpointer"]
 T = TypeVar("T")
 
 
-class Checkpointer:
+class Checkpointer(RunFacts):
     """Saves a training run, and resumes it so that it ends bit-identical to one that was never interrupted.
 
     ```python
@@ -58,15 +62,20 @@ class Checkpointer:
     `end_epoch()` in that of the outer one, is not done again after a resume: make these calls the last ones.
 
     Saves go on in the background: the loop waits while the state is copied, to memory that is used again for the next
-    save, and no longer. A checkpoint is the state after one step exactly. A save that fails is told by a
-    `SaveWarning` at the next step, and training goes on; the checkpoints that are there stay as they are. When the
-    loop over `epochs()` ends, and when the process does, the last save is waited for.
+    save, and no longer. A checkpoint is the state after one step exactly. When the loop over `epochs()` ends, and when
+    the process does, the last save is waited for.
+
+    A save that fails, for whatever reason, does not end the training and leaves the checkpoints that are there as they
+    are. It is reported on stderr, to the logger `ckptfmt` and in `last_error`, and tried again after 5 seconds, 10, 20
+    and so on, up to 10 minutes. Two things end the training all the same: what `on_failed_save` and `max_failed_saves`
+    ask for, and another process that has taken over the run (`SupersededError`, exit code 73: do not start it again).
 
     On one of the `signals`, or shortly before the deadline, the step is finished and saved, and the process leaves
     with exit code 75: start it again by the same command, and no step is lost.
 
     In a job of several processes (`torch.distributed`, DDP), make the same calls in all of them, after
-    `init_process_group`. Rank 0 writes; each rank gets back its own random states and its own place in the data.
+    `init_process_group`. Rank 0 writes; each rank gets back its own random states and its own place in the data. When
+    one rank is slow or fails in a save, all of them skip it, wait for it or fail together.
 
     Args:
         train_url: Directory of the run's checkpoints; made if it is not there.
@@ -81,11 +90,13 @@ class Checkpointer:
             tells the job (SLURM_JOB_END_TIME), if anything. Shortly before (30 seconds and twice the time of the
             longest save), the run is saved and the process leaves. None: do not.
         save_on_exception: Save when the `with` block of this object is left by an exception, provided that the
-            state is still that of a finished step. To know that, all tensors are looked at after each step.
+            state is still that of a finished step. To know that, all tensors are looked at after each step. With
+            several ranks it does nothing: one of them may have met with an exception, and the others not.
         background: Write while training goes on. False: each save is waited for.
         when_busy: What a save that is due does while another one is written: `wait` for it, or `skip` this one.
             Saves at epoch ends, by `save()` and before leaving always wait.
-        on_failed_save: `warn` and train on, or `raise` at the next step.
+        on_failed_save: `warn` and train on, or `raise` at the next step, on all ranks.
+        max_failed_saves: After so many failed saves in a row, raise all the same. None: never.
         keep_last: Keep so many of the newest checkpoints of the run. With none of the three, all are kept.
         keep_every_steps: Keep one checkpoint of every so many steps.
         keep_best: Keep the best by a metric that is given to `step`, `end_epoch` or `save`: `("val_loss", "min")`, or
@@ -99,10 +110,6 @@ class Checkpointer:
         components: Everything that has `state_dict()` and `load_state_dict()`: modules, optimizers, schedulers,
             scalers, averages, your own objects; and random generators of Python, NumPy and PyTorch. They are
             restored in the given order.
-
-    Attributes:
-        train_url: Directory of the run's checkpoints.
-        run_id: Id of the run; None before `resume()` if it was not given.
 
     Raises:
         UsageError: An argument makes no sense; `PolicyError` for what to keep.
@@ -123,6 +130,7 @@ class Checkpointer:
         background: bool = True,
         when_busy: WhenBusy = "wait",
         on_failed_save: FailedSave = "warn",
+        max_failed_saves: int | None = None,
         keep_last: int | None = None,
         keep_every_steps: int | None = None,
         keep_best: tuple[str, Mode] | tuple[str, Mode, int] | None = None,
@@ -138,44 +146,12 @@ class Checkpointer:
         self._interval_epochs = save_interval_epochs
         self._signals = LeaveSignals(signals)
         self._hang = HangTimer(hang_timeout)
-        self._run = Run(local_path(train_url), run_id, components, codec)
+        run = Run(local_path(train_url), run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
-        tidying = Tidying(self._run, policy)
-        self._saves = RunSaves(self.train_url, SaveOptions(background, when_busy, on_failed_save, tidying))
-        self._loop = Loop()
-        self._was_saving = False
-        self._last_step = LastStep(self._run.components) if save_on_exception else None
-
-    @property
-    def train_url(self) -> str:
-        """Directory of the run's checkpoints."""
-        return self._run.directory
-
-    @property
-    def run_id(self) -> str | None:
-        """Id of the run; None before `resume()` if it was not given."""
-        return self._run.id
-
-    @property
-    def parent(self) -> str | None:
-        """Identity of the checkpoint that the run started from, 64 hex digits; None if it started from none."""
-        return self._run.parent
-
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps done since the start of the run."""
-        return self._loop.step
-
-    @property
-    def epoch(self) -> int:
-        """Epochs finished, which is the number of the present epoch, counted from 0."""
-        return self._loop.epoch
-
-    @property
-    def last_saved(self) -> SaveReport | None:
-        """The last checkpoint that this process has written and knows to be durable; None if there is none."""
-        self._settle(wait=False)
-        return self._saves.last
+        options = SaveOptions(background, when_busy, Tidying(run, policy))
+        saves = RunSaves(run, self._schedule, options, Outcomes(on_failed_save, max_failed_saves))
+        super().__init__(run, Loop(), saves)
+        self._last_step = LastStep(run.components) if save_on_exception else None
 
     def resume(
         self,
@@ -207,6 +183,7 @@ class Checkpointer:
             UsageError: It was called before.
         """
         report = resume_run(self._run, self._loop, resume, waive)
+        self._saves.begin(report.path, report.step)
         if not quiet and ranks.world().rank == 0:
             sys.stderr.write(render_report(report))
         self._attend()
@@ -281,6 +258,7 @@ class Checkpointer:
         finally:
             # Whoever breaks out of the loop may take his time.
             self._hang.stop()
+        self._saves.finish(self.global_step, self._moment)
         self.close()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
@@ -315,19 +293,17 @@ class Checkpointer:
         Raises:
             SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
             UsageError: It is called outside `batches()`, or twice for one batch.
-            StateError: A component's state cannot be expressed.
-            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
+            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
         """
         self._loop.count_step()
         self._hang.reset()
-        self._settle(wait=False)
-        due = self._due()
-        if due is not Due.NOTHING and self._saves.may_begin(urgent=due is Due.SAVE_AND_LEAVE):
+        due = self._saves.stepped(self._place, leave=self._signals.received is not None)
+        if due is not Due.NOTHING:
             self._save(metrics)
         if due is Due.SAVE_AND_LEAVE:
             self._leave()
         if self._last_step is not None:
-            self._last_step.note(self._loop.progress())
+            self._last_step.note(self._moment)
 
     def end_epoch(self, **metrics: SupportsFloat) -> None:
         """Count a finished epoch, and save.
@@ -338,13 +314,11 @@ class Checkpointer:
         Raises:
             SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
             UsageError: No epoch is open.
-            StateError: A component's state cannot be expressed.
-            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
+            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
         """
         self._loop.end_epoch()
         self._hang.reset()
-        self._settle(wait=False)
-        leave = self._agree(Due.SAVE_AND_LEAVE if self._asked_to_leave() else Due.NOTHING) is Due.SAVE_AND_LEAVE
+        leave = self._saves.ended_epoch(self._place, leave=self._signals.received is not None)
         if leave or (self._interval_epochs is not None and self.epoch % self._interval_epochs == 0):
             self._save(metrics)
         self._schedule.pause()
@@ -359,8 +333,7 @@ class Checkpointer:
 
         Raises:
             UsageError: The run could not go on exactly from here: call it right after `step()` or between epochs.
-            StateError: A component's state cannot be expressed.
-            CkptfmtError: A save failed, and `on_failed_save` is `raise`.
+            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
         """
         self._save(metrics)
 
@@ -368,25 +341,26 @@ class Checkpointer:
         """Wait for the save that is under way.
 
         Returns:
-            The last checkpoint that this process has written; None if there is none.
+            The last checkpoint that was written, as `last_saved`; if it is not the one waited for, see `last_error`.
 
         Raises:
-            CkptfmtError: The save failed, and `on_failed_save` is `raise`.
+            CkptfmtError: The save failed, as in `save()`.
         """
-        self._settle(wait=True)
+        self._saves.settle()
         return self._saves.last
 
     def close(self) -> None:
-        """Wait for the save that is under way, give the signals back, and watch for hangs no more.
+        """Wait for the save that this process writes, give the signals back, and watch for hangs no more.
 
-        The end of the loop over `epochs()` does the same. A second call does nothing.
+        The end of the loop over `epochs()` does the same. A second call does nothing. It is for `finally`, too: it
+        waits for no other rank; `wait()` does.
 
         Raises:
-            CkptfmtError: The save failed, and `on_failed_save` is `raise`.
+            CkptfmtError: The save failed, as in `save()`.
         """
         self._hang.stop()
         try:
-            self._settle(wait=True)
+            self._saves.close()
         finally:
             self._signals.remove()
 
@@ -396,9 +370,24 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, SystemExit) and self._last_step is not None:
-            self._save_after(self._last_step)
-        self.close()
+        try:
+            if error is None:
+                self._saves.settle()
+            elif self._last_step is not None and not isinstance(error, SystemExit):
+                self._last_step.save(self._saves)
+            self.close()
+        except CkptfmtError as failure:
+            self.close()
+            # A failed save was told already; what ended the block matters more.
+            if error is None or isinstance(failure, SupersededError):
+                raise
+
+    @property
+    def _place(self) -> Place:
+        return Place(self.global_step, self.epoch)
+
+    def _moment(self) -> Moment:
+        return Moment(self._loop.progress(), rng.capture())
 
     def _attend(self) -> None:
         """Begin to listen to signals, to watch for hangs, and to measure."""
@@ -406,56 +395,12 @@ class Checkpointer:
         self._hang.reset()
         self._schedule.begin(time.monotonic())
 
-    def _due(self) -> Due:
-        saving = self._was_saving or self._saves.busy
-        self._was_saving = self._saves.busy
-        due = self._schedule.stepped(self.global_step, time.monotonic(), time.time(), saving=saving)
-        return self._agree(Due.SAVE_AND_LEAVE if self._signals.received else due)
-
-    def _asked_to_leave(self) -> bool:
-        return self._signals.received is not None or self._schedule.must_leave(time.time())
-
-    def _agree(self, due: Due) -> Due:
-        """Return what all ranks do: rank 0 decides when to save, any of them when to leave."""
-        if ranks.world().rank != 0 and due is Due.SAVE:
-            due = Due.NOTHING
-        return Due(ranks.largest(due.value)[0])
-
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
-        self._write(self._loop.progress(), rng.capture(), metrics)
-
-    def _write(self, progress: Progress, random: rng.RandomState, metrics: Mapping[str, SupportsFloat]) -> None:
-        begun = time.monotonic()
-        plan = self._run.plan(progress, random, metrics)
-        if plan is None:
-            return
-        self._settle(wait=True)
-        self._saves.save(plan)
-        self._settle(wait=False)
-        now = time.monotonic()
-        self._schedule.saved(now, now - begun)
-        self._was_saving = True
-
-    def _settle(self, *, wait: bool, must_succeed: bool = False) -> None:
-        finished = self._saves.settle(wait=wait, must_succeed=must_succeed)
-        if finished is not None:
-            self._schedule.written(finished.seconds)
+        self._loop.require_place()
+        self._saves.save(self.global_step, self._moment, metrics)
 
     def _leave(self) -> NoReturn:
-        """Leave when everything is saved; a scheduler that sees the exit code starts the job again."""
-        self._settle(wait=True, must_succeed=True)
-        ranks.barrier()  # the first rank that leaves may take the others with it
-        if ranks.world().rank == 0:
-            why = self._signals.received.name if self._signals.received is not None else "the deadline is near"
-            saved = f"step {self.global_step} is saved in {self._saves.last.path}; " if self._saves.last else ""
-            notify(f"{why}: {saved}leaving with exit code {LEAVE_EXIT_CODE}")
-        self.close()
-        raise SystemExit(LEAVE_EXIT_CODE)
-
-    def _save_after(self, last: LastStep) -> None:
-        """Save the last step after an exception, if its state is still there."""
-        moment = last.moment()
-        if moment is None:
-            notify("not saved: the state is no longer that of the last finished step")
-            return
-        self._write(*moment, {})
+        try:
+            leave(self._saves, self.global_step, self._moment, self._signals.received)
+        finally:
+            self.close()

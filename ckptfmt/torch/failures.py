@@ -12,6 +12,7 @@ __all__ = [
     "UNDECIDED_EXIT_CODE",
     "RankError",
     "ResumeError",
+    "SaveError",
     "SupersededError",
     "UndecidedError",
     "UsageError",
@@ -30,6 +31,10 @@ class UsageError(CkptfmtError, RuntimeError):
 
 class RankError(CkptfmtError, RuntimeError):
     """Another rank failed in what all ranks do together. The message names the rank and what it said."""
+
+
+class SaveError(CkptfmtError, RuntimeError):
+    """A save failed, with its `__cause__`, or something beside it went wrong."""
 
 
 class ResumeError(CkptfmtError, RuntimeError):

@@ -1,14 +1,16 @@
-"""Whether the state in memory is still that of the last finished step, when an exception has come since."""
+"""Saving the last finished step when an exception has come since, if its state is still there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from ckptfmt.torch import rng
-from ckptfmt.torch.progress import Progress
+from ckptfmt.torch import ranks
+from ckptfmt.torch.notices import notify
+from ckptfmt.torch.progress import Moment
+from ckptfmt.torch.saving import RunSaves
 from ckptfmt.torch.stateful import Stateful
 
 __all__ = ["LastStep"]
@@ -26,17 +28,35 @@ class LastStep:
 
     def __init__(self, components: Mapping[str, Stateful]) -> None:
         self._components = components
-        self._moment: tuple[Progress, rng.RandomState] | None = None
+        self._moment: Moment | None = None
         self._marks: Any = None
 
-    def note(self, progress: Progress) -> None:
-        """Note the present moment: a step is done."""
-        self._moment = (progress, rng.capture())
-        self._marks = self._mark()
+    def note(self, moment: Callable[[], Moment]) -> None:
+        """Note the present moment: a step is done. It never raises."""
+        try:
+            self._moment, self._marks = moment(), self._mark()
+        except Exception:  # noqa: BLE001 - training goes on without what would be used only if it fails
+            self._moment = None
 
-    def moment(self) -> tuple[Progress, rng.RandomState] | None:
-        """Return place and random states of the last step, None if the components have changed since."""
-        return self._moment if self._moment is not None and self._marks == self._mark() else None
+    def save(self, saves: RunSaves) -> None:
+        """Save the last step, if its state is still there; otherwise say why not.
+
+        Raises:
+            CkptfmtError: The save failed, and that is to be raised.
+        """
+        if ranks.world().size > 1:
+            notify("the last step is not saved: the other ranks may not have met with an exception")
+            return
+        moment = self._moment
+        try:
+            changed = self._mark() != self._marks
+        except Exception as error:  # noqa: BLE001 - an exception is on its way up already
+            notify(f"the last step is not saved: its state cannot be seen: {type(error).__name__}: {error}")
+            return
+        if moment is None or changed:
+            notify("the last step is not saved: the state is no longer that of a finished step")
+            return
+        saves.save(moment.progress.step, lambda: moment, {})
 
     def _mark(self) -> Any:
         return {name: _marked(component.state_dict()) for name, component in self._components.items()}

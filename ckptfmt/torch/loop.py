@@ -79,11 +79,11 @@ class Loop:
         if random is not None:
             rng.restore(random)
 
-    def progress(self) -> Progress:
-        """Return how far the run has come, if that is a place at which it can go on.
+    def require_place(self) -> None:
+        """Make sure that the loop stands at a place from which the run can go on.
 
         Raises:
-            UsageError: It is not: a batch was begun and not stepped, or the end of an epoch is not announced.
+            UsageError: It does not: a batch was begun and not stepped, or the end of an epoch is not announced.
         """
         match self._phase:
             case Phase.UNRESUMED:
@@ -97,6 +97,10 @@ class Loop:
                 raise UsageError(
                     "save() between a batch and its step(): the batch would be lost after a resume; call step() first"
                 )
+
+    def progress(self) -> Progress:
+        """Return how far the run has come. The loop must be at a place from which the run can go on."""
+        self.require_place()
         open_pass = None
         if self._phase is Phase.STEPPED and self._start is not None:
             open_pass = OpenPass(self._epoch_random, self._start, self._consumed)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.torch import rng
 from ckptfmt.torch.passes import LoaderState, PassStart
 
-__all__ = ["OpenPass", "Progress"]
+__all__ = ["Moment", "OpenPass", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class Progress:
         except (KeyError, TypeError, ValueError) as error:
             difference = f"progress: not written by a Checkpointer of this version: {error!r}"
             raise MismatchError("the place in the run cannot be restored", [difference]) from error
+
+
+class Moment(NamedTuple):
+    """What one process remembers of a moment of a run, beside its components."""
+
+    progress: Progress
+    random: rng.RandomState
 
 
 def _loader_tree(loader: LoaderState) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, SupportsFloat
+from typing import Any
 
-import torch
-
+from ckptfmt.errors import StateError
 from ckptfmt.format.index import is_component_name
-from ckptfmt.planning import SavePlan, make_metadata
-from ckptfmt.torch import io, ranks, rng
+from ckptfmt.planning import SavePlan, choose_codecs, make_metadata
+from ckptfmt.torch import io, ranks
 from ckptfmt.torch.capturing import capture_components
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
-from ckptfmt.torch.progress import Progress
+from ckptfmt.torch.progress import Moment
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.weights import Ancestor
 
@@ -55,35 +54,51 @@ class Run:
         self.lineage: tuple[Ancestor, ...] = ()
         self.components = _checked(components)
         self._codec = codec
+        try:
+            choose_codecs(codec, [*self.components, RNG, PROGRESS])
+        except StateError as error:
+            raise UsageError(str(error)) from None
 
     @property
     def parent(self) -> str | None:
         """Identity of the file that it started from, 64 hex digits; None if it started from none."""
         return self.lineage[0].identity if self.lineage else None
 
-    def plan(
-        self, progress: Progress, random: rng.RandomState, metrics: Mapping[str, SupportsFloat]
-    ) -> SavePlan | None:
-        """Return the plan of a checkpoint of the present state; None where another rank writes it.
+    def gather(self, moment: Callable[[], Moment]) -> list[dict[str, Any]] | None:
+        """Bring what each rank remembers to rank 0, by component; None on the others. All ranks have to call it.
 
-        All ranks have to call it.
+        Args:
+            moment: Returns what this rank remembers.
+
+        Raises:
+            Exception: What it raised; RankError on the ranks where it did not.
+        """
+
+        def own() -> dict[str, Any]:
+            progress, random = moment()
+            return {RNG: random, PROGRESS: progress.to_tree()}
+
+        return ranks.gather(own)
+
+    def plan(self, everywhere: list[dict[str, Any]], metrics: Mapping[str, float]) -> SavePlan:
+        """Return the plan of a checkpoint of the present state.
+
+        Args:
+            everywhere: What `gather` returned.
+            metrics: Values to note.
 
         Raises:
             StateError: A component's state cannot be expressed.
-            UsageError: A metric is not a number.
         """
-        values = {name: _number(name, value) for name, value in metrics.items()}
-        everywhere = ranks.gather(lambda: {RNG: random, PROGRESS: progress.to_tree()})
-        if everywhere is None:
-            return None
         state = capture_components(self.components)
         for name in (RNG, PROGRESS):
             state[name] = everywhere[0][name] if len(everywhere) == 1 else {RANKS: [own[name] for own in everywhere]}
+        place = everywhere[0][PROGRESS]
         metadata = make_metadata(
             state,
-            step=progress.step,
-            epoch=progress.epoch,
-            metrics=values or None,
+            step=place["step"],
+            epoch=place["epoch"],
+            metrics=metrics or None,
             run_id=self.id,
             parent=self.parent,
             user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
@@ -128,10 +143,3 @@ def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
 
 def _noted(ancestor: Ancestor) -> dict[str, Any]:
     return {key: value for key, value in asdict(ancestor).items() if value is not None}
-
-
-def _number(name: str, value: SupportsFloat) -> float:
-    try:
-        return float(value.item() if isinstance(value, torch.Tensor) else value)
-    except (RuntimeError, TypeError, ValueError):
-        raise UsageError(f"the metric {name} is not a number: give a float or a tensor of one element") from None

@@ -1,135 +1,251 @@
-"""A run's saves: copied while the loop waits, written while it goes on, reported when they are over."""
+"""A run's saves: begun when all ranks agree that one is due, and settled when all ranks agree what came of it."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, SupportsFloat
 
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.format.index import Metadata
-from ckptfmt.planning import SavePlan
-from ckptfmt.runs import EXTENSION
-from ckptfmt.torch.background import FinishedSave, Saver, Written
+from ckptfmt.torch import ranks
+from ckptfmt.torch.background import FinishedSave, Written
 from ckptfmt.torch.failures import UsageError
-from ckptfmt.torch.staging import Staging
-from ckptfmt.writer import SaveReport, write_plan
+from ckptfmt.torch.metrics import as_numbers
+from ckptfmt.torch.notices import notify
+from ckptfmt.torch.outcomes import Outcomes, as_ours, complaint
+from ckptfmt.torch.progress import Moment
+from ckptfmt.torch.run import Run
+from ckptfmt.torch.schedule import Due, Schedule
+from ckptfmt.torch.writing import RunWriter, SaveOptions
+from ckptfmt.writer import SaveReport
 
-__all__ = ["FailedSave", "RunSaves", "SaveOptions", "SaveWarning", "WhenBusy"]
+__all__ = ["Place", "RunSaves"]
 
-WhenBusy = Literal["wait", "skip"]
-FailedSave = Literal["warn", "raise"]
-
-
-class SaveWarning(UserWarning):
-    """A save failed and training goes on without it, or older checkpoints could not be removed."""
+# Pauses before the last tries of a save that no step follows: what fails for a moment must not cost the run its end.
+_LAST_TRIES_SECONDS = (0.5, 2.0)
 
 
-@dataclass(frozen=True)
-class SaveOptions:
-    """How a run saves.
+class Place(NamedTuple):
+    """Where the loop stands. It is the same on all ranks, or they do not make the same calls."""
 
-    Attributes:
-        background: Write while training goes on, from a copy of the state.
-        when_busy: What a save that is due does while another one is under way.
-        on_failed_save: What a failed save does when it is found out.
-        afterwards: Called with the path of each new checkpoint, once it is durable, in the thread that wrote it.
-            Returns what went wrong.
-    """
+    step: int
+    epoch: int
 
-    background: bool = True
-    when_busy: WhenBusy = "wait"
-    on_failed_save: FailedSave = "warn"
-    afterwards: Callable[[Path], Sequence[str]] | None = None
 
-    def __post_init__(self) -> None:
-        if self.when_busy not in ("wait", "skip"):
-            raise UsageError(f"when_busy is {self.when_busy!r}: give 'wait' or 'skip'")
-        if self.on_failed_save not in ("warn", "raise"):
-            raise UsageError(f"on_failed_save is {self.on_failed_save!r}: give 'warn' or 'raise'")
+class _Attempt(NamedTuple):
+    """A save, when it begins."""
+
+    step: int
+    metrics: Mapping[str, SupportsFloat]
+    begun: float
+    here: bool
+    """This process writes it."""
 
 
 class RunSaves:
     """The saves of one run, one at a time.
 
+    All ranks make the same calls, except for `poll` and `close`. Rank 0 writes, and tells at once of a save that fails,
+    for whatever reason. The others learn of it when all of them next decide something or settle the save; then it is
+    raised on all ranks, or on none.
+
     Args:
-        directory: Where to.
+        run: What is saved.
+        schedule: When.
         options: How.
+        outcomes: Where to note what came of it.
     """
 
-    def __init__(self, directory: str, options: SaveOptions) -> None:
-        self._directory = directory
+    def __init__(self, run: Run, schedule: Schedule, options: SaveOptions, outcomes: Outcomes) -> None:
+        self._run = run
+        self._schedule = schedule
         self._options = options
-        self._staging = Staging()
-        self._saver = Saver()
-        self.last: SaveReport | None = None
-        """The last checkpoint that was written."""
+        self._outcomes = outcomes
+        self._writer = RunWriter(run, options, outcomes)
+        self._attempt: _Attempt | None = None
+        self._open = False
+        self._was_busy = False
 
     @property
-    def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._saver.busy
+    def last(self) -> SaveReport | None:
+        """The last checkpoint that is known, to all ranks, to be durable; None if there is none."""
+        finished = self._finished_alone()
+        return finished.written.report if finished is not None and finished.written is not None else self._outcomes.last
 
-    def may_begin(self, *, urgent: bool) -> bool:
-        """Say whether a save may begin now: always if it is urgent, else as the options have it."""
-        return urgent or self._options.when_busy == "wait" or not self._saver.busy
+    @property
+    def last_error(self) -> CkptfmtError | None:
+        """What went wrong with the last save, as all ranks know it; None if nothing did."""
+        finished = self._finished_alone()
+        if finished is None:
+            return self._outcomes.last_error
+        return as_ours(finished.error) if finished.error is not None else complaint(finished.written)
 
-    def save(self, plan: SavePlan) -> None:
-        """Save what is planned: in the background, once it is copied, or here and now. Nothing is ever replaced.
+    def begin(self, path: str | None, step: int) -> None:
+        """Note that the run starts or, with the path of a checkpoint, resumes."""
+        self._outcomes.begin(path, step, time.monotonic())
 
-        The save before must be settled, and this one is to be.
+    def stepped(self, place: Place, *, leave: bool) -> Due:
+        """Note that a step is done, and return what all ranks do now.
 
-        Raises:
-            StateError: A tensor does not give the bytes that its dtype and shape make.
-        """
-        plan = self._staging.copy(plan) if self._options.background else plan
-
-        def write() -> Written:
-            report = write_plan(Path(self._directory, _name(plan.metadata)), plan, replace=False)
-            afterwards = self._options.afterwards
-            return Written(report, tuple(afterwards(Path(report.path))) if afterwards is not None else ())
-
-        (self._saver.start if self._options.background else self._saver.run)(plan.metadata.step or 0, write)
-
-    def settle(self, *, wait: bool, must_succeed: bool = False) -> FinishedSave | None:
-        """Take note of a save that is over, and report it if it failed.
+        Rank 0 says when to save, any rank when to leave.
 
         Args:
-            wait: Wait for one that is under way.
-            must_succeed: Raise if it failed, whatever the options say.
+            place: Where the loop stands.
+            leave: This rank was asked to leave.
 
         Raises:
-            CkptfmtError: It failed, and failed saves are to be raised.
+            UsageError: The ranks do not make the same calls.
+            CkptfmtError: A save failed, and that is to be raised.
         """
-        finished = self._saver.take(wait=wait)
-        if finished is None:
+        self.poll()
+        saving = self._was_busy or self._writer.busy
+        self._was_busy = self._writer.busy
+        due = self._schedule.stepped(place.step, time.monotonic(), time.time(), saving=saving)
+        return self._agree(place, Due.SAVE_AND_LEAVE if leave else due)
+
+    def ended_epoch(self, place: Place, *, leave: bool) -> bool:
+        """Note that an epoch is over, and return whether all ranks leave now; otherwise as `stepped`."""
+        self.poll()
+        leave = leave or self._schedule.must_leave(time.time())
+        return self._agree(place, Due.SAVE_AND_LEAVE if leave else Due.NOTHING) is Due.SAVE_AND_LEAVE
+
+    def save(self, step: int, moment: Callable[[], Moment], metrics: Mapping[str, SupportsFloat]) -> None:
+        """Begin a save, once the one before is settled; unless in the background, settle it too.
+
+        Args:
+            step: Optimizer steps done.
+            moment: Returns the place and the random states of this rank.
+            metrics: Values to note.
+
+        Raises:
+            CkptfmtError: A save failed, this one or the one before, and that is to be raised.
+        """
+        self.settle()
+        world = ranks.world()
+        attempt = _Attempt(step, metrics, time.monotonic(), here=world.rank == 0)
+        self._attempt = attempt
+        numbers, complaints = as_numbers(metrics)
+        try:
+            everywhere = self._run.gather(moment)
+        except Exception as error:  # noqa: BLE001 - it may come from a loader, which is anybody's code
+            self._hold(attempt)
+            if attempt.here:
+                self._writer.tell(error, step)
+            self._failed(error)
+            return
+        if everywhere is not None:
+            self._writer.start(step, partial(self._run.plan, everywhere, numbers), complaints)
+            self.poll()
+        self._open = True
+        self._hold(attempt)
+        if not self._options.background or (world.size == 1 and self._writer.finished):
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the save that is under way, if there is one, and note on all ranks what came of it.
+
+        Raises:
+            CkptfmtError: It failed, and that is to be raised.
+        """
+        attempt = self._attempt
+        if not self._open or attempt is None:
+            return
+        if ranks.world().size == 1 and not attempt.here:  # the job is over, and so is what it agreed on
+            self._open = False
+            return
+        try:
+            written = ranks.on_rank_0(self._result)
+        except Exception as error:  # noqa: BLE001 - a save may fail in any way
+            self._failed(error)
+            return
+        self._open = False
+        self._schedule.succeeded()
+        self._outcomes.saved(written, attempt.step, attempt.begun)
+
+    def finish(self, step: int, moment: Callable[[], Moment], *, must_succeed: bool = False) -> None:
+        """Settle the last save; if it failed, try again a few times: no step follows at which that could be done.
+
+        Args:
+            step: Optimizer steps done.
+            moment: Returns the place and the random states of this rank.
+            must_succeed: Raise what the last try fails with, whatever failures do otherwise.
+
+        Raises:
+            CkptfmtError: It failed, and that is to be raised.
+        """
+        self.settle()
+        for pause in _LAST_TRIES_SECONDS:
+            if not self._outcomes.failing:
+                return
+            time.sleep(pause)
+            last = self._attempt
+            self.save(step, moment, last.metrics if last is not None and last.step == step else {})
+            self.settle()
+        error = self._outcomes.last_error
+        if not self._outcomes.failing or error is None:
+            return
+        if must_succeed:
+            raise error
+        if ranks.world().rank == 0:
+            notify(f"the run ends at step {step} and that is NOT SAVED: {error}", logging.ERROR)
+
+    def poll(self, *, wait: bool = False) -> None:
+        """See, on this rank alone, whether the save that it writes is over.
+
+        Args:
+            wait: Wait for it.
+        """
+        finished = self._writer.poll(wait=wait)
+        if finished is not None:
+            self._schedule.written(finished.seconds)
+
+    def close(self) -> None:
+        """Wait for the save that is under way on this rank. The other ranks need not call it.
+
+        Raises:
+            CkptfmtError: There is no other rank, it failed, and that is to be raised.
+        """
+        self.poll(wait=True)
+        if ranks.world().size == 1:
+            self.settle()
+
+    def _agree(self, place: Place, due: Due) -> Due:
+        """Return what all ranks do, by one exchange; if a save is over, settle it."""
+        busy = self._options.when_busy == "skip" and self._writer.busy
+        if due is Due.SAVE and (busy or ranks.world().rank != 0):
+            due = Due.NOTHING
+        most, over, *places = ranks.largest(
+            due.value, int(self._writer.finished is not None), place.step, -place.step, place.epoch, -place.epoch
+        )
+        if places != [place.step, -place.step, place.epoch, -place.epoch]:
+            raise UsageError(
+                f"the ranks do not make the same calls: some are at step {-places[1]} after {-places[3]} epochs, "
+                f"others at step {places[0]} after {places[2]}; give each rank the same number of batches"
+            )
+        if over:
+            self.settle()
+        return Due(most)
+
+    def _finished_alone(self) -> FinishedSave | None:
+        """Return the save that is over and not settled, if there is nobody to agree with."""
+        if ranks.world().size > 1:
             return None
-        if finished.written is not None:
-            self.last = finished.written.report
-            for complaint in finished.written.complaints:
-                _warn(complaint)
-        elif isinstance(finished.error, CkptfmtError) and not must_succeed and self._options.on_failed_save == "warn":
-            last = f"the last good one is {self.last.path}" if self.last else "this process has written none so far"
-            message = f"SAVE FAILED at step {finished.step}, training goes on without it ({last}): {finished.error}"
-            _warn(message)
-        elif finished.error is not None:
-            raise finished.error
-        return finished
+        self.poll()
+        return self._writer.finished
 
+    def _result(self) -> Written:
+        self.poll(wait=True)
+        return self._writer.result()
 
-def _warn(message: str) -> None:
-    """Warn at the line of the user's that has called us, however deep down this is."""
-    level = 2
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("ckptfmt."):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, SaveWarning, stacklevel=level)
+    def _failed(self, error: Exception) -> None:
+        self._open = False
+        self._schedule.failed(time.monotonic())
+        self._outcomes.failed(error)
 
-
-def _name(metadata: Metadata) -> str:
-    """Return the name of a checkpoint. It is for people: what decides stands inside (spec 14.5)."""
-    return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{EXTENSION}"
+    def _hold(self, attempt: _Attempt) -> None:
+        """Note for how long a save has held the loop."""
+        now = time.monotonic()
+        self._schedule.saved(now, now - attempt.begun)
+        self._was_busy = True

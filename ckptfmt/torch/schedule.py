@@ -23,6 +23,9 @@ _SLURM_END = "SLURM_JOB_END_TIME"  # seconds since 1970; set for the processes o
 # Beside the measured times: for what a job does before it is gone, and clocks that differ.
 _MARGIN_SECONDS = 30.0
 _FIRST_STEPS = 2  # the first step is often no ordinary one; before there are two, nothing is known of their length
+# After a failed save: the pause before the next try doubles with each failure in a row.
+_FIRST_RETRY_SECONDS = 5.0
+_LONGEST_RETRY_SECONDS = 600.0
 
 
 class Due(Enum):
@@ -38,6 +41,9 @@ class Schedule:
 
     With `max_overhead`, the interval follows from what a save costs: the time for which it holds the loop, and that
     by which steps take longer while it is written. Saves come so often that these make the wanted share of the time.
+
+    After a save that failed the next one comes after a pause of seconds, which grows with each failure in a row, and
+    not only when it would be due anyway.
 
     Args:
         steps: Save after every so many steps of the run; None: do not go by steps.
@@ -70,6 +76,8 @@ class Schedule:
         self._over = False
         self._cost: float | None = None
         self._longest_save = 0.0
+        self._failures = 0
+        self._retry_at = math.inf
 
     def begin(self, now: float) -> None:
         """Begin to measure: the run starts or goes on."""
@@ -117,13 +125,26 @@ class Schedule:
         self._disturbed = []
         self._cost = math.inf  # until it is known
         self._longest_save = max(self._longest_save, held)
+        self._retry_at = math.inf
 
     def written(self, seconds: float) -> None:
         """Note that the save came to its end after so many seconds. With the next step, its cost is known."""
         self._longest_save = max(self._longest_save, seconds)
         self._over = True
 
+    def succeeded(self) -> None:
+        """Note that the last save is durable."""
+        self._failures = 0
+
+    def failed(self, now: float) -> None:
+        """Note that the last save, which `saved` was told of, failed: it is tried again after a pause."""
+        self._over = True
+        self._retry_at = now + min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30), _LONGEST_RETRY_SECONDS)
+        self._failures += 1
+
     def _save_is_due(self, step: int, now: float) -> bool:
+        if now >= self._retry_at:
+            return True
         if self._steps is not None and step % self._steps == 0:
             return True
         since = now - (self._last_save if self._last_save is not None else now)

@@ -12,10 +12,7 @@ from typing import Any
 
 from ckptfmt.torch.failures import UsageError
 
-__all__ = ["LEAVE_EXIT_CODE", "LEAVE_SIGNALS", "LeaveSignals"]
-
-LEAVE_EXIT_CODE = 75
-"""Exit code of a process that saved and left on request: EX_TEMPFAIL of sysexits.h, "try again later"."""
+__all__ = ["LEAVE_SIGNALS", "LeaveSignals"]
 
 LEAVE_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shutil
 import threading
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt.errors import StateError, StorageError
-from ckptfmt.torch import Checkpointer, SaveWarning
+from ckptfmt.planning import SavePlan
+from ckptfmt.torch import Checkpointer, SaveError, staging
+from ckptfmt.writer import SaveReport, write_plan
 
 SIZE = 1_000_000
 
@@ -72,13 +77,11 @@ def test_the_memory_of_the_copy_is_used_again(tmp_path: Path) -> None:
     state = State()
     ckpt = Checkpointer(tmp_path, state=state)
     ckpt.resume(quiet=True)
-    ckpt.save()
+    with mock.patch("ckptfmt.torch.staging._allocate", wraps=staging._allocate) as allocate:
+        for _ in range(4):
+            ckpt.save()
     ckpt.wait()
-    staged = ckpt._saves._staging._memory.data_ptr()
-    for _ in range(3):
-        ckpt.save()
-    ckpt.wait()
-    assert ckpt._saves._staging._memory.data_ptr() == staged
+    assert allocate.call_count == 1
 
 
 def train(ckpt: Checkpointer, steps: int) -> None:
@@ -119,26 +122,33 @@ def test_one_thread_at_most_is_saving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_a_failed_save_is_told_and_training_goes_on(tmp_path: Path, background: bool) -> None:
+def test_a_failed_save_is_told_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, background: bool
+) -> None:
     train_url = tmp_path / "runs"
     ckpt = Checkpointer(train_url, save_interval_steps=1, state=State(), background=background)
     ckpt.resume(quiet=True)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in ckpt.epochs(1):
-            for number in ckpt.batches(range(4)):
-                if number == 1:
-                    ckpt.wait()
-                    shutil.rmtree(train_url)
-                if number == 3:
-                    ckpt.wait()
-                    train_url.mkdir()
-                ckpt.step()
-    told = [warning for warning in caught if warning.category is SaveWarning]
+    errors = []
+    for _ in ckpt.epochs(1):
+        for number in ckpt.batches(range(4)):
+            if number == 1:
+                ckpt.wait()
+                shutil.rmtree(train_url)
+            if number == 3:
+                ckpt.wait()
+                train_url.mkdir()
+            ckpt.step()
+            ckpt.wait()
+            errors.append(ckpt.last_error)
+            assert ckpt.last_saved is not None
+            assert Path(ckpt.last_saved.path).name == f"ckpt-0000000{4 if number == 3 else 1}-e0000.ckptfmt"
+    assert [type(error) for error in errors] == [type(None), StorageError, StorageError, type(None)]
+    told = capsys.readouterr().err.splitlines()
     assert len(told) == 2
-    assert "SAVE FAILED at step 2" in str(told[0].message)
-    assert "the last good one is" in str(told[0].message)
-    assert all(warning.filename == __file__ for warning in told)
+    for line, step, lost in zip(told, (2, 3), ("1 step", "2 steps"), strict=True):
+        last = re.escape(f"(since {train_url}/ckpt-00000001-e0000.ckptfmt)")
+        assert re.match(rf"ckptfmt: SAVE FAILED at step {step}, nothing saved for {lost} and \d+ s {last}: ", line)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert steps_saved(train_url) == {4}
 
 
@@ -150,25 +160,97 @@ def steps(ckpt: Checkpointer) -> None:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_a_failed_save_stops_training_if_so_wanted(tmp_path: Path, background: bool) -> None:
+@pytest.mark.parametrize(("options", "ended_at"), [({"on_failed_save": "raise"}, 1), ({"max_failed_saves": 3}, 3)])
+def test_failed_saves_end_the_training_if_so_wanted(
+    tmp_path: Path, background: bool, options: dict[str, Any], ended_at: int
+) -> None:
     train_url = tmp_path / "runs"
-    ckpt = Checkpointer(train_url, save_interval_steps=1, background=background, on_failed_save="raise")
+    ckpt = Checkpointer(train_url, save_interval_steps=1, background=background, **options)
     ckpt.resume(quiet=True)
     shutil.rmtree(train_url)
     with pytest.raises(StorageError):
         steps(ckpt)
-    assert ckpt.global_step == 1
+    assert ckpt.global_step == ended_at
     ckpt.close()
 
 
-def test_what_cannot_be_expressed_is_an_error_at_once(tmp_path: Path) -> None:
-    state = State()
-    state.values["bad"] = object()
-    ckpt = Checkpointer(tmp_path, state=state)
+def test_failed_saves_count_in_a_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_other(path: Path, plan: SavePlan, **options: Any) -> SaveReport:
+        if (plan.metadata.step or 0) % 2:
+            raise OSError(errno.EIO, "I/O")
+        return write_plan(path, plan, **options)
+
+    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", every_other)
+    train(Checkpointer(tmp_path, save_interval_steps=1, max_failed_saves=2), 6)
+    assert steps_saved(tmp_path) == {2, 4, 6}
+
+
+class Broken:
+    """A component whose state has something that cannot be saved, or is none at all."""
+
+    def __init__(self, state: Callable[[], Any]) -> None:
+        self.state = state
+
+    def state_dict(self) -> Any:
+        return self.state()
+
+    def load_state_dict(self, state: Any) -> None:
+        raise AssertionError
+
+
+def no_state() -> Any:
+    raise AttributeError("no state yet")
+
+
+BROKEN = [(lambda: {"bad": object()}, StateError, r"part\.bad"), (no_state, SaveError, "AttributeError: no state yet")]
+
+
+@pytest.mark.parametrize(("state", "error", "text"), BROKEN)
+def test_a_component_that_gives_no_state_does_not_end_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], state: Callable[[], Any], error: type[Exception], text: str
+) -> None:
+    ckpt = Checkpointer(tmp_path, part=Broken(state), save_interval_steps=1)
+    train(ckpt, 2)
+    assert isinstance(ckpt.last_error, error)
+    told = capsys.readouterr().err
+    assert re.search(rf"SAVE FAILED at step 1, nothing saved for 1 step and .* \(since the start .*: .*{text}", told)
+    assert "the run ends at step 2 and that is NOT SAVED" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("state", "error", "text"), BROKEN)
+def test_or_it_does_if_so_wanted(tmp_path: Path, state: Callable[[], Any], error: type[Exception], text: str) -> None:
+    ckpt = Checkpointer(tmp_path, part=Broken(state), on_failed_save="raise")
     ckpt.resume(quiet=True)
-    with pytest.raises(StateError, match=r"state\.values\.bad"):
+    with pytest.raises(error, match=text):
         ckpt.save()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_the_last_save_of_a_run_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    left = 2
+
+    def stale(path: Path, plan: SavePlan, **options: Any) -> SaveReport:
+        nonlocal left
+        if left == 0:
+            return write_plan(path, plan, **options)
+        left -= 1
+        raise OSError(errno.ESTALE, "stale")
+
+    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", stale)
+    ckpt = Checkpointer(tmp_path, background=background)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(1):
+        for _ in ckpt.batches(range(4)):
+            ckpt.step()
+        ckpt.end_epoch(val_loss=0.5)
+    assert steps_saved(tmp_path) == {4}
+    assert ckpt.last_saved is not None
+    with ckptfmt.open(ckpt.last_saved.path) as checkpoint:
+        assert checkpoint.metadata.metrics == {"val_loss": 0.5}
 
 
 class Failing:

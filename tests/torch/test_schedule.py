@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -66,6 +67,52 @@ def test_a_budget_is_spent_and_not_exceeded(share: float, held: float, writing: 
     overhead = (run.now - 1000.0 - steps * STEP) / (run.now - 1000.0)
     assert share * 0.8 < overhead < share * 1.1
     assert run.saves[0] <= 3  # a run that is killed soon has something
+
+
+def test_a_failed_save_is_tried_again_after_a_pause_that_grows() -> None:
+    schedule = Schedule(None, 10_000.0, None, None)
+    schedule.begin(0.0)
+    tries: list[float] = []
+    for second in range(20_000):
+        if schedule.stepped(second, float(second), float(second), saving=False) is Due.SAVE:
+            tries.append(second)
+            schedule.saved(float(second), 0.0)
+            schedule.written(0.0)
+            if len(tries) < 12:
+                schedule.failed(float(second))
+            else:
+                schedule.succeeded()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert tries[0] == 10_000
+    assert pauses == [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600]  # and then none is due for an interval
+    schedule.saved(20_000.0, 0.0)
+    schedule.failed(20_000.0)
+    assert schedule.stepped(1, 20_004.9, 0.0, saving=False) is Due.NOTHING
+    assert schedule.stepped(2, 20_005.0, 0.0, saving=False) is Due.SAVE
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Schedule(None, None, None, None), lambda: Schedule(7, None, None, None)], ids=["epochs", "steps"]
+)
+def test_it_is_tried_again_before_the_next_one_is_due(make: Callable[[], Schedule]) -> None:
+    schedule = make()
+    schedule.begin(0.0)
+    schedule.saved(0.0, 0.0)
+    schedule.failed(0.0)
+    due = [step for step in range(1, 9) if schedule.stepped(step, float(step), 0.0, saving=False) is Due.SAVE]
+    assert due[0] == 5
+
+
+def test_saves_that_fail_at_once_do_not_hide_what_a_save_costs() -> None:
+    schedule = Schedule(None, None, 0.5, None)
+    schedule.begin(0.0)
+    due = []
+    for step in range(1, 40):
+        if schedule.stepped(step, float(step), 0.0, saving=False) is Due.SAVE:
+            due.append(step)
+            schedule.saved(float(step), 0.1)
+            schedule.failed(float(step))
+    assert len(due) > 30  # they cost next to nothing
 
 
 def test_time_that_is_not_of_steps_is_not_measured() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import ckptfmt.torch
 from ckptfmt import StorageError
 from ckptfmt.retention import PolicyError
-from ckptfmt.torch import Checkpointer, SaveWarning
+from ckptfmt.torch import Checkpointer
 from tests.torch.training import dense_net
 
 LOSSES = [5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0, 8.0]
@@ -100,31 +101,44 @@ def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.
     def full(path: Path, *_: object, **__: object) -> None:
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
-    monkeypatch.setattr("ckptfmt.torch.saving.write_plan", full)
+    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", full)
     ckpt = Checkpointer(tmp_path, net=dense_net(0), save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
-
-    def save() -> None:
-        ckpt.save()
-        ckpt.wait()
-
-    with pytest.warns(SaveWarning, match="SAVE FAILED at step 3.*No space left"):
-        save()
+    ckpt.save()
+    assert ckpt.wait() is None
+    assert "No space left" in str(ckpt.last_error)
     ckpt.close()
     assert steps_in(tmp_path) == [1, 2, 3]
 
 
 def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(1, "Operation not permitted", str(self))
 
     monkeypatch.setattr("ckptfmt.pruning.Path.unlink", refuse)
-    with pytest.warns(SaveWarning, match="should have been removed: .*not permitted"):
-        train(tmp_path, LOSSES[:3], keep_last=1)
+    ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     monkeypatch.undo()
     assert steps_in(tmp_path) == [1, 2, 3]
+    assert "not permitted" in str(ckpt.last_error)
+    assert capsys.readouterr().err.count("should have been removed") == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "I/O"), RecursionError("deep")], ids=repr)
+def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ckptfmt.torch.tidying.prune_run", fail)
+    ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
+    assert steps_in(tmp_path) == [1, 2, 3]
+    assert ckpt.last_saved is not None
+    assert ckpt.last_saved.path == str(tmp_path / "ckpt-00000003-e0000.ckptfmt")
+    assert type(error).__name__ in str(ckpt.last_error)
+    assert capsys.readouterr().err.count("saved, but older checkpoints could not be removed") == 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import ckptfmt
 from ckptfmt import MismatchError
 from ckptfmt.torch import Checkpointer, UsageError
 
@@ -151,10 +152,35 @@ def test_intervals_that_are_none(tmp_path: Path, steps: int) -> None:
         Checkpointer(tmp_path, save_interval_steps=steps)
 
 
-@pytest.mark.parametrize("metric", ["0.5x", torch.ones(2), [1]], ids=str)
-def test_metrics_that_are_no_numbers(ckpt: Checkpointer, metric: Any) -> None:
-    with pytest.raises(UsageError, match="metric loss"):
-        ckpt.save(loss=metric)
+@pytest.mark.parametrize("codec", ["lzma", {"absent": "zstd"}, {"rng": "lzma"}], ids=str)
+def test_codecs_that_are_none(tmp_path: Path, codec: Any) -> None:
+    with pytest.raises(UsageError, match="codec"):
+        Checkpointer(tmp_path, codec=codec)
+
+
+class Rude:
+    def __float__(self) -> float:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "metric", ["0.5x", torch.ones(2), [1], None, 10**400, Rude()], ids=lambda it: type(it).__name__
+)
+def test_metrics_that_are_no_numbers_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: Any
+) -> None:
+    ckpt = Checkpointer(tmp_path, on_failed_save="raise")
+    ckpt.resume(quiet=True)
+    ckpt.save(loss=metric, accuracy=0.5)
+    saved = ckpt.wait()
+    assert saved is not None
+    with ckptfmt.open(saved.path) as checkpoint:
+        assert checkpoint.metadata.metrics == {"accuracy": 0.5}
+    assert capsys.readouterr().err.startswith("ckptfmt: metric 'loss' is left out: ")
+    assert "'loss'" in str(ckpt.last_error)
+    ckpt.save(loss=1)
+    ckpt.wait()
+    assert ckpt.last_error is None
 
 
 def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Metrics as a checkpoint notes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import SupportsFloat
+
+import torch
+
+__all__ = ["as_numbers"]
+
+
+def as_numbers(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
+    """Return metrics as numbers, and a complaint about each that is none: a save does not fail because of it."""
+    numbers = {}
+    complaints = []
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value.item() if isinstance(value, torch.Tensor) else value)
+        except Exception as error:  # noqa: BLE001 - `__float__` may be anybody's code
+            complaints.append(
+                f"metric {name!r} is left out: {type(value).__name__} is not a number ({error}); "
+                "give a float or a tensor of one element"
+            )
+    return numbers, complaints
