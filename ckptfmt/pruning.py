@@ -2,20 +2,22 @@
 
 The order of events, each of which a kill or a power cut may follow:
 
-1. Take the directory's lock. It keeps two programs from working on different plans at once; safety does not depend
-   on it, and where there are no locks it is done without. (Each of two keeps the newest checkpoint that it saw to be
-   sound, and removes only older ones. Whatever the order, the newest that any of them saw stays.)
+1. Take the directory's prune lock. It keeps two programs from working on different plans at once; safety does not
+   depend on it, and where there are no locks it is done without. (Each of two keeps the newest checkpoint that it saw
+   to be sound, and removes only older ones. Whatever the order, the newest that any of them saw stays.)
 2. Look at the directory anew and plan.
 3. Verify what stays. If something turns out to be damaged it does not count as kept: plan anew without it.
 4. Flush the newest that stays, and the directory, to stable storage: a writer may have renamed it and not yet flushed.
-5. Remove one file after the other, the oldest first. Just before each, look whether it is still the same file and
-   still has no pin.
+5. Remove one file after the other, the oldest first. For each, take the directory's lock, look whether it is still the
+   same file and still has no pin, whether this process still holds the run if it saves one, and unlink. Pins are set
+   under the same lock, and runs claimed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -26,12 +28,15 @@ from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt.runs import OURS, PIN, CheckpointFile, Look, Stamp, reason, scan, verified
 from ckptfmt.storage.durability import flush_directory, flush_file
 from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.locking import directory_lock
+from ckptfmt.storage.locking import directory_lock, prune_lock
 
 __all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
 
 VerifyProgress = Callable[[str, int], None]
 """Called with a path and how many more logical bytes of that file are checked."""
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""Takes the lock of the directory, and raises if nothing may be removed there any more."""
 
 Verify = Callable[[CheckpointFile, Callable[[int], None] | None], CheckpointFile]
 """Returns what is known of a usable checkpoint after every byte of it was read (see `ckptfmt.runs.verified`)."""
@@ -78,6 +83,7 @@ def prune_run(
     *,
     just_written: str | os.PathLike[str],
     known: Collection[CheckpointFile] = (),
+    guard: Guard | None = None,
 ) -> RetentionReport:
     """Apply a policy to a run after a save. It never raises because of a file: the training goes on.
 
@@ -93,18 +99,20 @@ def prune_run(
         just_written: The checkpoint that was just published. It stays in any case, and unless it is there and sound
             as far as its index tells, nothing is removed.
         known: `known` of the last report.
+        guard: Held while a file is removed; None: the lock of the directory. What it raises, other than a
+            `StorageError`, is raised here.
     """
     name = os.fspath(directory)
     path = str(Path(directory, Path(just_written).name))
     files: tuple[CheckpointFile, ...] = tuple(known)
     plan = None
     try:
-        with directory_lock(name):
+        with prune_lock(name):
             files = scan(name, known)
             files, plan = _settle(files, replace(policy, run_id=run_id), _one_that_stays, protected=(path,))
             if all(file.path != path for file in plan.kept):
                 return RetentionReport(name, plan, hindered=_missing(path, files), known=files)
-            return _carry_out(name, plan, plan.removed, files)
+            return _carry_out(name, plan, plan.removed, files, guard or partial(directory_lock, name))
     except StorageError as error:
         return RetentionReport(name, plan, hindered=str(error), known=files)
 
@@ -138,11 +146,11 @@ def apply_retention(
     """
     name = os.fspath(directory)
     stamps = {file.path: file.stamp for file in agreed}
-    with directory_lock(name, wait_seconds=wait_seconds):
+    with prune_lock(name, wait_seconds=wait_seconds):
         found = scan(name, looks=looks)
         files, plan = _settle(found, policy, _all_that_stay, now=now, progress=progress, verify=verify)
         removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.stamp]
-        return _carry_out(name, plan, removed, files)
+        return _carry_out(name, plan, removed, files, partial(directory_lock, name))
 
 
 def _settle(
@@ -184,7 +192,11 @@ def _missing(path: str, files: Iterable[CheckpointFile]) -> str:
 
 
 def _carry_out(
-    directory: str, plan: RetentionPlan, doomed: Iterable[CheckpointFile], files: Iterable[CheckpointFile]
+    directory: str,
+    plan: RetentionPlan,
+    doomed: Iterable[CheckpointFile],
+    files: Iterable[CheckpointFile],
+    guard: Guard,
 ) -> RetentionReport:
     doomed = tuple(doomed)
     removed: list[CheckpointFile] = []
@@ -192,7 +204,7 @@ def _carry_out(
     if doomed:
         _make_durable(plan.kept[0].path)
     for file in doomed:
-        why = _remove(file)
+        why = _remove(file, guard)
         if why is None:
             removed.append(file)
         else:
@@ -220,8 +232,16 @@ def _make_durable(path: str) -> None:
         raise storage_error(path, "cannot be made durable, so nothing older is removed", error) from error
 
 
-def _remove(file: CheckpointFile) -> str | None:
+def _remove(file: CheckpointFile, guard: Guard) -> str | None:
     """Remove a file; return why not, if not."""
+    try:
+        with guard():
+            return _remove_under_lock(file)
+    except StorageError as error:
+        return reason(error, file.path)
+
+
+def _remove_under_lock(file: CheckpointFile) -> str | None:
     if Stamp.of(file.path) != file.stamp or file.stamp is None:
         return "it has changed meanwhile"
     if os.path.lexists(file.path + PIN):

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import pruning
+from ckptfmt import StorageError, pruning
+from ckptfmt.ops.pins import pin
 from ckptfmt.pruning import apply_retention, prune_run
 from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt.runs import PIN, scan
-from ckptfmt.storage.locking import LockedError, directory_lock
+from ckptfmt.storage.locking import LockedError, directory_lock, prune_lock
 
 HERE = Path(__file__).parent
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -144,6 +145,57 @@ def test_a_pin_that_comes_at_the_last_moment_is_respected(tmp_path: Path, monkey
     assert sound_steps(tmp_path) == [4, 3, 1]
 
 
+@posix
+def test_a_pin_that_comes_between_the_last_look_and_the_removal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file goes, so that nobody may be told that it is pinned."""
+    paths = {step: save(tmp_path, step) for step in (1, 2, 3)}
+    outcomes: list[object] = []
+
+    def pin_it() -> None:
+        try:
+            outcomes.append(pin(paths[1]))
+        except StorageError as error:
+            outcomes.append(str(error))
+
+    remove = Path.unlink
+    pinning = threading.Thread(target=pin_it)
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path == paths[1]:
+            pinning.start()
+            pinning.join(1)  # it should wait for the removal; a second is more than enough to fail to
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    report = apply_retention(tmp_path, LAST_TWO, planned(tmp_path).removed)
+    pinning.join()
+    assert [file.path for file in report.removed] == [str(paths[1])]
+    assert outcomes == [f"{paths[1]}: cannot be pinned: there is no such file or directory; check the path"]
+    assert not list(tmp_path.glob("*.pin"))
+
+
+@posix
+def test_while_a_prune_reads_what_stays_pins_need_not_wait(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    with prune_lock(tmp_path):
+        assert pin(path).pinned
+
+
+@posix
+def test_each_removal_waits_for_the_lock_and_looks_again(tmp_path: Path) -> None:
+    paths = {step: save(tmp_path, step) for step in (1, 2, 3, 4)}
+    agreed = planned(tmp_path).removed
+    pruner = threading.Thread(target=apply_retention, args=(tmp_path, LAST_TWO, agreed))
+    with directory_lock(tmp_path):
+        pruner.start()
+        pruner.join(1)
+        Path(f"{paths[1]}{PIN}").touch()
+    pruner.join()
+    assert sound_steps(tmp_path) == [4, 3, 1]
+
+
 def test_another_run_is_not_touched(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step, "mine")
@@ -158,7 +210,7 @@ def test_two_prunes_do_not_work_at_once(tmp_path: Path) -> None:
     for step in range(1, 5):
         save(tmp_path, step)
     agreed = planned(tmp_path).removed
-    with directory_lock(tmp_path):
+    with prune_lock(tmp_path):
         with pytest.raises(LockedError, match="another process is removing checkpoints here"):
             apply_retention(tmp_path, LAST_TWO, agreed)
         hindered = prune_run(tmp_path, "r", LAST_TWO, just_written=save(tmp_path, 5))
@@ -174,7 +226,7 @@ def test_one_can_wait_for_the_other(tmp_path: Path) -> None:
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with directory_lock(tmp_path):
+        with prune_lock(tmp_path):
             held.set()
             release.wait()
 

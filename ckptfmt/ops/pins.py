@@ -11,13 +11,10 @@ from ckptfmt.errors import StorageError
 from ckptfmt.runs import PIN
 from ckptfmt.storage.durability import flush_directory
 from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.locking import LockedError, directory_lock
+from ckptfmt.storage.locking import directory_lock
 from ckptfmt.storage.paths import local_path, require_regular_file
 
 __all__ = ["PinChange", "pin", "unpin"]
-
-# A prune removes a file within moments of looking for its pin.
-_MOMENT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,9 @@ def pin(path: str | os.PathLike[str]) -> PinChange:
         raise storage_error(text, "cannot be pinned", error) from error
     try:
         flush_directory(mark.parent)
-        # A prune that looked for the pin just before is done with this file, one that comes later sees the pin.
-        with contextlib.suppress(LockedError), directory_lock(mark.parent, wait_seconds=_MOMENT_SECONDS):
-            pass
-        _require_file(text)
+        # Whoever looked for the pin just before is done with this file; whoever comes later sees the pin.
+        with directory_lock(mark.parent):
+            _require_file(text)
     except BaseException:
         mark.unlink(missing_ok=True)
         raise

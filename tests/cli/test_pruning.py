@@ -14,7 +14,7 @@ import pytest
 import ckptfmt
 from ckptfmt.ops.prune import PrunePlan
 from ckptfmt.retention import RetentionPolicy, plan_retention
-from ckptfmt.storage.locking import directory_lock
+from ckptfmt.storage.locking import prune_lock
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.prune import plan_lines
@@ -208,7 +208,7 @@ def test_a_run_that_is_not_there_is_1_and_the_others_are_named(directory: Path) 
 
 @posix
 def test_beside_another_prune_it_says_so(directory: Path) -> None:
-    with directory_lock(directory):
+    with prune_lock(directory):
         result = invoke(*KEEP_LAST, "--yes", directory)
     assert result.exit_code == 3
     assert "another process is removing checkpoints here" in result.stderr
