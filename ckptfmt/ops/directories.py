@@ -15,7 +15,7 @@ from ckptfmt.format.index import Metadata
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import open_file, parts_of
 from ckptfmt.ops.sources import TensorFile
-from ckptfmt.ops.weightfiles import find_weights, open_weights, read_json
+from ckptfmt.ops.weightfiles import file_in, find_weights, open_weights, read_json
 from ckptfmt.runs import children
 from ckptfmt.storage import open_source
 
@@ -96,7 +96,7 @@ class _Found:
 
     def read_pickled(self, name: str) -> object:
         """Return what a file of PyTorch holds."""
-        source = open_source(self.directory / name)
+        source = open_source(file_in(self.directory, name))
         try:
             file = open_file(source)
         except BaseException:
@@ -107,7 +107,7 @@ class _Found:
         return file.legacy.state
 
     def take_json(self, name: str, component: str) -> Any:
-        document = read_json(self.directory / name)
+        document = read_json(file_in(self.directory, name))
         self.used.add(name)
         self.state[component] = document
         return document

@@ -33,6 +33,7 @@ from ckptfmt.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt.planning import Part as Piece
 from ckptfmt.runs import children
 from ckptfmt.storage import LocalSource, open_source
+from ckptfmt.storage.paths import leads_out_of
 from ckptfmt.writer import SaveReport, write_plan
 
 __all__ = ["PackReport", "pack"]
@@ -91,7 +92,8 @@ def pack(
         progress: Takes how far the writing is.
 
     Raises:
-        PackError: A file cannot be a member, or `FACTS_NAME` is not as `extract` writes it.
+        PackError: A file cannot be a member, is a link out of the directory, or `FACTS_NAME` is not as `extract`
+            writes it.
         FormatError: A `.msgpack` file is not valid (spec 10, 11).
         ForeignFileError: A `.safetensors` file is not.
         StateError: A file cannot be expressed.
@@ -118,6 +120,7 @@ def _report(directory: str, report: SaveReport, plans: tuple[MemberPlan, ...]) -
 def _facts(directory: Path) -> tuple[dict[str, str], Metadata]:
     """Return the codecs of the members, in their order, and the facts about the checkpoint."""
     path = directory / FACTS_NAME
+    _require_inside(directory, path)
     if not path.exists():
         return {}, Metadata(created=datetime.now(UTC), producer=f"ckptfmt {__version__}")
     with open_source(str(path)) as source:
@@ -141,6 +144,7 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
     """Return the files that become members, in their order."""
     found = [path for path in children(directory) if path.name != FACTS_NAME and not path.name.startswith(".")]
     for path in found:
+        _require_inside(directory, path)
         if path.is_dir():
             raise PackError(f"{path}: is a directory; a checkpoint has none: move it away")
         stem = path.name.removesuffix(SAFETENSORS).removesuffix(MSGPACK)
@@ -156,6 +160,12 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
         raise PackError(f"{directory}: the state is {ROOT}, so there can be no other component (spec 11.5)")
     places = {name: number for number, name in enumerate(order)}
     return sorted(found, key=lambda path: (places.get(path.name, len(places)), *_by_component(path.name)))
+
+
+def _require_inside(directory: str | Path, path: Path) -> None:
+    """Raise if a file is none of the directory's own: what a link leads to may not be meant to be given away."""
+    if leads_out_of(Path(directory), path):
+        raise PackError(f"{path}: is a link out of the directory, to {path.resolve()}; put the file itself there")
 
 
 def _component(name: str) -> str | None:

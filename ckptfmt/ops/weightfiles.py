@@ -14,8 +14,9 @@ from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import PthFile
 from ckptfmt.ops.sources import Part, TensorFile, open_tensors
 from ckptfmt.storage import open_source
+from ckptfmt.storage.paths import leads_out_of
 
-__all__ = ["INDEX", "PartTensor", "Weights", "find_weights", "open_weights", "read_json"]
+__all__ = ["INDEX", "PartTensor", "Weights", "file_in", "find_weights", "open_weights", "read_json"]
 
 INDEX = ".index.json"
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "adapter", "flax_model")
@@ -82,6 +83,26 @@ def find_weights(names: set[str], suffix: str = "") -> str | None:
     return None
 
 
+def file_in(directory: Path, name: str) -> Path:
+    """Return the path of a file in a directory that is one checkpoint.
+
+    Links inside of the directory are followed, and those of a snapshot in Hugging Face's cache to the blobs beside it.
+
+    Raises:
+        ForeignFileError: It is a link to something else: that is no part of what was given.
+    """
+    path = directory / name
+    if leads_out_of(directory, path) and not _is_blob(directory.resolve(), path.resolve()):
+        found = f"it is a link out of the directory, to {path.resolve()}; put the file itself there"
+        raise ForeignFileError(str(path), "checkpoint", found)
+    return path
+
+
+def _is_blob(directory: Path, target: Path) -> bool:
+    snapshots = (place for place in directory.parents if place.name == "snapshots")
+    return any(target.parent == place.parent / "blobs" for place in snapshots)
+
+
 def open_weights(directory: Path, name: str) -> Weights:
     """Open a file of weights, or all shards of an index.
 
@@ -90,14 +111,14 @@ def open_weights(directory: Path, name: str) -> Weights:
         ForeignFileError: The index and its files do not fit together.
     """
     if not name.endswith(INDEX):
-        file = open_tensors(directory / name)
+        file = open_tensors(file_in(directory, name))
         return Weights(_state_of(file), (file,), (name,), _text_of(file))
-    wanted = _weight_map(directory / name)
+    wanted = _weight_map(file_in(directory, name))
     opened: dict[str, TensorFile] = {}
     state: dict[str, object] = {}
     try:
         for shard in dict.fromkeys(wanted.values()):
-            opened[shard] = open_tensors(directory / shard)
+            opened[shard] = open_tensors(file_in(directory, shard))
             held = _state_of(opened[shard])
             if not isinstance(held, Mapping):
                 raise ForeignFileError(str(directory / shard), "shard", "it holds no mapping of names to tensors")

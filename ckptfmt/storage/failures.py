@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 
-__all__ = ["free_bytes", "storage_error"]
+__all__ = ["free_bytes", "lacks_inodes", "storage_error"]
 
 # errno: what is the matter, and what to do. The operating system's own words serve for all others.
 _PLAIN_WORDS: dict[int, tuple[str, str]] = {
@@ -33,6 +33,12 @@ _PLAIN_WORDS: dict[int, tuple[str, str]] = {
 }
 
 
+_NO_INODES = (
+    "the file system can hold no more files: all of its inodes are in use",
+    "remove some files, however small, or choose another disk",
+)
+
+
 def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> StorageError:
     """Return the `StorageError` for a failed call, with the same `errno`.
 
@@ -41,9 +47,13 @@ def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> S
         failed: What could not be done, e.g. `cannot be opened`.
         error: What the operating system said.
         detail: Figures that help, e.g. how much space is needed and free.
+
+    A disk that has space and yet no room for another file is told apart from a full one.
     """
     said = error.strerror or str(error) or type(error).__name__
     matter, advice = _PLAIN_WORDS.get(error.errno or 0, (said, ""))
+    if error.errno == errno.ENOSPC and lacks_inodes(Path(path)):
+        matter, advice, detail = *_NO_INODES, ""
     text = f"{path}: {failed}: {matter}"
     text += f" ({detail})" if detail else ""
     text += f"; {advice}" if advice else ""
@@ -59,3 +69,16 @@ def free_bytes(directory: Path) -> int | None:
     except (AttributeError, OSError):  # Windows has no statvfs
         return None
     return found.f_bavail * found.f_frsize
+
+
+def lacks_inodes(path: Path) -> bool:
+    """Say whether the file system of a path, or of the directory that it is to be in, has no inode left."""
+    for place in (path, *path.absolute().parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            continue  # it is not there yet
+        except (AttributeError, OSError, ValueError):  # Windows has no statvfs
+            return False
+        return found.f_files > 0 and found.f_favail == 0  # some file systems do not count them
+    return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 
-__all__ = ["local_path", "name_as_text", "require_regular_file", "resolve_target"]
+__all__ = ["leads_out_of", "local_path", "name_as_text", "require_regular_file", "resolve_target"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
@@ -40,6 +40,11 @@ def local_path(path: str | os.PathLike[str]) -> str:
 def name_as_text(path: str | os.PathLike[str]) -> str:
     r"""Return the last part of a path as text that can be stored; bytes that are no text become escapes (`\udcff`)."""
     return Path(path).name.encode(errors="backslashreplace").decode()
+
+
+def leads_out_of(directory: Path, path: Path) -> bool:
+    """Say whether a path in a directory leads to something outside of it, by a symbolic link or by its parts."""
+    return not path.resolve().is_relative_to(directory.resolve())
 
 
 def require_regular_file(path: str, mode: int) -> None:

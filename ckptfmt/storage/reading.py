@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import os
@@ -131,7 +132,7 @@ class LocalSource:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._map = None
-        self._file.close()
+        _close(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -168,17 +169,23 @@ def open_source(path: str | os.PathLike[str]) -> LocalSource:
         # Merely to open a device can have an effect, so look at it first.
         require_regular_file(text, Path(text).stat().st_mode)
         file = io.FileIO(text, opener=_open_without_waiting)
+        try:
+            found = os.fstat(file.fileno())
+            require_regular_file(text, found.st_mode)  # a pipe may have taken its place meanwhile
+            return LocalSource(text, file, found.st_size)
+        except BaseException:
+            _close(file)
+            raise
     except StorageError:
         raise
     except OSError as error:
         raise storage_error(text, "cannot be opened", error) from error
-    found = os.fstat(file.fileno())
-    try:
-        require_regular_file(text, found.st_mode)  # a pipe may have taken its place meanwhile
-    except StorageError:
+
+
+def _close(file: io.FileIO) -> None:
+    """Close a file that was read: nothing is lost if the system complains, and the descriptor is free all the same."""
+    with contextlib.suppress(OSError):
         file.close()
-        raise
-    return LocalSource(text, file, found.st_size)
 
 
 def _map(file: io.FileIO, nbytes: int) -> mmap.mmap | None:

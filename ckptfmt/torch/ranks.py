@@ -157,9 +157,8 @@ def _attempt(act: Callable[[], object]) -> _Attempt:
         result = act()
         return _Attempt(result, None, _DONE + pickle.dumps(result))
     except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
-        lines = (
-            tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else (f"{type(error).__name__}: {error}",)
-        )
+        lines = tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else ()
+        lines = lines or (f"{type(error).__name__}: {error}",)
         return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, lines)))
 
 

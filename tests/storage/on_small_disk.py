@@ -1,4 +1,4 @@
-"""Publish files on a file system of 1 MiB until it is full, then on one that is read-only, and tell what happened.
+"""Publish files on a file system of 1 MiB until it is full, without inodes, and read-only, and tell what happened.
 
 Usage: on_small_disk.py DIRECTORY
 
@@ -54,6 +54,8 @@ def main(directory: Path) -> None:
         publish("reserves what it does not use", directory / "b.ckptfmt", 100_000, expected_bytes=500_000),
     ]
     (directory / "b.ckptfmt").unlink()
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", directory], check=True)  # the root of it, and a.ckptfmt
+    outcomes.append(publish("has no inodes", path, 100_000))
     subprocess.run(["mount", "-o", "remount,ro", directory], check=True)
     outcomes.append(publish("is read-only", path, 100_000))
     print(json.dumps(outcomes))

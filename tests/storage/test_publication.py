@@ -526,15 +526,17 @@ def test_a_full_or_read_only_disk_is_one_clear_error(tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    full, reserved, unused, read_only = json.loads(done.stdout)
+    full, reserved, unused, no_inodes, read_only = json.loads(done.stdout)
     assert "the disk is full (" in full["error"]
     assert full["begun"]
     assert "the disk is full (2,000,000 bytes or more are needed, " in reserved["error"]
     assert "are free); free some space" in reserved["error"]
     assert not reserved["begun"], "a full disk shows before the work is done"
     assert unused["error"] is None
+    assert "cannot be saved: the file system can hold no more files: all of its inodes are in use" in no_inodes["error"]
+    assert "space" not in no_inodes["error"]
     assert "mounted read-only; choose another directory" in read_only["error"]
-    for outcome in (full, reserved, read_only):
+    for outcome in (full, reserved, no_inodes, read_only):
         assert outcome["content"], "what was there is unchanged"
         assert outcome["others"] == []
 
