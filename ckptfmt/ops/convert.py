@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ def convert(
     target: str | os.PathLike[str],
     *,
     strict: bool = False,
+    inert: Collection[str] = (),
     check: bool = False,
     codec: str = "none",
     run_id: str | None = None,
@@ -49,6 +50,8 @@ def convert(
         source: The file or directory.
         target: The file to write. One that is there already is replaced once the new one is durable.
         strict: Refuse objects of other packages, instead of keeping them as inert data.
+        inert: Names, dotted as the error shows them, that are no reason to refuse a file of PyTorch: what is made of
+            them is kept as inert data, and listed. Nothing is run for them either.
         check: Read source and target again, and compare every value.
         codec: `none` or `zstd`, for all components.
         run_id: The run that the checkpoint is to belong to, so that `Checkpointer.resume` finds it in its directory.
@@ -67,7 +70,7 @@ def convert(
     source, target = os.fspath(source), os.fspath(target)
     if same_file(source, target):
         raise StorageError(f"{target}: is the source itself; name another target")
-    with open_convertible(source, strict=strict) as file:
+    with open_convertible(source, strict=strict, inert=inert) as file:
         total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
         meter = Meter(source, total, progress)
         plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
@@ -93,25 +96,30 @@ def convert(
         )
     if not check:
         return report
-    with open_convertible(source) as before, open_convertible(target) as after:
+    with open_convertible(source, inert=inert) as before, open_convertible(target) as after:
         return replace(report, compared=compare_conversion(before, after, meter))
 
 
-def open_convertible(path: str, *, strict: bool = False) -> TensorFile:
+def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] = ()) -> TensorFile:
     """Open a file or directory that can be converted.
+
+    Args:
+        path: The file or directory.
+        strict: See `convert`.
+        inert: See `convert`.
 
     Raises:
         UnsafeInputError: It asks for code to be run; with `strict`, also if it has objects of other packages.
         CkptfmtError: As `open_tensors`.
     """
     try:
-        file = open_tensors(path)
+        file = open_tensors(path, inert=inert)
     except FormatError as error:
         if Path(path).is_dir() or error.code not in ("magic", "too-short"):
             raise
         # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
         with open_source(path) as source:
-            known = refuse_code(source)
+            known = refuse_code(source, inert=inert)
         raise ForeignFileError(path, "checkpoint", known or "it has none of the formats that are known") from error
     try:
         if strict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,7 @@ def convert_tree(
     pairs: tuple[Pair, ...],
     *,
     strict: bool = False,
+    inert: Collection[str] = (),
     check: bool = False,
     codec: str = "none",
     run_id: str | None = None,
@@ -118,6 +119,7 @@ def convert_tree(
     Args:
         pairs: What `plan_tree` returned.
         strict: See `convert`.
+        inert: See `convert`.
         check: See `convert`.
         codec: See `convert`.
         run_id: See `convert`.
@@ -133,6 +135,7 @@ def convert_tree(
                 pair.source,
                 pair.target,
                 strict=strict,
+                inert=inert,
                 check=check,
                 codec=codec,
                 run_id=run_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -104,6 +104,7 @@ def read_courses(
     *,
     run_id: str | None = None,
     norms: bool = False,
+    inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> CourseReport:
     """Return how the runs of a directory went.
@@ -112,18 +113,19 @@ def read_courses(
         directory: The directory.
         run_id: Only this run; None: all of them, and what belongs to none.
         norms: Read the weights of every checkpoint, and tell the norms of their layers.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:
         StorageError: The directory cannot be listed.
     """
-    files = scan_all(directory)
+    files = scan_all(directory, inert=inert)
     ids: tuple[str | None, ...] = (run_id,) if run_id is not None else (*run_ids(files), None)
     groups = {name: tuple(reversed(newest_first(files, name))) for name in ids}
     placed = [file for group in groups.values() for file in group if file.metadata.step or file.metadata.epoch]
     unit = "step" if placed and all(file.metadata.step is not None for file in placed) else "epoch"
     skipped = [(file.path, reason(file.error, file.path)) for file in files if file.error is not None]
-    reader = _Norms(placed if norms else [], progress)
+    reader = _Norms(placed if norms else [], inert, progress)
     runs = []
     for name, group in groups.items():
         there = [(place, file) for file in group if (place := _place(file, unit)) is not None]
@@ -154,6 +156,7 @@ class _Norms:
     """Reads the weights of checkpoints, one file after the other."""
 
     files: Sequence[CheckpointFile]
+    inert: Collection[str]
     progress: Report | None
     _done: int = field(default=0, init=False)
 
@@ -181,7 +184,7 @@ class _Norms:
         """Return the sum of the squares of each tensor of the weights, by component and name."""
         from ckptfmt.ops.stats import tensor_stats  # NumPy, which metrics do without
 
-        with open_tensors(file.path) as opened:
+        with open_tensors(file.path, inert=self.inert) as opened:
             roles = {part.name: part.role for part in report_of(opened, file.path).components}
             weights = [item for item in opened.tensors if roles[item.component] is Role.WEIGHTS and _is_float(item)]
             stats = tensor_stats(opened, weights, self._told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -181,6 +181,7 @@ def diff_files(
     *,
     values: bool = False,
     tolerance: float | None = None,
+    inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> DiffReport:
     """Return what differs between two files, of any formats.
@@ -193,6 +194,7 @@ def diff_files(
         after: The second file.
         values: Read the tensors that differ, and say how far they are apart.
         tolerance: Absolute differences up to this do not count as such; implies `values`.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:
@@ -200,7 +202,7 @@ def diff_files(
         ForeignFileError: Likewise, of a file of another format.
         StorageError: One cannot be read.
     """
-    with open_tensors(before) as one, open_tensors(after) as other:
+    with open_tensors(before, inert=inert) as one, open_tensors(after, inert=inert) as other:
         reports = report_of(one, os.fspath(before)), report_of(other, os.fspath(after))
         pairs = list(_pairs(one, other))
         changes = compare_tensors(pairs, values=values or tolerance is not None, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class _Found:
 
     directory: Path
     names: set[str]
+    inert: Collection[str] = ()
     form: str = "hf model"
     state: dict[str, object] = field(default_factory=dict)
     files: list[TensorFile] = field(default_factory=list)
@@ -87,7 +88,7 @@ class _Found:
     metadata: Metadata = field(default_factory=Metadata)
 
     def take_weights(self, name: str, component: str) -> None:
-        weights = open_weights(self.directory, name)
+        weights = open_weights(self.directory, name, inert=self.inert)
         self.files += weights.files
         self.used |= set(weights.names)
         self.state[component] = weights.state
@@ -98,7 +99,7 @@ class _Found:
         """Return what a file of PyTorch holds."""
         source = open_source(file_in(self.directory, name))
         try:
-            file = open_file(source)
+            file = open_file(source, inert=self.inert)
         except BaseException:
             source.close()
             raise
@@ -124,8 +125,12 @@ def is_checkpoint_directory(path: str | os.PathLike[str]) -> bool:
     return has_weights and (bool(names & {_CONFIG, _TRAINER_STATE}) or _is_accelerate(names))
 
 
-def open_directory(path: str | os.PathLike[str]) -> CheckpointDirectory:
+def open_directory(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> CheckpointDirectory:
     """Open a directory as the checkpoint that it is.
+
+    Args:
+        path: The directory.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
 
     Raises:
         UnsafeInputError: A file in it asks for code to be run.
@@ -134,7 +139,7 @@ def open_directory(path: str | os.PathLike[str]) -> CheckpointDirectory:
         StorageError: It cannot be read.
     """
     directory = Path(path)
-    found = _Found(directory, _names(directory))
+    found = _Found(directory, _names(directory), inert)
     try:
         if _TRAINER_STATE in found.names:
             _read_trainer(found)

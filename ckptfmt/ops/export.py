@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def export(
     component: str | None = None,
     shard_bytes: int = _SHARD_BYTES,
     strict: bool = False,
+    inert: Collection[str] = (),
     check: bool = False,
     progress: Report | None = None,
 ) -> ConvertReport:
@@ -64,6 +65,7 @@ def export(
             that holds weights.
         shard_bytes: Most bytes of tensors in one shard of `hf`.
         strict: See `convert`.
+        inert: See `convert`.
         check: Read source and target again, and compare every tensor; of `.pth`, also all else that is written as it
             is.
         progress: Called after each piece of work.
@@ -80,7 +82,7 @@ def export(
         raise ExportError(f"{chosen!r} is no format to export to; use one of: {', '.join(FORMS)}")
     if same_file(source, target):
         raise StorageError(f"{target}: is the source itself; name another target")
-    with open_convertible(source, strict=strict) as file:
+    with open_convertible(source, strict=strict, inert=inert) as file:
         parts = _parts(file, component, whole=chosen == "pth")
         total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values()) * (3 if check else 1)
         meter = Meter(source, total, progress)
@@ -90,7 +92,7 @@ def export(
         report = _report(request, written, chosen)
     if not check:
         return report
-    with open_convertible(source) as before, open_convertible(target) as after:
+    with open_convertible(source, inert=inert) as before, open_convertible(target) as after:
         whole = chosen == "pth"
         again = _parts(before, component, whole=whole)
         alone = not whole or component is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ckptfmt.errors import StateError
@@ -58,10 +59,14 @@ class GlobalsReport:
         }
 
 
-def list_globals(path: str | os.PathLike[str]) -> GlobalsReport:
+def list_globals(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> GlobalsReport:
     """Return what the pickles of a file would have run.
 
     A file that is refused for it, or broken, is reported like any other.
+
+    Args:
+        path: The file.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
 
     Raises:
         ForeignFileError: It is known to be something else than a file of PyTorch or a pickle.
@@ -69,14 +74,14 @@ def list_globals(path: str | os.PathLike[str]) -> GlobalsReport:
     """
     with open_source(path) as source:
         try:
-            container, survey = look(source)
+            container, survey = look(source, inert=inert)
         except LegacyFileError as error:
             raise ForeignFileError(source.path, "PyTorch", error.matter) from error
     fault = None if container.fault is None else container.fault.matter
     findings = None
     if fault is None and survey.safe:
         try:
-            with open_tensors(path) as file:
+            with open_tensors(path, inert=inert) as file:
                 findings = findings_of(file)
         except (ForeignFileError, StateError) as error:
             fault = reason(error, os.fspath(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -212,19 +212,23 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith(("F", "BF", "C"))
 
 
-def inspect_file(path: str | os.PathLike[str]) -> InspectReport:
+def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> InspectReport:
     """Return what stands in a checkpoint, a `.safetensors` or an `.npz` file.
 
     Of a checkpoint, the head, the index, the trees of at most 16 MiB (such as the hyper-parameters of the optimizer)
     and a few step counters are read, however large the file is. That the data are what the writer wrote is for
     `verify_paths` to say; a tree that is damaged is a problem that the report names.
 
+    Args:
+        path: The file.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
+
     Raises:
         FormatError: The file is truncated, malformed, damaged in its index, or from a newer version.
         ForeignFileError: It is not a valid file of the other formats.
         StorageError: The file cannot be read.
     """
-    with open_tensors(path) as file:
+    with open_tensors(path, inert=inert) as file:
         return report_of(file, os.fspath(path))
 
 

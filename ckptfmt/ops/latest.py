@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ckptfmt.ops.jsonform import metadata_json
@@ -68,6 +68,7 @@ def find_latest(
     *,
     run_id: str | None = None,
     verify: bool = False,
+    inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> LatestReport:
     """Return the newest checkpoint of a run by what is written inside: the one that a training would go on from.
@@ -79,17 +80,19 @@ def find_latest(
         directory: The directory.
         run_id: The run; None for the one that would be resumed (`ckptfmt.runs.choose_run`).
         verify: Read every byte, and take the newest one that is right.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:
         StorageError: The directory cannot be listed.
     """
-    files = scan_all(directory)
+    files = scan_all(directory, inert=inert)
     run_id = choose_run(files) if run_id is None else run_id
     passed: list[CheckpointFile] = []
     found = None
     for file in _candidates(files, run_id):
-        checked = verified_all(file, Meter(file.path, file.file_bytes or 0, progress).advance) if verify else file
+        meter = Meter(file.path, file.file_bytes or 0, progress)
+        checked = verified_all(file, meter.advance, inert=inert) if verify else file
         if checked.usable:
             found = checked
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -198,7 +198,11 @@ class ListReport:
 
 
 def list_directory(
-    directory: str | os.PathLike[str], *, metric: str | None = None, mode: Mode | None = None
+    directory: str | os.PathLike[str],
+    *,
+    metric: str | None = None,
+    mode: Mode | None = None,
+    inert: Collection[str] = (),
 ) -> ListReport:
     """Return the checkpoints that are directly in a directory.
 
@@ -210,12 +214,13 @@ def list_directory(
         directory: The directory.
         metric: The metric that is looked at; None: the one that most people would look at.
         mode: Which way it is better; None: as its name tells.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
 
     Raises:
         StorageError: The directory cannot be listed.
     """
     directory = os.fspath(directory)
-    files = scan_all(directory)
+    files = scan_all(directory, inert=inert)
     usable = sorted((file for file in files if file.usable), key=_order)
     groups = groupby(usable, key=lambda file: file.run_id)
     runs = tuple(_run(run_id, list(group), metric, mode) for run_id, group in groups)

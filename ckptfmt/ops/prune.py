@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from ckptfmt.ops.jsonform import metadata_json
-from ckptfmt.ops.mixed import ALL, scan_all, verified_all
+from ckptfmt.ops.mixed import looks_at_all, scan_all, verified_all
 from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.pruning import RetentionReport, apply_retention
 from ckptfmt.retention import Decision, PolicyError, RetentionPlan, RetentionPolicy, plan_retention
@@ -24,11 +26,13 @@ class PrunePlan:
         directory: The directory, as it was named.
         policy: What to keep.
         plan: The decisions, with their reasons.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
     """
 
     directory: str
     policy: RetentionPolicy
     plan: RetentionPlan
+    inert: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the plan in JSON.
@@ -101,7 +105,13 @@ class PruneResult:
         }
 
 
-def plan_prune(directory: str | os.PathLike[str], policy: RetentionPolicy, *, now: datetime | None = None) -> PrunePlan:
+def plan_prune(
+    directory: str | os.PathLike[str],
+    policy: RetentionPolicy,
+    *,
+    inert: Collection[str] = (),
+    now: datetime | None = None,
+) -> PrunePlan:
     """Return what a policy makes of a directory. Nothing is changed; only structure and index of each file are read.
 
     Files of any format count. If no checkpoint belongs to a run, the policy is about those of none.
@@ -109,19 +119,20 @@ def plan_prune(directory: str | os.PathLike[str], policy: RetentionPolicy, *, no
     Args:
         directory: The directory.
         policy: What to keep.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
         now: The present, aware; the clock's if None.
 
     Raises:
         StorageError: The directory cannot be listed.
         PolicyError: The policy goes by a metric that none of the checkpoints has, so the best of them would go.
     """
-    files = scan_all(directory)
+    files = scan_all(directory, inert=inert)
     if policy.run_id is None and not run_ids(files):
         policy = replace(policy, runless=True)
     plan = plan_retention(files, policy, now=now)
     if policy.keep_best is not None:
         _require_metric(policy.keep_best[0], plan)
-    return PrunePlan(os.fspath(directory), policy, plan)
+    return PrunePlan(os.fspath(directory), policy, plan, tuple(inert))
 
 
 def _require_metric(name: str, plan: RetentionPlan) -> None:
@@ -161,8 +172,8 @@ def apply_prune(
         wait_seconds=wait_seconds,
         now=now,
         progress=None if progress is None else _Reading(planned.plan, progress).advance,
-        looks=ALL,
-        verify=verified_all,
+        looks=looks_at_all(planned.inert),
+        verify=partial(verified_all, inert=planned.inert),
     )
     return PruneResult(planned, report)
 

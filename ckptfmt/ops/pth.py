@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 
@@ -62,9 +62,9 @@ class PthFile(TensorFile):
         notes: What is to be known of how its content was taken, in sentences.
     """
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: LocalSource, inert: Collection[str] = ()) -> None:
         super().__init__(source)
-        self.legacy: LegacyState = read_state(source)
+        self.legacy: LegacyState = read_state(source, inert=inert)
         self.form = f"pth {self.legacy.form.value}"
         facts = facts_of(self.legacy.state)
         self.notes = facts.notes
@@ -164,8 +164,12 @@ def _fitting(state: object) -> object:
     return {_WRAPPED: state}
 
 
-def open_file(source: LocalSource) -> PthFile:
+def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> PthFile:
     """Return the state of the file of PyTorch in `source`.
+
+    Args:
+        source: The file.
+        inert: See `ckptfmt.pth.reading.read_state`.
 
     Raises:
         UnsafeInputError: It asks for code to be run.
@@ -175,6 +179,6 @@ def open_file(source: LocalSource) -> PthFile:
     """
     try:
         with _foreign(source.path):
-            return PthFile(source)
+            return PthFile(source, inert)
     except StateError as error:
         raise StateError(f"{source.path}: {error}", "it cannot be converted whole") from error

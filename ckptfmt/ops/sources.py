@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -246,14 +246,16 @@ def _is_pickle(head: bytes) -> bool:
     return head[:1] == b"\x80" or head[:1] in (b"(", b"]", b"}", b"c")
 
 
-# How a format is recognized by its first bytes, and the module whose `open_file(source)` reads it. A module is
-# imported when it is needed. What none of them recognizes is taken for ours, which says what is wrong with it.
+# How a format is recognized by its first bytes, and the module whose `open_file(source)` reads it, or, of one that may
+# hold pickles, `open_file(source, inert=...)`. A module is imported when it is needed. What none of them recognizes is
+# taken for ours, which says what is wrong with it.
 _FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (_is_zip, "ckptfmt.ops.zips"),
     (_is_safetensors, "ckptfmt.ops.safetensors"),
     (_is_tar, "ckptfmt.ops.pth"),
     (_is_pickle, "ckptfmt.ops.pth"),
 )
+_PICKLED = frozenset({"ckptfmt.ops.zips", "ckptfmt.ops.pth"})
 _OURS = "ckptfmt.ops.ours"
 
 
@@ -268,10 +270,15 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     return not any(recognized(head) for recognized, _ in _FORMATS)
 
 
-def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
+def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> TensorFile:
     """Open a checkpoint, a file of PyTorch, `.safetensors` or `.npz`; what it is, is told by its content.
 
     A directory is opened as the checkpoint that it is, if it is one of Hugging Face's.
+
+    Args:
+        path: The file or directory.
+        inert: Names in its pickles to keep as inert data instead of refusing them (see
+            `ckptfmt.pth.reading.read_state`).
 
     Raises:
         FormatError: It is not a valid ckptfmt file, or of a newer version.
@@ -285,12 +292,13 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
         if not directories.is_checkpoint_directory(path) and any(Path(path).glob(f"*{EXTENSION}")):
             advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
             raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
-        return _as_opened(directories.open_directory(path))
+        return _as_opened(directories.open_directory(path, inert=inert))
     source = open_source(path)
     try:
         head = source.read(0, min(source.size, _HEAD_BYTES))
         module = next((name for recognized, name in _FORMATS if recognized(head)), _OURS)
-        opened = _as_opened(importlib.import_module(module).open_file(source))
+        options = {"inert": inert} if module in _PICKLED else {}
+        opened = _as_opened(importlib.import_module(module).open_file(source, **options))
     except BaseException:
         source.close()
         raise

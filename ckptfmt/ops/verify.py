@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -201,7 +201,11 @@ def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
 
 
 def verify_paths(
-    paths: Iterable[str | os.PathLike[str]], progress: Report | None = None, *, quick: bool = False
+    paths: Iterable[str | os.PathLike[str]],
+    progress: Report | None = None,
+    *,
+    quick: bool = False,
+    inert: Collection[str] = (),
 ) -> VerifyReport:
     """Check every byte of every file that `paths` stand for (see `select_files`).
 
@@ -211,16 +215,24 @@ def verify_paths(
         paths: Files and directories.
         progress: Called after each piece of work, by one thread at a time.
         quick: Check structure and index of each file only.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
     """
     selection = select_files(paths)
-    verdicts = tuple(verify_selection(selection, progress, quick=quick))
+    verdicts = tuple(verify_selection(selection, progress, quick=quick, inert=inert))
     return VerifyReport(verdicts, selection.empty_directories, quick=quick)
 
 
 def verify_selection(
-    selection: Selection, progress: Report | None = None, *, quick: bool = False
+    selection: Selection, progress: Report | None = None, *, quick: bool = False, inert: Collection[str] = ()
 ) -> Iterator[FileVerdict]:
-    """Check the files, a few at a time, and yield the verdicts in their order, each as soon as it is known."""
+    """Check the files, a few at a time, and yield the verdicts in their order, each as soon as it is known.
+
+    Args:
+        selection: The files.
+        progress: See `verify_paths`.
+        quick: See `verify_paths`.
+        inert: See `verify_paths`.
+    """
     for path, why in selection.unreadable:
         yield FileVerdict(path, Verdict.UNREADABLE, error=why)
     tally = Tally(selection.total_bytes, progress)
@@ -228,7 +240,7 @@ def verify_selection(
     def check(file: tuple[str, int | None]) -> FileVerdict:
         path, size = file
         meter = _Meter(path, size or 0, tally)
-        verdict = _verify_file(path, size, meter, quick=quick)
+        verdict = _verify_file(path, size, meter, quick=quick, inert=inert)
         meter.finish()
         return verdict
 
@@ -265,10 +277,10 @@ class _Meter:
         self._told = done
 
 
-def _verify_file(path: str, size: int | None, meter: _Meter, *, quick: bool) -> FileVerdict:
+def _verify_file(path: str, size: int | None, meter: _Meter, *, quick: bool, inert: Collection[str]) -> FileVerdict:
     try:
         if not path.endswith(EXTENSION) and not is_ours(path):
-            return _read_foreign(path, size, meter, quick=quick)
+            return _read_foreign(path, size, meter, quick=quick, inert=inert)
         with Checkpoint.open(path) as checkpoint:
             meter.expect(sum(member.logical_bytes for member in checkpoint.index.members))
             problems = () if quick else checkpoint.verify(meter.advance)
@@ -282,10 +294,10 @@ def _verify_file(path: str, size: int | None, meter: _Meter, *, quick: bool) -> 
     return FileVerdict(path, Verdict.SOUND, file_bytes=size, identity=identity)
 
 
-def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool) -> FileVerdict:
+def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool, inert: Collection[str]) -> FileVerdict:
     """Read a file of another format to its end: more cannot be known of it."""
     try:
-        with open_tensors(path) as file:
+        with open_tensors(path, inert=inert) as file:
             meter.expect(sum(tensor.nbytes for tensor in file.tensors))
             if not quick:
                 read_all(file, meter.advance)

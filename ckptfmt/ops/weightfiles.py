@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,22 +103,27 @@ def _is_blob(directory: Path, target: Path) -> bool:
     return any(target.parent == place.parent / "blobs" for place in snapshots)
 
 
-def open_weights(directory: Path, name: str) -> Weights:
+def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> Weights:
     """Open a file of weights, or all shards of an index.
+
+    Args:
+        directory: The directory that it is in.
+        name: Its name there.
+        inert: See `ckptfmt.ops.sources.open_tensors`.
 
     Raises:
         CkptfmtError: A file cannot be read, is damaged, or asks for code to be run.
         ForeignFileError: The index and its files do not fit together.
     """
     if not name.endswith(INDEX):
-        file = open_tensors(file_in(directory, name))
+        file = open_tensors(file_in(directory, name), inert=inert)
         return Weights(_state_of(file), (file,), (name,), _text_of(file))
     wanted = _weight_map(file_in(directory, name))
     opened: dict[str, TensorFile] = {}
     state: dict[str, object] = {}
     try:
         for shard in dict.fromkeys(wanted.values()):
-            opened[shard] = open_tensors(file_in(directory, shard))
+            opened[shard] = open_tensors(file_in(directory, shard), inert=inert)
             held = _state_of(opened[shard])
             if not isinstance(held, Mapping):
                 raise ForeignFileError(str(directory / shard), "shard", "it holds no mapping of names to tensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.sources import TensorFile
@@ -15,8 +16,12 @@ _LOCAL_HEADER_BYTES = 30
 _ARRAY = b".npy"
 
 
-def open_file(source: LocalSource) -> TensorFile:
+def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> TensorFile:
     """Return the arrays or the state of a zip archive, by the name of its first member: NumPy's are all `*.npy`.
+
+    Args:
+        source: The file.
+        inert: See `ckptfmt.pth.reading.read_state`.
 
     Raises:
         ForeignFileError: It is a valid file of neither.
@@ -30,11 +35,11 @@ def open_file(source: LocalSource) -> TensorFile:
         try:
             return npz.open_file(source)
         except ForeignFileError:
-            refuse_code(source)  # it is worse than broken, if it asks for code to be run
+            refuse_code(source, inert=inert)  # it is worse than broken, if it asks for code to be run
             raise
     from ckptfmt.ops import pth
 
-    return pth.open_file(source)
+    return pth.open_file(source, inert=inert)
 
 
 def _holds_arrays(source: LocalSource) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -73,8 +73,12 @@ def is_tar(source: Source) -> bool:
     return source.size >= end and source.read(TAR_MAGIC_OFFSET, len(TAR_MAGIC)) == TAR_MAGIC
 
 
-def look(source: Source) -> tuple[Container, Survey]:
+def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Survey]:
     """Return what a file consists of, and what it would have run; nothing is refused for it.
+
+    Args:
+        source: The file.
+        inert: See `read_state`.
 
     Raises:
         LegacyFileError: It is known to be something else.
@@ -92,11 +96,15 @@ def look(source: Source) -> tuple[Container, Survey]:
         container = read_tar(source)
     else:
         container = read_stream(source)
-    return container, survey(container.pickles)
+    return container, survey(container.pickles, inert)
 
 
-def refuse_code(source: Source) -> str | None:
+def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
     """Refuse a file that would have run code, whatever else it is.
+
+    Args:
+        source: The file.
+        inert: See `read_state`.
 
     Returns:
         What it is known to be, in words that go on after the name of the file; None if it is not known.
@@ -106,14 +114,14 @@ def refuse_code(source: Source) -> str | None:
         StorageError: It cannot be read.
     """
     try:
-        _, found = look(source)
+        _, found = look(source, inert=inert)
     except LegacyFileError as error:
         return error.matter
     check(found, source.path)
     return None
 
 
-def read_state(source: Source, *, strict: bool = False) -> LegacyState:
+def read_state(source: Source, *, strict: bool = False, inert: Collection[str] = ()) -> LegacyState:
     """Return the state in a file.
 
     Nothing in it is run, imported or looked up. Tensors are read when they are asked for.
@@ -121,13 +129,15 @@ def read_state(source: Source, *, strict: bool = False) -> LegacyState:
     Args:
         source: The file. It has to stay open for the tensors.
         strict: Refuse objects of classes of other packages, instead of keeping them as inert data.
+        inert: Names, dotted as an error shows them, that are no reason to refuse the file: they and the objects made
+            of them are kept as inert data. Nothing is run for them either.
 
     Raises:
         UnsafeInputError: It asks for code to be run.
         LegacyFileError: It is broken, cut, beyond a limit, or something else.
         StorageError: It cannot be read.
     """
-    container, found = look(source)
+    container, found = look(source, inert=inert)
     check(found, source.path, strict=strict)
     try:
         if container.fault is not None:

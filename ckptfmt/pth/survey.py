@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ckptfmt.errors import UnsafeInputError
 from ckptfmt.pth.container import Pickled
-from ckptfmt.pth.globals import Verdict, judge, judge_call
+from ckptfmt.pth.globals import Judgement, Verdict, canonical, judge, judge_call
 from ckptfmt.pth.machine import NOWHERE
 from ckptfmt.pth.nodes import Global
 
 __all__ = ["NameUse", "Survey", "check", "survey"]
 
 _NAMED_IN_ERROR = 5
+_ADVICE = "get it from a source you trust, or keep a name as inert data with inert=[NAME] (--inert NAME)"
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,31 @@ class Survey:
         }
 
 
-def survey(pickles: Iterable[Pickled]) -> Survey:
-    """Return what pickles would have done."""
+_WAIVED = Judgement(Verdict.INERT, "kept as inert data, as asked for")
+
+
+def survey(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Survey:
+    """Return what pickles would have done.
+
+    Args:
+        pickles: Every pickle of a file.
+        inert: Names to keep as inert data that would be refused or unknown: dotted, as the file or `canonical` spells
+            them.
+    """
+    waived = frozenset(inert)
     names: list[NameUse] = []
     deeds: list[tuple[str, str]] = []
     for part, run in ((pickled.part, pickled.run) for pickled in pickles):
-        names += [_use(part, name, times, called=name in run.called) for name, times in run.globals.items()]
+        names += [_use(part, name, times, waived, called=name in run.called) for name, times in run.globals.items()]
         deeds += [(part, deed) for deed in run.deeds]
     return Survey(tuple(names), tuple(deeds))
 
 
-def _use(part: str, name: Global, times: int, *, called: bool) -> NameUse:
+def _use(part: str, name: Global, times: int, waived: frozenset[str], *, called: bool) -> NameUse:
     assert name != NOWHERE  # the machine counts only what is named
     judgement = judge_call(name) if called else judge(name)
+    if judgement.verdict in (Verdict.REFUSED, Verdict.UNKNOWN) and not waived.isdisjoint({str(name), canonical(name)}):
+        judgement = _WAIVED
     return NameUse(part, _shown(name), times, called, judgement.verdict, judgement.reason)
 
 
@@ -119,10 +132,11 @@ def check(found: Survey, path: str, *, strict: bool = False) -> None:
     reasons = [f"{use.name}{_where(use.part)}: {use.reason}" for use in found.refused]
     reasons += [f"it {deed}{_where(part)}" for part, deed in found.deeds]
     if reasons:
-        raise UnsafeInputError(f"{path}: it asks for code to be run, and is refused: {_few(reasons)}")
+        raise UnsafeInputError(f"{path}: it asks for code to be run, and is refused: {_few(reasons)}; {_ADVICE}")
     if strict and found.unknown:
         raise UnsafeInputError(
-            f"{path}: it has objects of classes that are not known, which strict reading refuses: {_few(found.unknown)}"
+            f"{path}: it has objects of classes that are not known, which strict reading refuses: "
+            f"{_few(found.unknown)}; {_ADVICE}"
         )
 
 

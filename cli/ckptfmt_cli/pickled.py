@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.globals import list_globals
@@ -14,10 +15,10 @@ from ckptfmt_cli.views.globals import globals_lines
 __all__ = ["show_globals"]
 
 
-def show_globals(path: str, *, as_json: bool) -> int:
+def show_globals(path: str, *, inert: Collection[str] = (), as_json: bool) -> int:
     """Write the names to standard output; return the exit code: 1 if one of them is a reason to refuse the file."""
     try:
-        report = list_globals(path)
+        report = list_globals(path, inert=inert)
     except ForeignFileError as error:
         sys.stderr.write(f"ckptfmt: {error_line(error)}\n")
         return 1

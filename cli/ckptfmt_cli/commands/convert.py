@@ -17,6 +17,7 @@ from ckptfmt.ops.convert_tree import Failure, convert_tree, plan_tree
 from ckptfmt.ops.export import export, form_of_target
 from ckptfmt.ops.progress import Report
 from ckptfmt.runs import EXTENSION
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -40,6 +41,7 @@ Examples:
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.argument("target", metavar="DST", type=click.Path())
 @click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+@inert_option
 @click.option("--check", is_flag=True, help="Read both again afterwards, and compare every value.")
 @click.option("--recursive", is_flag=True, help="SRC is a directory: convert every checkpoint in it into DST.")
 @click.option("--codec", type=click.Choice(CODECS), default="none", show_default=True, help="Compress all components.")
@@ -51,6 +53,7 @@ def command(
     source: str,
     target: str,
     strict: bool,
+    inert: tuple[str, ...],
     check: bool,
     recursive: bool,
     codec: str,
@@ -70,7 +73,7 @@ def command(
     Exit code: 0 converted, 1 SRC is refused, damaged or holds what cannot be expressed, 3 it cannot be read, or DST
     cannot be written.
     """
-    how = _How(strict, check, codec, run_id)
+    how = _How(strict, inert, check, codec, run_id)
     if recursive:
         ctx.exit(_convert_all(source, target, how, as_json=as_json))
     report = _convert(source, _file_in(source, target), how)
@@ -83,6 +86,7 @@ def command(
 @dataclass(frozen=True)
 class _How:
     strict: bool
+    inert: tuple[str, ...]
     check: bool
     codec: str
     run_id: str | None
@@ -98,7 +102,7 @@ def _convert(source: str, target: str, how: _How) -> ConvertReport:
             return convert(source, target, **how.options(progress))
         if how.run_id or how.codec != "none":
             raise click.UsageError(f"--codec and --run-id need a target of ours, and {target} is to be none")
-        return export(source, target, strict=how.strict, check=how.check, progress=progress)
+        return export(source, target, strict=how.strict, inert=how.inert, check=how.check, progress=progress)
 
 
 def _file_in(source: str, target: str) -> str:

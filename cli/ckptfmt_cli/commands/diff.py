@@ -7,6 +7,7 @@ import sys
 import click
 
 from ckptfmt.ops.diff import diff_files
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -36,6 +37,7 @@ Examples:
     help="Absolute differences up to X are none; implies --values.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show every difference, not only the first of each kind.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 @click.pass_context
 def command(
@@ -45,6 +47,7 @@ def command(
     values: bool,
     tolerance: float | None,
     everything: bool,
+    inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show what differs between two files, and whether a training would resume identically from both.
@@ -57,7 +60,8 @@ def command(
     are shown and do not count.
     """
     with progress_line() as line:
-        report = diff_files(before, after, values=values, tolerance=tolerance, progress=line.update if line else None)
+        progress = line.update if line else None
+        report = diff_files(before, after, values=values, tolerance=tolerance, inert=inert, progress=progress)
     if as_json:
         write_json(report.to_json())
     else:

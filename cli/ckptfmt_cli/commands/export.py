@@ -7,6 +7,7 @@ import sys
 import click
 
 from ckptfmt.ops.export import FORMS, export
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -34,6 +35,7 @@ Examples:
 @click.option("--shard-gb", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
               help="Most gigabytes (10^9 bytes) in one shard of a directory.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+@inert_option
 @click.option("--check", is_flag=True, help="Read both again afterwards, and compare every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
 def command(
@@ -43,6 +45,7 @@ def command(
     form: str | None,
     shard_gb: float,
     strict: bool,
+    inert: tuple[str, ...],
     check: bool,
     as_json: bool,
 ) -> None:
@@ -64,6 +67,7 @@ def command(
             component=component,
             shard_bytes=max(1, int(shard_gb * 1e9)),
             strict=strict,
+            inert=inert,
             check=check,
             progress=line.update if line else None,
         )

@@ -15,6 +15,7 @@ from ckptfmt.ops.inspect import InspectReport, report_of
 from ckptfmt.ops.moduletree import Module, component_trees
 from ckptfmt.ops.roles import Role
 from ckptfmt.ops.sources import TensorFile, TensorInfo, open_tensors
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_file, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -62,6 +63,7 @@ Examples:
 @click.option("--html", "html_path", metavar="OUT", type=click.Path(), help="Write a page to search and sort to OUT.")
 @click.option("--all", "all_tensors", is_flag=True, help=f"Show every tensor, not only the first {SHOWN_TENSORS}.")
 @click.option("--globals", "names", is_flag=True, help="Show what the pickles of a .pth file would have run.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 @click.pass_context
 def command(
@@ -76,6 +78,7 @@ def command(
     html_path: str | None,
     all_tensors: bool,
     names: bool,
+    inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components, and tensors.
@@ -91,8 +94,8 @@ def command(
     if names:
         from ckptfmt_cli.pickled import show_globals
 
-        ctx.exit(show_globals(path, as_json=as_json))
-    with open_tensors(path) as file:
+        ctx.exit(show_globals(path, inert=inert, as_json=as_json))
+    with open_tensors(path, inert=inert) as file:
         if values_of is not None:
             _show_values(file, values_of, as_json=as_json)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ckptfmt.ops.latest import find_latest
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_path
 
@@ -24,9 +25,12 @@ Examples:
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
 @click.option("--run", "run_id", metavar="ID", help="The run; without it, the one that would be resumed.")
 @click.option("--verify", is_flag=True, help="Read every byte, and take the newest one that is sound.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write what is known of it as JSON.")
 @click.pass_context
-def command(ctx: click.Context, directory: str, run_id: str | None, verify: bool, as_json: bool) -> None:
+def command(
+    ctx: click.Context, directory: str, run_id: str | None, verify: bool, inert: tuple[str, ...], as_json: bool
+) -> None:
     """Print the path of the newest checkpoint of a run, and nothing else.
 
     For scripts: a pipe or a file gets the bytes of the path as they are. On a terminal, characters that could steer it
@@ -38,7 +42,8 @@ def command(ctx: click.Context, directory: str, run_id: str | None, verify: bool
     Exit code: 0 printed, 1 there is none that can be used, 3 DIR cannot be read.
     """
     with progress_line() as line:
-        report = find_latest(directory, run_id=run_id, verify=verify, progress=line.update if line else None)
+        progress = line.update if line else None
+        report = find_latest(directory, run_id=run_id, verify=verify, inert=inert, progress=progress)
     if as_json:
         write_json(report.to_json())
     else:

@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from ckptfmt.ops.listing import list_directory
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.views.listing import list_lines
@@ -29,10 +30,16 @@ Examples:
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
 @click.option("--metric", metavar="NAME", help="The metric to draw and to judge by, instead of the likely one.")
 @click.option("--mode", type=click.Choice(["min", "max"]), help="Which way it is better, if its name does not tell.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, directory: str, metric: str | None, mode: Literal["min", "max"] | None, as_json: bool
+    ctx: click.Context,
+    directory: str,
+    metric: str | None,
+    mode: Literal["min", "max"] | None,
+    inert: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """List the checkpoints in a directory: run, epoch, step, metrics, age and size of each, newest and best marked.
 
@@ -43,7 +50,7 @@ def command(
 
     Exit code: 0 listed, 1 there is nothing to list, 3 DIR cannot be read.
     """
-    report = list_directory(directory, metric=metric, mode=mode)
+    report = list_directory(directory, metric=metric, mode=mode, inert=inert)
     if as_json:
         write_json(report.to_json())
     elif report.entries:

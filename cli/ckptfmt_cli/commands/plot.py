@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ckptfmt.ops.courses import read_courses
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.pages.plot import plot_page
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_file, write_json
@@ -29,10 +30,17 @@ Examples:
 @click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The picture to write: OUT.svg or OUT.html.")
 @click.option("--run", "run_id", metavar="ID", help="Only this run, instead of all in DIR.")
 @click.option("--norms/--no-norms", default=True, help="Read the weights of every checkpoint for the norms of layers.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write the numbers as JSON instead of a picture.")
 @click.pass_context
 def command(
-    ctx: click.Context, directory: str, output: str | None, run_id: str | None, norms: bool, as_json: bool
+    ctx: click.Context,
+    directory: str,
+    output: str | None,
+    run_id: str | None,
+    norms: bool,
+    inert: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Draw how each metric went over the checkpoints in DIR, and the norm of each layer of the weights.
 
@@ -45,7 +53,8 @@ def command(
     if not as_json and (output is None or not output.endswith(_FORMS)):
         raise click.UsageError("Name the picture to write: -o OUT.svg or -o OUT.html.")
     with progress_line() as line:
-        report = read_courses(directory, run_id=run_id, norms=norms, progress=line.update if line else None)
+        progress = line.update if line else None
+        report = read_courses(directory, run_id=run_id, norms=norms, inert=inert, progress=progress)
     for path, why in report.skipped:
         say(f"{path}: left out: {why}")
     if as_json:

@@ -13,6 +13,7 @@ from ckptfmt.ops.metrics import mode_of
 from ckptfmt.ops.prune import PrunePlan, PruneResult, apply_prune, plan_prune
 from ckptfmt.retention import RetentionPolicy
 from ckptfmt.runs import run_ids
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import on_screen, progress_line
 from ckptfmt_cli.quantities import size_option, span_option
 from ckptfmt_cli.render import say, write_json, write_lines
@@ -65,6 +66,7 @@ Examples:
 @click.option("--no-notes", is_flag=True, help="With FILE: leave out the user's notes as well.")
 @click.option("-o", "--output", metavar="OUT", type=click.Path(), help="With FILE: the file to write.")
 @click.option("--force", is_flag=True, help="With FILE: replace OUT if it is there.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write plan and outcome as JSON; needs --yes or --dry-run.")
 @click.pass_context
 def command(
@@ -87,6 +89,7 @@ def command(
     no_notes: bool,
     output: str | None,
     force: bool,
+    inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Remove the checkpoints of a run that no rule keeps. What at least one rule asks for stays.
@@ -126,7 +129,7 @@ def command(
         raise click.UsageError("--json cannot ask: give --yes or --dry-run as well.")
     if Path(path).is_file():
         raise click.UsageError(f"{path} is a file: name a directory of checkpoints, or what to --drop of it.")
-    planned = plan_prune(path, policy)
+    planned = plan_prune(path, policy, inert=inert)
     if run_id is not None and not any(decision.concerned for decision in planned.plan.decisions):
         there = listed(run_ids(decision.file for decision in planned.plan.decisions), ", ") or "none"
         say(f"{path}: no checkpoint of run {run_id}; there are: {there}")

@@ -7,6 +7,7 @@ import sys
 import click
 
 from ckptfmt.ops.verify import FileVerdict, Selection, Verdict, VerifyReport, select_files, verify_selection
+from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -28,9 +29,10 @@ Examples:
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--quick", is_flag=True, help="Check structure and index only, not the data.")
+@inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON, when all is checked.")
 @click.pass_context
-def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, as_json: bool) -> None:
+def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tuple[str, ...], as_json: bool) -> None:
     """Check that every byte is what the writer wrote, and name the tensors that are damaged.
 
     A PATH that is a directory stands for the *.ckptfmt files directly in it; directories in it are not entered.
@@ -42,7 +44,7 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, as_json: bo
     to be sound, and no other is at fault.
     """
     selection = select_files(paths)
-    verdicts = _verify(selection, quick=quick, as_lines=not as_json)
+    verdicts = _verify(selection, quick=quick, inert=inert, as_lines=not as_json)
     report = VerifyReport(verdicts, selection.empty_directories, quick=quick)
     if as_json:
         write_json(report.to_json())
@@ -55,12 +57,12 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, as_json: bo
     ctx.exit(_exit_code(report))
 
 
-def _verify(selection: Selection, *, quick: bool, as_lines: bool) -> tuple[FileVerdict, ...]:
+def _verify(selection: Selection, *, quick: bool, inert: tuple[str, ...], as_lines: bool) -> tuple[FileVerdict, ...]:
     """Check the files; as lines, each is written as soon as its verdict is known."""
     terminal = Terminal.of(sys.stdout)
     verdicts = []
     with progress_line() as line:
-        for verdict in verify_selection(selection, line.update if line else None, quick=quick):
+        for verdict in verify_selection(selection, line.update if line else None, quick=quick, inert=inert):
             verdicts.append(verdict)
             if as_lines:
                 if line:
