@@ -18,6 +18,7 @@ __all__ = [
     "Metadata",
     "MismatchError",
     "MissingExtraError",
+    "PerRank",
     "Problem",
     "SaveReport",
     "StateError",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ckptfmt.format.packing import Typed
     from ckptfmt.ops.convert import convert
     from ckptfmt.ops.export import export
+    from ckptfmt.per_rank import PerRank
     from ckptfmt.reader import Checkpoint
     from ckptfmt.writer import SaveReport
 else:  # a type checker that saw this `__getattr__` would let every name pass
@@ -64,6 +66,7 @@ else:  # a type checker that saw this `__getattr__` would let every name pass
         "Checkpoint": "ckptfmt.reader",
         "Component": "ckptfmt.component",
         "Metadata": "ckptfmt.format.index",
+        "PerRank": "ckptfmt.per_rank",
         "SaveReport": "ckptfmt.writer",
         "Typed": "ckptfmt.format.packing",
         "convert": "ckptfmt.ops.convert",

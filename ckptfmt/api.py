@@ -79,12 +79,18 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint.open(path, NumpyAdapter())
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, rank: int | None = None) -> Any:
     """Return the whole state of a checkpoint with NumPy arrays, every byte of the file verified.
 
+    Args:
+        path: The file.
+        rank: Of values that differ between the ranks of a data-parallel job, return those of this rank. None: return a
+            `PerRank` of all of them.
+
     Raises:
+        MismatchError: There are values that differ, and none of that rank.
         FormatError: It is not a valid ckptfmt file; IntegrityError if a byte has changed.
         StorageError: It cannot be read.
     """
     with open(path) as checkpoint:
-        return checkpoint.load()
+        return checkpoint.load(rank)

@@ -13,10 +13,11 @@ from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, error
 from ckptfmt.fetching import Want, fetch, normalize_truth_values
 from ckptfmt.format.digest import digest
 from ckptfmt.format.index import Member
-from ckptfmt.format.packing import encode
+from ckptfmt.format.packing import TensorRef, encode
 from ckptfmt.format.tensors import BOOL, TensorEntry
-from ckptfmt.format.trees import validate_tree
+from ckptfmt.format.trees import validate_tree, walk
 from ckptfmt.format.unpacking import decode
+from ckptfmt.per_rank import choose, of_rank
 from ckptfmt.state import tensor_uses, unflatten
 from ckptfmt.storage import Source
 
@@ -139,11 +140,12 @@ class Component:
             fetch(self._source, [Want(member, segment, memoryview(data))])
         return data
 
-    def load(self, instead: Mapping[str, Any] | None = None) -> Any:
+    def load(self, instead: Mapping[str, Any] | None = None, tree: object = None) -> Any:
         """Return its tree, with every byte of it verified.
 
         Args:
             instead: Tensors by name that are not to be read: these take their places.
+            tree: What was chosen of its `structure`: tensors that this does not refer to are not read. None: all.
 
         Raises:
             IntegrityError: A byte has changed; the message names member and tensor.
@@ -158,7 +160,7 @@ class Component:
                 read = [name for name in self.tensors if name not in given]
                 values = dict(zip(read, self._make([(name, adapter) for name in read]), strict=True))
                 return {name: values[name] if name in values else given[name] for name in self.tensors}
-            tree = self.structure()
+            tree = self.structure() if tree is None else tree
             uses = [use for use in tensor_uses(tree, adapter) if use[0] not in given]
             made = dict(zip(uses, self._make(uses), strict=True))
             try:
@@ -166,6 +168,23 @@ class Component:
             except FormatError as error:
                 member = self.structure_member.name
                 raise error_for([replace(problem, member=member) for problem in error.problems]) from error
+
+    def load_rank(self, rank: int) -> Any:
+        """Return its tree with the values of one rank where they differ between ranks; every byte is verified.
+
+        Raises:
+            MismatchError: It has values that differ, and none of that rank.
+            IntegrityError: A byte has changed, be it in a value of another rank.
+            FormatError: It is malformed.
+        """
+        if self.structure_member is None:
+            return self.load()
+        tree = choose(self.name, self.structure(), of_rank(rank))
+        referred = {node.name for node in walk(tree) if isinstance(node, TensorRef)}
+        others = [self._segment(name) for name in self.tensors if name not in referred]
+        with located(self._source.path):
+            fetch(self._source, [Want(member, segment) for member, segment in others])
+        return self.load(tree=tree)
 
     @cached_property
     def _structure(self) -> object:

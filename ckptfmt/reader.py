@@ -131,10 +131,14 @@ class Checkpoint(Mapping[str, Component]):
     def __repr__(self) -> str:
         return f"<Checkpoint {self.path!r}: {', '.join(self._components)}>"
 
-    def load(self) -> Any:
+    def load(self, rank: int | None = None) -> Any:
         """Return the whole state, after verifying every byte of the file.
 
+        Args:
+            rank: Of values that differ between ranks, return those of this rank. None: return a `PerRank` of all.
+
         Raises:
+            MismatchError: There are values that differ, and none of that rank.
             IntegrityError: A byte has changed; the message names member and tensor.
             FormatError: A component is malformed.
             StorageError: The file cannot be read.
@@ -145,7 +149,10 @@ class Checkpoint(Mapping[str, Component]):
                 raise error_for(problems)
             for member in self.opaque_members:
                 fetch(self._source, _all_of(member))
-            state = {name: component.load() for name, component in self.items()}
+            state = {
+                name: component.load() if rank is None else component.load_rank(rank)
+                for name, component in self.items()
+            }
         return state.get(ROOT, state)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> tuple[Problem, ...]:

@@ -27,7 +27,8 @@ from ckptfmt.format.packing import (
     timestamp_of,
 )
 from ckptfmt.format.tensors import METADATA_KEY
-from ckptfmt.format.trees import COMPLEX_PARTS, NUMPY_ARRAY
+from ckptfmt.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, PER_RANK
+from ckptfmt.per_rank import PerRank, place_of
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,11 @@ class _Flattener:
     _foreign_kinds: set[type] = field(default_factory=set)
     _values: int = 1
     _loose_keys: int = 0
+    _in_per_rank: bool = False
 
     def place(self, path: _Path) -> str:
         """Return a path as a person writes it: `optimizer.param_groups[0].lr`."""
-        return self.component + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        return place_of(self.component, path)
 
     def encode(self, value: object, path: _Path, level: int) -> object:
         kind = type(value)
@@ -173,9 +175,10 @@ class _Flattener:
             self.enter(len(value), path, level)
             items = [self.encode(item, (*path, number), level + 1) for number, item in enumerate(value)]
             return items if kind is list else tuple(items)
+        if isinstance(value, PerRank):
+            return self.typed(Typed(PER_RANK, list(value.values)), path, level)
         if isinstance(value, Typed):
-            self.enter(2, path, level)
-            return Typed(value.name, self.encode(value.value, path, level + 1))
+            return self.typed(value, path, level)
         if isinstance(value, set | frozenset) and kind in (set, frozenset):
             self.enter(len(value), path, level)
             elements = {self.key(element, path) for element in value}
@@ -184,6 +187,17 @@ class _Flattener:
             return self.moment(value, path)
         self._foreign_kinds.add(kind)  # all of the above depends on nothing but the type
         return self.foreign(value, path, level)
+
+    def typed(self, value: Typed, path: _Path, level: int) -> Typed:
+        self.enter(2, path, level)
+        if value.name != PER_RANK:
+            return Typed(value.name, self.encode(value.value, path, level + 1))
+        if self._in_per_rank:
+            raise StateError(self.place(path), "a PerRank inside another", "give the value of one rank")
+        self._in_per_rank = True
+        encoded = Typed(PER_RANK, self.encode(value.value, path, level + 1))
+        self._in_per_rank = False
+        return encoded
 
     def moment(self, value: datetime | date | time | timedelta, path: _Path) -> object:
         """Encode what is written as text; the zone of an aware one becomes its offset at that moment (11.6)."""
@@ -337,4 +351,6 @@ def _decode_typed(typed: Typed, adapter: Adapter) -> object:
             return time.fromisoformat(typed.value)
         case "timedelta":
             return timedelta(*typed.value)
+        case name if name == PER_RANK:
+            return PerRank(tuple(typed.value))
     return adapter.decode(typed)

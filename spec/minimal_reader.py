@@ -869,6 +869,16 @@ def _map_of(**checks: Callable[[Any, Tensors], bool]) -> Callable[[Any, Tensors]
     return check
 
 
+def _is_per_rank(value: Any, _: Tensors) -> bool:
+    return isinstance(value, list) and len(value) >= 2 and not any(map(_holds_per_rank, value))
+
+
+def _holds_per_rank(value: Any) -> bool:
+    if isinstance(value, Ext) and value.kind in ("map", "tuple", "set", "typed"):
+        return _is_typed(value, "per_rank") or _holds_per_rank(value.value)
+    return isinstance(value, list) and any(map(_holds_per_rank, value))
+
+
 _NUMPY = [dtype for dtype, bits in BITS.items() if bits >= 8]
 _INDICES = _tensor_of("I64", "I32")
 _COMPRESSED = _map_of(compressed_indices=_INDICES, plain_indices=_INDICES, values=_are_elements, size=_are_uints)
@@ -882,6 +892,7 @@ TYPES: dict[str, Callable[[Any, Tensors], bool]] = {
     "C32": _complex_of("F16"),
     "numpy.ndarray": lambda value, tensors: _tensor_of(*_NUMPY)(value, tensors) or _is_typed(value, "C128"),
     "numpy.scalar": _is_scalar,
+    "per_rank": _is_per_rank,
     "torch.Size": _are_uints,
     "torch.dtype": _is_name(r"[A-Za-z_]\w*"),
     "torch.device": _is_name(r"[A-Za-z_]\w*(:(0|[1-9]\d*))?"),

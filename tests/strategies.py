@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ckptfmt import PerRank
 from ckptfmt.format.packing import Typed
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -92,7 +93,9 @@ def trees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 plain_trees = trees(scalars)
-state_trees = trees(st.one_of(scalars, arrays(), complex_arrays, numpy_scalars))
+state_leaves = st.one_of(scalars, arrays(), complex_arrays, numpy_scalars)
+per_rank = st.lists(trees(state_leaves), min_size=2, max_size=3).map(lambda values: PerRank(tuple(values)))
+state_trees = trees(st.one_of(state_leaves, per_rank))
 
 metadata = st.fixed_dictionaries(
     {},
@@ -132,6 +135,8 @@ def same(a: Any, b: Any) -> bool:
         )
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, PerRank):
+        return same(a.values, b.values)
     if isinstance(a, Typed):
         return a.name == b.name and same(a.value, b.value)
     if isinstance(a, datetime | date | time):

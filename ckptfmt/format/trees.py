@@ -17,6 +17,7 @@ SPARSE_COO = "torch.sparse_coo"
 SPARSE_COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
 NUMPY_ARRAY = "numpy.ndarray"
 NUMPY_SCALAR = "numpy.scalar"
+PER_RANK = "per_rank"
 
 _SCALAR_BYTES = {name: dtype.bits // 8 for name, dtype in DTYPES.items() if dtype.bits >= 8} | {"C128": 16}
 _MICROSECONDS_PER_SECOND = 1_000_000
@@ -147,6 +148,13 @@ def _is_tensor(value: object, tensors: Mapping[str, TensorEntry], dtypes: Collec
     return isinstance(value, TensorRef) and value.name in tensors and tensors[value.name].dtype in dtypes
 
 
+def _per_rank(value: object) -> str | None:
+    if not isinstance(value, list) or len(value) < 2:
+        return "is not an array of two values or more"
+    nested = any(isinstance(node, Typed) and node.name == PER_RANK for node in walk(value))
+    return "holds another one" if nested else None
+
+
 def _are_ints(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
@@ -158,6 +166,7 @@ _CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "time": _iso(time.fromisoformat),
     "timedelta": _timedelta,
     NUMPY_SCALAR: _numpy_scalar,
+    PER_RANK: _per_rank,
     "torch.Size": _sizes,
     "torch.dtype": _name(r"[A-Za-z_][A-Za-z0-9_]*"),
     "torch.device": _name(r"[A-Za-z_][A-Za-z0-9_]*(:(0|[1-9][0-9]*))?"),

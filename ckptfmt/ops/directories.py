@@ -12,6 +12,8 @@ from typing import Any
 
 from ckptfmt.errors import StateError, StorageError
 from ckptfmt.format.index import Metadata
+from ckptfmt.format.packing import Typed
+from ckptfmt.format.trees import PER_RANK
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import open_file, parts_of
 from ckptfmt.ops.sources import TensorFile
@@ -22,7 +24,6 @@ from ckptfmt.storage import open_source
 __all__ = ["CheckpointDirectory", "is_checkpoint_directory", "open_directory"]
 
 _CONFIG, _TRAINER_STATE = "config.json", "trainer_state.json"
-_RANKS = "ranks"  # where the states of several processes stand, as the training loop saves them
 _RNG_OF_TRAINER = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _RNG_OF_ACCELERATE = re.compile(r"random_states_(\d{1,6})\.pkl")
 _OF_ACCELERATE = re.compile(r"(optimizer|scheduler|sampler|custom_checkpoint)(?:_(\d{1,4}))?\.(?:bin|pkl)")
@@ -239,7 +240,7 @@ def _read_random(found: _Found, pattern: re.Pattern[str], generators: Mapping[st
     if set(ranks) != set(range(len(ranks))):
         raise StorageError(f"{found.directory}: has random states of {len(ranks)} processes, and not of the first ones")
     states = [_random(found.read_pickled(ranks[rank]), generators) for rank in range(len(ranks))]
-    found.state["rng"] = states[0] if len(states) == 1 else {_RANKS: states}
+    found.state["rng"] = states[0] if len(states) == 1 else Typed(PER_RANK, states)
 
 
 def _random(state: object, generators: Mapping[str, str]) -> object:

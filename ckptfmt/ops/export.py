@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ckptfmt.ops.convert import open_convertible, same_file
 from ckptfmt.ops.exporting import Exported, ExportError, Request
 from ckptfmt.ops.findings import findings_of
 from ckptfmt.ops.progress import Meter, Report
+from ckptfmt.ops.ranked import RankZeroPart, with_rank_0
 from ckptfmt.ops.roles import Role, role_of
 from ckptfmt.ops.sources import Part, TensorFile
 
@@ -56,6 +57,8 @@ def export(
     - `.safetensors`, and `hf`: the tensors of one component, under their own names; `hf` is a directory with
       `model.safetensors`, or with shards and their index.
     - `.npz`: the tensors of one component.
+
+    Of values that differ between ranks, those of rank 0 are written, and the report says which.
 
     Args:
         source: A checkpoint of ours, or of any format that `convert` reads.
@@ -122,20 +125,21 @@ def _writer(form: str) -> Callable[[Request], Exported]:
 
 
 def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Part, ...]:
-    """Return the components to write."""
+    """Return the components to write, with the values of rank 0 where they differ between ranks."""
     if component is not None:
         if component not in file.parts:
             raise TensorNotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.parts)}")
-        return (file.parts[component],)
+        return (with_rank_0(file.parts[component]),)
+    parts = tuple(map(with_rank_0, file.parts.values()))
     if whole:
-        return tuple(file.parts.values())
-    candidates = [part for part in file.parts.values() if part.tensors]
+        return parts
+    candidates = [part for part in parts if part.tensors]
     if len(candidates) > 1:
         candidates = [part for part in candidates if _is_weights(part)]
         usual = [part for part in candidates if part.name in _USUAL]
         candidates = usual[:1] if usual else candidates
     if len(candidates) != 1:
-        names = ", ".join(part.name for part in candidates or file.parts.values())
+        names = ", ".join(part.name for part in candidates or parts)
         raise ExportError(f"{file.path}: say which component to write, one of: {names}")
     return (candidates[0],)
 
@@ -166,6 +170,12 @@ def _report(request: Request, written: Exported, form: str) -> ConvertReport:
         findings=replace(
             findings,
             dropped=(*findings.dropped, *dropped, *written.dropped),
-            notes=(*findings.notes, *written.notes),
+            notes=(*findings.notes, *written.notes, *_notes_of_ranks(parts)),
         ),
     )
+
+
+def _notes_of_ranks(parts: Iterable[Part]) -> Iterator[str]:
+    for part in parts:
+        for value in part.ranked if isinstance(part, RankZeroPart) else ():
+            yield f"{value.place} differs between {value.ranks} ranks: rank 0's value was taken"

@@ -12,6 +12,7 @@ from ckptfmt.errors import FormatError, Problem
 from ckptfmt.format.index import Metadata
 from ckptfmt.ops.jsonform import metadata_json, problem_json
 from ckptfmt.ops.optimizers import OptimizerInfo, look_at_optimizer
+from ckptfmt.ops.ranked import RankedValue, as_rank_0
 from ckptfmt.ops.resumable import ResumeAnswer, can_resume
 from ckptfmt.ops.roles import (
     PlaceInfo,
@@ -92,6 +93,7 @@ class StateInfo:
         places: Its places in the data.
         resume: What a training can do with the file.
         problems: Damage that kept a component from being looked into.
+        per_rank: Values that differ between the ranks of its job; all else that is told here is of rank 0.
     """
 
     optimizers: tuple[OptimizerInfo, ...]
@@ -100,18 +102,20 @@ class StateInfo:
     places: tuple[PlaceInfo, ...]
     resume: ResumeAnswer
     problems: tuple[Problem, ...] = ()
+    per_rank: tuple[RankedValue, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return it in JSON.
 
-        Keys: `optimizers`, `schedulers`, `random`, `places` (arrays, see the `to_json` of each), `resume` (see
-        `ResumeAnswer.to_json`), `problems` (array, see `problem_json`).
+        Keys: `optimizers`, `schedulers`, `random`, `places`, `per_rank` (arrays, see the `to_json` of each), `resume`
+        (see `ResumeAnswer.to_json`), `problems` (array, see `problem_json`).
         """
         return {
             "optimizers": [info.to_json() for info in self.optimizers],
             "schedulers": [info.to_json() for info in self.schedulers],
             "random": [info.to_json() for info in self.random],
             "places": [info.to_json() for info in self.places],
+            "per_rank": [value.to_json() for value in self.per_rank],
             "resume": self.resume.to_json(),
             "problems": [problem_json(problem) for problem in self.problems],
         }
@@ -234,7 +238,7 @@ def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
 def report_of(file: TensorFile, path: str) -> InspectReport:
     """Return what stands in an open file."""
-    trees, problems = _trees(file)
+    trees, per_rank, problems = _trees(file)
     roles = {name: role_of(name, tree) for name, tree in trees.items()}
     components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.parts.items()]
     return InspectReport(
@@ -248,26 +252,36 @@ def report_of(file: TensorFile, path: str) -> InspectReport:
         components=tuple(components),
         opaque=file.opaque,
         tensors=tuple(file.tensors),
-        state=_state(file, trees, roles, problems),
+        state=_state(file, trees, roles, per_rank, problems),
     )
 
 
-def _trees(file: TensorFile) -> tuple[dict[str, object], list[Problem]]:
-    """Return the trees of the components that are neither damaged nor large, and what is wrong with the former."""
+def _trees(file: TensorFile) -> tuple[dict[str, object], list[RankedValue], list[Problem]]:
+    """Return the trees of the components that are neither damaged nor large, with the values of rank 0.
+
+    Returns:
+        The trees, the values that differ between ranks, and what is wrong with damaged components.
+    """
     trees: dict[str, object] = {}
+    per_rank: list[RankedValue] = []
     problems: list[Problem] = []
     for name, part in file.parts.items():
         if any(member.kind == "msgpack" and member.logical_bytes > _TREE_BYTES for member in part.members):
             continue
         try:
-            trees[name] = part.tree()
+            trees[name], found = as_rank_0(name, part.tree())
+            per_rank += found
         except FormatError as error:
             problems += error.problems
-    return trees, problems
+    return trees, per_rank, problems
 
 
 def _state(
-    file: TensorFile, trees: Mapping[str, object], roles: Mapping[str, Role], problems: list[Problem]
+    file: TensorFile,
+    trees: Mapping[str, object],
+    roles: Mapping[str, Role],
+    per_rank: list[RankedValue],
+    problems: list[Problem],
 ) -> StateInfo:
     optimizers = []
     for name, tree in _with_role(Role.OPTIMIZER, trees, roles):
@@ -285,6 +299,7 @@ def _state(
         places=tuple(look_at_place(name, maps[name]) for name, _ in _with_role(Role.PROGRESS, trees, roles)),
         resume=can_resume(set(roles.values())),
         problems=tuple(problems),
+        per_rank=tuple(per_rank),
     )
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptfmt.format.packing import TensorRef, Typed
+from ckptfmt.format.trees import PER_RANK
 from ckptfmt.ops.jsonform import tree_json
 
 __all__ = ["ABSENT", "LeafChange", "compare_trees", "is_same_value"]
 
 
-_ITEM, _ELEMENT = ".{}", "[{}]"  # how the path goes on in a mapping, and in a list
+# How the path goes on in a mapping, in a list, and in a value that differs between ranks.
+_ITEM, _ELEMENT, _RANK = ".{}", "[{}]", " of rank {}"
 
 
 class _Absent:
@@ -40,6 +42,11 @@ class LeafChange:
     before: object
     after: object
 
+    @property
+    def place(self) -> str:
+        """Where it stands, component and all."""
+        return f"{self.component}{'.' if self.path and self.path[0] not in '[ ' else ''}{self.path}"
+
     def to_json(self) -> dict[str, object]:
         """Return it in JSON: `component`, `path`, and `before` and `after` (see `tree_json`), absent if it is."""
         sides = {"before": self.before, "after": self.after}
@@ -63,6 +70,9 @@ def _compare(component: str, path: str, before: Any, after: Any) -> Iterator[Lea
         case (list(), list()) | (tuple(), tuple()):
             one, other = dict(enumerate(before)), dict(enumerate(after))
             yield from _compare_items(component, path, one, other, _ELEMENT)
+        case (Typed(name, list(inner)), Typed(other, list(others))) if name == other == PER_RANK:
+            one, other_one = dict(enumerate(inner)), dict(enumerate(others))
+            yield from _compare_items(component, path, one, other_one, _RANK)
         case (Typed(name, inner), Typed(other, others)) if name == other:
             yield from _compare(component, path, inner, others)
         case _ if not is_same_value(before, after) and not _is_tensor_on_one_side_only(before, after):

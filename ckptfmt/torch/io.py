@@ -71,7 +71,7 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint.open(path, TorchAdapter())
 
 
-def load(path: str | os.PathLike[str], map_location: MapLocation = None) -> Any:
+def load(path: str | os.PathLike[str], map_location: MapLocation = None, *, rank: int | None = None) -> Any:
     """Return what `save` was given, every byte of the file verified. No code from the file is run.
 
     Mappings come back as dicts, a module's state dict as an OrderedDict with the versions of its modules.
@@ -81,13 +81,16 @@ def load(path: str | os.PathLike[str], map_location: MapLocation = None) -> Any:
         map_location: Where tensors go, as in `torch.load`. A file holds values and no devices, so here every
             tensor comes from the CPU: None leaves it there; a device or its name moves it; a mapping is asked for
             `"cpu"`; a callable gets each tensor's storage and `"cpu"`, and returns a storage or None.
+        rank: Of values that differ between the ranks of a data-parallel job, return those of this rank. None: return a
+            `ckptfmt.PerRank` of all of them.
 
     Raises:
+        MismatchError: There are values that differ, and none of that rank.
         FormatError: It is not a valid ckptfmt file; IntegrityError if a byte has changed.
         StorageError: It cannot be read.
     """
     with open(path) as checkpoint:
-        return relocate(read_state(checkpoint), map_location)
+        return relocate(read_state(checkpoint, rank), map_location)
 
 
 def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, str]) -> SavePlan:
@@ -106,9 +109,9 @@ def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, s
     )
 
 
-def read_state(checkpoint: Checkpoint) -> Any:
-    """Return the whole state of a checkpoint that `open` opened, with the versions of its modules."""
-    state = checkpoint.load()
+def read_state(checkpoint: Checkpoint, rank: int | None = None) -> Any:
+    """Return the whole state of a checkpoint that `open` opened, with the versions of its modules (see `load`)."""
+    state = checkpoint.load(rank)
     if ROOT in checkpoint:
         return versions.attach(state, checkpoint[ROOT].text_metadata)
     return {name: versions.attach(tree, checkpoint[name].text_metadata) for name, tree in state.items()}

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ckptfmt.per_rank import PerRank
+
 __all__ = ["MapLocation", "relocate"]
 
 MapLocation = (
@@ -71,4 +73,6 @@ def _replace(value: Any, place: Callable[[torch.Tensor], torch.Tensor], placed: 
             return [_replace(item, place, placed) for item in value]
         case tuple() if type(value) is tuple:
             return tuple(_replace(item, place, placed) for item in value)
+        case PerRank(values):
+            return PerRank(_replace(values, place, placed))
     return value

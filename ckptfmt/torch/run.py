@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptfmt.errors import StateError
 from ckptfmt.format.index import is_component_name
+from ckptfmt.per_rank import PerRank
 from ckptfmt.planning import SavePlan, choose_codecs, make_metadata
 from ckptfmt.torch import io, ranks
 from ckptfmt.torch.capturing import capture_components
@@ -17,13 +18,12 @@ from ckptfmt.torch.progress import Moment
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.weights import Ancestor
 
-__all__ = ["PROGRESS", "RANKS", "RNG", "Run", "of_this_rank"]
+__all__ = ["PROGRESS", "RNG", "Run", "of_this_rank"]
 
 RNG = "rng"
-"""Component of the random states: of one process, or of each rank under `RANKS`."""
+"""Component of the random states: of one process, or a `PerRank`."""
 PROGRESS = "progress"
-"""Component of the place in the run: of one process, or of each rank under `RANKS`."""
-RANKS = "ranks"
+"""Component of the place in the run: of one process, or a `PerRank`."""
 
 
 class Run:
@@ -92,7 +92,8 @@ class Run:
         """
         state = capture_components(self.components)
         for name in (RNG, PROGRESS):
-            state[name] = everywhere[0][name] if len(everywhere) == 1 else {RANKS: [own[name] for own in everywhere]}
+            own = tuple(remembered[name] for remembered in everywhere)
+            state[name] = own[0] if len(own) == 1 else PerRank(own)
         place = everywhere[0][PROGRESS]
         metadata = make_metadata(
             state,
@@ -114,18 +115,13 @@ def of_this_rank(state: Mapping[str, Any]) -> dict[str, Any]:
     rank, size = ranks.world()
     own = dict(state)
     for name in (RNG, PROGRESS):
-        tree = own.get(name)
-        shared = tree.get(RANKS) if isinstance(tree, Mapping) else None
-        if isinstance(shared, list):
-            everywhere = shared
-        elif tree is not None:
-            everywhere = [tree]
-        else:
-            continue
-        if len(everywhere) == size:
-            own[name] = everywhere[rank]
-        else:
-            del own[name]
+        if name in own:
+            tree = own[name]
+            everywhere = tree.values if isinstance(tree, PerRank) else (tree,)
+            if len(everywhere) == size:
+                own[name] = everywhere[rank]
+            else:
+                del own[name]
     return own
 
 

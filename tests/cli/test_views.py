@@ -16,6 +16,7 @@ from ckptfmt.ops.inspect import ComponentInfo, InspectReport, MemberInfo, StateI
 from ckptfmt.ops.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
 from ckptfmt.ops.moduletree import module_tree
 from ckptfmt.ops.optimizers import GroupInfo, OptimizerInfo
+from ckptfmt.ops.ranked import RankedValue
 from ckptfmt.ops.resumable import can_resume
 from ckptfmt.ops.roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
 from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
@@ -95,6 +96,7 @@ def adam_state() -> StateInfo:
         random=(RandomInfo("rng", ("python", "numpy MT19937", "torch", "cuda of 2 devices")),),
         places=(PlaceInfo("progress", 1200, 3, 150, 350),),
         resume=can_resume(set(Role) - {Role.OTHER, Role.SCALER}),
+        per_rank=tuple(RankedValue(f"net.norm.buffer_{number}", 8) for number in range(10)),
     )
 
 

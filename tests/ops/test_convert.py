@@ -19,6 +19,7 @@ import torch
 
 import ckptfmt
 import ckptfmt.torch
+from ckptfmt import PerRank
 from ckptfmt.errors import CkptfmtError, IntegrityError, StateError, StorageError, UnsafeInputError
 from ckptfmt.format.index import Metadata
 from ckptfmt.numpy import NumpyAdapter
@@ -220,7 +221,7 @@ def trainer_directory(path: Path, *, ranks: int = 1, sharded: bool = False) -> d
         "config": {"hidden_size": 6},
         "optimizer": state["optimizer"],
         "scheduler": scheduler,
-        "rng": renamed[0] if ranks == 1 else {"ranks": renamed},
+        "rng": renamed[0] if ranks == 1 else PerRank(tuple(renamed)),
         "trainer_state": trainer_state,
     }
 

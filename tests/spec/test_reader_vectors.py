@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ckptfmt import Typed
+from ckptfmt import PerRank, Typed
 from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.reader import Checkpoint
@@ -251,6 +251,9 @@ def _check_typed(name: str, value: Any, actual: Any, tensors: dict[str, Any]) ->
             assert isinstance(actual, np.generic)
             assert actual.dtype == np.dtype(DTYPES[value[0]])
             assert actual.tobytes() == bytes.fromhex(value[1]["bin"])
+        case "per_rank":
+            assert type(actual) is PerRank
+            _check(value, list(actual.values), tensors)
         case _:
             assert type(actual) is Typed
             assert actual.name == name

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ckptfmt import PerRank
 from tests import strategies
 
 
@@ -15,6 +16,8 @@ def same(a: Any, b: Any) -> bool:
         return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and same_tensor(a, b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, PerRank) and isinstance(b, PerRank):
+        return same(a.values, b.values)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, np.ndarray | np.generic):

@@ -79,7 +79,7 @@ def _values(report: DiffReport, terminal: Terminal, *, everything: bool) -> list
     columns = [Column("value", shrinks_to=20), Column("before", shrinks_to=12), Column("after", shrinks_to=12)]
     shown = report.values if everything else report.values[:_SHOWN]
     rows = [
-        (f"{item.component}.{item.path}", *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))
+        (item.place, *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))
         for item in shown
         for sides in [(item.before, item.after)]
     ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckptfmt.ops.inspect import StateInfo
 from ckptfmt.ops.jsonform import tree_json
 from ckptfmt.ops.optimizers import OptimizerInfo
+from ckptfmt.ops.ranked import RankedValue
 from ckptfmt.ops.resumable import Resumable, ResumeAnswer
 from ckptfmt.ops.roles import PlaceInfo, SchedulerInfo
 from ckptfmt_cli.text import count
@@ -16,6 +17,7 @@ __all__ = ["resume_text", "state_texts"]
 
 # In this order, and only these: the rest is for the few, and in the JSON.
 _OPTIONS = ("lr", "momentum", "betas", "alpha", "rho", "eps", "weight_decay", "nesterov", "amsgrad")
+_SHOWN_PLACES = 8
 _UNREMARKABLE = {"momentum": 0, "weight_decay": 0, "nesterov": False, "amsgrad": False}
 
 
@@ -30,6 +32,8 @@ def state_texts(state: StateInfo) -> Iterator[tuple[str, str]]:
         yield random.component, "states of " + _joined(random.generators) if random.generators else "no states"
     for place in state.places:
         yield place.component, _place(place)
+    for ranks, places in _by_ranks(state.per_rank).items():
+        yield "per rank", f"{_joined(_few(places))} of {count(ranks, 'rank')}"
     for problem in state.problems:
         yield "damaged", str(problem)
     yield "resume", resume_text(state.resume)
@@ -87,6 +91,18 @@ def _place(info: PlaceInfo) -> str:
         of = f" of {info.batches:,}" if info.batches is not None else ""
         facts.append(f"{info.batch:,}{of} batches into the next one")
     return ", ".join(facts) or "not noted"
+
+
+def _by_ranks(values: Sequence[RankedValue]) -> dict[int, list[str]]:
+    places: dict[int, list[str]] = {}
+    for value in values:
+        places.setdefault(value.ranks, []).append(value.place)
+    return places
+
+
+def _few(words: list[str]) -> list[str]:
+    left_out = len(words) - _SHOWN_PLACES
+    return words if left_out <= 1 else [*words[:_SHOWN_PLACES], f"{left_out} more"]
 
 
 def _values(values: Sequence[object]) -> str:

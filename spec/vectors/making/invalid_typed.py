@@ -108,6 +108,14 @@ def _plain() -> Iterator[Vector]:
             "negative": [2, -1],
             "2-63": [2**63],
         },
+        "per_rank": {
+            "map": {"0": 1, "1": 2},
+            "tuple": Tuple([1, 2]),
+            "empty": [],
+            "one-value": [1],
+            "nested": [1, Typed("per_rank", [2, 3])],
+            "nested-deeper": [{"a": [Tuple([Typed("my.Type", Typed("per_rank", [2, 3]))])]}, 1],
+        },
         "torch.dtype": {"number": 32, "empty": "", "digit-first": "8bits", "dot": "torch.float32", "path": "../x"},
         "torch.device": {
             "array": ["cuda", 0],

@@ -173,6 +173,15 @@ def _typed() -> Iterator[Vector]:
     )
     sparse = Typed("torch.sparse_csr", parts)
     yield tree("typed-torch-sparse-i32", "Indices of 32 bits", sparse, *small, floats("v", 1.0, 2.0))
+    ranks = {
+        "avg": Typed("per_rank", [TensorName("avg.0"), TensorName("avg.1")]),
+        "seen": Typed("per_rank", [[1], [], {"a": None}]),
+        "lr": 0.5,
+    }
+    averages = floats("avg.0", 1.0, 2.0), Tensor("avg.1", "F64", [1], struct.pack("<d", 3.0))
+    yield tree("typed-per-rank", "per_rank of tensors and of plain values", ranks, *averages)
+    whole_tree = Typed("per_rank", [{"n": 1}, Typed("frozenset", Set([]))])
+    yield tree("typed-per-rank-root", "A component that differs as a whole", whole_tree)
     unknown = [
         Typed("os.system", "true"),
         Typed("this.s", 1),
