@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ckptfmt.errors import StorageError
 from ckptfmt.format.index import Metadata
 from ckptfmt.planning import SavePlan
 from ckptfmt.runs import EXTENSION
+from ckptfmt.storage.temporary import clean_leftovers
 from ckptfmt.torch.background import FinishedSave, Saver, Written
 from ckptfmt.torch.failures import SupersededError, UsageError
 from ckptfmt.torch.notices import notify
@@ -95,6 +98,9 @@ class RunWriter:
 
         def write() -> Written:
             try:
+                # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
+                with contextlib.suppress(StorageError):
+                    clean_leftovers(self._run.directory)
                 path = Path(self._run.directory, _name(planned.metadata))
                 report = write_plan(path, planned, replace=False)
             except Exception as error:
