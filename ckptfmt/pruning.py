@@ -225,9 +225,9 @@ def _make_durable(path: str) -> None:
         descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
         try:
             flush_file(descriptor)
+            flush_directory(Path(path).parent, descriptor)
         finally:
             os.close(descriptor)
-        flush_directory(Path(path).parent)
     except OSError as error:
         raise storage_error(path, "cannot be made durable, so nothing older is removed", error) from error
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ckptfmt.runs import EXTENSION, children, reason
-from ckptfmt.storage.temporary import Leftover, Writer, temporary_files
+from ckptfmt.storage.leftovers import Leftover, Writer, temporary_files
 
 __all__ = ["Writer", "children", "is_checkpoint", "reason", "size_of", "unpublished"]
 

@@ -46,19 +46,23 @@ def pin(path: str | os.PathLike[str]) -> PinChange:
     _require_file(text)
     mark = Path(text + PIN)
     try:
-        mark.touch(exist_ok=False)
+        descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         return PinChange(text, pinned=True, changed=False)
     except OSError as error:
         raise storage_error(text, "cannot be pinned", error) from error
     try:
-        flush_directory(mark.parent)
+        flush_directory(mark.parent, descriptor)
         # Whoever looked for the pin just before is done with this file; whoever comes later sees the pin.
         with directory_lock(mark.parent):
             _require_file(text)
-    except BaseException:
+    except BaseException as error:
         mark.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise storage_error(text, "cannot be pinned", error) from error
         raise
+    finally:
+        os.close(descriptor)
     return PinChange(text, pinned=True, changed=True)
 
 

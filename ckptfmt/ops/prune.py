@@ -14,6 +14,7 @@ from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.pruning import RetentionReport, apply_retention
 from ckptfmt.retention import Decision, PolicyError, RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt.runs import CheckpointFile, run_ids
+from ckptfmt.storage import clean_leftovers
 
 __all__ = ["PrunePlan", "PruneResult", "apply_prune", "plan_prune"]
 
@@ -40,7 +41,8 @@ class PrunePlan:
         Keys: `report` (`"prune/1"`), `directory`, `run_id` (or null), `decisions` (array of objects: `path`, `keep`,
         `concerned` (whether the policy is about it), `reasons` (array), `file_bytes` (or null), `pinned`, `verified`
         (whether every byte of it was read and found right), `metadata` (see `metadata_json`)), `frees_bytes` (length
-        of all that the plan gives up), `applied` (false), `removed` and `failed` (empty arrays), `freed_bytes` (0).
+        of all that the plan gives up), `applied` (false), `removed`, `failed` and `leftovers` (empty arrays),
+        `freed_bytes` (0).
         """
         return {
             "report": "prune/1",
@@ -51,6 +53,7 @@ class PrunePlan:
             "applied": False,
             "removed": [],
             "failed": [],
+            "leftovers": [],
             "freed_bytes": 0,
         }
 
@@ -62,10 +65,12 @@ class PruneResult:
     Attributes:
         planned: The plan that was agreed to.
         report: What came of it. Its plan is the one that was carried out, made after what stays was verified.
+        leftovers: Unfinished files of writers that are gone, which were removed as well.
     """
 
     planned: PrunePlan
     report: RetentionReport
+    leftovers: tuple[str, ...] = ()
 
     @property
     def plan(self) -> RetentionPlan:
@@ -94,13 +99,15 @@ class PruneResult:
         """Return what was done in JSON.
 
         Keys: those of `PrunePlan.to_json`, of the plan that was carried out, with `applied` true, `removed` (array of
-        paths, in the order of removal), `failed` (array of objects with `path` and `reason`), and `freed_bytes`.
+        paths, in the order of removal), `failed` (array of objects with `path` and `reason`), `leftovers` (array of
+        paths: unfinished files of writers that are gone, removed as well), and `freed_bytes` (without these).
         """
         return {
             **replace(self.planned, plan=self.plan).to_json(),
             "applied": True,
             "removed": [file.path for file in self.report.removed],
             "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.report.failed],
+            "leftovers": list(self.leftovers),
             "freed_bytes": self.report.freed_bytes,
         }
 
@@ -153,7 +160,7 @@ def apply_prune(
     """Carry out a plan that was agreed to (see `ckptfmt.pruning` for what can never happen).
 
     What stays is read to the last byte first. If something proves to be damaged, the plan is made anew without it;
-    what is removed is never more than what was agreed to.
+    what is removed is never more than what was agreed to, and what writers that are gone have left unfinished.
 
     Args:
         planned: The plan.
@@ -175,7 +182,7 @@ def apply_prune(
         looks=looks_at_all(planned.inert),
         verify=partial(verified_all, inert=planned.inert),
     )
-    return PruneResult(planned, report)
+    return PruneResult(planned, report, clean_leftovers(planned.directory))
 
 
 class _Reading:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from ckptfmt.storage.reading import LocalSource, Source, open_source
 
 if TYPE_CHECKING:
+    from ckptfmt.storage.leftovers import clean_leftovers
     from ckptfmt.storage.publishing import AtomicFile
-    from ckptfmt.storage.temporary import clean_leftovers
 
 __all__ = ["AtomicFile", "LocalSource", "Source", "clean_leftovers", "open_source"]
 
-_HOMES = {"AtomicFile": "ckptfmt.storage.publishing", "clean_leftovers": "ckptfmt.storage.temporary"}
+_HOMES = {"AtomicFile": "ckptfmt.storage.publishing", "clean_leftovers": "ckptfmt.storage.leftovers"}
 
 
 def __getattr__(name: str) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,12 +10,11 @@ from typing import Self
 from ckptfmt.errors import StorageError
 from ckptfmt.storage.durability import flush_directory
 from ckptfmt.storage.failures import storage_error
+from ckptfmt.storage.leftovers import clean_leftovers
 from ckptfmt.storage.paths import local_path
-from ckptfmt.storage.temporary import register, unregister
+from ckptfmt.storage.temporary import TemporaryDirectory
 
 __all__ = ["AtomicDirectory"]
-
-_STEM_CHARACTERS = 100
 
 
 class AtomicDirectory:
@@ -28,33 +26,38 @@ class AtomicDirectory:
         directory.commit()
     ```
 
-    Leaving the `with` without `commit`, by an error or an interrupt, removes what was written. Who writes the files
-    flushes them.
+    Leaving the `with` without `commit`, by an error or an interrupt, removes what was written. After a kill it stays
+    behind until the next `AtomicDirectory` for the same path removes it. Who writes the files flushes them.
 
     Args:
         path: Where the directory is to appear. It may be there and empty.
-
-    Attributes:
-        work: The directory to write to, beside the target. It is there within the `with`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._target = Path(local_path(path))
-        self.work = self._target.resolve().parent / f".{self._target.name[:_STEM_CHARACTERS]}.{os.urandom(8).hex()}.tmp"
+        self._path = local_path(path)
+        self._temporary: TemporaryDirectory | None = None
+
+    @property
+    def work(self) -> Path:
+        """The directory to write to, beside the target. It is there within the `with`, until `commit`."""
+        return self._opened().path
 
     def __enter__(self) -> Self:
-        """Make the directory to work in.
+        """Remove the leftovers of dead writers, and make the directory to work in.
 
         Raises:
             StorageError: Something else is at the path, or the directory cannot be made.
         """
+        target = Path(self._path)
         try:
-            if os.path.lexists(self._target) and not (self._target.is_dir() and not any(self._target.iterdir())):
-                raise StorageError(f"{self._target}: is there already and not an empty directory; name another one")
-            register(self.work)
-            self.work.mkdir()
+            if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+                raise StorageError(f"{self._path}: is there already and not an empty directory; name another one")
+            target = target.resolve()
+            clean_leftovers(target.parent, target.name)
+            self._temporary = TemporaryDirectory(target)
+            self._temporary.create()
         except BaseException as error:  # an interrupt, too, may come when the directory is made already
-            self._remove()
+            self._discard()
             self._explain(error)
             raise
         return self
@@ -65,12 +68,12 @@ class AtomicDirectory:
         Raises:
             StorageError: It was not published, or may not outlast a power cut.
         """
+        temporary = self._opened()
         try:
-            flush_directory(self.work)
-            if self._target.exists():
-                self._target.rmdir()  # it was empty; if it is no more, this fails
-            self.work.rename(self._target)
-            flush_directory(self._target.resolve().parent)
+            temporary.open_up()
+            flush_directory(temporary.path)
+            temporary.rename()
+            temporary.flush_name()
         except OSError as error:
             self._explain(error)
             raise
@@ -78,14 +81,20 @@ class AtomicDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._remove()
+        self._discard()
         self._explain(error)
 
-    def _remove(self) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)  # after `commit` it is gone
-        unregister(self.work)
+    def _opened(self) -> TemporaryDirectory:
+        if self._temporary is None:
+            raise ValueError(f"{self._path}: is not being written: not begun yet, or ended")
+        return self._temporary
+
+    def _discard(self) -> None:
+        if self._temporary is not None:
+            self._temporary.discard()  # after `commit` it is published and stays
+            self._temporary = None
 
     def _explain(self, error: BaseException | None) -> None:
         """Raise an error of ours for one of the system."""
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise storage_error(str(self._target), "cannot be written", error) from error
+            raise storage_error(self._path, "cannot be written", error) from error

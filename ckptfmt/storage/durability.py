@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -67,8 +69,14 @@ def flush_file(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def flush_directory(directory: Path) -> None:
+def flush_directory(directory: Path, inside: int | None = None) -> None:
     """Wait until a directory's entries are on stable storage, where the system offers that.
+
+    One may make files in a directory and yet not open it. Then all of its file system is flushed.
+
+    Args:
+        directory: The directory.
+        inside: Descriptor of something in it, by which its file system is found if it cannot be opened itself.
 
     Raises:
         OSError: They may not be.
@@ -78,11 +86,32 @@ def flush_directory(directory: Path) -> None:
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        return  # one may create files in a directory and yet not open it
+        if inside is None or not _flush_file_system(inside):
+            raise
+        return
     try:
         flush_file(descriptor)
     except OSError as error:
         if error.errno not in _NOT_OFFERED:
             raise
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # it was only read
+            os.close(descriptor)
+
+
+def _flush_file_system(descriptor: int) -> bool:
+    """Flush the whole file system of an open file; say whether the system offers that (Linux).
+
+    Raises:
+        OSError: Something in it could not be written.
+    """
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (AttributeError, OSError):
+        return False
+    if syncfs(ctypes.c_int(descriptor)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NOT_OFFERED:
+        return False
+    raise OSError(code, os.strerror(code))

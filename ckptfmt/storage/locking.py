@@ -6,25 +6,26 @@ may be long: it reads what stays. Whoever needs both takes the prune lock first.
 
 Each is held on a file that stays in the directory for ever. To remove it would be the one way to break it: a second
 process could hold the lock on the removed file while a third one takes it on a new file of the same name.
+
+Only those who may remove files from the directory may open it (see `permissions`): whoever can read a file can lock it,
+and a lock that is never given back would be the end of all saves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ckptfmt.errors import StorageError
+from ckptfmt.storage import file_locks
 from ckptfmt.storage.failures import storage_error
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    HAVE_LOCKS = False
-else:
-    HAVE_LOCKS = True
+from ckptfmt.storage.file_locks import Lock, try_lock
+from ckptfmt.storage.permissions import lock_mode, set_mode
 
 __all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "LockedError", "directory_lock", "prune_lock"]
 
@@ -82,30 +83,57 @@ def prune_lock(directory: str | os.PathLike[str], *, wait_seconds: float = 0.0) 
 
 @contextmanager
 def _lock(path: Path, busy: str, wait_seconds: float) -> Iterator[None]:
-    if not HAVE_LOCKS:
+    if not file_locks.HAVE_LOCKS:
         yield
         return
     try:
-        # For writing: network file systems give an exclusive lock to nobody else.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = _open(path)
     except OSError as error:
         raise storage_error(str(path), "cannot be opened to lock the directory", error) from error
     try:
         _take(descriptor, busy, time.monotonic() + wait_seconds)
         yield
     finally:
-        os.close(descriptor)  # which drops the lock
+        with contextlib.suppress(OSError):  # nothing was written
+            os.close(descriptor)  # which drops the lock
+
+
+def _open(path: Path) -> int:
+    """Open the file of a lock for those who may remove files from its directory, and for nobody else.
+
+    In a sticky directory everybody may remove only what is theirs: there, whoever cannot open the file of another user
+    takes one of their own.
+    """
+    directory = path.parent.stat()
+    try:
+        return _open_for(path, directory)
+    except PermissionError:
+        if not directory.st_mode & stat.S_ISVTX:
+            raise
+    return _open_for(path.with_name(f"{path.name}.{os.geteuid()}"), directory)
+
+
+def _open_for(path: Path, directory: os.stat_result) -> int:
+    mode = lock_mode(path.parent)
+    # For writing: network file systems give an exclusive lock to nobody else.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == os.geteuid():
+            if mode & stat.S_IRWXG and found.st_gid != directory.st_gid:
+                with contextlib.suppress(OSError):  # whoever is not of the group cannot give it to the group
+                    os.fchown(descriptor, -1, directory.st_gid)
+            set_mode(descriptor, mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _take(descriptor: int, busy: str, deadline: float) -> None:
     while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise LockedError(busy) from None
-            time.sleep(_PERIOD_SECONDS)
-        except OSError:
-            return  # this file system has no locks
-        else:
-            return
+        if try_lock(descriptor) is not Lock.HELD_BY_ANOTHER:
+            return  # it is ours, or this file system has no locks
+        if time.monotonic() >= deadline:
+            raise LockedError(busy)
+        time.sleep(_PERIOD_SECONDS)

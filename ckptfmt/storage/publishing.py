@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from ckptfmt.errors import StorageError
-from ckptfmt.storage.durability import flush_directory, flush_file, reserve_space
+from ckptfmt.storage.durability import flush_file, reserve_space
 from ckptfmt.storage.failures import free_bytes, storage_error
+from ckptfmt.storage.leftovers import clean_leftovers
 from ckptfmt.storage.paths import local_path, resolve_target
 from ckptfmt.storage.placing import PlacedWriter, Way
 from ckptfmt.storage.reading import LocalSource
 from ckptfmt.storage.renaming import free_names
-from ckptfmt.storage.temporary import TemporaryFile, clean_leftovers
+from ckptfmt.storage.temporary import TemporaryFile
 
 __all__ = ["AtomicFile"]
 
@@ -146,8 +147,10 @@ class AtomicFile:
         if self._failed:
             raise ValueError(f"{self.path}: not all of it could be written, and nothing is published")
         self._attempt("cannot be saved", lambda: self._publish(temporary))
-        directory = temporary.target.parent
-        self._attempt("is saved, but may be lost in a power cut", lambda: flush_directory(directory))
+        try:
+            self._attempt("is saved, but may be lost in a power cut", temporary.flush_name)
+        finally:
+            temporary.discard()
 
     def abort(self) -> None:
         """Give up what has been written, unless it is published. A second call does nothing."""
@@ -185,6 +188,7 @@ class AtomicFile:
         self._placed().finish()
         if os.fstat(temporary.descriptor).st_size != self.position:
             os.ftruncate(temporary.descriptor, self.position)  # less was written than reserved
+        temporary.open_up()
         flush_file(temporary.descriptor)
         try:
             self._rename(temporary)

@@ -1,4 +1,4 @@
-"""Temporary files: their names, their locks, and which ones are left over from dead writers.
+"""Temporary files and directories: their names, and the locks that show whether their writers live.
 
 A temporary file holds an exclusive advisory lock (flock) for as long as its writer lives. The operating
 system drops the lock however the writer ends, so a temporary file that can be locked has no writer.
@@ -32,6 +32,9 @@ name. So in every order of events:
 - A child process forked while a file is written shares the lock. Should the writer die, its file is left
   over until the child ends too.
 
+All of this goes for temporary directories as well, in which the files of a directory are gathered before it is
+published: the lock is held on the directory itself, and a cleaner removes it with what is in it.
+
 On some network and FUSE file systems a lock is seen by one machine only. Names therefore carry a tag of the
 machine: on the machine that wrote a file the lock decides alone; on any other the file must also have been
 left unchanged for a day. Where locks do not exist (Windows, some network file systems) nothing is removed.
@@ -40,95 +43,40 @@ left unchanged for a day. Where locks do not exist (Windows, some network file s
 from __future__ import annotations
 
 import contextlib
-import enum
 import io
 import os
 import re
 import shutil
-import stat
-import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfmt.errors import StorageError
-from ckptfmt.storage.paths import local_path
+from ckptfmt.storage import file_locks
+from ckptfmt.storage.durability import flush_directory
+from ckptfmt.storage.file_locks import Lock, leads_to, try_lock
+from ckptfmt.storage.permissions import set_mode, temporary_mode, usual_mode
 from ckptfmt.storage.renaming import rename_to_free_name
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    HAVE_LOCKS = False
-else:
-    HAVE_LOCKS = True
-
 __all__ = [
-    "HAVE_LOCKS",
-    "Leftover",
+    "LONGEST_STEM_BYTES",
+    "NAME",
+    "TemporaryDirectory",
     "TemporaryFile",
-    "Writer",
-    "clean_leftovers",
     "discard_all",
-    "register",
-    "temporary_files",
-    "unregister",
+    "temporary_stem",
+    "this_machine",
 ]
 
-_PATTERN = re.compile(r"\.(?P<stem>.+)\.(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
-# Leaves room for the rest of the name wherever names may be 143 bytes long (eCryptfs) or longer.
-_STEM_BYTES = 100
-_LONGEST_CHARACTER = 4  # bytes in UTF-8
-_FOREIGN_QUIET_SECONDS = 24 * 60 * 60
+NAME = re.compile(r"\.(?P<stem>.+)\.(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
+"""What temporary files and directories are called."""
+
+LONGEST_STEM_BYTES = 100
+"""Leaves room for the rest of the name wherever names may be 143 bytes long (eCryptfs) or longer."""
+
 _ATTEMPTS = 100
-
-
-class Writer(enum.StrEnum):
-    """Who writes a temporary file."""
-
-    LIVING = "living"
-    """A living process holds its lock."""
-    NONE = "none"
-    """No process holds its lock: its writer died."""
-    UNKNOWN = "unknown"
-    """There are no locks here, the file may not be opened, or another machine may be writing it."""
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """A temporary file of ckptfmt: of a writer that has not published yet, or never will.
-
-    Attributes:
-        path: The file.
-        stem: Name of the file that was to be published, cut after 100 bytes.
-        cut: Whether the name was too long, so that more of it may have followed.
-        writer: Who writes it.
-    """
-
-    path: Path
-    stem: str
-    cut: bool
-    writer: Writer
-
-
-class _Lock(enum.Enum):
-    TAKEN = enum.auto()
-    HELD_BY_ANOTHER = enum.auto()
-    UNSUPPORTED = enum.auto()
-
 
 _unpublished: set[Path] = set()
 """Temporary files and directories of this process."""
-
-
-def register(path: Path) -> None:
-    """Note a temporary file or directory before it is made."""
-    _unpublished.add(path)
-
-
-def unregister(path: Path) -> None:
-    """Note that it is published or removed."""
-    _unpublished.discard(path)
 
 
 def discard_all() -> None:
@@ -170,32 +118,38 @@ class TemporaryFile:
         return self._file.fileno()
 
     def create(self) -> int:
-        """Create and lock the file, and return its descriptor. Its mode comes from the umask.
+        """Create and lock the file, and return its descriptor. Nobody else may open it (see `permissions`).
 
         Raises:
             StorageError: Something removes every new temporary file at once.
             OSError: The operating system refused.
         """
+        mode = temporary_mode(self.target.parent)
         for _ in range(_ATTEMPTS):
             # The path is noted first, so that `discard` finds whatever an interrupt leaves behind.
             self._path = self.target.with_name(_temporary_name(self.target.name))
-            register(self._path)
+            _unpublished.add(self._path)
             try:
-                self._file = io.FileIO(self._path, "x")
+                self._file = io.FileIO(self._path, "x", opener=lambda path, flags: os.open(path, flags, mode))
             except FileExistsError:
-                unregister(self._path)
+                _unpublished.discard(self._path)
                 self._path = None  # not ours
                 continue
-            lock = _try_lock(self.descriptor, fcntl.LOCK_EX) if HAVE_LOCKS else _Lock.UNSUPPORTED
-            if lock is _Lock.UNSUPPORTED:
-                return self.descriptor
-            if lock is _Lock.TAKEN and _leads_to(self._path, self.descriptor):
+            if _is_ours(self._path, self.descriptor):
                 return self.descriptor
             self.discard()
-        raise StorageError(f"{self.target.parent}: something removes every new temporary file at once; stop it")
+        raise _removed_at_once(self.target)
+
+    def open_up(self) -> None:
+        """Give the file the permissions that are usual in its directory. To be done before its content is flushed.
+
+        Raises:
+            OSError: They could not be changed.
+        """
+        set_mode(self.descriptor, usual_mode(self.target.parent))
 
     def rename(self, free_name: Path | None = None) -> None:
-        """Rename the file to the target and close it. Its content must be flushed already.
+        """Rename the file to the target. Its content must be flushed already. It stays open until `discard`.
 
         Args:
             free_name: Another path in the same directory, which must be free; nothing is replaced there.
@@ -206,18 +160,25 @@ class TemporaryFile:
         """
         if self._path is None:
             raise ValueError(f"{self.target}: its temporary file is not open")
-        if not HAVE_LOCKS:
+        if not file_locks.HAVE_LOCKS:
             self._close()  # Windows renames no open file
         if free_name is None:
             self._path.replace(self.target)
         else:
             rename_to_free_name(self._path, free_name)
-        unregister(self._path)
+        _unpublished.discard(self._path)
         self._path = None
-        self._close()
+
+    def flush_name(self) -> None:
+        """Wait until the name that the file was renamed to is on stable storage.
+
+        Raises:
+            OSError: It may not be.
+        """
+        flush_directory(self.target.parent, None if self._file is None else self._file.fileno())
 
     def discard(self) -> None:
-        """Close the file and remove it, as far as that is possible. A second call does nothing."""
+        """Close the file, and remove it unless it was renamed, if that is possible. A second call does nothing."""
         try:
             self._close()
         finally:
@@ -225,7 +186,7 @@ class TemporaryFile:
                 # Otherwise it is gone already, or a leftover for the next writer.
                 with contextlib.suppress(OSError):
                     self._path.unlink()
-                unregister(self._path)
+                _unpublished.discard(self._path)
                 self._path = None
 
     def _close(self) -> None:
@@ -236,135 +197,127 @@ class TemporaryFile:
             self._file = None
 
 
-def clean_leftovers(directory: str | os.PathLike[str], name: str | None = None) -> tuple[str, ...]:
-    """Remove temporary files of ckptfmt whose writers are dead, and return their paths.
+class TemporaryDirectory:
+    """A directory beside a target that becomes the target or disappears, with all that is in it.
 
-    It never removes a file that a living process is writing (spec 15.5), never touches a file whose name is
-    not that of a temporary file of ckptfmt, and leaves alone what it may not remove.
+    Nothing exists before `create`. `discard` may be called at any time and in any state.
 
     Args:
-        directory: Where to look; directories below it are left alone.
-        name: Only the leftovers of writers that were to publish under this file name.
+        target: Absolute path of the directory that is to be published.
 
-    Raises:
-        StorageError: `directory` is a URL, or no directory can have this name.
+    Attributes:
+        target: The same.
     """
-    path = Path(local_path(directory))
-    stem = None if name is None else _stem(name)
-    removed = []
-    for found, match in _named_as_temporary(path):
-        if stem is not None and match["stem"] != stem:
-            continue
-        if _remove_if_dead(found, foreign=match["machine"] != _machine()):
-            removed.append(str(found))
-    return tuple(removed)
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._path: Path | None = None
+        self._descriptor: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The directory, to be written to."""
+        if self._path is None:
+            raise ValueError(f"{self.target}: its temporary directory is not there")
+        return self._path
+
+    @property
+    def descriptor(self) -> int | None:
+        """Descriptor of the directory; None on systems that open none."""
+        return self._descriptor
+
+    def create(self) -> None:
+        """Make and lock the directory. Nobody else may look into it (see `permissions`).
+
+        Raises:
+            StorageError: Something removes every new temporary directory at once.
+            OSError: The operating system refused.
+        """
+        mode = temporary_mode(self.target.parent, of_directory=True)
+        for _ in range(_ATTEMPTS):
+            self._path = self.target.with_name(_temporary_name(self.target.name))
+            _unpublished.add(self._path)
+            try:
+                self._path.mkdir(mode)
+            except FileExistsError:
+                _unpublished.discard(self._path)
+                self._path = None  # not ours
+                continue
+            if not hasattr(os, "O_DIRECTORY"):  # Windows
+                return
+            with contextlib.suppress(FileNotFoundError):  # a cleaner was quicker
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                if _is_ours(self._path, self._descriptor):
+                    return
+            self.discard()
+        raise _removed_at_once(self.target)
+
+    def open_up(self) -> None:
+        """Give the directory the permissions that are usual beside it. To be done before it is flushed.
+
+        Raises:
+            OSError: They could not be changed.
+        """
+        if self._descriptor is not None:
+            set_mode(self._descriptor, usual_mode(self.target.parent, of_directory=True))
+
+    def rename(self) -> None:
+        """Rename the directory to the target, which may be there and empty. It stays open until `discard`.
+
+        Raises:
+            OSError: It was not renamed; `discard` is still to be called.
+        """
+        if self.target.exists():
+            self.target.rmdir()  # it was empty; if it is no more, this fails
+        self.path.rename(self.target)
+        _unpublished.discard(self.path)
+        self._path = None
+
+    def flush_name(self) -> None:
+        """Wait until the name that the directory was renamed to is on stable storage.
+
+        Raises:
+            OSError: It may not be.
+        """
+        flush_directory(self.target.parent, self._descriptor)
+
+    def discard(self) -> None:
+        """Remove the directory unless it was renamed, as far as that is possible. A second call does nothing."""
+        try:
+            if self._path is not None:
+                shutil.rmtree(self._path, ignore_errors=True)  # otherwise it is gone, or a leftover for the next writer
+                _unpublished.discard(self._path)
+                self._path = None
+        finally:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
 
 
-def temporary_files(directory: str | os.PathLike[str]) -> tuple[Leftover, ...]:
-    """Return the temporary files of ckptfmt that are directly in a directory, by name, and who writes them.
-
-    A directory that cannot be listed has none.
-
-    Raises:
-        StorageError: `directory` is a URL, or no directory can have this name.
-    """
-    return tuple(
-        Leftover(
-            path=found,
-            stem=match["stem"],
-            cut=len(os.fsencode(match["stem"])) > _STEM_BYTES - _LONGEST_CHARACTER,
-            writer=_writer_of(found, foreign=match["machine"] != _machine()),
-        )
-        for found, match in _named_as_temporary(Path(local_path(directory)))
-        if not found.is_dir()
-    )
+def _is_ours(path: Path, descriptor: int) -> bool:
+    """Lock what was just made; say whether no cleaner was quicker."""
+    lock = try_lock(descriptor)
+    return lock is Lock.UNSUPPORTED or (lock is Lock.TAKEN and leads_to(path, descriptor))
 
 
-def _named_as_temporary(directory: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    try:
-        with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries)
-    except OSError:
-        return
-    for name in names:
-        if match := _PATTERN.fullmatch(name):
-            yield directory / name, match
-
-
-def _writer_of(path: Path, *, foreign: bool) -> Writer:
-    """Try a shared lock and give it back at once; a writer that is just being born and meets it starts again."""
-    if not HAVE_LOCKS:
-        return Writer.UNKNOWN
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return Writer.UNKNOWN
-    try:
-        lock = _try_lock(descriptor, fcntl.LOCK_SH)
-        if lock is _Lock.HELD_BY_ANOTHER:
-            return Writer.LIVING
-        if lock is _Lock.UNSUPPORTED or (foreign and not _quiet(os.fstat(descriptor))):
-            return Writer.UNKNOWN
-    finally:
-        os.close(descriptor)
-    return Writer.NONE
-
-
-def _quiet(found: os.stat_result) -> bool:
-    """Say whether a file was left unchanged for so long that no other machine can be writing it."""
-    return time.time() - found.st_mtime >= _FOREIGN_QUIET_SECONDS
-
-
-def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
-    if not HAVE_LOCKS:
-        return False
-    try:
-        # For writing: network file systems give an exclusive lock to nobody else.
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        found = os.fstat(descriptor)
-        if (foreign and not _quiet(found)) or not stat.S_ISREG(found.st_mode):
-            return False
-        if _try_lock(descriptor, fcntl.LOCK_EX) is not _Lock.TAKEN or not _leads_to(path, descriptor):
-            return False
-        path.unlink()
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _try_lock(descriptor: int, kind: int) -> _Lock:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _Lock.HELD_BY_ANOTHER
-    except OSError:
-        return _Lock.UNSUPPORTED
-    return _Lock.TAKEN
-
-
-def _leads_to(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def _removed_at_once(target: Path) -> StorageError:
+    return StorageError(f"{target.parent}: something removes or locks every new temporary file at once; stop it")
 
 
 def _temporary_name(name: str) -> str:
-    return f".{_stem(name)}.{_machine()}-{os.urandom(8).hex()}.tmp"
+    return f".{temporary_stem(name)}.{this_machine()}-{os.urandom(8).hex()}.tmp"
 
 
-def _stem(name: str) -> str:
+def temporary_stem(name: str) -> str:
+    """Return what temporary files have of the name of the file that they are to become."""
     stem = name
-    while len(os.fsencode(stem)) > _STEM_BYTES:
+    while len(os.fsencode(stem)) > LONGEST_STEM_BYTES:
         stem = stem[:-1]  # whole characters: some file systems refuse half of one
     return stem
 
 
-def _machine() -> str:
+def this_machine() -> str:
+    """Return the tag of this machine."""
     host = os.uname().nodename if hasattr(os, "uname") else ""
     return f"{zlib.crc32(host.encode(errors='surrogateescape')):08x}"

@@ -14,7 +14,7 @@ from ckptfmt.errors import StorageError
 from ckptfmt.format.index import Metadata
 from ckptfmt.planning import SavePlan
 from ckptfmt.runs import EXTENSION
-from ckptfmt.storage.temporary import clean_leftovers
+from ckptfmt.storage import clean_leftovers
 from ckptfmt.torch.background import FinishedSave, Saver, Written
 from ckptfmt.torch.failures import SupersededError, UsageError
 from ckptfmt.torch.notices import notify

@@ -12,6 +12,8 @@ from ckptfmt.ops.pins import pin, unpin
 from ckptfmt.ops.progress import Progress
 from ckptfmt.ops.prune import apply_prune, plan_prune
 from ckptfmt.retention import PolicyError, RetentionPolicy
+from ckptfmt.storage import AtomicFile
+from ckptfmt.storage.temporary import this_machine
 from tests.ops.conftest import CREATED, STATE, Save, flip_byte
 
 LAST = RetentionPolicy(keep_last=1)
@@ -29,7 +31,8 @@ def test_a_plan_changes_nothing_and_its_json_says_it_all(save: Save, tmp_path: P
     planned = plan_prune(tmp_path, LAST)
     document = json.loads(json.dumps(planned.to_json(), allow_nan=False))
     assert list(document) == [
-        *("report", "directory", "run_id", "decisions", "frees_bytes", "applied", "removed", "failed", "freed_bytes"),
+        *("report", "directory", "run_id", "decisions", "frees_bytes", "applied", "removed", "failed", "leftovers"),
+        "freed_bytes",
     ]
     assert (document["report"], document["run_id"], document["applied"]) == ("prune/1", "r", False)
     newest, oldest = document["decisions"]
@@ -73,6 +76,17 @@ def test_where_nothing_belongs_to_a_run_those_of_none_are_meant(save: Save, tmp_
     assert not paths[1].exists()
     assert paths[2].exists()
     assert export.exists()
+
+
+def test_what_writers_that_are_gone_have_left_goes_too(save: Save, tmp_path: Path) -> None:
+    run(save, 1, 2)
+    left = tmp_path / f".3.ckptfmt.{this_machine()}-0123456789abcdef.tmp"
+    left.write_bytes(b"half")
+    with AtomicFile(tmp_path / "4.ckptfmt"):
+        result = apply_prune(plan_prune(tmp_path, LAST))
+        assert len(list(tmp_path.glob(".*.tmp"))) == 1, "that of a living writer stays"
+    assert result.to_json()["leftovers"] == [str(left)]
+    assert not left.exists()
 
 
 def test_a_metric_that_nothing_has_is_refused(save: Save, tmp_path: Path) -> None:
@@ -128,7 +142,7 @@ def test_a_file_that_is_removed_while_it_is_pinned_is_an_error(
     save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save()
-    monkeypatch.setattr("ckptfmt.ops.pins.flush_directory", lambda _: path.unlink())
+    monkeypatch.setattr("ckptfmt.ops.pins.flush_directory", lambda *_: path.unlink())
     with pytest.raises(StorageError, match="no such file"):
         pin(path)
     assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".pin"] == []

@@ -28,7 +28,7 @@ from ckptfmt.pruning import prune_run
 from ckptfmt.retention import RetentionPolicy
 from ckptfmt.storage import AtomicFile, clean_leftovers, open_source
 from ckptfmt.storage.aside import forget_cached, is_being_written, set_aside
-from ckptfmt.storage.temporary import temporary_files
+from ckptfmt.storage.leftovers import temporary_files
 from tests.storage.disturbed_writer import NEVER_FAIL, operation_name
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

@@ -59,8 +59,8 @@ def _write_and_fail(directory: AtomicDirectory, error: type[BaseException]) -> N
 def test_an_interrupt_right_after_it_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Path.mkdir
 
-    def interrupted(path: Path) -> None:
-        make(path)
+    def interrupted(path: Path, mode: int) -> None:
+        make(path, mode)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "mkdir", interrupted)

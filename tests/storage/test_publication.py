@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, clean_leftovers, temporary
+from ckptfmt.storage import AtomicFile, clean_leftovers, file_locks
 
 HERE = Path(__file__).parent
 BeginWriter = Callable[[Path, str], "subprocess.Popen[str]"]
@@ -545,8 +545,8 @@ def test_a_full_or_read_only_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_publication_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temporary, "HAVE_LOCKS", False)
-    monkeypatch.delattr(temporary, "fcntl")
+    monkeypatch.setattr(file_locks, "HAVE_LOCKS", False)
+    monkeypatch.delattr(file_locks, "fcntl")
     path = tmp_path / "a.ckptfmt"
     replace = os.replace
 

@@ -12,6 +12,8 @@ import torch
 import ckptfmt.torch
 from ckptfmt import StorageError
 from ckptfmt.retention import PolicyError
+from ckptfmt.storage import AtomicFile
+from ckptfmt.storage.temporary import this_machine
 from ckptfmt.torch import Checkpointer
 from tests.torch.training import dense_net
 
@@ -158,3 +160,12 @@ def test_a_resumed_run_goes_on_tidying(tmp_path: Path) -> None:
     ckpt.save(loss=torch.tensor(9.0))
     ckpt.close()
     assert steps_in(tmp_path) == [2, 4]
+
+
+def test_saves_remove_what_killed_ones_have_left_and_nothing_that_is_being_written(tmp_path: Path) -> None:
+    left = tmp_path / f".ckpt-00000003.ckptfmt.{this_machine()}-0123456789abcdef.tmp"
+    left.write_bytes(b"half")
+    with AtomicFile(tmp_path / "another.ckptfmt"):
+        train(tmp_path)
+        assert len(list(tmp_path.glob(".*.tmp"))) == 1
+    assert not left.exists()

@@ -92,6 +92,8 @@ def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
         yield f"{escape(file.path)}: kept after all, in place of what is damaged"
     for failure in result.report.failed:
         yield f"{escape(failure.path)}: {terminal.paint('not removed', 'warn')}: {escape(failure.reason)}"
+    for path in result.leftovers:
+        yield f"{escape(path)}: removed, its writer is gone"
     report = result.report
     yield f"Removed {count(len(report.removed), 'checkpoint')} and freed {size(report.freed_bytes)}."
 
