@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_VENV := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture fuzz lint types layers tests vectors bench clean
+.PHONY: help setup demo test test-slow torture break fuzz lint types layers tests vectors bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ test-slow: $(READY) ## the tests that take minutes
 
 torture: $(READY) ## kill hundreds of runs, at random and at each file operation (minutes)
 	@$(BIN)/python -m tests.torture
+
+break: $(READY) ## inject errors, limits and kills everywhere, and print what was survived (about ten minutes)
+	@$(BIN)/python -m tests.breaking
 
 fuzz: $(READY) ## the property tests with new examples, 2,000 each
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n auto $$(grep -rlw given tests --include='test_*.py')

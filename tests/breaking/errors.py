@@ -29,8 +29,8 @@ THERE = 3
 class Marked:
     """A state that tells of which step it is: every value is the number of steps."""
 
-    def __init__(self) -> None:
-        self.values = torch.zeros(70_000)
+    def __init__(self, size: int = 70_000) -> None:
+        self.values = torch.zeros(size)
         self.steps: list[int] = []
 
     def state_dict(self) -> dict[str, Any]:

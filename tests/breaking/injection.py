@@ -24,8 +24,8 @@ from typing import Any
 __all__ = ["ERRNOS", "Ending", "Shim", "cases", "compiler", "run_with_errors"]
 
 HERE = Path(__file__).parent
-CASE_SECONDS = 120
-AT_ONCE = 4
+CASE_SECONDS = 60
+AT_ONCE = 8  # most of the time is waiting between tries
 
 ERRNOS = {name: getattr(errno, name) for name in ("EIO", "ESTALE", "EACCES", "ENOSPC", "EMFILE", "ENOMEM")}
 
@@ -107,7 +107,7 @@ def cases(todo: Iterable[Any], child: Callable[[Any], dict[str, Any]], scratch: 
         case, since = running.pop(pid)
         code = os.waitstatus_to_exitcode(status)
         hung = code == -signal.SIGKILL and time.monotonic() - since > CASE_SECONDS
-        said = json.loads(result(pid, "json").read_text()) if result(pid, "json").exists() else {}
+        said = json.loads(result(pid, "json").read_text() or "{}")
         yield Ending(case, None if hung else code, said, result(pid, "stderr").read_text())
         for kind in ("json", "stderr"):
             result(pid, kind).unlink(missing_ok=True)
@@ -126,9 +126,11 @@ def cases(todo: Iterable[Any], child: Callable[[Any], dict[str, Any]], scratch: 
 def _live(case: Any, child: Callable[[Any], dict[str, Any]], result: Callable[[str], Path]) -> None:
     """Be the child of a case; never returns. Ends as a program would: threads are waited for, exit codes kept."""
     os.dup2(os.open(result("stderr"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+    told = result("json").open("w")  # now: the child may give up rights and descriptors
     code = 0
     try:
-        result("json").write_text(json.dumps(child(case)))
+        json.dump(child(case), told)
+        told.flush()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException as error:  # a program ends with every error
