@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ except ImportError:  # Windows
 else:
     HAVE_LOCKS = True
 
-__all__ = ["HAVE_LOCKS", "Lock", "leads_to", "try_lock"]
+__all__ = ["HAVE_LOCKS", "Lock", "leads_to", "try_lock", "unlock"]
 
 
 class Lock(enum.Enum):
@@ -40,6 +41,13 @@ def try_lock(descriptor: int, *, shared: bool = False) -> Lock:
     except OSError:
         return Lock.UNSUPPORTED
     return Lock.TAKEN
+
+
+def unlock(descriptor: int) -> None:
+    """Drop the lock of an open file at once, even if a forked child has the file open, too."""
+    if HAVE_LOCKS:
+        with contextlib.suppress(OSError):  # then it is dropped with the last copy of the descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def leads_to(path: Path, descriptor: int) -> bool:

@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckptfmt.errors import StorageError
+from ckptfmt.forks import OwnDescriptor
 from ckptfmt.storage import file_locks
 from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.file_locks import Lock, try_lock
+from ckptfmt.storage.file_locks import Lock, try_lock, unlock
 from ckptfmt.storage.permissions import lock_mode, set_mode
 
 __all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "LockedError", "directory_lock", "prune_lock"]
@@ -87,15 +88,17 @@ def _lock(path: Path, busy: str, wait_seconds: float) -> Iterator[None]:
         yield
         return
     try:
-        descriptor = _open(path)
+        file = OwnDescriptor(_open(path))
     except OSError as error:
         raise storage_error(str(path), "cannot be opened to lock the directory", error) from error
     try:
-        _take(descriptor, busy, time.monotonic() + wait_seconds)
+        _take(file.opened, busy, time.monotonic() + wait_seconds)
         yield
     finally:
+        if file.number is not None:  # not in a child that was forked meanwhile
+            unlock(file.number)
         with contextlib.suppress(OSError):  # nothing was written
-            os.close(descriptor)  # which drops the lock
+            file.close()
 
 
 def _open(path: Path) -> int:

@@ -29,8 +29,8 @@ name. So in every order of events:
   its temporary name and its lock until one is free.
 - Two cleaners: the second one fails at 2, or finds at 3 that the name is gone.
 - Between a cleaner's 3 and 4 the name can't come to lead to another file: no name is used twice.
-- A child process forked while a file is written shares the lock. Should the writer die, its file is left
-  over until the child ends too.
+- A child process forked while a file is written would share the lock, and keep it when the writer dies. So it
+  closes the file at once; nor does it remove anything of its parent's.
 
 All of this goes for temporary directories as well, in which the files of a directory are gathered before it is
 published: the lock is held on the directory itself, and a cleaner removes it with what is in it.
@@ -51,6 +51,7 @@ import zlib
 from pathlib import Path
 
 from ckptfmt.errors import StorageError
+from ckptfmt.forks import let_go_in_children
 from ckptfmt.storage import file_locks
 from ckptfmt.storage.durability import flush_directory
 from ckptfmt.storage.file_locks import Lock, leads_to, try_lock
@@ -77,6 +78,9 @@ _ATTEMPTS = 100
 
 _unpublished: set[Path] = set()
 """Temporary files and directories of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unpublished.clear)
 
 
 def discard_all() -> None:
@@ -109,6 +113,7 @@ class TemporaryFile:
         self.target = target
         self._path: Path | None = None
         self._file: io.FileIO | None = None
+        let_go_in_children(self)
 
     @property
     def descriptor(self) -> int:
@@ -189,6 +194,11 @@ class TemporaryFile:
                 _unpublished.discard(self._path)
                 self._path = None
 
+    def let_go(self) -> None:
+        """Close the file in a forked child: it is the parent's, to be published or removed there."""
+        self._path = None
+        self._close()
+
     def _close(self) -> None:
         if self._file is not None:
             # The content is flushed or given up, so that a failure changes nothing.
@@ -213,6 +223,7 @@ class TemporaryDirectory:
         self.target = target
         self._path: Path | None = None
         self._descriptor: int | None = None
+        let_go_in_children(self)
 
     @property
     def path(self) -> Path:
@@ -289,10 +300,18 @@ class TemporaryDirectory:
                 _unpublished.discard(self._path)
                 self._path = None
         finally:
-            descriptor, self._descriptor = self._descriptor, None
-            if descriptor is not None:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+            self._close()
+
+    def let_go(self) -> None:
+        """Close the directory in a forked child: it is the parent's, to be published or removed there."""
+        self._path = None
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def _is_ours(path: Path, descriptor: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakSet
 
+from ckptfmt.forks import let_go_in_children
 from ckptfmt.writer import SaveReport
 
 __all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
@@ -56,6 +57,7 @@ class Saver:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._finished: FinishedSave | None = None
+        let_go_in_children(self)
 
     @property
     def busy(self) -> bool:
@@ -86,6 +88,10 @@ class Saver:
     def give_up(self, step: int, error: Exception) -> None:
         """Note that a save failed before it could begin; `take` returns it as the result."""
         self._finished = FinishedSave(step, None, error, 0.0)
+
+    def let_go(self) -> None:
+        """Forget the save that is under way, in a forked child: it goes on in the parent."""
+        self._thread = self._finished = None
 
     def take(self, *, wait: bool = False) -> FinishedSave | None:
         """Return the result of the save that is over, once; None if there is none.

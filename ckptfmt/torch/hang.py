@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from weakref import WeakSet
 
 from ckptfmt.torch.failures import UsageError
 
@@ -25,6 +29,7 @@ class HangTimer:
             raise UsageError(f"hang_timeout is {seconds}: give a number of seconds above 0, or None")
         self._seconds = seconds
         self._set_at: float | None = None
+        _timers.add(self)
 
     def reset(self) -> None:
         """Start the time anew."""
@@ -35,10 +40,47 @@ class HangTimer:
         if self._set_at is not None and now - self._set_at < self._seconds / 50:
             return
         self._set_at = now
-        faulthandler.dump_traceback_later(self._seconds * 1.02, exit=True, file=sys.__stderr__ or 2)
+        self._arm(now)
 
     def stop(self) -> None:
         """Let it never go off."""
         if self._set_at is not None:
             faulthandler.cancel_dump_traceback_later()
             self._set_at = None
+
+    def disarm(self) -> None:
+        """Hold it, for the moment."""
+        if self._set_at is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    def rearm(self) -> None:
+        """Let it go on after `disarm`, for the rest of its time."""
+        if self._set_at is not None:
+            self._arm(self._set_at)
+
+    def forget(self) -> None:
+        """Let it be one that was never set."""
+        self._set_at = None
+
+    def _arm(self, begun: float) -> None:
+        assert self._seconds is not None, "only a timer with a time is set"
+        left = max(begun + self._seconds * 1.02 - time.monotonic(), 0.001)
+        faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or 2)
+
+
+_timers: WeakSet[HangTimer] = WeakSet()
+
+
+def _for_all(act: Callable[[HangTimer], None]) -> None:
+    for timer in list(_timers):
+        act(timer)
+
+
+# In a child that is forked while the timer is set, the timer's thread is missing, and at its end the interpreter waits
+# for that thread: for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=partial(_for_all, HangTimer.disarm),
+        after_in_parent=partial(_for_all, HangTimer.rearm),
+        after_in_child=partial(_for_all, HangTimer.forget),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ckptfmt.forks import let_go_in_children
 from ckptfmt.torch import ranks
 from ckptfmt.torch.notices import notify
 from ckptfmt.torch.progress import Moment
@@ -30,6 +31,11 @@ class LastStep:
         self._components = components
         self._moment: Moment | None = None
         self._marks: Any = None
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """Forget the step in a forked child: its exceptions are not those of the training."""
+        self._moment = None
 
     def note(self, moment: Callable[[], Moment]) -> None:
         """Note the present moment: a step is done. It never raises."""

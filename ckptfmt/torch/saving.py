@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple, SupportsFloat
 
 from ckptfmt.errors import CkptfmtError
+from ckptfmt.forks import let_go_in_children
 from ckptfmt.torch import ranks
 from ckptfmt.torch.background import FinishedSave, Written
 from ckptfmt.torch.failures import UsageError
@@ -67,6 +68,11 @@ class RunSaves:
         self._attempt: _Attempt | None = None
         self._open = False
         self._was_busy = False
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """Forget the save that is under way, in a forked child: it is the parent's to settle."""
+        self._open = False
 
     @property
     def last(self) -> SaveReport | None:
