@@ -11,6 +11,8 @@ data of the training. There are three ways, and the first that the system offers
    other whole blocks go there by way of a buffer that lies right, one for each thread;
    pieces of blocks are gathered until their block is complete, or all is written.
 3. **Ordinary**, where the file system is not known to be a local one, or refuses the others.
+
+In every way, each byte is written once: a second write of it is refused, and `finish` counts them.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Container
 from enum import Enum
 from pathlib import Path
 
+from ckptfmt.storage.coverage import Coverage
 from ckptfmt.storage.reading import LocalSource
 
 try:
@@ -80,6 +83,8 @@ class PlacedWriter:
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self._gathered: dict[int, _Gathered] = {}
+        self._taken = Coverage()
+        self._written_bytes = 0
         self._buffers = threading.local()
         self._way = _choose_way(descriptor, ways)
         # Whatever way is taken later: blocks that have begun are still to be completed.
@@ -91,12 +96,19 @@ class PlacedWriter:
         return self._way
 
     def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
-        """Write all of a contiguous buffer. No byte of the file may be written twice. Any thread may call it.
+        """Write all of a contiguous buffer. Any thread may call it.
 
         Raises:
-            OSError: Not all could be written.
+            OSError: Not all could be written, or one of the bytes has been written before.
         """
         view = memoryview(buffer).cast("B")
+        with self._lock:
+            self._taken.add(offset, offset + len(view))
+        self._put(offset, view)
+        with self._lock:
+            self._written_bytes += len(view)
+
+    def _put(self, offset: int, view: memoryview) -> None:
         if not self._in_blocks:
             self._write(offset, view)
             return
@@ -121,14 +133,26 @@ class PlacedWriter:
         copied = source.copy_into(offset, nbytes, self._descriptor)
         if direct and not copied:
             _make_direct(self._descriptor)
+        if copied:
+            self._taken.add(0, nbytes)
+            self._written_bytes += nbytes
         return copied
 
-    def finish(self) -> None:
+    def finish(self, written_bytes: int | None = None) -> None:
         """Write the blocks that were never completed; the file may end up to a block too late.
 
+        Args:
+            written_bytes: How many bytes were to be written, if the caller knows.
+
         Raises:
-            OSError: Not all could be written.
+            OSError: Not all could be written; or other than all bytes were, each once.
         """
+        wanted = self._taken.nbytes if written_bytes is None else written_bytes
+        if not wanted == self._taken.nbytes == self._written_bytes:
+            raise OSError(
+                f"{self._written_bytes:,} bytes are written, {self._taken.nbytes:,} were begun and {wanted:,} planned; "
+                "nothing is published, and this is a fault in ckptfmt: report it"
+            )
         for offset, block in sorted(self._gathered.items()):
             self._write_blocks(offset, memoryview(block.content))
         self._gathered.clear()

@@ -100,10 +100,11 @@ class AtomicFile:
     def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
         """Write all bytes of a contiguous buffer at a place of its own. What is left out in between is zero.
 
-        No byte may be written twice. Whoever calls it from several threads has to end them before `abort`.
+        Whoever calls it from several threads has to end them before `abort`.
 
         Raises:
-            StorageError: Not all could be written. The new content cannot be published any more.
+            StorageError: Not all could be written, or one of the bytes has been written before. The new content cannot
+                be published any more.
         """
         view = memoryview(buffer).cast("B")
         writer = self._placed()
@@ -136,8 +137,11 @@ class AtomicFile:
             self.position = max(self.position, nbytes)
         return copied
 
-    def commit(self) -> None:
+    def commit(self, *, written_bytes: int | None = None) -> None:
         """Publish what has been written, and wait until it is on stable storage.
+
+        Args:
+            written_bytes: How many bytes were to be written, without those that were left out: no others are published.
 
         Raises:
             StorageError: It was not published and is given up; or, as the message then says, it was published
@@ -146,7 +150,7 @@ class AtomicFile:
         temporary = self._opened()
         if self._failed:
             raise ValueError(f"{self.path}: not all of it could be written, and nothing is published")
-        self._attempt("cannot be saved", lambda: self._publish(temporary))
+        self._attempt("cannot be saved", lambda: self._publish(temporary, written_bytes))
         try:
             self._attempt("is saved, but may be lost in a power cut", temporary.flush_name)
         finally:
@@ -184,8 +188,8 @@ class AtomicFile:
         self.position += view.nbytes
         self._placed().write_at(offset, view)
 
-    def _publish(self, temporary: TemporaryFile) -> None:
-        self._placed().finish()
+    def _publish(self, temporary: TemporaryFile, written_bytes: int | None) -> None:
+        self._placed().finish(written_bytes)
         if os.fstat(temporary.descriptor).st_size != self.position:
             os.ftruncate(temporary.descriptor, self.position)  # less was written than reserved
         temporary.open_up()

@@ -9,13 +9,16 @@ import random
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckptfmt.errors import StorageError
 from ckptfmt.storage import AtomicFile, open_source
+from ckptfmt.storage.coverage import Coverage
 from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter, Way
 from ckptfmt.workers import cores
 
@@ -199,6 +202,91 @@ def test_large_files_pass_the_page_cache_by(tmp_path: Path) -> None:
     assert (tmp_path / "large").read_bytes() == bytes(2 << 20)
     if way is Way.ORDINARY:
         pytest.skip("this file system has neither uncached nor direct writes")
+
+
+@st.composite
+def overlapping_pieces(draw: st.DrawFn) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Draw pieces that make up all or some of `CONTENT`, in any order, and one that has a byte of theirs."""
+    cuts = draw(st.lists(st.integers(0, len(CONTENT)), min_size=2, max_size=12, unique=True).map(sorted))
+    pieces = draw(st.permutations(list(pairwise(cuts))))
+    start = draw(st.integers(cuts[0], cuts[-1] - 1))
+    begin = draw(st.integers(max(0, start - 2 * BLOCK_BYTES), start))
+    return pieces, (begin, draw(st.integers(start + 1, min(len(CONTENT), start + 2 * BLOCK_BYTES))))
+
+
+@pytest.mark.parametrize("way", Way)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=overlapping_pieces(), data=st.data())
+def test_no_byte_is_written_twice(
+    tmp_path: Path, way: Way, drawn: tuple[list[tuple[int, int]], tuple[int, int]], data: st.DataObject
+) -> None:
+    pieces, second = drawn
+    order = [*pieces]
+    order.insert(data.draw(st.integers(0, len(pieces)), label="place of the second"), second)
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        writer = PlacedWriter(descriptor, {way})
+        with pytest.raises(OSError, match="a second time"):  # noqa: PT012 - whichever of the two comes last
+            for begin, end in order:
+                writer.write_at(begin, CONTENT[begin:end])
+    finally:
+        os.close(descriptor)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=30))
+def test_the_ranges_of_a_coverage_are_a_set_of_bytes(ranges: list[tuple[int, int]]) -> None:
+    coverage, expected = Coverage(), set[int]()
+    for start, nbytes in ranges:
+        added = set(range(start, start + nbytes))
+        if added & expected:
+            with pytest.raises(OSError, match="a second time"):
+                coverage.add(start, start + nbytes)
+        else:
+            coverage.add(start, start + nbytes)
+            expected |= added
+        assert coverage.nbytes == len(expected)
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("planned", [len(CONTENT) - 1, len(CONTENT) + 1, 0])
+def test_other_than_the_planned_bytes_are_not_finished(descriptor: int, way: Way, planned: int) -> None:
+    writer = PlacedWriter(descriptor, {way})
+    writer.write_at(100, CONTENT)
+    with pytest.raises(OSError, match="planned"):
+        writer.finish(planned)
+    writer.finish(len(CONTENT))
+
+
+@pytest.mark.parametrize("way", [Way.ORDINARY, Way.DIRECT])
+def test_nothing_is_finished_while_it_is_being_written(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    writer = PlacedWriter(descriptor, {way})
+    whole_write = os.pwrite
+    found: list[str] = []
+
+    def finish_first(number: int, data: memoryview, offset: int) -> int:
+        with pytest.raises(OSError, match="were begun") as caught:
+            writer.finish()
+        found.append(str(caught.value))
+        return whole_write(number, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", finish_first)
+        writer.write_at(0, CONTENT[: 2 * BLOCK_BYTES])
+    assert found
+    writer.finish()
+
+
+def test_a_file_that_lacks_a_planned_byte_is_not_published(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with AtomicFile(tmp_path / "a") as file:
+        file.write_at(0, CONTENT[:5000])
+        file.write_at(6000, CONTENT[6000:])
+        with pytest.raises(StorageError, match="planned"):
+            file.commit(written_bytes=len(CONTENT))
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_after_a_failure_in_a_thread_nothing_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
