@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+import numpy as np
 import torch
 
 from ckptfmt.fetching import Into, new_buffer
+from ckptfmt.torch.cpu_copy import copy_in
 from ckptfmt.torch.values import memory_of
 
 __all__ = ["fits", "into_tensor", "staging_buffer"]
+
+_Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def fits(live: object, saved: torch.Tensor) -> bool:
@@ -50,22 +55,28 @@ class _Assembled:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor.detach()
-        self._whole: torch.Tensor | None = None
+        self._whole: _Array | None = None
         self._missing = tensor.nbytes
         self._lock = threading.Lock()
 
     def __call__(self, start: int, data: memoryview) -> None:
         with self._lock:
             if self._whole is None:
-                self._whole = torch.empty(self._tensor.shape, dtype=self._tensor.dtype)
-            flat = self._whole.view(-1).view(torch.uint8)
-            flat[start : start + len(data)] = torch.frombuffer(data, dtype=torch.uint8)
+                self._whole = np.empty(self._tensor.nbytes, np.uint8)
+            self._whole[start : start + len(data)] = np.frombuffer(data, np.uint8)
             self._missing -= len(data)
             if not self._missing:
-                # Every byte but 0 is true (9.8); PyTorch knows only 1.
-                whole = flat.ne(0).view(self._tensor.shape) if self._tensor.dtype == torch.bool else self._whole
-                self._tensor.copy_(whole)
+                self._put(self._whole)
                 self._whole = None
+
+    def _put(self, whole: _Array) -> None:
+        tensor = self._tensor
+        if tensor.is_cpu:
+            copy_in(whole, tensor)
+            return
+        memory = torch.empty(tensor.shape, dtype=tensor.dtype)
+        copy_in(whole, memory)
+        tensor.copy_(memory)
 
 
 def staging_buffer(nbytes: int) -> memoryview:

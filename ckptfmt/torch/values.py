@@ -19,6 +19,7 @@ from ckptfmt.format.trees import COMPLEX_PARTS
 from ckptfmt.numpy import NumpyAdapter
 from ckptfmt.planning import SMALL_BYTES
 from ckptfmt.torch import sparse
+from ckptfmt.torch.cpu_copy import copy_out
 
 __all__ = ["DTYPES", "TorchAdapter", "memory_of", "new_tensor"]
 
@@ -182,6 +183,10 @@ class _TorchLeaf(TensorLeaf):
         tensor = self.tensor
         if _lies_ready(tensor):
             return memory_of(tensor)
+        if tensor.is_cpu:
+            memory = memory_of(new_tensor((tensor.nbytes,), torch.uint8))
+            copy_out(tensor, memory)
+            return memory
         return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
 
     def read_copy(self) -> bytes:
@@ -201,6 +206,9 @@ class _TorchLeaf(TensorLeaf):
             # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
             # have them spin while they wait: on a busy machine that takes several times as long.
             np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
+            return
+        if tensor.is_cpu:
+            copy_out(tensor, buffer)
             return
         target = torch.frombuffer(buffer, dtype=tensor.dtype)
         if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
