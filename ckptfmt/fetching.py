@@ -1,14 +1,18 @@
 """Reading chunks: ranged reads, both digests and the codec, on worker threads (spec 7.2, 7.4, 8).
 
-Each worker has one buffer, used again and again. What goes to memory that is there already is read straight into it.
+A worker has buffers of its own, used again and again, which nobody else can reach. What they hold is verified there,
+and goes to its place once, afterwards.
+
+Whole chunks that are stored as they are go straight to their memory, and are verified where they lie: a copy would
+take as long as reading them from the page cache. That is sound because each job is done once (`ckptfmt.workers`), its
+read is over when its bytes are hashed, and no two jobs have memory in common, so that nothing of ours writes there
+again. Whoever calls `fetch` keeps others away from the memory until it returns.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +22,7 @@ from ckptfmt.format.codec import decode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, Segment, digest
 from ckptfmt.format.index import CODECS, Member
 from ckptfmt.storage import Source
-from ckptfmt.workers import CORES, submit
+from ckptfmt.workers import CORES, Workers
 
 __all__ = ["Into", "NewBuffer", "Want", "fetch", "new_buffer"]
 
@@ -29,8 +33,6 @@ in the segment, from any thread; or nowhere, if they are only to be verified."""
 NewBuffer = Callable[[int], memoryview]
 """Makes the buffer of a worker, of so many bytes."""
 
-# So that reading goes on while what was read is hashed, and what one file can make us hold has a limit.
-_AHEAD_BYTES = 32 << 20
 _READERS = CORES + 1  # one waits for the disk while the others hash
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
@@ -91,11 +93,12 @@ def fetch(
 ) -> None:
     """Read and verify segments, which have to be in file order.
 
-    What is damaged has been written to its memory all the same when that is known; a function is never given it.
+    A function is never given damaged bytes. Memory may hold some: use it only if there are no problems. When this
+    returns or raises, nothing writes any more.
 
     Args:
         source: The file.
-        wants: What to read.
+        wants: What to read. No two of them may have memory in common.
         problems: Takes what is wrong, so that the rest is still read; without it, the first problem raises.
         progress: Called on the caller's thread with the number of logical bytes done since its last call.
         make_buffer: Makes the memory that functions among the `wants` are given views of.
@@ -106,48 +109,16 @@ def fetch(
         UnsupportedVersionError: The codec is unknown.
         StorageError: The file cannot be read.
     """
-    worker = _Worker(source, make_buffer)
-
-    def settle(group: _Group, found: list[Problem]) -> None:
-        if found and problems is None:
-            raise error_for(found)
-        if problems is not None:
-            problems.extend(found)
-        if progress is not None:
-            progress(group.nbytes)
-
-    groups = _groups(wants)
-    first = next(groups, None)
-    second = next(groups, None)
-    if first is None:
-        return
-    if second is None:
-        settle(first, worker.run(first))
-        return
-    waiting: deque[tuple[_Group, Future[list[Problem]]]] = deque()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="ckptfmt-read") as pool:
-        try:
-            ahead = 0
-            for group in _chain(first, second, groups):
-                waiting.append((group, submit(pool, partial(worker.run, group))))
-                ahead += group.nbytes
-                while ahead > _AHEAD_BYTES or waiting[0][1].done():
-                    done, future = waiting.popleft()
-                    ahead -= done.nbytes
-                    settle(done, future.result())
-                    if not waiting:
-                        break
-            for done, future in waiting:
-                settle(done, future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _chain(first: _Group, second: _Group, others: Iterator[_Group]) -> Iterator[_Group]:
-    yield first
-    yield second
-    yield from others
+    reader = _Reader(source, make_buffer)
+    jobs = (partial(reader.run, group) for group in _groups(wants))
+    with Workers(_READERS, "ckptfmt-read") as workers:
+        for done in workers.in_order(jobs):
+            if done.problems and problems is None:
+                raise error_for(done.problems)
+            if problems is not None:
+                problems.extend(done.problems)
+            if progress is not None:
+                progress(done.nbytes)
 
 
 def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
@@ -206,7 +177,19 @@ def _stored_range(group: _Group) -> tuple[int, int]:
     return member.offset + start, end - start
 
 
-class _Worker:
+class _Done(NamedTuple):
+    """A group that was read.
+
+    Attributes:
+        nbytes: Its logical length.
+        problems: What is wrong with it.
+    """
+
+    nbytes: int
+    problems: list[Problem]
+
+
+class _Reader:
     """Reads groups, in any number of threads."""
 
     def __init__(self, source: Source, make_buffer: NewBuffer) -> None:
@@ -214,8 +197,11 @@ class _Worker:
         self._make_buffer = make_buffer
         self._local = threading.local()
 
-    def run(self, group: _Group) -> list[Problem]:
-        """Read, verify and deliver the segments of a group; return what is wrong with them."""
+    def run(self, group: _Group) -> _Done:
+        """Read, verify and deliver the segments of a group."""
+        return _Done(group.nbytes, self._read_group(group))
+
+    def _read_group(self, group: _Group) -> list[Problem]:
         member = group.member
         if member.codec not in CODECS:
             message = f"codec {member.codec!r} is unknown to this reader; a newer ckptfmt reads it"
@@ -242,10 +228,8 @@ class _Worker:
             end = begin + segment.nbytes
             faults = [] if sound else _check(member, segment, found)
             problems += faults
-            if isinstance(into, memoryview):
-                into[:] = data[begin:end]
-            elif into is not None and not faults:
-                into(0, data[begin:end])
+            if not faults:
+                _deliver(data[begin:end], into)
             begin = end
         return problems
 
@@ -266,29 +250,39 @@ class _Worker:
                 message = f"{len(stored)} stored bytes are not what was written"
                 problems.append(Problem("stored-digest", message, member=member.name, tensor=tensor, offset=offset))
                 continue
+            logical = self._buffer("decoded", segment.nbytes)
             try:
-                logical = into if isinstance(into, memoryview) else memoryview(bytearray(segment.nbytes))
                 decode_chunk(stored, logical, segment.split, member=member.name, tensor=tensor)
             except FormatError as error:
                 problems += error.problems
                 continue
             found = _check(member, segment, digest(logical))
             problems += found
-            if into is not None and not isinstance(into, memoryview) and not found:
-                into(0, logical)
+            if not found:
+                _deliver(logical, into)
         return problems
 
     def _read(self, offset: int, nbytes: int) -> memoryview:
-        data = self._buffer(nbytes)[:nbytes]
+        data = self._buffer("stored", nbytes)
         self._source.read_into(offset, data)
         return data
 
-    def _buffer(self, nbytes: int) -> memoryview:
-        buffer: memoryview | None = getattr(self._local, "buffer", None)
+    def _buffer(self, use: str, nbytes: int) -> memoryview:
+        """Return memory of this thread, which keeps its content until the next call for the same use."""
+        buffer: memoryview | None = getattr(self._local, use, None)
         if buffer is None or len(buffer) < nbytes:
             wanted = nbytes if nbytes <= _SMALL_BYTES else CHUNK_BYTES  # a small file is not worth a large buffer
-            buffer = self._local.buffer = self._make_buffer(max(nbytes, wanted))
-        return buffer
+            buffer = self._make_buffer(max(nbytes, wanted))
+            setattr(self._local, use, buffer)
+        return buffer[:nbytes]
+
+
+def _deliver(data: memoryview, into: Into) -> None:
+    """Bring verified bytes to their place."""
+    if isinstance(into, memoryview):
+        into[:] = data
+    elif into is not None:
+        into(0, data)
 
 
 def _check(member: Member, segment: Segment, found: bytes) -> list[Problem]:

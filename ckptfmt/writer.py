@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from ckptfmt.adapters import Adapter
 from ckptfmt.errors import StateError
@@ -19,7 +17,7 @@ from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, enco
 from ckptfmt.format.planes import Split
 from ckptfmt.planning import MemberPlan, SavePlan, plan_save
 from ckptfmt.storage import AtomicFile
-from ckptfmt.workers import CORES, submit
+from ckptfmt.workers import CORES, Workers
 
 # Some of them hash while the others wait for the disk, which is quicker with several writes at a time.
 WRITERS = max(2 * CORES, min(8, 4 * CORES))
@@ -40,6 +38,20 @@ class SaveReport:
     identity: str
     file_bytes: int
     components: tuple[str, ...]
+
+
+class WrittenFile(NamedTuple):
+    """A whole file that was written.
+
+    Attributes:
+        identity: Its identity, 64 hex digits (12.1).
+        file_bytes: Its length in bytes.
+        written_bytes: How many of them were written; the others are padding.
+    """
+
+    identity: str
+    file_bytes: int
+    written_bytes: int
 
 
 class Sink(Protocol):
@@ -91,25 +103,21 @@ def write_plan(path: str | os.PathLike[str], plan: SavePlan, *, replace: bool = 
         StorageError: The file could not be written; what was at `path` is untouched.
     """
     with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace) as file:
-        identity, file_bytes = write_file(file, plan.members, plan.metadata)
-        file.commit()
-    return SaveReport(file.path, identity, file_bytes, plan.components)
+        written = write_file(file, plan.members, plan.metadata)
+        file.commit(written_bytes=written.written_bytes)
+    return SaveReport(file.path, written.identity, written.file_bytes, plan.components)
 
 
-def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> tuple[str, int]:
-    """Write a whole file to `sink`.
-
-    Returns:
-        Its identity (64 hex digits) and its length in bytes.
-    """
+def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> WrittenFile:
+    """Write a whole file to `sink`."""
     preamble = encode_preamble()
     sink.write_at(0, preamble)
     position = len(preamble)
     written: list[Member] = []
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="ckptfmt-write") as pool:
+    with Workers(WRITERS, "ckptfmt-write") as workers:
         for plan in members:
             write = _write_plain if plan.codec == "none" else _write_compressed
-            member = write(sink, pool, plan, align(position, MEMBER_ALIGNMENT))
+            member = write(sink, workers, plan, align(position, MEMBER_ALIGNMENT))
             written.append(member)
             position = member.offset + member.stored_bytes
     offset = align(position, INDEX_ALIGNMENT)
@@ -118,7 +126,8 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
     trailer = encode_trailer(preamble, offset, index)
     sink.write_at(offset, index)
     sink.write_at(end, trailer)
-    return trailer[24:56].hex(), end + len(trailer)
+    written_bytes = len(preamble) + sum(member.stored_bytes for member in written) + len(index) + len(trailer)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes)
 
 
 class _Batch(NamedTuple):
@@ -135,7 +144,7 @@ class _Batch(NamedTuple):
     nbytes: int
 
 
-def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
+def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
     """Write a member as it is. Where each chunk goes is known, so the workers write, too."""
     position = offset
 
@@ -145,7 +154,7 @@ def _write_plain(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset:
             yield partial(_hash_and_write, sink, position, batch)
             position += batch.nbytes
 
-    digests = b"".join(_in_order(pool, jobs()))
+    digests = b"".join(workers.in_order(jobs()))
     return Member(
         name=plan.name,
         codec=plan.codec,
@@ -172,12 +181,12 @@ class _Compressed:
     digests: bytes
 
 
-def _write_compressed(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, offset: int) -> Member:
+def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
     """Write a member compressed. Only when a chunk is compressed it is known where the next one goes."""
     position = offset
     digests, stored_digests = bytearray(), bytearray()
     sizes: list[int] = []
-    for done in _in_order(pool, (partial(_compress, batch) for batch in _batches(plan))):
+    for done in workers.in_order(partial(_compress, batch) for batch in _batches(plan)):
         for stored in done.stored:
             sink.write_at(position, stored)
             position += len(stored)
@@ -199,20 +208,6 @@ def _write_compressed(sink: Sink, pool: ThreadPoolExecutor, plan: MemberPlan, of
 
 def _compress(batch: _Batch) -> _Compressed:
     return _Compressed(list(map(encode_chunk, batch.chunks, batch.splits)), b"".join(map(digest, batch.chunks)))
-
-
-T = TypeVar("T")
-
-
-def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield the results of jobs in their order, with a few of them under way."""
-    waiting: deque[Future[T]] = deque()
-    for job in jobs:
-        waiting.append(submit(pool, job))
-        if len(waiting) > 2 * WRITERS:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _batches(plan: MemberPlan) -> Iterator[_Batch]:

@@ -10,10 +10,10 @@ from ckptfmt.format.digest import digest
 from ckptfmt.format.index import ROOT, Metadata
 from ckptfmt.format.packing import encode
 from ckptfmt.format.trees import COMPLEX_PARTS
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter
 from ckptfmt.ops.rewriting import plan_rewrite
 from ckptfmt.ops.sources import Chunk, Part, TensorFile, TensorInfo
+from ckptfmt.workers import in_order
 
 __all__ = ["compare_conversion", "compare_export"]
 

@@ -75,17 +75,17 @@ def convert(
         meter = Meter(source, total, progress)
         plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
         with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
-            identity, nbytes = write_file(output, plan.members, plan.metadata)
+            written = write_file(output, plan.members, plan.metadata)
             file.finish()
-            output.commit()
+            output.commit(written_bytes=written.written_bytes)
         report = ConvertReport(
             source=source,
             target=target,
             form=file.form,
             source_bytes=file.file_bytes,
             target_form="ckptfmt",
-            target_bytes=nbytes,
-            identity=identity,
+            target_bytes=written.file_bytes,
+            identity=written.identity,
             components=plan.components,
             tensors=sum(1 for _ in file.tensors),
             tensor_bytes=sum(tensor.nbytes for tensor in file.tensors),

@@ -63,7 +63,7 @@ def write_file(request: Request) -> Exported:
             archive.add(f"{name}.npy", len(header) + part.tensors[name].nbytes, chain([header], data))
         nbytes = archive.finish()
         request.file.finish()
-        file.commit()
+        file.commit(written_bytes=nbytes)
     return Exported(nbytes)
 
 

@@ -48,7 +48,7 @@ def write_file(request: Request) -> Exported:
         archive.add(f"{root}/version", 2, [b"3\n"])
         nbytes = archive.finish()
         request.file.finish()
-        file.commit()
+        file.commit(written_bytes=nbytes)
     return Exported(nbytes, notes=(*notes, *pickler.notes))
 
 

@@ -128,7 +128,7 @@ def _write(request: Request, part: Part, names: Mapping[str, str], path: str, te
                     file.write(piece)
         if path == request.target:
             request.file.finish()
-        file.commit()
+        file.commit(written_bytes=len(block) + header.data_bytes)
     return len(block) + header.data_bytes
 
 

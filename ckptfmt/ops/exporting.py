@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ckptfmt.errors import CkptfmtError, StateError
 from ckptfmt.format.digest import CHUNK_BYTES, BytesLike
 from ckptfmt.ops.conversion import Dropped
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.sources import Chunk, Part, TensorFile
+from ckptfmt.workers import in_order
 
 __all__ = ["ExportError", "Exported", "Request"]
 

@@ -12,12 +12,12 @@ from ckptfmt.errors import StorageError, TensorNotFoundError
 from ckptfmt.format.index import Member
 from ckptfmt.ops.ours import OurFile, segment_chunks
 from ckptfmt.ops.plainjson import encode_metadata
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.storage import LocalSource, open_source
 from ckptfmt.storage.directory import AtomicDirectory
 from ckptfmt.storage.durability import flush_file
 from ckptfmt.storage.failures import storage_error
+from ckptfmt.workers import in_order
 
 __all__ = ["FACTS_NAME", "ExtractReport", "extract"]
 

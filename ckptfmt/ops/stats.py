@@ -10,10 +10,10 @@ from typing import NamedTuple
 from ckptfmt.format.digest import CHUNK_BYTES
 from ckptfmt.ops.arrays import array_of, has_numbers
 from ckptfmt.ops.jsonform import float_json
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.ops.sources import Chunk, TensorFile, TensorInfo
 from ckptfmt.ops.sums import BINS, Block, Sums, blocks_of, blocks_of_rows
+from ckptfmt.workers import in_order
 
 __all__ = ["BINS", "Histogram", "TensorStats", "tensor_stats"]
 

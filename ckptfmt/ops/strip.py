@@ -19,10 +19,11 @@ from ckptfmt.format.layout import (
     encode_preamble,
     encode_trailer,
 )
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Meter, Report
 from ckptfmt.reader import Checkpoint
 from ckptfmt.storage import AtomicFile, LocalSource, open_source
+from ckptfmt.workers import in_order
+from ckptfmt.writer import WrittenFile
 
 __all__ = ["StripReport", "strip_file"]
 
@@ -104,13 +105,13 @@ def strip_file(
         meter = Meter(file.path, sum(member.stored_bytes for member in members), progress)
         expected = sum(align(member.stored_bytes, MEMBER_ALIGNMENT) for member in members) + MEMBER_ALIGNMENT
         with AtomicFile(target, expected_bytes=expected) as out:
-            identity, nbytes = _write(file, out, members, replace(checkpoint.index, metadata=metadata), meter)
-            out.commit()
+            written = _write(file, out, members, replace(checkpoint.index, metadata=metadata), meter)
+            out.commit(written_bytes=written.written_bytes)
     return StripReport(
         source=file.path,
         path=os.fspath(target),
-        identity=identity,
-        file_bytes=nbytes,
+        identity=written.identity,
+        file_bytes=written.file_bytes,
         source_bytes=file.size,
         kept=tuple(dict.fromkeys(name for name in names if name not in dropped)),
         dropped=tuple(dict.fromkeys(name for name in names if name in dropped)),
@@ -149,8 +150,8 @@ def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
     )
 
 
-def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: Index, meter: Meter) -> tuple[str, int]:
-    """Write the file; return its identity and length."""
+def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: Index, meter: Meter) -> WrittenFile:
+    """Write the file."""
     preamble = encode_preamble()
     out.write_at(0, preamble)
     position = PREAMBLE_BYTES
@@ -174,7 +175,8 @@ def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: I
     trailer = encode_trailer(preamble, offset, encoded)
     out.write_at(offset, encoded)
     out.write_at(end, trailer)
-    return trailer[24:56].hex(), end + len(trailer)
+    written_bytes = len(preamble) + sum(member.stored_bytes for member in placed) + len(encoded) + len(trailer)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes)
 
 
 @dataclass(frozen=True)

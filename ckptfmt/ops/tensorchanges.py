@@ -11,9 +11,9 @@ from functools import partial
 
 from ckptfmt.format.digest import digest
 from ckptfmt.ops.distance import ValueDifference
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import Part, TensorInfo
+from ckptfmt.workers import in_order
 
 __all__ = ["Change", "Pair", "TensorChange", "compare_tensors"]
 

@@ -13,12 +13,11 @@ from ckptfmt.format.index import SAFETENSORS
 from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
 from ckptfmt.ops.jsonform import problem_json
 from ckptfmt.ops.mixed import read_all
-from ckptfmt.ops.pooling import in_order
 from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
 from ckptfmt.runs import EXTENSION
-from ckptfmt.workers import CORES
+from ckptfmt.workers import CORES, in_order
 
 __all__ = [
     "DamagedTensor",

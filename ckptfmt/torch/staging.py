@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import torch
 from ckptfmt.collector import collector_paused
 from ckptfmt.planning import SMALL_BYTES, MemberPlan, Part, SavePlan
 from ckptfmt.torch.values import new_tensor
-from ckptfmt.workers import CORES, submit
+from ckptfmt.workers import CORES, Workers
 
 __all__ = ["Staging"]
 
@@ -67,18 +66,23 @@ class Staging:
             with self._side_streams():
                 _make(copies)
         else:
-            with ThreadPoolExecutor(CORES, thread_name_prefix="ckptfmt-stage") as pool:
-                for done in [submit(pool, partial(_make, batch)) for batch in _batches(copies)]:
-                    done.result()
+            with Workers(CORES, "ckptfmt-stage") as workers:
+                for _ in workers.in_order(partial(_make, batch) for batch in _batches(copies)):
+                    pass
         return replace(plan, members=tuple(members))
 
     def _reserve(self, nbytes: int) -> memoryview:
+        """Return aligned memory of this length."""
         pinned = _cuda_in_use()
-        if nbytes > self._memory.numel() or (pinned and not self._memory.is_pinned()):
+        if self._start() + nbytes > self._memory.numel() or (pinned and not self._memory.is_pinned()):
             self._memory = torch.empty(0, dtype=torch.uint8)  # the old memory goes before the new one comes
             self._memory = _allocate(nbytes + _ALIGNMENT, pinned=pinned)
-        start = -self._memory.data_ptr() % _ALIGNMENT
+        start = self._start()
         return self._memory.numpy().data[start : start + nbytes]
+
+    def _start(self) -> int:
+        """Return where the memory is aligned first."""
+        return -self._memory.data_ptr() % _ALIGNMENT
 
     @contextlib.contextmanager
     def _side_streams(self) -> Iterator[None]:

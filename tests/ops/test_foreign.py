@@ -191,18 +191,3 @@ def test_any_change_ends_in_a_result_or_an_error_of_ours(
             read_all(file)
     except CkptfmtError:
         pass
-
-
-def test_in_order_gives_results_in_order_and_drops_what_is_not_wanted() -> None:
-    from ckptfmt.ops.pooling import in_order
-
-    assert list(in_order(lambda number: number * 2, range(100), 3)) == list(range(0, 200, 2))
-    begun: list[int] = []
-    stopped: list[bool] = []
-    results = in_order(begun.append, range(1000), 2, lambda: stopped.append(True))
-    next(results)
-    results.close()  # type: ignore[attr-defined]  # it is a generator
-    assert len(begun) < 20
-    assert stopped == [True]
-    with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 // number, [1, 0, 1]))
