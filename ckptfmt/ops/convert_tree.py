@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptfmt.errors import CkptfmtError, StorageError
+from ckptfmt.errors import CkptfmtError
 from ckptfmt.ops.conversion import ConvertReport
 from ckptfmt.ops.convert import convert
 from ckptfmt.ops.directories import is_checkpoint_directory
 from ckptfmt.ops.progress import Report
 from ckptfmt.runs import EXTENSION, children
+from ckptfmt.storage.directory import make_directory
 
 __all__ = ["Failure", "Pair", "TreeReport", "convert_tree", "plan_tree"]
 
@@ -130,7 +131,7 @@ def convert_tree(
     failed: list[Failure] = []
     for pair in pairs:
         try:
-            _make_directory(Path(pair.target).parent)
+            make_directory(Path(pair.target).parent)
             report = convert(
                 pair.source,
                 pair.target,
@@ -148,10 +149,3 @@ def convert_tree(
             converted.append(report)
             done(report)
     return TreeReport(tuple(converted), tuple(failed))
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error

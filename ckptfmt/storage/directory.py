@@ -1,7 +1,8 @@
-"""Publication of a directory as a whole or not at all."""
+"""Directories that stay when the power goes: made, or published as a whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from ckptfmt.storage.leftovers import clean_leftovers
 from ckptfmt.storage.paths import local_path
 from ckptfmt.storage.temporary import TemporaryDirectory
 
-__all__ = ["AtomicDirectory"]
+__all__ = ["AtomicDirectory", "make_directory"]
 
 
 class AtomicDirectory:
@@ -98,3 +99,48 @@ class AtomicDirectory:
         """Raise an error of ours for one of the system."""
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             raise storage_error(self._path, "cannot be written", error) from error
+
+
+def make_directory(path: str | os.PathLike[str]) -> None:
+    """Make a directory and the parents that it lacks, durably; one that is there is fine.
+
+    Each is on stable storage before the next one is made in it. So whatever is flushed in it later cannot vanish with
+    it, and if this is interrupted, only the last one that was made may not be durable: the next call sees to that.
+
+    Raises:
+        StorageError: It cannot be made, something else is there, or it may not outlast a power cut.
+    """
+    target = Path(local_path(path))
+    try:
+        there, *missing = reversed(_up_to_an_existing_one(target))
+        with contextlib.suppress(PermissionError):  # then it was not made by this program, a moment ago
+            flush_directory(there.resolve().parent)
+        for directory in missing:
+            with contextlib.suppress(FileExistsError):  # another process was quicker, or something else is there
+                directory.mkdir()
+            _flush_into_parent(directory)
+        if not target.is_dir():
+            raise StorageError(f"{target}: is there already and not a directory; name another one")
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(str(target), "cannot be made", error) from error
+
+
+def _up_to_an_existing_one(path: Path) -> list[Path]:
+    """Return a path and those above it, up to the first one that is there."""
+    found = [path]
+    while not found[-1].exists() and found[-1].parent != found[-1]:
+        found.append(found[-1].parent)
+    return found
+
+
+def _flush_into_parent(directory: Path) -> None:
+    descriptor = None
+    with contextlib.suppress(PermissionError, AttributeError):  # the umask may forbid to look into it; Windows
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        flush_directory(directory.parent, descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ckptfmt.errors import MismatchError, StorageError
+from ckptfmt.errors import MismatchError
+from ckptfmt.storage.directory import make_directory
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
 from ckptfmt.torch.failures import UsageError
@@ -52,7 +52,7 @@ class _Choice:
 
 
 def _choose(run: Run, resume: str | os.PathLike[str], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
-    _make_directory(run.directory)
+    make_directory(run.directory)
     selection = select(run.directory, run.id, resume)
     found = open_newest(selection, takers, stack)
     if found is None:
@@ -158,10 +158,3 @@ def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stac
 def _new_run_id() -> str:
     # The operating system's randomness: the run's own generators must not notice.
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-
-
-def _make_directory(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error

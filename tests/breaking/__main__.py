@@ -42,6 +42,17 @@ def errors(table: Table, every: int) -> None:
         table.row(name, found["cases"], found["broken"])
 
 
+def crash_states(table: Table) -> None:
+    """Cut the power."""
+    program = [sys.executable, "-m", "tests.breaking.crash_states"]
+    done = subprocess.run(program, stdout=subprocess.PIPE, check=True)
+    found = json.loads(done.stdout).values()
+    operations = sum(scenario["operations"] for scenario in found)
+    broken = [line for scenario in found for line in scenario["broken"]]
+    what = f"what a power cut may leave after each of {operations} file operations, by a careless disk"
+    table.row(what, sum(scenario["states"] for scenario in found), broken)
+
+
 def limits(table: Table, rounds: int) -> None:
     """Leave little room for threads, descriptors and memory."""
     command = [sys.executable, "-m", "tests.breaking.limits", "--rounds", str(rounds)]
@@ -75,9 +86,10 @@ def main() -> int:
     options = parser.parse_args()
     table = Table()
     if compiler() is None:
-        print("errors left out: they need Linux and a C compiler", file=sys.stderr)
+        print("errors and power cuts left out: they need Linux and a C compiler", file=sys.stderr)
     else:
         errors(table, options.every)
+        crash_states(table)
     limits(table, options.rounds)
     loops(table, options.runs)
     print("", *table.broken, sep="\n")
