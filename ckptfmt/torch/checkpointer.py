@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -20,6 +19,7 @@ from ckptfmt.torch.hang import HangTimer
 from ckptfmt.torch.last_step import LastStep
 from ckptfmt.torch.leaving import leave
 from ckptfmt.torch.loop import Loop
+from ckptfmt.torch.notices import show
 from ckptfmt.torch.outcomes import FailedSave, Outcomes
 from ckptfmt.torch.progress import Moment, Progress
 from ckptfmt.torch.report import ResumeReport, render_report
@@ -185,7 +185,7 @@ class Checkpointer(RunFacts):
         report = resume_run(self._run, self._loop, resume, waive)
         self._saves.begin(report.path, report.step)
         if not quiet and ranks.world().rank == 0:
-            sys.stderr.write(render_report(report))
+            show(render_report(report))
         self._attend()
         return report
 
@@ -237,14 +237,14 @@ class Checkpointer(RunFacts):
         self._run.lineage = report.lineage
         self._loop.begin(Progress(report.step, report.epoch), plan.random)
         if not quiet and ranks.world().rank == 0:
-            sys.stderr.write(render_warm_start(report))
+            show(render_warm_start(report))
         return report
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the numbers of the epochs to be trained, up to n - 1; after a resume, from the unfinished one on.
 
         An epoch whose end was not announced by `end_epoch()` is ended, without metrics, before the next one begins.
-        When the last one is over, the save that is under way is waited for.
+        When the last one is over, the save that is under way is waited for, and tried again at once if it fails.
 
         Raises:
             UsageError: `resume()` was not called, or an epoch is open.
@@ -338,7 +338,7 @@ class Checkpointer(RunFacts):
         self._save(metrics)
 
     def wait(self) -> SaveReport | None:
-        """Wait for the save that is under way.
+        """Wait for the save that is under way. With several ranks, all of them call it.
 
         Returns:
             The last checkpoint that was written, as `last_saved`; if it is not the one waited for, see `last_error`.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from weakref import WeakSet
 
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.notices import stderr_descriptor
 
 __all__ = ["HangTimer"]
 
@@ -65,7 +65,7 @@ class HangTimer:
     def _arm(self, begun: float) -> None:
         assert self._seconds is not None, "only a timer with a time is set"
         left = max(begun + self._seconds * 1.02 - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or 2)
+        faulthandler.dump_traceback_later(left, exit=True, file=stderr_descriptor())
 
 
 _timers: WeakSet[HangTimer] = WeakSet()

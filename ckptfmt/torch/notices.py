@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ckptfmt.escaping import escape
 
-__all__ = ["LOGGER", "notify"]
+__all__ = ["LOGGER", "notify", "show", "stderr_descriptor"]
 
 LOGGER = logging.getLogger("ckptfmt")
 """Receives every notice. Without handlers of the program's own it prints nothing: stderr has the line already."""
@@ -38,3 +38,18 @@ def notify(message: str, level: int = logging.WARNING, *, details: Sequence[str]
             sys.stderr.write(f"ckptfmt: {text}\n")
             sys.stderr.flush()
         LOGGER.log(level, "%s", text)
+
+
+def show(text: str) -> None:
+    """Write a report of several lines, escaped already, to stderr. Never raises."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def stderr_descriptor() -> int:
+    """Return the descriptor behind stderr, for what writes past Python; it need not be open. Never raises."""
+    try:
+        return sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+    except Exception:  # noqa: BLE001 - it may be closed, or anybody's object
+        return 2

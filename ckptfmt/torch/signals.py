@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable
 from types import FrameType
@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from ckptfmt.forks import let_go_in_children
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.notices import stderr_descriptor
 
 __all__ = ["LEAVE_SIGNALS", "LeaveSignals"]
 
@@ -89,7 +90,9 @@ class LeaveSignals:
         if self._received is None:
             self._received = signal.Signals(number)
             # Not through sys.stderr: the signal may have come in the middle of a write to it.
-            _write_to_stderr(f"ckptfmt: {self._received.name}: saving after this step, then leaving\n")
+            with contextlib.suppress(OSError):  # nobody is there to read it
+                text = f"ckptfmt: {self._received.name}: saving after this step, then leaving\n"
+                os.write(stderr_descriptor(), text.encode())
 
     def _pass_on(self, number: signal.Signals, frame: FrameType | None) -> None:
         """Do in a forked child, for a handler that was set later and calls this one, what was done before."""
@@ -121,10 +124,3 @@ if hasattr(os, "register_at_fork"):
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Handle a signal. A program that the child executes gets the default back, which it would not from SIG_IGN."""
-
-
-def _write_to_stderr(text: str) -> None:
-    try:
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())
-    except (OSError, ValueError):
-        return  # nobody is there to read it

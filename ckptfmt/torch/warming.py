@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.fitting import Fit, Names, Rename, fit_weights
 from ckptfmt.torch.modules import load_module
 from ckptfmt.torch.naming import parameter_names
+from ckptfmt.torch.notices import show
 from ckptfmt.torch.report import told
 from ckptfmt.torch.restoring import RestorePlan, plan_restore
 from ckptfmt.torch.run import RNG, of_this_rank
@@ -146,7 +146,7 @@ def warm_start(
     mapped = Mapped(rename, strip_prefix, partial, resize)
     report = plan_warm_start({"model": model}, path, mapped, sources={"model": component}).apply()
     if not quiet:
-        sys.stderr.write(render_warm_start(report))
+        show(render_warm_start(report))
     return report
 
 

@@ -2,11 +2,15 @@
 
 import logging
 import os
+import shutil
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+from ckptfmt.torch import Checkpointer
 from ckptfmt.torch.notices import LOGGER, notify
 from tests.hostile_names import HOSTILE_FILE, is_harmless
 
@@ -47,3 +51,74 @@ def test_a_notice_never_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             notify("into no stream at all")
     finally:
         LOGGER.removeHandler(handler)
+
+
+@pytest.mark.parametrize("filters", ["ignore", "error", "default"])
+def test_no_filter_of_warnings_hides_a_failed_save_or_makes_it_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], filters: str
+) -> None:
+    train_url = tmp_path / "run"
+    ckpt = Checkpointer(train_url, save_interval_steps=1)
+    ckpt.resume(quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter(filters)  # type: ignore[arg-type]  # each of them is an action
+        for _ in ckpt.epochs(1):
+            for number in ckpt.batches(range(5)):
+                if number == 1:
+                    ckpt.wait()
+                    shutil.move(train_url, tmp_path / "away")
+                    train_url.touch()
+                if number == 3:
+                    ckpt.wait()
+                    train_url.unlink()
+                    shutil.move(tmp_path / "away", train_url)
+                ckpt.step(loss="no number")  # type: ignore[arg-type]  # that is what is tried
+    assert ckpt.global_step == 5
+    told = capsys.readouterr().err
+    assert [told.count(f"SAVE FAILED at step {step}, ") for step in range(1, 6)] == [0, 1, 1, 0, 0]
+    assert "metric 'loss' is left out" in told
+
+
+PROGRAM = """
+import os, sys
+from ckptfmt.torch import Checkpointer
+ckpt = Checkpointer(sys.argv[1], hang_timeout=60)
+if sys.argv[2] == "closed":
+    sys.stderr.close()
+    os.close(2)
+if sys.argv[2] == "gone":
+    sys.stderr = sys.__stderr__ = None
+if sys.argv[2] == "odd":
+    sys.stderr = sys.__stderr__ = type("Odd", (), {"flush": lambda self: None})()
+ckpt.resume()
+for _ in ckpt.epochs(1):
+    for number in ckpt.batches(range(3)):
+        if number == 1:
+            os.kill(os.getpid(), 15)
+        ckpt.step()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be caught")
+@pytest.mark.parametrize("stderr", ["there", "closed", "gone", "odd"])
+def test_a_training_needs_no_stderr(tmp_path: Path, stderr: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "run", stderr], stderr=subprocess.PIPE, check=False, text=True
+    )
+    assert done.returncode == 75
+    assert [path.name for path in (tmp_path / "run").glob("ckpt*")] == ["ckpt-00000002-e0000.ckptfmt"]
+    if stderr == "there":
+        assert "leaving with exit code 75" in done.stderr
+
+
+def test_a_failed_save_is_told_even_if_nobody_asks(tmp_path: Path) -> None:
+    """The program ends without waiting for the save, or asking for it."""
+    program = (
+        "import shutil, sys; from ckptfmt.torch import Checkpointer; ckpt = Checkpointer(sys.argv[1]);"
+        "ckpt.resume(quiet=True); shutil.rmtree(sys.argv[1]); open(sys.argv[1], 'w').close(); ckpt.save()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run"], capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0
+    assert "SAVE FAILED at step 0" in done.stderr
