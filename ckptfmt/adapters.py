@@ -53,6 +53,15 @@ class TensorLeaf(ABC):
             raise StateError(f"a tensor of {self.dtype} {list(self.shape)}", found)
         buffer[:] = data
 
+    def window(self, number: int, nbytes: int) -> BytesLike:
+        """Return a sample of its data: the piece of that number, if they are cut into pieces of about this length.
+
+        Numbers go round, so that any number is one of a piece. Tensors of one dtype, shape and strides are cut alike.
+        """
+        data = self.read()
+        start = number % max(1, -(-len(data) // nbytes)) * nbytes
+        return data[start : start + nbytes]
+
     def chunks(self) -> Iterator[BytesLike]:
         """Yield its data cut every `CHUNK_BYTES`."""
         data = self.read()

@@ -23,6 +23,8 @@ from ckptfmt.storage import Source
 
 __all__ = ["Component", "located", "read_member"]
 
+_ALL = object()
+
 
 class Component:
     """One component of an open checkpoint; nothing of it is read until it is asked for.
@@ -140,12 +142,13 @@ class Component:
             fetch(self._source, [Want(member, segment, memoryview(data))])
         return data
 
-    def load(self, instead: Mapping[str, Any] | None = None, tree: object = None) -> Any:
+    def load(self, instead: Mapping[str, Any] | None = None, tree: object = _ALL) -> Any:
         """Return its tree, with every byte of it verified.
 
         Args:
             instead: Tensors by name that are not to be read: these take their places.
-            tree: What was chosen of its `structure`: tensors that this does not refer to are not read. None: all.
+            tree: What was chosen of its `structure`, if it has one, and if not all of it is wanted: tensors that this
+                does not refer to are not read.
 
         Raises:
             IntegrityError: A byte has changed; the message names member and tensor.
@@ -160,7 +163,7 @@ class Component:
                 read = [name for name in self.tensors if name not in given]
                 values = dict(zip(read, self._make([(name, adapter) for name in read]), strict=True))
                 return {name: values[name] if name in values else given[name] for name in self.tensors}
-            tree = self.structure() if tree is None else tree
+            tree = self.structure() if tree is _ALL else tree
             uses = [use for use in tensor_uses(tree, adapter) if use[0] not in given]
             made = dict(zip(uses, self._make(uses), strict=True))
             try:

@@ -74,11 +74,13 @@ class SavePlan:
         components: Names of the components, in file order.
         members: The members, in file order.
         metadata: Facts for the index.
+        per_rank: Places of the values that differ between ranks, such as `net.avg`.
     """
 
     components: tuple[str, ...]
     members: tuple[MemberPlan, ...]
     metadata: Metadata
+    per_rank: tuple[str, ...] = ()
 
     @property
     def file_bytes(self) -> int | None:
@@ -110,20 +112,43 @@ def plan_save(
     Raises:
         StateError: The state, or an argument, cannot be expressed.
     """
+    with collector_paused():
+        components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
+    return plan_components(components, metadata=metadata, codec=codec, text_metadata=text_metadata or {})
+
+
+def plan_components(
+    components: Sequence[FlatComponent],
+    *,
+    metadata: Metadata,
+    codec: str | Mapping[str, str] = "none",
+    text_metadata: Mapping[str, Mapping[str, str]],
+    per_rank: Sequence[str] = (),
+) -> SavePlan:
+    """Return the plan of a checkpoint of components that are flattened already.
+
+    Args:
+        components: The components, in file order.
+        metadata: Facts for the index.
+        codec: As for `plan_save`.
+        text_metadata: As for `plan_save`.
+        per_rank: Places of the values that differ between ranks, for the report.
+
+    Raises:
+        StateError: They, or an argument, cannot be expressed.
+    """
     _check_metadata(metadata)
     with collector_paused():
-        return _plan(state, adapter, metadata, numpy_is_plain, codec, text_metadata or {})
+        return _plan(components, metadata, codec, text_metadata, tuple(per_rank))
 
 
 def _plan(
-    state: object,
-    adapter: Adapter,
+    components: Sequence[FlatComponent],
     metadata: Metadata,
-    numpy_is_plain: bool,
     codec: str | Mapping[str, str],
     text_metadata: Mapping[str, Mapping[str, str]],
+    per_rank: tuple[str, ...],
 ) -> SavePlan:
-    components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
     codecs = choose_codecs(codec, [component.name for component in components])
     members = tuple(
         plan
@@ -133,7 +158,7 @@ def _plan(
     if len(members) > MAX_MEMBERS:
         found = f"{len(members)} members, the limit is {MAX_MEMBERS}"
         raise StateError("state", found, "put components into one mapping")
-    return SavePlan(tuple(component.name for component in components), members, metadata)
+    return SavePlan(tuple(component.name for component in components), members, metadata, per_rank)
 
 
 def fixed_part(content: bytes) -> Part:

@@ -60,10 +60,10 @@ def flatten_state(state: object, adapter: Adapter, *, numpy_is_plain: bool) -> I
     """
     components = _as_components(state, adapter)
     if components is None:
-        yield _flatten_component(ROOT, state, adapter, numpy_is_plain)
+        yield flatten_component(ROOT, state, adapter, numpy_is_plain=numpy_is_plain)
         return
     for name, tree in components.items():
-        yield _flatten_component(name, tree, adapter, numpy_is_plain)
+        yield flatten_component(name, tree, adapter, numpy_is_plain=numpy_is_plain)
 
 
 def _as_components(state: object, adapter: Adapter) -> Mapping[str, object] | None:
@@ -84,14 +84,28 @@ def _is_tensor(encoded: object) -> bool:
     return False
 
 
-def _flatten_component(name: str, tree: object, adapter: Adapter, numpy_is_plain: bool) -> FlatComponent:
+def flatten_component(
+    name: str, tree: object, adapter: Adapter, *, numpy_is_plain: bool, per_rank: bool = True
+) -> FlatComponent:
+    """Return a component as it is to be written.
+
+    Args:
+        name: Its name.
+        tree: Its state.
+        adapter: Knows the framework's tensors.
+        numpy_is_plain: See `flatten_state`.
+        per_rank: Whether it may hold a `PerRank`.
+
+    Raises:
+        StateError: Something cannot be expressed; the message names the path to it.
+    """
     flat = _as_flat(name, tree, adapter, numpy_is_plain)
     if flat is not None:
         return FlatComponent(name, None, flat)
-    flattener = _Flattener(name, adapter, unmark_numpy=numpy_is_plain)
+    flattener = _Flattener(name, adapter, unmark_numpy=numpy_is_plain, per_rank=per_rank)
     structure = flattener.encode(tree, (), 0)
     if numpy_is_plain and flattener.found_numpy and flattener.found_other:
-        flattener = _Flattener(name, adapter, unmark_numpy=False)
+        flattener = _Flattener(name, adapter, unmark_numpy=False, per_rank=per_rank)
         structure = flattener.encode(tree, (), 0)
     packed = encode(structure)
     if len(packed) > MAX_MSGPACK_BYTES:
@@ -143,6 +157,7 @@ class _Flattener:
     component: str
     adapter: Adapter
     unmark_numpy: bool
+    per_rank: bool
     tensors: dict[str, TensorLeaf] = field(default_factory=dict)
     found_numpy: bool = False
     found_other: bool = False
@@ -192,8 +207,9 @@ class _Flattener:
         self.enter(2, path, level)
         if value.name != PER_RANK:
             return Typed(value.name, self.encode(value.value, path, level + 1))
-        if self._in_per_rank:
-            raise StateError(self.place(path), "a PerRank inside another", "give the value of one rank")
+        if self._in_per_rank or not self.per_rank:
+            where = " inside another" if self._in_per_rank else ""
+            raise StateError(self.place(path), f"a PerRank{where}", "give the value of one rank")
         self._in_per_rank = True
         encoded = Typed(PER_RANK, self.encode(value.value, path, level + 1))
         self._in_per_rank = False

@@ -32,12 +32,15 @@ class SaveReport:
         identity: Its identity, 64 hex digits (12.1).
         file_bytes: Its length in bytes.
         components: Names of the components, in file order.
+        per_rank: Places of the values that were found to differ between ranks, such as `net.avg`. Random states and
+            places in the data, which each rank has for itself, are not named.
     """
 
     path: str
     identity: str
     file_bytes: int
     components: tuple[str, ...]
+    per_rank: tuple[str, ...] = ()
 
 
 class WrittenFile(NamedTuple):
@@ -105,7 +108,7 @@ def write_plan(path: str | os.PathLike[str], plan: SavePlan, *, replace: bool = 
     with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace) as file:
         written = write_file(file, plan.members, plan.metadata)
         file.commit(written_bytes=written.written_bytes)
-    return SaveReport(file.path, written.identity, written.file_bytes, plan.components)
+    return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)
 
 
 def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> WrittenFile:

@@ -77,6 +77,13 @@ class Checkpointer(RunFacts):
     `init_process_group`. Rank 0 writes; each rank gets back its own random states and its own place in the data. When
     one rank is slow or fails in a save, all of them skip it, wait for it or fail together.
 
+    State that differs between ranks is saved per rank: buffers that are not broadcast, histories, whatever it is. At
+    each save the ranks compare digests of buffers and of everything that is no tensor. Parameters, and what an
+    optimizer keeps for them, are compared at the first save of a process, and then a sample of them at each. Buffers
+    that DDP will overwrite with rank 0's are not compared, so give the DDP module itself. More than 256 MiB that differ
+    fail the save. A resume by another number of ranks is refused; for a component in `waive`, all ranks take rank 0's
+    values. Modules and optimizers that are sharded over ranks (FSDP, ZeRO, DTensor) are refused.
+
     Args:
         train_url: Directory of the run's checkpoints; made if it is not there.
         save_interval_steps: Save after every so many steps.
@@ -167,7 +174,8 @@ class Checkpointer(RunFacts):
         loop count too, by the epoch inside. Call it once, when all components are built and before the loop.
 
         What would make the resumed run another one is an error, and all of it is told at once: a component or
-        random state that the checkpoint lacks, tensors that are missing, too many, or of other shapes.
+        random state that the checkpoint lacks, tensors that are missing, too many, or of other shapes, values that
+        differ between another number of ranks than there are. If it fails on one rank, it fails on all of them.
 
         Args:
             resume: `auto`: go on if there is a checkpoint, else start. `must`: go on, or fail. `never`: start a new
@@ -232,8 +240,11 @@ class Checkpointer(RunFacts):
         if not self._loop.new:
             raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
         mapped = Mapped(rename, strip_prefix, partial, resize)
-        plan = plan_warm_start(self._run.components, path, mapped, sources=sources, take=take, go_on=go_on)
-        report = plan.apply()
+        components = self._run.components
+        plan = ranks.together(
+            lambda: plan_warm_start(components, path, mapped, sources=sources, take=take, go_on=go_on)
+        )
+        report = ranks.together(plan.apply)
         self._run.lineage = report.lineage
         self._loop.begin(Progress(report.step, report.epoch), plan.random)
         if not quiet and ranks.world().rank == 0:

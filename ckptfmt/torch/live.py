@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptfmt.collector import collector_paused
 from ckptfmt.errors import error_for
 from ckptfmt.fetching import Into
 from ckptfmt.reader import Checkpoint
-from ckptfmt.torch import io
+from ckptfmt.torch import io, ranks
+from ckptfmt.torch.data_parallel import keep_own_buffers
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
 from ckptfmt.torch.inplace import Placement
 from ckptfmt.torch.report import ComponentReport
-from ckptfmt.torch.restoring import RestorePlan, plan_restore
+from ckptfmt.torch.restoring import ComponentPlan, LoadModule, RestorePlan, plan_restore
 from ckptfmt.torch.skeletons import Skeletons
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.targets import staging_buffer
@@ -26,6 +27,8 @@ __all__ = ["ComponentStates", "RestoreReport", "restore"]
 
 class ComponentStates:
     """The states of components in an open checkpoint, read but for their large tensors, which wait for their place.
+
+    Of values that differ between ranks, each rank has its own, if there are as many ranks as there were.
 
     Args:
         checkpoint: The checkpoint. It has to stay open.
@@ -41,7 +44,8 @@ class ComponentStates:
 
     def __init__(self, checkpoint: Checkpoint, takers: Mapping[str, object]) -> None:
         self._checkpoint = checkpoint
-        self._skeletons = Skeletons(checkpoint)
+        self._world = ranks.world()
+        self._skeletons = Skeletons(checkpoint, self._world)
         with collector_paused():
             self.trees = {
                 name: self._skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint
@@ -50,7 +54,26 @@ class ComponentStates:
     def plan(self, takers: Mapping[str, Stateful], trees: Mapping[str, Any], waive: Collection[str]) -> RestorePlan:
         """Compare the trees, or what is chosen of them, with the objects that are to take them."""
         with collector_paused():
-            return plan_restore(takers, trees, waive, same=self._skeletons.same_bits)
+            plan = plan_restore(takers, trees, waive, same=self._skeletons.same_bits)
+        return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
+
+    def rank_count(self, name: str) -> int:
+        """Return of how many ranks a component has values of their own: 1 if nothing differs, 0 if the places do."""
+        counts = set(self._skeletons.per_rank.get(name, {}).values()) or {1}
+        return counts.pop() if len(counts) == 1 else 0
+
+    def _with_ranks(self, plan: ComponentPlan) -> ComponentPlan:
+        """Return a plan that tells which values are this rank's own, and which cannot be."""
+        counts = self._skeletons.per_rank.get(plan.name, {})
+        size = self._world.size
+        here = "1 rank is" if size == 1 else f"{size} ranks are"
+        lost = [
+            f"{place}: saved per rank by {count} ranks, and {here} here; if waived, rank 0's value is taken"
+            for place, count in counts.items()
+            if count != size
+        ]
+        own = tuple(place for place, count in counts.items() if count == size)
+        return replace(plan, differences=(*plan.differences, *lost), per_rank=own)
 
     def restore(self, plan: RestorePlan, progress: Callable[[int], None] | None = None) -> tuple[ComponentReport, ...]:
         """Read the data straight to where a plan of `plan` wants them, and verify them.
@@ -68,7 +91,10 @@ class ComponentStates:
         try:
             _fill(self._checkpoint, targets, progress)
             with collector_paused():
-                return placement.finish()
+                reports = placement.finish()
+                for component in plan.components:
+                    _keep_own_buffers(component)
+                return reports
         except BaseException as error:
             error.add_note(
                 f"{self._checkpoint.path}: raised while it was being restored: {', '.join(names)} may be part old and "
@@ -152,6 +178,11 @@ def restore(
             components=reports,
             ignored=tuple(name for name in checkpoint if name not in takers),
         )
+
+
+def _keep_own_buffers(plan: ComponentPlan) -> None:
+    if plan.per_rank and isinstance(plan.load, LoadModule):
+        keep_own_buffers(plan.load.module, {place.removeprefix(f"{plan.name}.") for place in plan.per_rank})
 
 
 def _fill(

@@ -1,7 +1,8 @@
 """What the processes of one data-parallel job tell each other. With one process, nothing is sent.
 
 No rank may be left waiting in an exchange that another one never enters. So whatever can fail on one rank alone is done
-by `gather` or `on_rank_0`: the rank that fails takes part in the exchange with its error, and all ranks fail together.
+by `gather`, `together` or `on_rank_0`: the rank that fails takes part in the exchange with its error, and all ranks
+fail together.
 
 Objects travel between ranks by pickle, as in `torch.distributed` itself. That is the memory of one job, which runs one
 program; nothing that comes from a file is ever unpickled here.
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from ckptfmt.errors import CkptfmtError
 from ckptfmt.torch.failures import RankError, SupersededError, UndecidedError
 
-__all__ = ["World", "barrier", "gather", "largest", "on_rank_0", "share", "world"]
+__all__ = ["World", "barrier", "gather", "largest", "on_rank_0", "share", "together", "world"]
 
 T = TypeVar("T")
 
@@ -63,6 +64,20 @@ def gather(act: Callable[[], T]) -> list[T] | None:
     everywhere = _all_gather(own.message)
     _raise_if_failed(own, {other: message for other, message in enumerate(everywhere) if other != rank})
     return [_unpack(message) for message in everywhere] if rank == 0 else None
+
+
+def together(act: Callable[[], T]) -> T:
+    """Do something on every rank, and return the result of this one. If it fails on any rank, it fails on all of them.
+
+    To be called by all ranks. Results stay where they are made.
+
+    Raises:
+        Exception: What `act` raised on this rank.
+        RankError: As `gather`.
+    """
+    results: list[T] = []
+    gather(lambda: results.append(act()))
+    return results[0]
 
 
 def on_rank_0(act: Callable[[], T]) -> T:

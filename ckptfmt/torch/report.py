@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ckptfmt.escaping import escape
 
-__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report", "told"]
+__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report", "the_first", "told"]
 
 _SHOWN_LINES = 20
+_SHOWN_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class ComponentReport:
         restored: Whether it was given a state; with differences, only what fitted.
         differences: What was not restored of it, a line each; it was waived.
         notes: What was restored in another way than it was saved, a line each.
+        per_rank: Places of the values that differ between ranks, such as `net.avg`, and of which this rank got its own.
     """
 
     name: str
     restored: bool
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"  ignored   {', '.join(report.ignored)}: in the checkpoint, not given to the Checkpointer"
     lost = [line for detail in report.details if detail.restored for line in detail.differences]
     yield from told("waived", [*lost, *report.waived])
+    per_rank = [place for detail in report.details if detail.restored for place in detail.per_rank]
+    if per_rank:
+        yield f"  per rank  {the_first(per_rank)}: each rank has its own value again"
     yield from told("changed", [line for detail in report.details for line in detail.notes])
     if report.parent is not None:
         yield f"  parent    {report.parent}: what the run started from"
@@ -105,6 +111,12 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"  skipped   {Path(skipped.path).name}: {skipped.reason}"
     if report.other_runs:
         yield f"  left      checkpoints of other runs: {', '.join(report.other_runs)}"
+
+
+def the_first(places: Sequence[str]) -> str:
+    """Return the first few places in a line, and how many more there are."""
+    more = f" and {len(places) - _SHOWN_PLACES} more" if len(places) > _SHOWN_PLACES else ""
+    return f"{', '.join(places[:_SHOWN_PLACES])}{more}"
 
 
 def told(word: str, lines: Sequence[str]) -> Iterator[str]:

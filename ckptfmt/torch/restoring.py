@@ -80,12 +80,14 @@ class ComponentPlan:
         load: Gives it its state; None: it stays as it is.
         differences: What is not restored of it, a line each.
         notes: What is restored in another way than it was saved, a line each.
+        per_rank: Places of the values that differ between ranks, and of which this rank gets its own.
     """
 
     name: str
     load: Load | None
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,4 +230,4 @@ def apply_component(plan: ComponentPlan, load: Load | None) -> ComponentReport:
         except Exception as error:
             error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
             raise
-    return ComponentReport(plan.name, load is not None, plan.differences, plan.notes)
+    return ComponentReport(plan.name, load is not None, plan.differences, plan.notes, plan.per_rank)

@@ -18,8 +18,8 @@ from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport
-from ckptfmt.torch.restoring import plan_restore
-from ckptfmt.torch.run import PROGRESS, RNG, Run, of_this_rank
+from ckptfmt.torch.restoring import RestorePlan, plan_restore
+from ckptfmt.torch.run import PROGRESS, RNG, Run
 from ckptfmt.torch.selection import VerifiedCheckpoint, open_again, open_newest, select
 from ckptfmt.torch.weights import Ancestor, lineage_of, open_origin
 
@@ -40,7 +40,10 @@ def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Coll
         if choice.found is None:
             loop.begin(Progress(), None)
             return ResumeReport(directory=run.directory, path=None, run_id=choice.run_id, other_runs=choice.other_runs)
-        return _restore(run, loop, choice, choice.found, frozenset(waive))
+        found, waived = choice.found, frozenset(waive)
+        # No rank changes anything before the checkpoint fits all of them, and none trains on if one could not.
+        restore = ranks.together(lambda: _plan(run, found, waived))
+        return ranks.together(lambda: _restore(run, loop, choice, found, restore))
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,51 @@ def _lineage(found: VerifiedCheckpoint, run_id: str) -> tuple[Ancestor, ...]:
     return noted if noted or facts.parent is None else (Ancestor(facts.parent.hex()),)
 
 
-def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, waive: frozenset[str]) -> ResumeReport:
-    """Check everything that can be checked, then change the live objects."""
-    state = of_this_rank(found.trees)
+@dataclass(frozen=True)
+class _Plan:
+    """What is going to be restored.
+
+    Attributes:
+        components: Of the components.
+        random: The states of the generators; None: they stay.
+        progress: The place to go on from.
+        has_place: Whether the checkpoint says that of this rank.
+        lost: What of these two is lost and waived, a line each.
+    """
+
+    components: RestorePlan
+    random: rng.RandomState | None
+    progress: Progress
+    has_place: bool
+    lost: tuple[str, ...]
+
+
+def _plan(run: Run, found: VerifiedCheckpoint, waive: frozenset[str]) -> _Plan:
+    """Check everything that can be checked, and change nothing."""
+    state = dict(found.trees)
+    # Random states and places belong to a number of ranks, even where they do not differ.
+    for name in (RNG, PROGRESS):
+        if found.rank_count(name) != ranks.world().size:
+            state.pop(name, None)
     states = found.states
     plan = plan_restore(run.components, state, waive) if states is None else states.plan(run.components, state, waive)
-    random, lost_random = _random_of(state)
+    random, lost_random = _random_of(found, state)
     progress, lost_place = _progress_of(found, state)
     lost = {RNG: lost_random, PROGRESS: lost_place}
     differences = [*plan.differences, *(line for name, lines in lost.items() if name not in waive for line in lines)]
     if differences:
         raise MismatchError(_advice(found.path), differences)
-    details = plan.apply() if states is None else states.restore(plan)
-    loop.begin(progress, random)
+    return _Plan(plan, random, progress, PROGRESS in state, (*lost_random, *lost_place))
+
+
+def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, plan: _Plan) -> ResumeReport:
+    """Change the live objects."""
+    details = plan.components.apply() if found.states is None else found.states.restore(plan.components)
+    progress = plan.progress
+    loop.begin(progress, plan.random)
     run.lineage = choice.lineage
     there = {detail.name: detail.restored for detail in details}
-    there |= {RNG: random is not None, PROGRESS: PROGRESS in state}
+    there |= {RNG: plan.random is not None, PROGRESS: plan.has_place}
     return ResumeReport(
         directory=run.directory,
         path=found.path,
@@ -97,18 +129,20 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, w
         missing=tuple(name for name, is_there in there.items() if not is_there),
         ignored=tuple(name for name in found.names if name not in there),
         details=details,
-        waived=(*lost_random, *lost_place),
+        waived=plan.lost,
         parent=run.parent,
         skipped=found.skipped,
         other_runs=choice.other_runs,
     )
 
 
-def _random_of(state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
+def _random_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
     """Return the random states to restore, and what is lost of them."""
     random = state.get(RNG)
+    if random is None and RNG in found.names:
+        return None, [f"rng: {_of_other_ranks(found, RNG)}"]
     if random is None:
-        return None, ["rng: the checkpoint has no random states for this process"]
+        return None, ["rng: the checkpoint has no random states"]
     try:
         rng.check(random)
     except MismatchError as error:
@@ -128,8 +162,13 @@ def _progress_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[P
         except MismatchError as error:
             return by_epoch, list(error.differences)
     if PROGRESS in found.names:
-        return by_epoch, [f"progress: the checkpoint is of another number of ranks than {ranks.world().size}"]
+        return by_epoch, [f"progress: {_of_other_ranks(found, PROGRESS)}"]
     return by_epoch, []
+
+
+def _of_other_ranks(found: VerifiedCheckpoint, name: str) -> str:
+    saved = found.rank_count(name)
+    return f"saved by {saved} rank{'' if saved == 1 else 's'}, resumed by {ranks.world().size}: each rank has its own"
 
 
 def _advice(path: str) -> str:
@@ -150,9 +189,13 @@ def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stac
         return replace(choice, found=choice.found and replace(choice.found, states=None, whole={}))
 
     shared = ranks.on_rank_0(choose_one)
-    if chosen:
-        return chosen[0]
-    return replace(shared, found=shared.found and open_again(shared.found, takers, stack))
+
+    def open_chosen() -> _Choice:
+        if chosen:
+            return chosen[0]
+        return replace(shared, found=shared.found and open_again(shared.found, takers, stack))
+
+    return ranks.together(open_chosen)
 
 
 def _new_run_id() -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ckptfmt.errors import StateError
 from ckptfmt.format.index import is_component_name
-from ckptfmt.per_rank import PerRank
-from ckptfmt.planning import SavePlan, choose_codecs, make_metadata
-from ckptfmt.torch import io, ranks
-from ckptfmt.torch.capturing import capture_components
+from ckptfmt.planning import SavePlan, choose_codecs, make_metadata, plan_components
+from ckptfmt.torch.collecting import Collected, Collector
+from ckptfmt.torch.data_parallel import sharded_by
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
+from ckptfmt.torch.notices import notify
 from ckptfmt.torch.progress import Moment
+from ckptfmt.torch.report import the_first
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.weights import Ancestor
 
-__all__ = ["PROGRESS", "RNG", "Run", "of_this_rank"]
+__all__ = ["PROGRESS", "RNG", "Run"]
 
 RNG = "rng"
 """Component of the random states: of one process, or a `PerRank`."""
@@ -54,6 +56,8 @@ class Run:
         self.lineage: tuple[Ancestor, ...] = ()
         self.components = _checked(components)
         self._codec = codec
+        self._collector = Collector(self.components)
+        self._told: set[str] = set()
         try:
             choose_codecs(codec, [*self.components, RNG, PROGRESS])
         except StateError as error:
@@ -64,39 +68,36 @@ class Run:
         """Identity of the file that it started from, 64 hex digits; None if it started from none."""
         return self.lineage[0].identity if self.lineage else None
 
-    def gather(self, moment: Callable[[], Moment]) -> list[dict[str, Any]] | None:
-        """Bring what each rank remembers to rank 0, by component; None on the others. All ranks have to call it.
+    def gather(self, moment: Callable[[], Moment]) -> Collected | None:
+        """Return the present state of all ranks on rank 0, None on the others. All ranks have to call it.
 
         Args:
             moment: Returns what this rank remembers.
 
         Raises:
-            Exception: What it raised; RankError on the ranks where it did not.
+            StateError: A component's state cannot be expressed, or more differs between ranks than may be saved.
+            Exception: What a component or `moment` raised; RankError on the ranks where it did not.
         """
 
         def own() -> dict[str, Any]:
             progress, random = moment()
             return {RNG: random, PROGRESS: progress.to_tree()}
 
-        return ranks.gather(own)
+        return self._collector.collect(own)
 
-    def plan(self, everywhere: list[dict[str, Any]], metrics: Mapping[str, float]) -> SavePlan:
-        """Return the plan of a checkpoint of the present state.
+    def plan(self, collected: Collected, metrics: Mapping[str, float]) -> SavePlan:
+        """Return the plan of a checkpoint.
 
         Args:
-            everywhere: What `gather` returned.
+            collected: What `gather` returned.
             metrics: Values to note.
 
         Raises:
             StateError: A component's state cannot be expressed.
         """
-        state = capture_components(self.components)
-        for name in (RNG, PROGRESS):
-            own = tuple(remembered[name] for remembered in everywhere)
-            state[name] = own[0] if len(own) == 1 else PerRank(own)
-        place = everywhere[0][PROGRESS]
+        place = collected.own[0][PROGRESS]
         metadata = make_metadata(
-            state,
+            {},
             step=place["step"],
             epoch=place["epoch"],
             metrics=metrics or None,
@@ -104,25 +105,23 @@ class Run:
             parent=self.parent,
             user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
         )
-        return io.plan_state(state, metadata=metadata, codec=self._codec)
+        components = collected.put_together()
+        self._tell(collected)
+        return plan_components(
+            components,
+            metadata=metadata,
+            codec=self._codec,
+            text_metadata=collected.text_metadata,
+            per_rank=collected.places,
+        )
 
-
-def of_this_rank(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a loaded state with the random states and the place in the run of this rank.
-
-    A component of which the checkpoint has nothing for this rank is left out.
-    """
-    rank, size = ranks.world()
-    own = dict(state)
-    for name in (RNG, PROGRESS):
-        if name in own:
-            tree = own[name]
-            everywhere = tree.values if isinstance(tree, PerRank) else (tree,)
-            if len(everywhere) == size:
-                own[name] = everywhere[rank]
-            else:
-                del own[name]
-    return own
+    def _tell(self, collected: Collected) -> None:
+        """Tell once of each value that differs between ranks."""
+        new = [place for place in collected.places if place not in self._told]
+        if new:
+            self._told.update(new)
+            count = len(collected.own)
+            notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
 
 
 def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
@@ -133,6 +132,10 @@ def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
         stateful = as_stateful(component)
         if not isinstance(stateful, Stateful):
             raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+        sharding = sharded_by(component)
+        if sharding is not None:
+            found = f"{name} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
+            raise UsageError(f"{found}; train it with DistributedDataParallel and an optimizer of each rank's own")
         checked[name] = stateful
     return checked
 

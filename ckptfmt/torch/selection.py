@@ -102,6 +102,10 @@ class VerifiedCheckpoint:
         """The states by component, with stand-ins for the data that are still to be read."""
         return self.whole if self.states is None else self.states.trees
 
+    def rank_count(self, name: str) -> int:
+        """See `ComponentStates.rank_count`."""
+        return 1 if self.states is None else self.states.rank_count(name)
+
 
 def select(
     directory: str | os.PathLike[str],

@@ -6,7 +6,7 @@ With them a checkpoint can be compared with live objects before any of its data 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +15,11 @@ from torch import nn
 from ckptfmt import versions
 from ckptfmt.component import Component
 from ckptfmt.format.packing import TensorRef, Typed
+from ckptfmt.per_rank import choose
 from ckptfmt.reader import Checkpoint
 from ckptfmt.torch.modules import same_bits
 from ckptfmt.torch.naming import groups_of
+from ckptfmt.torch.ranks import World
 from ckptfmt.torch.values import DTYPES
 
 __all__ = ["Origin", "Skeletons"]
@@ -38,12 +40,22 @@ class Origin(NamedTuple):
 class Skeletons:
     """The states of the components of a checkpoint, with stand-ins for the tensors that are to be read in place.
 
+    Where a value differs between ranks, it is that of this rank, if the checkpoint is of as many ranks as there are
+    here; else that of rank 0.
+
     Args:
         checkpoint: The checkpoint.
+        world: Which rank this is, and of how many.
+
+    Attributes:
+        per_rank: For each component that was read, the places of the values that differ between ranks, and how many
+            ranks have one there.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, world: World) -> None:
+        self.per_rank: dict[str, dict[str, int]] = {}
         self._checkpoint = checkpoint
+        self._world = world
         self._origins: dict[int, tuple[Origin, torch.Tensor]] = {}  # the tensor lives, so its id stays its own
         self._kinds: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
 
@@ -62,8 +74,20 @@ class Skeletons:
             StorageError: The file cannot be read.
         """
         component = self._checkpoint[name]
-        instead = {tensor: self._stand_in(component, tensor) for tensor in _deferred(component, live)}
-        return versions.attach(component.load(instead), component.text_metadata)
+        tree = None if component.flat else self._own(component)
+        instead = {tensor: self._stand_in(component, tensor) for tensor in _deferred(component, tree, live)}
+        state = component.load(instead) if component.flat else component.load(instead, tree)
+        return versions.attach(state, component.text_metadata)
+
+    def _own(self, component: Component) -> object:
+        """Return the tree of a component as this rank has it."""
+        counts = self.per_rank[component.name] = {}
+
+        def pick(place: str, values: Sequence[Any]) -> object:
+            counts[place] = len(values)
+            return values[self._world.rank if len(values) == self._world.size else 0]
+
+        return choose(component.name, component.structure(), pick)
 
     def origin(self, tensor: object) -> Origin | None:
         """Return what a tensor stands for; None for anything else."""
@@ -93,20 +117,26 @@ class Skeletons:
         return tensor
 
 
-def _deferred(component: Component, live: object) -> Iterator[str]:
-    """Yield the names of the tensors that need not be read for a comparison."""
+def _deferred(component: Component, tree: object, live: object) -> Iterator[str]:
+    """Yield the names of the tensors that need not be read for a comparison.
+
+    Args:
+        component: The component.
+        tree: What is wanted of its tree; None if it is flat.
+        live: The object that is to take it.
+    """
     known = (name for name, entry in component.tensors.items() if entry.dtype in DTYPES)
     if isinstance(live, nn.Module):
         if component.flat:
             yield from known
             return
-        candidates = _tensors_in(component.structure())
+        candidates = _tensors_in(tree)
     elif groups_of(live) is not None and not component.flat:
-        candidates = _moments_in(component.structure(), component)
+        candidates = _moments_in(tree, component)
     else:
         return
     # One that also stands where its values matter, or where it is a part of something else, is read.
-    everywhere = Counter(_all_in(component.structure()))
+    everywhere = Counter(_all_in(tree))
     here = Counter(candidates)
     yield from (name for name in known if here[name] and here[name] == everywhere[name])
 

@@ -14,6 +14,7 @@ from torch.torch_version import TorchVersion
 
 from ckptfmt.adapters import Adapter, TensorLeaf
 from ckptfmt.errors import Problem, StateError, error_for
+from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.trees import COMPLEX_PARTS
 from ckptfmt.numpy import NumpyAdapter
@@ -135,7 +136,8 @@ def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
         return _leaf(tensor)  # as nearly all are
     # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
     if not plain:
-        raise StateError(path, f"a tensor of {type(tensor)}", _advice_for_subclass(tensor))
+        kind = "a DTensor, sharded over ranks" if hasattr(tensor, "full_tensor") else f"a tensor of {type(tensor)}"
+        raise StateError(path, kind, _advice_for_subclass(tensor))
     if tensor.is_nested:
         raise StateError(path, "a nested tensor", "store the list that its unbind() returns")
     if tensor.is_quantized:
@@ -193,6 +195,17 @@ class _TorchLeaf(TensorLeaf):
         """See `TensorLeaf.read_copy`."""
         tensor = self.tensor
         return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if _lies_ready(tensor) else bytes(self.read())
+
+    def window(self, number: int, nbytes: int) -> BytesLike:
+        """See `TensorLeaf.window`; only that piece is copied, from whatever device."""
+        tensor = self.tensor.detach()
+        if not tensor.numel() or _lies_ready(tensor):
+            return TensorLeaf.window(self, number, nbytes)
+        if tensor.is_contiguous():
+            tensor = tensor.view(-1)
+        rows = max(1, nbytes * len(tensor) // tensor.nbytes)
+        start = number % -(-len(tensor) // rows) * rows
+        return _flat_bytes(tensor[start : start + rows].cpu().resolve_conj().resolve_neg().contiguous())
 
     def copy_into(self, buffer: memoryview) -> None:
         """See `TensorLeaf.copy_into`: in one pass; from a device without waiting, if the memory is pinned."""

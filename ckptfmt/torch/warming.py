@@ -11,7 +11,7 @@ from torch import nn
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.escaping import escape
-from ckptfmt.torch import rng
+from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.fitting import Fit, Names, Rename, fit_weights
 from ckptfmt.torch.modules import load_module
@@ -19,7 +19,7 @@ from ckptfmt.torch.naming import parameter_names
 from ckptfmt.torch.notices import show
 from ckptfmt.torch.report import told
 from ckptfmt.torch.restoring import RestorePlan, plan_restore
-from ckptfmt.torch.run import RNG, of_this_rank
+from ckptfmt.torch.run import RNG
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.weights import Ancestor, Origin, open_origin
 from ckptfmt.torch.wrappers import plain_state
@@ -69,6 +69,7 @@ class WarmStartReport:
         unused: What the file has and no model takes, a line each.
         taken: Names of the other components that were restored.
         left: Names of components that start anew.
+        per_rank: Values that differ between the ranks of the file, and of which rank 0's was taken, a line each.
         step: Where the steps of the new run begin.
         epoch: Where its epochs begin.
     """
@@ -82,6 +83,7 @@ class WarmStartReport:
     unused: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
     step: int = 0
     epoch: int = 0
 
@@ -184,11 +186,14 @@ def plan_warm_start(
     if not modules:
         raise UsageError("warm_start() without a module: there is nothing to take weights")
     origin = open_origin(path)
-    fits = {name: _fit(name, module, origin, mapped, sources, len(modules)) for name, module in modules.items()}
+    sources_of: dict[str, str | None] = {}
+    fits = {}
+    for name, module in modules.items():
+        fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
     others = {name: part for name, part in components.items() if name in take and name not in modules}
-    state = of_this_rank({name: origin.state(name) for name in (*others, RNG) if _wanted(name, take, origin)})
+    state = {name: origin.state(name) for name in others if name in origin.components}
     plan = plan_restore(others, state, names=parameter_names(modules))
-    random, lost = _random(state) if RNG in take else (None, [])
+    random, lost = _random(origin) if RNG in take else (None, [])
     differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
     differences += [*plan.differences, *lost]
     if differences:
@@ -209,6 +214,7 @@ def plan_warm_start(
         unused=lines("unused"),
         taken=(*others, *([RNG] if random is not None else [])),
         left=tuple(name for name in (*components, RNG) if name not in modules and name not in take),
+        per_rank=tuple(_taken_of_rank_0(origin, {*sources_of.values(), *others})),
         step=(facts.step or 0) if go_on else 0,
         epoch=(facts.epoch or 0) if go_on else 0,
     )
@@ -222,23 +228,20 @@ def _fit(
     mapped: Mapped,
     sources: Mapping[str, str | None] | None,
     count: int,
-) -> Fit:
+) -> tuple[Fit, str | None]:
+    """Return what a module takes, and of which component; None if of none."""
     source = (sources or {}).get(name)
     if source is None and name in origin.components:
         source = name
     if source is None and count > 1:
         line = f"{name}: not in the file, which has: {', '.join(origin.components)}"
-        return Fit({}, kept=(line,)) if mapped.partial is True else Fit({}, differences=(line,))
-    _, saved = origin.weights(source)
-    return mapped.fit(plain_state(module), saved)
+        return (Fit({}, kept=(line,)) if mapped.partial is True else Fit({}, differences=(line,))), None
+    found, saved = origin.weights(source)
+    return mapped.fit(plain_state(module), saved), found
 
 
-def _wanted(name: str, take: Collection[str], origin: Origin) -> bool:
-    return name in take and name in origin.components
-
-
-def _random(state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
-    random = state.get(RNG)
+def _random(origin: Origin) -> tuple[rng.RandomState | None, list[str]]:
+    random = origin.state_of_rank(RNG, ranks.world())
     if random is None:
         return None, ["rng: the file has no random states for this process"]
     try:
@@ -246,6 +249,13 @@ def _random(state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]
     except MismatchError as error:
         return None, list(error.differences)
     return random, []
+
+
+def _taken_of_rank_0(origin: Origin, components: Collection[str | None]) -> Iterator[str]:
+    """Yield a line for each value that differs between ranks."""
+    for component, counts in origin.per_rank.items():
+        for place, count in counts.items() if component in components else ():
+            yield f"{place}: rank 0's value, which differs from those of {count - 1} others"
 
 
 def _prefixed(name: str, modules: Mapping[str, object], lines: Collection[str]) -> Iterator[str]:
@@ -268,6 +278,7 @@ def _lines(report: WarmStartReport) -> Iterator[str]:
     yield from told("converted", report.converted)
     yield from told("kept", report.kept)
     yield from told("unused", report.unused)
+    yield from told("per rank", report.per_rank)
     if report.taken:
         yield f"  taken     {', '.join(report.taken)}"
     if report.left:

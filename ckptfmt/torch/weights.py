@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from ckptfmt import versions
 from ckptfmt.errors import MismatchError, Problem, StorageError, error_for
 from ckptfmt.format.digest import CHUNK_BYTES, digest_stream
 from ckptfmt.format.index import ROOT, Metadata
+from ckptfmt.per_rank import choose
 from ckptfmt.storage import open_source
 from ckptfmt.storage.paths import name_as_text
 from ckptfmt.torch import io
 from ckptfmt.torch.documented import is_documented
 from ckptfmt.torch.legacy import read_pth
 from ckptfmt.torch.modules import is_state_dict
+from ckptfmt.torch.ranks import World
 
 __all__ = ["Ancestor", "Origin", "lineage_of", "open_origin"]
 
@@ -55,6 +57,8 @@ class Origin:
         metadata: The facts written inside; empty for other formats.
         lineage: The file itself, then what its run started from, and so on.
         components: The names of its components; `ROOT` for a file that is one bare state dict.
+        per_rank: For each component that was read, the places of the values that differ between ranks, and how many
+            ranks have one there. Those of rank 0 were taken.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Origin:
         self.metadata = metadata
         self.lineage = lineage
         self.components = tuple(states)
+        self.per_rank: dict[str, dict[str, int]] = {}
         self._states: dict[str, Any] = dict(states) if isinstance(states, Mapping) else {}
 
     def state(self, component: str) -> Any:
@@ -73,12 +78,31 @@ class Origin:
             CkptfmtError: It cannot be read, or is damaged.
         """
         if component not in self._states:
-            with io.open(self.path) as checkpoint:
-                if checkpoint.identity != self.lineage[0].identity:
-                    raise StorageError(f"{self.path}: another file has taken its place meanwhile")
-                part = checkpoint[component]
-                self._states[component] = versions.attach(part.load(), part.text_metadata)
+            self._states[component] = self._read(component, rank=0)
         return self._states[component]
+
+    def state_of_rank(self, component: str, world: World) -> Any:
+        """Return the state of a component that belongs to a rank; None if the file has none for one of so many."""
+        if component not in self.components:
+            return None
+        state = self._read(component, world.rank) if component not in self._states else self._states[component]
+        counts = set(self.per_rank.get(component, {}).values()) or {1}
+        return state if counts == {world.size} else None
+
+    def _read(self, component: str, rank: int) -> Any:
+        """Read a component, with the values of one rank where they differ, or else those of rank 0."""
+        with io.open(self.path) as checkpoint:
+            if checkpoint.identity != self.lineage[0].identity:
+                raise StorageError(f"{self.path}: another file has taken its place meanwhile")
+            part = checkpoint[component]
+            counts = self.per_rank[component] = {}
+
+            def pick(place: str, values: Sequence[Any]) -> object:
+                counts[place] = len(values)
+                return values[rank if rank < len(values) else 0]
+
+            state = part.load() if part.flat else part.load(tree=choose(component, part.structure(), pick))
+            return versions.attach(state, part.text_metadata)
 
     def weights(self, component: str | None) -> tuple[str, Mapping[str, Any]]:
         """Return the name and the state dict of a component; None: of the only one that is the state dict of a model.

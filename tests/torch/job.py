@@ -47,16 +47,16 @@ def run_job(
     ]
     for process in processes:
         process.start()
-    ended = []
-    for (here, there), process in zip(pipes, processes, strict=True):
+    told = []
+    for here, there in pipes:  # all of them before any process is waited for: they wait for each other
         there.close()
         try:
-            value, error, said = here.recv()
+            told.append(here.recv())
         except EOFError:
-            value, error, said = None, "", ""
+            told.append((None, "", ""))
+    for process in processes:
         process.join()
-        ended.append(Ended(process.exitcode, value, error, said))
-    return ended
+    return [Ended(process.exitcode, *those) for process, those in zip(processes, told, strict=True)]
 
 
 def _be_rank(
