@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt.runs import OURS, PIN, CheckpointFile, Look, Stamp, reason, scan, verified
+from ckptfmt.runs import OURS, PIN, CheckpointFile, Look, Stamp, distinct_bytes, reason, scan, verified
 from ckptfmt.storage.durability import flush_directory, flush_file
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.locking import directory_lock, prune_lock
@@ -72,8 +72,8 @@ class RetentionReport:
 
     @property
     def freed_bytes(self) -> int:
-        """Length of all files that were removed."""
-        return sum(file.file_bytes or 0 for file in self.removed)
+        """Length of all files that were removed; what is left under another name is not among it."""
+        return distinct_bytes((*self.removed, *self.known)) - distinct_bytes(self.known)
 
 
 def prune_run(

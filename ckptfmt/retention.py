@@ -11,6 +11,7 @@ Whatever the policy, the plan never removes
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from itertools import groupby
 from typing import Literal
 
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.runs import CheckpointFile, Stamp, choose_run, newest_first
+from ckptfmt.runs import CheckpointFile, Stamp, choose_run, distinct_bytes, newest_first
 
 __all__ = ["Decision", "Mode", "PolicyError", "RetentionPlan", "RetentionPolicy", "best_first", "plan_retention"]
 
@@ -149,8 +150,9 @@ class RetentionPlan:
 
     @property
     def freed_bytes(self) -> int:
-        """Length of all files that are to go."""
-        return sum(file.file_bytes or 0 for file in self.removed)
+        """Length of all files that are to go; what stays under another name is not among it."""
+        every = [item.file for item in self.decisions]
+        return distinct_bytes(every) - distinct_bytes(item.file for item in self.decisions if item.keep)
 
 
 def plan_retention(
@@ -287,7 +289,6 @@ def _beyond(
     if policy.max_bytes is None:
         return set()
     kept = [file for file in ours if reasons[file.path]]
-    total = sum(file.file_bytes or 0 for file in kept)
     best = best_first(kept, *policy.best[:2])[: policy.best[2]] if policy.best is not None else []
     best_paths = [file.path for file in best]
 
@@ -297,13 +298,17 @@ def _beyond(
             return (True, -best_paths.index(file.path))
         return (False, -kept.index(file))
 
-    beyond = set()
+    beyond: set[str] = set()
+    total = distinct_bytes(kept)
+    names = Counter(file.inode for file in kept)
     for file in sorted(kept, key=worth):
         if total <= policy.max_bytes:
             break
         if file.path not in safe:
             beyond.add(file.path)
-            total -= file.file_bytes or 0
+            names[file.inode] -= 1
+            if not names[file.inode]:  # nothing of it stays under another name
+                total -= file.file_bytes or 0
     return beyond
 
 

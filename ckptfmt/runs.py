@@ -28,6 +28,8 @@ __all__ = [
     "Stamp",
     "children",
     "choose_run",
+    "distinct",
+    "distinct_bytes",
     "look_at_ours",
     "merged",
     "newest_first",
@@ -106,6 +108,11 @@ class CheckpointFile:
     def file_bytes(self) -> int | None:
         """Length of the file; None if it cannot be known."""
         return None if self.stamp is None else self.stamp.nbytes
+
+    @property
+    def inode(self) -> object:
+        """What all names of the file have in common, and no other file."""
+        return self.path if self.stamp is None else (self.stamp.device, self.stamp.inode)
 
     @property
     def run_id(self) -> str | None:
@@ -210,6 +217,20 @@ def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> 
             yield waiting.popleft()
         yield file
     yield from waiting
+
+
+def distinct(files: Iterable[CheckpointFile]) -> tuple[CheckpointFile, ...]:
+    """Return the files in their order, and of several names of one file only one: that of the file, not of a link."""
+    files = tuple(files)
+    chosen: dict[object, CheckpointFile] = {}
+    for file in sorted(files, key=lambda file: file.link):
+        chosen.setdefault(file.inode, file)
+    return tuple(file for file in files if chosen[file.inode].path == file.path)
+
+
+def distinct_bytes(files: Iterable[CheckpointFile]) -> int:
+    """Return the length of files together, of those that have several names once."""
+    return sum(file.file_bytes or 0 for file in distinct(files))
 
 
 def run_ids(files: Iterable[CheckpointFile]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ckptfmt.ops.mixed import scan_all
 from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.ops.roles import Role
 from ckptfmt.ops.sources import TensorInfo, open_tensors
-from ckptfmt.runs import CheckpointFile, newest_first, reason, run_ids
+from ckptfmt.runs import CheckpointFile, distinct, newest_first, reason, run_ids
 
 __all__ = ["Course", "CourseReport", "RunCourses", "read_courses"]
 
@@ -119,7 +119,7 @@ def read_courses(
     Raises:
         StorageError: The directory cannot be listed.
     """
-    files = scan_all(directory, inert=inert)
+    files = distinct(scan_all(directory, inert=inert))
     ids: tuple[str | None, ...] = (run_id,) if run_id is not None else (*run_ids(files), None)
     groups = {name: tuple(reversed(newest_first(files, name))) for name in ids}
     placed = [file for group in groups.values() for file in group if file.metadata.step or file.metadata.epoch]

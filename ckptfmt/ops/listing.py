@@ -17,7 +17,7 @@ from ckptfmt.ops.jsonform import float_json, metadata_json, problem_json
 from ckptfmt.ops.metrics import main_metric, mode_of
 from ckptfmt.ops.mixed import scan_all
 from ckptfmt.retention import Mode, best_first
-from ckptfmt.runs import CheckpointFile, place, reason
+from ckptfmt.runs import CheckpointFile, distinct, distinct_bytes, place, reason
 
 __all__ = ["EntryState", "ListEntry", "ListReport", "Mark", "MetricCourse", "RunInfo", "list_directory"]
 
@@ -55,6 +55,8 @@ class Mark(StrEnum):
     """It is the best of its run by the metric that is looked at."""
     PINNED = "pinned"
     """It has a pin: retention does not remove it."""
+    LINK = "link"
+    """It is a symbolic link to another file."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,13 @@ class ListReport:
         entries: Those with state `ok` by run id, generation, step, epoch, as written inside, then by time of creation
             and name; a fact that is absent comes first. All others after them, by name.
         runs: The runs of those with state `ok`, in the same order.
+        total_bytes: Length of all files together; a file that has several names here, such as links, counts once.
     """
 
     directory: str
     entries: tuple[ListEntry, ...]
     runs: tuple[RunInfo, ...] = ()
+    total_bytes: int = 0
 
     def count(self, state: EntryState) -> int:
         """Return the number of files in this state."""
@@ -184,8 +188,8 @@ class ListReport:
         """Return the report in JSON.
 
         Keys: `report` (`"ls/1"`), `directory`, `checked` (`"index"`: structure and index were read, the data were
-        not), `entries` (array, see `ListEntry.to_json`), `runs` (array, see `RunInfo.to_json`), `counts` (object:
-        state to number of files, all states).
+        not), `entries` (array, see `ListEntry.to_json`), `runs` (array, see `RunInfo.to_json`), `total_bytes` (a file
+        that has several names here counts once), `counts` (object: state to number of files, all states).
         """
         return {
             "report": "ls/1",
@@ -193,6 +197,7 @@ class ListReport:
             "checked": "index",
             "entries": [entry.to_json() for entry in self.entries],
             "runs": [run.to_json() for run in self.runs],
+            "total_bytes": self.total_bytes,
             "counts": {state.value: self.count(state) for state in EntryState},
         }
 
@@ -224,13 +229,14 @@ def list_directory(
     usable = sorted((file for file in files if file.usable), key=_order)
     groups = groupby(usable, key=lambda file: file.run_id)
     runs = tuple(_run(run_id, list(group), metric, mode) for run_id, group in groups)
-    others = [_unusable(file) for file in files if not file.usable]
-    others += [
+    unfinished = [
         ListEntry(str(file.path), EntryState.INCOMPLETE, size_of(file.path), writer=file.writer)
         for file in unpublished(directory)
     ]
+    others = [*(_unusable(file) for file in files if not file.usable), *unfinished]
     others.sort(key=lambda entry: entry.name)
-    return ListReport(directory, (*(_entry(file, runs) for file in usable), *others), runs)
+    total = distinct_bytes(files) + sum(entry.file_bytes or 0 for entry in unfinished)
+    return ListReport(directory, (*(_entry(file, runs) for file in usable), *others), runs, total)
 
 
 def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
@@ -240,14 +246,18 @@ def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, dateti
 def _entry(file: CheckpointFile, runs: Iterable[RunInfo]) -> ListEntry:
     marks = [Mark.NEWEST for run in runs if run.newest == file.path]
     marks += [Mark.BEST for run in runs if run.course is not None and run.course.best == file.path]
-    marks += [Mark.PINNED] if file.pinned else []
+    marks += _marks(file)
     return ListEntry(file.path, EntryState.OK, file.file_bytes, file.metadata, file.identity, marks=tuple(marks))
+
+
+def _marks(file: CheckpointFile) -> list[Mark]:
+    return [*([Mark.PINNED] if file.pinned else []), *([Mark.LINK] if file.link else [])]
 
 
 def _unusable(file: CheckpointFile) -> ListEntry:
     error = file.error
     assert error is not None
-    marks = (Mark.PINNED,) if file.pinned else ()
+    marks = tuple(_marks(file))
     if isinstance(error, FormatError):
         state = _STATE_OF[error.problems[0].kind]
         return ListEntry(file.path, state, file.file_bytes, problems=error.problems, marks=marks)
@@ -260,16 +270,17 @@ def _state_of(error: CkptfmtError) -> EntryState:
 
 def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None, mode: Mode | None) -> RunInfo:
     """Return what is told of the checkpoints of one run, given the oldest first."""
-    names = [name for file in files for name in file.metadata.metrics or ()]
+    once = distinct(files)
+    names = [name for file in once for name in file.metadata.metrics or ()]
     chosen = metric or main_metric(names)
     in_training = [
-        file for file in files if run_id is not None or (file.metadata.step, file.metadata.epoch) != (None, None)
+        file for file in once if run_id is not None or (file.metadata.step, file.metadata.epoch) != (None, None)
     ]
     return RunInfo(
         run_id=run_id,
         paths=tuple(file.path for file in files),
         newest=in_training[-1].path if in_training else None,
-        course=_course(files, chosen, mode or mode_of(chosen)) if chosen in names and chosen is not None else None,
+        course=_course(once, chosen, mode or mode_of(chosen)) if chosen in names and chosen is not None else None,
     )
 
 

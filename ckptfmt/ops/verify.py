@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
-from ckptfmt.runs import EXTENSION
+from ckptfmt.runs import EXTENSION, Stamp
 from ckptfmt.workers import CORES, in_order
 
 __all__ = [
@@ -78,6 +78,7 @@ class FileVerdict:
         error: Why it could not be read, if it could not; or what it is, if it is of another format.
         file_bytes: Length of the file, if it is known.
         identity: Identity of the file (spec 12.1), if it is sound.
+        repeated: Whether it is another name of a file before it, such as a link: its length counts once.
     """
 
     path: str
@@ -86,6 +87,7 @@ class FileVerdict:
     error: str | None = None
     file_bytes: int | None = None
     identity: str | None = None
+    repeated: bool = False
 
     @property
     def damaged_tensors(self) -> tuple[DamagedTensor, ...]:
@@ -100,14 +102,16 @@ class FileVerdict:
     def to_json(self) -> dict[str, object]:
         """Return the verdict in JSON.
 
-        Keys: `path`, `verdict` (a `Verdict`), `file_bytes` and `identity` (or null), `damaged_tensors` (array of
-        objects with `component` and `tensor`), `problems` (see `problem_json`), `error` (or null).
+        Keys: `path`, `verdict` (a `Verdict`), `file_bytes` and `identity` (or null), `repeated` (whether it is another
+        name of a file before it), `damaged_tensors` (array of objects with `component` and `tensor`), `problems` (see
+        `problem_json`), `error` (or null).
         """
         return {
             "path": self.path,
             "verdict": self.verdict.value,
             "file_bytes": self.file_bytes,
             "identity": self.identity,
+            "repeated": self.repeated,
             "damaged_tensors": [{"component": item.component, "tensor": item.tensor} for item in self.damaged_tensors],
             "problems": [problem_json(problem) for problem in self.problems],
             "error": self.error,
@@ -134,6 +138,11 @@ class VerifyReport:
         found_all = bool(self.files) and not self.empty_directories
         return found_all and all(file.verdict is Verdict.SOUND for file in self.files)
 
+    @property
+    def total_bytes(self) -> int:
+        """Length of all files together; one that has several names counts once."""
+        return sum(file.file_bytes or 0 for file in self.files if not file.repeated)
+
     def count(self, verdict: Verdict) -> int:
         """Return the number of files with this verdict."""
         return sum(file.verdict is verdict for file in self.files)
@@ -142,14 +151,16 @@ class VerifyReport:
         """Return the report in JSON.
 
         Keys: `report` (`"verify/1"`), `checked` (`"data"`, or `"index"` if only structure and index were read),
-        `sound` (boolean), `files` (array, see `FileVerdict.to_json`),
-        `empty_directories` (array of strings), `counts` (object: verdict to number of files, all verdicts).
+        `sound` (boolean), `files` (array, see `FileVerdict.to_json`), `total_bytes` (a file that has several names
+        counts once), `empty_directories` (array of strings), `counts` (object: verdict to number of files, all
+        verdicts).
         """
         return {
             "report": "verify/1",
             "checked": "index" if self.quick else "data",
             "sound": self.sound,
             "files": [file.to_json() for file in self.files],
+            "total_bytes": self.total_bytes,
             "empty_directories": list(self.empty_directories),
             "counts": {verdict.value: self.count(verdict) for verdict in Verdict},
         }
@@ -163,11 +174,13 @@ class Selection:
         files: Each file once, with its length in bytes, or None if even that cannot be read.
         empty_directories: Directories that hold no `*.ckptfmt` file.
         unreadable: Directories that cannot be listed, and why.
+        repeated: Which of the files are other names of one before them.
     """
 
     files: tuple[tuple[str, int | None], ...]
     empty_directories: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
+    repeated: frozenset[str] = frozenset()
 
     @property
     def total_bytes(self) -> int:
@@ -196,7 +209,22 @@ def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
         files.update((name, size_of(name)) for name in found)
         if not found:
             empty.append(path)
-    return Selection(tuple(files.items()), tuple(empty), tuple(unreadable))
+    return Selection(tuple(files.items()), tuple(empty), tuple(unreadable), _repeated(files))
+
+
+def _repeated(paths: Iterable[str]) -> frozenset[str]:
+    """Return the paths that are other names of a file before them."""
+    seen: set[tuple[int, int]] = set()
+    repeated = set()
+    for path in paths:
+        stamp = Stamp.of(path)
+        if stamp is None:
+            continue
+        inode = (stamp.device, stamp.inode)
+        if inode in seen:
+            repeated.add(path)
+        seen.add(inode)
+    return frozenset(repeated)
 
 
 def verify_paths(
@@ -241,7 +269,7 @@ def verify_selection(
         meter = _Meter(path, size or 0, tally)
         verdict = _verify_file(path, size, meter, quick=quick, inert=inert)
         meter.finish()
-        return verdict
+        return replace(verdict, repeated=path in selection.repeated)
 
     yield from in_order(check, selection.files, min(CORES, _FILES_AT_ONCE), tally.stop)
 

@@ -259,7 +259,8 @@ def list_report() -> ListReport:
             "runs/digits/secret.ckptfmt", EntryState.UNREADABLE, None, error="cannot be opened: permission denied"
         ),
     )
-    return ListReport("runs/digits", entries, _runs(entries))
+    total = sum(entry.file_bytes or 0 for entry in entries)
+    return ListReport("runs/digits", entries, _runs(entries), total)
 
 
 def _runs(entries: tuple[ListEntry, ...]) -> tuple[RunInfo, ...]:

@@ -138,7 +138,7 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     save(run_id="r", metrics={"loss": float("-inf")})
     (tmp_path / "b.ckptfmt").write_bytes(b"")
     document = json.loads(json.dumps(list_directory(tmp_path).to_json(), allow_nan=False))
-    assert list(document) == ["report", "directory", "checked", "entries", "runs", "counts"]
+    assert list(document) == ["report", "directory", "checked", "entries", "runs", "total_bytes", "counts"]
     assert (document["report"], document["checked"]) == ("ls/1", "index")
     good, bad = document["entries"]
     assert list(good) == [

@@ -231,11 +231,20 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     path = save()
     flip_byte(path, np.asarray(STATE["net"]["conv.weight"]).tobytes())
     document = json.loads(json.dumps(verify_paths([path, tmp_path / "missing"]).to_json(), allow_nan=False))
-    assert list(document) == ["report", "checked", "sound", "files", "empty_directories", "counts"]
+    assert list(document) == ["report", "checked", "sound", "files", "total_bytes", "empty_directories", "counts"]
     assert document["report"] == "verify/1"
     assert document["sound"] is False
     damaged, missing = document["files"]
-    assert list(damaged) == ["path", "verdict", "file_bytes", "identity", "damaged_tensors", "problems", "error"]
+    assert list(damaged) == [
+        "path",
+        "verdict",
+        "file_bytes",
+        "identity",
+        "repeated",
+        "damaged_tensors",
+        "problems",
+        "error",
+    ]
     assert damaged["damaged_tensors"] == [{"component": "net", "tensor": "conv.weight"}]
     assert damaged["problems"][0]["code"] == "chunk-digest"
     assert (missing["verdict"], missing["problems"]) == ("unreadable", [])

@@ -48,9 +48,10 @@ def list_lines(report: ListReport, terminal: Terminal, now: datetime) -> list[st
 
 
 def _summary(report: ListReport) -> str:
-    total = size(sum(entry.file_bytes or 0 for entry in report.entries))
+    links = sum(Mark.LINK in entry.marks for entry in report.entries)
+    files = count(len(report.entries) - links, "file") + (f" and {count(links, 'link')}" if links else "")
     states = ", ".join(f"{report.count(state):,} {state.value}" for state in EntryState if report.count(state))
-    return f"{count(len(report.entries), 'file')}, {total} ({states})"
+    return f"{files}, {size(report.total_bytes)} ({states})"
 
 
 def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Terminal, now: datetime) -> Iterator[str]:

@@ -10,6 +10,7 @@ from textwrap import wrap
 from ckptfmt.escaping import escape
 from ckptfmt.ops.prune import PrunePlan, PruneResult
 from ckptfmt.retention import Decision
+from ckptfmt.runs import distinct_bytes
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import age, cells, count, shorten, size
@@ -32,7 +33,7 @@ def plan_lines(planned: PrunePlan, terminal: Terminal, now: datetime) -> list[st
     removed, kept = plan.removed, [item.file for item in plan.decisions if item.keep and item.concerned]
     if not removed:
         return [*lines, "", "Nothing is to be removed."]
-    left = sum(file.file_bytes or 0 for file in kept)
+    left = distinct_bytes(kept)
     gain = f"Removes {len(removed):,} of {count(len(removed) + len(kept), 'checkpoint')} and frees"
     why = Counter(", ".join(item.reasons) for item in plan.decisions if not item.keep)
     return [

@@ -27,7 +27,7 @@ def verdict_line(file: FileVerdict, terminal: Terminal) -> str:
 
 def summary_line(report: VerifyReport) -> str:
     """Return how many files there were of each kind, and how large they are together."""
-    total = size(sum(file.file_bytes or 0 for file in report.files))
+    total = size(report.total_bytes)
     found = ", ".join(
         f"{report.count(verdict):,} {'ok' if verdict is Verdict.SOUND else verdict.value}"
         for verdict in Verdict
