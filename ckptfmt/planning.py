@@ -19,7 +19,7 @@ from ckptfmt.errors import FormatError, StateError
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata
 from ckptfmt.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
-from ckptfmt.format.parsing import validate_metadata
+from ckptfmt.format.parsing import validate_metadata, validate_names
 from ckptfmt.format.planes import WHOLE, Split
 from ckptfmt.format.tensors import DTYPES, Header, plan_header
 from ckptfmt.state import FlatComponent, flatten_state
@@ -137,9 +137,24 @@ def plan_components(
     Raises:
         StateError: They, or an argument, cannot be expressed.
     """
-    _check_metadata(metadata)
+    require_valid((), metadata)
     with collector_paused():
         return _plan(components, metadata, codec, text_metadata, tuple(per_rank))
+
+
+def require_valid(names: Sequence[str], metadata: Metadata) -> None:
+    """Raise unless every reader takes a file with members of these names, in file order, and these facts (15.1).
+
+    Raises:
+        StateError: A reader would refuse it.
+    """
+    problems = validate_names(names)
+    if problems:
+        raise StateError("state", "; ".join(map(str, problems[:3])), "see section 6 of the specification")
+    try:
+        validate_metadata(metadata)
+    except (FormatError, TypeError, ValueError) as error:
+        raise StateError("metadata", str(error), "see the arguments of ckptfmt.save") from error
 
 
 def _plan(
@@ -240,10 +255,3 @@ def make_metadata(
         producer=f"ckptfmt {__version__}",
         user=user,
     )
-
-
-def _check_metadata(metadata: Metadata) -> None:
-    try:
-        validate_metadata(metadata)
-    except (FormatError, TypeError, ValueError) as error:
-        raise StateError("metadata", str(error), "see the arguments of ckptfmt.save") from error

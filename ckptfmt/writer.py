@@ -15,7 +15,7 @@ from ckptfmt.format.digest import CHUNK_BYTES, BytesLike, digest
 from ckptfmt.format.index import Index, Member, Metadata, encode_index
 from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
 from ckptfmt.format.planes import Split
-from ckptfmt.planning import MemberPlan, SavePlan, plan_save
+from ckptfmt.planning import MemberPlan, SavePlan, plan_save, require_valid
 from ckptfmt.storage import AtomicFile
 from ckptfmt.workers import CORES, Workers
 
@@ -112,7 +112,13 @@ def write_plan(path: str | os.PathLike[str], plan: SavePlan, *, replace: bool = 
 
 
 def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> WrittenFile:
-    """Write a whole file to `sink`."""
+    """Write a whole file to `sink`.
+
+    Raises:
+        StateError: A reader would refuse the names of the members, or the facts; or a tensor does not give the bytes
+            that its dtype and shape make.
+    """
+    require_valid([plan.name for plan in members], metadata)
     preamble = encode_preamble()
     sink.write_at(0, preamble)
     position = len(preamble)

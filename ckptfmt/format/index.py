@@ -32,10 +32,13 @@ def is_member_name(name: str) -> bool:
     """Say whether `name` can name a member (6.1, 6.3)."""
     if not _MEMBER.fullmatch(name):
         return False
-    component = next(
-        (name.removesuffix(suffix) for suffix in (SAFETENSORS, MSGPACK) if name.endswith(suffix)), "opaque"
-    )
-    return 1 <= len(component) <= _MAX_COMPONENT_BYTES
+    component = component_of(name)
+    return component is None or 1 <= len(component) <= _MAX_COMPONENT_BYTES
+
+
+def component_of(name: str) -> str | None:
+    """Return the component that a member of this name belongs to, None if it is opaque (6.3)."""
+    return name.rpartition(".")[0] if name.endswith((SAFETENSORS, MSGPACK)) else None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Member:
     @property
     def component(self) -> str | None:
         """Name of the component that the member belongs to, None for an opaque one."""
-        return None if self.kind == "opaque" else self.name.rpartition(".")[0]
+        return component_of(self.name)
 
     @cached_property
     def parsed_header(self) -> Header | None:

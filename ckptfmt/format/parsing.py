@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from ckptfmt.format.index import (
     Index,
     Member,
     Metadata,
+    component_of,
     encode_index,
     is_member_name,
 )
@@ -71,10 +72,9 @@ def validate_metadata(metadata: Metadata) -> None:
 
 def validate_members(members: tuple[Member, ...], index_offset: int) -> list[Problem]:
     """Return every problem of the table of members (2.1, 6, 7, 9, 13); none of them needs the members' bytes."""
-    problems: list[Problem] = []
     if len(members) > MAX_MEMBERS:
-        return [Problem("limit-members", f"{len(members)} members, the limit is {MAX_MEMBERS}")]
-    problems += _validate_names(members)
+        return validate_names([member.name for member in members])
+    problems = validate_names([member.name for member in members])
     end = PREAMBLE_BYTES
     for member in members:
         expected = align(end, MEMBER_ALIGNMENT)
@@ -93,22 +93,25 @@ def validate_members(members: tuple[Member, ...], index_offset: int) -> list[Pro
     return problems
 
 
-def _validate_names(members: tuple[Member, ...]) -> list[Problem]:
+def validate_names(names: Sequence[str]) -> list[Problem]:
+    """Return what is wrong with the names of the members of a file, given in file order (6.1 to 6.4, 11.5, 13.1)."""
+    if len(names) > MAX_MEMBERS:
+        return [Problem("limit-members", f"{len(names)} members, the limit is {MAX_MEMBERS}")]
     problems: list[Problem] = []
     positions: dict[str, int] = {}
-    for number, member in enumerate(members):
-        if not is_member_name(member.name):
-            problems.append(Problem("member-name", f"{member.name[:200]!r} cannot name a member", member=member.name))
-        if member.name in positions:
-            problems.append(Problem("member-duplicate", "two members have this name", member=member.name))
-        positions.setdefault(member.name, number)
+    for number, name in enumerate(names):
+        if not is_member_name(name):
+            problems.append(Problem("member-name", f"{name[:200]!r} cannot name a member", member=name))
+        if name in positions:
+            problems.append(Problem("member-duplicate", "two members have this name", member=name))
+        positions.setdefault(name, number)
     for name, number in positions.items():
         if name.endswith(MSGPACK):
             sibling = positions.get(name.removesuffix(MSGPACK) + SAFETENSORS, number + 1)
             if sibling != number + 1:
                 message = "it does not stand directly before its component's safetensors member"
                 problems.append(Problem("component-members", message, member=name))
-    components = {member.component for member in members} - {None}
+    components = set(map(component_of, names)) - {None}
     if ROOT in components and len(components) > 1:
         message = f"a file whose state is {ROOT} has no other component"
         problems.append(Problem("component-members", message))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from typing import Any
 from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, StateError, error_for
 from ckptfmt.format.digest import CHUNK_BYTES
-from ckptfmt.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata
-from ckptfmt.format.layout import MAX_MEMBERS, MAX_MSGPACK_BYTES
-from ckptfmt.format.parsing import validate_metadata
+from ckptfmt.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata, component_of
+from ckptfmt.format.layout import MAX_MSGPACK_BYTES
+from ckptfmt.format.parsing import validate_metadata, validate_names
 from ckptfmt.format.planes import WHOLE
 from ckptfmt.format.tensors import Header, plan_header
 from ckptfmt.format.trees import validate_tree
@@ -38,7 +37,6 @@ from ckptfmt.writer import SaveReport, write_plan
 
 __all__ = ["PackReport", "pack"]
 
-_MEMBER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,159}", re.ASCII)  # spec 6.1
 _MAX_FACTS_BYTES = 16 << 20
 
 
@@ -107,8 +105,8 @@ def pack(
         meter = Meter(root, sum(source.size for source in sources.values()), progress)
         chosen = {name: codec or codecs.get(name, "none") for name in sources}
         plans = tuple(_plan(name, sources, chosen[name], meter) for name in sources)
-        names = tuple(dict.fromkeys(_component(name) for name in sources if _component(name) is not None))
-        report = write_plan(target, SavePlan(tuple(map(str, names)), plans, metadata))
+        components = dict.fromkeys(component for name in sources if (component := component_of(name)) is not None)
+        report = write_plan(target, SavePlan(tuple(components), plans, metadata))
     return _report(root, report, plans)
 
 
@@ -147,19 +145,15 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
         _require_inside(directory, path)
         if path.is_dir():
             raise PackError(f"{path}: is a directory; a checkpoint has none: move it away")
-        stem = path.name.removesuffix(SAFETENSORS).removesuffix(MSGPACK)
-        if not _MEMBER_NAME.fullmatch(path.name) or not stem:
-            raise PackError(f"{path}: a member cannot have this name (spec 6.1, 6.3); rename or move it away")
-    if len(found) > MAX_MEMBERS:
-        raise PackError(f"{directory}: has {len(found):,} files, the limit is {MAX_MEMBERS:,} members")
     missing = [name for name in order if name not in {path.name for path in found}]
     if missing:
         raise PackError(f"{directory}: {missing[0]!r:.170} is missing, which {FACTS_NAME} names")
-    components = {_component(path.name) for path in found} - {None}
-    if ROOT in components and len(components) > 1:
-        raise PackError(f"{directory}: the state is {ROOT}, so there can be no other component (spec 11.5)")
     places = {name: number for number, name in enumerate(order)}
-    return sorted(found, key=lambda path: (places.get(path.name, len(places)), *_by_component(path.name)))
+    found.sort(key=lambda path: (places.get(path.name, len(places)), *_by_component(path.name)))
+    for problem in validate_names([path.name for path in found]):
+        where = directory if problem.member is None else Path(directory, problem.member)
+        raise PackError(f"{where}: {problem.message}; rename or move files away, or mend {FACTS_NAME}")
+    return found
 
 
 def _require_inside(directory: str | Path, path: Path) -> None:
@@ -168,13 +162,9 @@ def _require_inside(directory: str | Path, path: Path) -> None:
         raise PackError(f"{path}: is a link out of the directory, to {path.resolve()}; put the file itself there")
 
 
-def _component(name: str) -> str | None:
-    return name.rpartition(".")[0] if name.endswith((MSGPACK, SAFETENSORS)) else None
-
-
 def _by_component(name: str) -> tuple[bool, str, str]:
     """Return the key that puts the two members of a component side by side, its tree first (spec 6.4)."""
-    component = _component(name)
+    component = component_of(name)
     return (component is None, component or name, name)
 
 

@@ -20,6 +20,7 @@ from ckptfmt.format.layout import (
     encode_trailer,
 )
 from ckptfmt.ops.progress import Meter, Report
+from ckptfmt.planning import require_valid
 from ckptfmt.reader import Checkpoint
 from ckptfmt.storage import AtomicFile, LocalSource, open_source
 from ckptfmt.workers import in_order
@@ -152,6 +153,7 @@ def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
 
 def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: Index, meter: Meter) -> WrittenFile:
     """Write the file."""
+    require_valid([member.name for member in members], index.metadata)
     preamble = encode_preamble()
     out.write_at(0, preamble)
     position = PREAMBLE_BYTES
