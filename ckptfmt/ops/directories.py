@@ -17,6 +17,7 @@ from ckptfmt.format.trees import PER_RANK
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import open_file, parts_of
 from ckptfmt.ops.sources import TensorFile
+from ckptfmt.ops.training import as_float, count
 from ckptfmt.ops.weightfiles import file_in, find_weights, open_weights, read_json
 from ckptfmt.runs import children
 from ckptfmt.storage import open_source
@@ -194,10 +195,9 @@ def _read_trainer(found: _Found) -> None:
 
 def _trainer_metadata(state: Mapping[str, object]) -> Metadata:
     step, epoch = state.get("global_step"), state.get("epoch")
-    finite = isinstance(epoch, int | float) and math.isfinite(epoch) and epoch >= 0
     return Metadata(
-        step=step if type(step) is int and step >= 0 else None,
-        epoch=math.floor(epoch) if finite and isinstance(epoch, int | float) else None,
+        step=count(step),
+        epoch=count(math.floor(epoch) if type(epoch) is float and math.isfinite(epoch) else epoch),
         metrics=_metrics(state.get("log_history"), step) or None,
         producer="Transformers Trainer",
     )
@@ -209,9 +209,9 @@ def _metrics(history: object, step: object) -> dict[str, float]:
     for entry in history if isinstance(history, list) else []:
         if isinstance(entry, dict) and entry.get("step") == step:
             metrics |= {
-                name: float(value)
-                for name, value in entry.items()
-                if type(value) in (int, float) and (name == "loss" or name.startswith("eval_"))
+                name: value
+                for name, value in ((name, as_float(value)) for name, value in entry.items())
+                if value is not None and (name == "loss" or name.startswith("eval_"))
             }
     return metrics
 

@@ -14,7 +14,7 @@ from ckptfmt.errors import Problem
 from ckptfmt.format.index import Metadata
 from ckptfmt.format.packing import TensorRef, Timestamp, Typed, datetime_of
 
-__all__ = ["float_json", "metadata_json", "problem_json", "time_json", "tree_json", "value_json"]
+__all__ = ["float_json", "integer_json", "metadata_json", "problem_json", "time_json", "tree_json", "value_json"]
 
 
 def float_json(value: float) -> float | str:
@@ -22,6 +22,14 @@ def float_json(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+_LONGEST_BITS = 1 << 13
+
+
+def integer_json(value: int) -> int | str:
+    """Return an integer as it is; one of more than 8,192 bits as text, `"0x..."`: few readers take so many digits."""
+    return value if value.bit_length() <= _LONGEST_BITS else f"{value:#x}"
 
 
 def time_json(value: datetime) -> str:
@@ -32,13 +40,16 @@ def time_json(value: datetime) -> str:
 def value_json(value: object) -> object:
     """Return a plain value of the metadata (spec 5.3, `user`) in JSON.
 
-    What JSON has, stays. A float that is not finite is a string (`float_json`). A time is ISO 8601 text, or
-    `{"$timestamp": [seconds, nanoseconds]}` since 1970 where `datetime` cannot hold it. Bytes are
-    `{"$bytes": "<hex>"}`, and a map with a key that is not a string is `{"$map": [[key, value], ...]}`.
+    What JSON has, stays. A float that is not finite is a string (`float_json`), and so is an integer of more than 8,192
+    bits (`"0x..."`). A time is ISO 8601 text, or `{"$timestamp": [seconds, nanoseconds]}` since 1970 where `datetime`
+    cannot hold it. Bytes are `{"$bytes": "<hex>"}`, and a map with a key that is not a string is
+    `{"$map": [[key, value], ...]}`.
     """
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | str():
             return value
+        case int():
+            return integer_json(value)
         case float():
             return float_json(value)
         case datetime():

@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptfmt.format.packing import TensorRef, Typed
 from ckptfmt.format.trees import PER_RANK
-from ckptfmt.ops.jsonform import tree_json
+from ckptfmt.ops.jsonform import integer_json, tree_json
 
 __all__ = ["ABSENT", "LeafChange", "compare_trees", "is_same_value"]
 
@@ -84,7 +84,7 @@ def _compare_items(
 ) -> Iterator[LeafChange]:
     for key in (*before, *(key for key in after if key not in before)):
         place = path + (form if path or form != ".{}" else "{}").format(
-            key if isinstance(key, str | int) else repr(key)
+            integer_json(key) if isinstance(key, int) else key if isinstance(key, str) else repr(key)
         )
         yield from _compare(component, place, before.get(key, ABSENT), after.get(key, ABSENT))
 

@@ -122,18 +122,21 @@ def look_at_optimizer(part: Part, tree: Any) -> OptimizerInfo:
     )
 
 
-def _group(group: Mapping[str, object]) -> GroupInfo:
+def _group(group: Mapping[object, object]) -> GroupInfo:
     params, names = group["params"], group.get("param_names")
     noted = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return GroupInfo(
         parameters=len(params) if isinstance(params, list) else 0,
         names=tuple(names) if noted and isinstance(names, list) else None,
-        options={key: value for key, value in group.items() if key not in ("params", "param_names")},
+        options={
+            key: value for key, value in group.items() if isinstance(key, str) and key not in ("params", "param_names")
+        },
     )
 
 
 def _is_moment(part: Part, name: object, value: object) -> bool:
-    return name not in _COUNTERS and isinstance(value, TensorRef) and value.name in part.tensors
+    named = isinstance(name, str) and name not in _COUNTERS
+    return named and isinstance(value, TensorRef) and value.name in part.tensors
 
 
 def _steps(part: Part, counters: list[object]) -> tuple[int, int] | None:

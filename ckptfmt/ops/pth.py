@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property, partial
 
 from ckptfmt.adapters import Adapter, TensorLeaf
@@ -14,10 +13,9 @@ from ckptfmt.format.layout import MAX_MEMBERS
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.tensors import tensor_nbytes
 from ckptfmt.format.unpacking import decode
-from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.failures import named_as
 from ckptfmt.ops.sources import Chunk, Part, TensorFile, TensorInfo
 from ckptfmt.ops.training import facts_of
-from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.reading import LegacyState, read_state
 from ckptfmt.pth.survey import Survey
 from ckptfmt.state import FlatComponent, flatten_state
@@ -26,6 +24,7 @@ from ckptfmt.versions import text_metadata
 
 __all__ = ["LeafAdapter", "LeafPart", "PthFile", "open_file", "parts_of"]
 
+_FORM = "PyTorch"
 _WRAPPED = "net"
 
 
@@ -83,7 +82,7 @@ class PthFile(TensorFile):
 
     def finish(self) -> None:
         """See `TensorFile.finish`."""
-        with _foreign(self.path):
+        with named_as(self.path, _FORM):
             self.legacy.finish()
 
 
@@ -120,22 +119,13 @@ class LeafPart(Part):
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """See `Part.chunks`."""
-        with _foreign(self._path):
+        with named_as(self._path, _FORM):
             for chunk in self._leaves[name].chunks():
                 yield partial(_given, chunk)
 
 
 def _given(chunk: BytesLike) -> BytesLike:
     return chunk
-
-
-@contextmanager
-def _foreign(path: str) -> Iterator[None]:
-    """Name the file in errors that leave."""
-    try:
-        yield
-    except LegacyFileError as error:
-        raise ForeignFileError(path, "PyTorch", error.matter) from error
 
 
 def parts_of(state: object, path: str, text: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Part]:
@@ -178,7 +168,7 @@ def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> PthFile:
         StorageError: It cannot be read.
     """
     try:
-        with _foreign(source.path):
+        with named_as(source.path, _FORM):
             return PthFile(source, inert)
     except StateError as error:
         raise StateError(f"{source.path}: {error}", "it cannot be converted whole") from error

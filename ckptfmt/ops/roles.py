@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ckptfmt.format.packing import TensorRef, Typed
-from ckptfmt.ops.jsonform import tree_json
+from ckptfmt.ops.jsonform import integer_json, tree_json
 from ckptfmt.ops.optimizers import is_optimizer
+from ckptfmt.ops.training import count
 
 __all__ = [
     "PlaceInfo",
@@ -185,7 +186,7 @@ def _generators(tree: object) -> Iterator[str]:
         elif name == "cuda" and isinstance(state, list):
             yield f"cuda of {len(state)} device{'' if len(state) == 1 else 's'}"
         else:
-            yield str(name)
+            yield name if isinstance(name, str) else repr(integer_json(name) if isinstance(name, int) else name)
 
 
 @dataclass(frozen=True)
@@ -223,12 +224,8 @@ def look_at_place(component: str, tree: Mapping[object, object]) -> PlaceInfo:
     inside = begun if isinstance(begun, dict) else {}
     return PlaceInfo(
         component,
-        step=_integer(tree.get("step")),
-        epoch=_integer(tree.get("epoch")),
-        batch=_integer(inside.get("consumed")),
-        batches=_integer(inside.get("batches")),
+        step=count(tree.get("step")),
+        epoch=count(tree.get("epoch")),
+        batch=count(inside.get("consumed")),
+        batches=count(inside.get("batches")),
     )
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int else None

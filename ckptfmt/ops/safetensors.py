@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from functools import partial
+from operator import itemgetter
 from typing import NoReturn
 
 from ckptfmt.format.digest import CHUNK_BYTES
@@ -16,6 +18,8 @@ from ckptfmt.ops.sources import Chunk, Part, TensorFile, TensorInfo
 from ckptfmt.storage import LocalSource
 
 __all__ = ["SafetensorsFile", "open_file"]
+
+_FORM = ".safetensors"
 
 
 class SafetensorsFile(TensorFile):
@@ -39,7 +43,8 @@ class _SafetensorsPart(Part):
     def __init__(self, source: LocalSource) -> None:
         self._source = source
         self.stored_bytes = self.logical_bytes = source.size
-        self.tensors, self._offsets, self.text_metadata = _parse_header(source)
+        header = _Header(source)
+        self.tensors, self._offsets, self.text_metadata = header.tensors, header.offsets, header.text_metadata or {}
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """See `Part.chunks`."""
@@ -58,45 +63,169 @@ def open_file(source: LocalSource) -> SafetensorsFile:
     return SafetensorsFile(source)
 
 
-_Header = tuple[dict[str, TensorInfo], dict[str, int], Mapping[str, str]]
+# The header is read entry by entry, and an entry is short, so that what a hostile one nests or repeats is never made.
+_SPACE = rb"[ \t\n\r]*"
+_STRING = rb'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"'
+_NUMBER = rb"(?:0|[1-9][0-9]{0,18})"
+_MOST_ENTRY_BYTES = 4096
+_MOST_REMEMBERED = 4096
+
+_OPENING = re.compile(rb"\{" + _SPACE)
+_KEY = re.compile(_STRING + _SPACE + rb":" + _SPACE)
+_TEXT = re.compile(_STRING + _SPACE)
+_ENTRY = re.compile(rb"(\{[^{}]{0,%d}\})" % _MOST_ENTRY_BYTES + _SPACE)
+_NEXT = re.compile(rb"([,}])" + _SPACE)
+_USUAL = re.compile(
+    _STRING
+    + rb':\{"dtype":"([A-Z0-9_]+)","shape":\[((?:%b(?:,%b)*)?)\],' % (_NUMBER, _NUMBER)
+    + rb'"data_offsets":\[(%b),(%b)\]\}([,}])' % (_NUMBER, _NUMBER)
+    + _SPACE
+)
+"""A name and its entry as nearly all writers put them down, without spaces; any other is looked at piece by piece."""
 
 
-def _parse_header(source: LocalSource) -> _Header:
-    """Return the tensors, their absolute offsets, and `__metadata__`."""
+class _Header:
+    """The header of a file: its tensors by name, their absolute offsets, and `__metadata__`."""
 
-    def fail(found: str) -> NoReturn:
-        raise ForeignFileError(source.path, ".safetensors", f"{found}; get the file again")
+    def __init__(self, source: LocalSource) -> None:
+        self._path = source.path
+        self.tensors: dict[str, TensorInfo] = {}
+        self.offsets: dict[str, int] = {}
+        self.text_metadata: dict[str, str] | None = None
+        self._remembered: dict[tuple[bytes, bytes], tuple[str, tuple[int, ...], int | None]] = {}
+        if source.size < LENGTH_BYTES:
+            self._fail(f"it has {source.size:,} bytes")
+        header_bytes = int.from_bytes(source.read(0, LENGTH_BYTES), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            self._fail(f"its header has {header_bytes:,} bytes, the limit of the format is {MAX_HEADER_BYTES:,}")
+        self._data_start = LENGTH_BYTES + header_bytes
+        if self._data_start > source.size:
+            self._fail(f"it ends within its header: that has {header_bytes:,} bytes, the file {source.size:,}")
+        self._text = source.read(LENGTH_BYTES, header_bytes)
+        self._parse()
+        del self._text
+        self._check_places(source.size)
 
-    if source.size < LENGTH_BYTES:
-        fail(f"it has {source.size:,} bytes")
-    header_bytes = int.from_bytes(source.read(0, LENGTH_BYTES), "little")
-    data_start = LENGTH_BYTES + header_bytes
-    if header_bytes > MAX_HEADER_BYTES or data_start > source.size:
-        fail(f"a header of {header_bytes:,} bytes in a file of {source.size:,}")
-    try:
-        document = json.loads(source.read(LENGTH_BYTES, header_bytes), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        fail(f"the header is not JSON without repeated names: {error}")
-    text_metadata = document.pop(METADATA_KEY, {}) if isinstance(document, dict) else None
-    if not isinstance(text_metadata, dict) or not all(isinstance(text, str) for text in text_metadata.values()):
-        fail(f"the header or its {METADATA_KEY} is not an object of the right form")
-    tensors: dict[str, TensorInfo] = {}
-    places: list[tuple[int, int, str]] = []
-    for name, entry in document.items():
-        fault = _fault(entry)
-        if fault is not None:
-            fail(f"tensor {name!r}: {fault}")
-        begin, end = entry["data_offsets"]
-        tensors[name] = TensorInfo(ROOT, name, entry["dtype"], tuple(entry["shape"]), end - begin)
-        places.append((begin, end, name))
-    position = 0
-    for begin, end, name in sorted(places):
-        if begin != position:
-            fail(f"tensor {name!r} begins at byte {begin:,} of the data, the one before ends at {position:,}")
-        position = end
-    if data_start + position != source.size:
-        fail(f"its tensors make {data_start + position:,} bytes, the file has {source.size:,}")
-    return tensors, {name: data_start + begin for begin, _, name in places}, text_metadata
+    def _parse(self) -> None:
+        at = self._match(_OPENING, 0).end()
+        more = self._text[at : at + 1] != b"}"
+        if not more:
+            at = self._match(_NEXT, at).end()
+        while more:
+            usual = _USUAL.match(self._text, at)
+            if usual is not None:
+                name, dtype, sizes, begin, end, following = usual.groups()
+                self._take(self._string(name), *self._kind(dtype, sizes), int(begin), int(end))
+                more, at = following == b",", usual.end()
+            else:
+                more, at = self._parse_unusual(at)
+        if at != len(self._text):
+            self._fail(f"its header goes on behind its end, at byte {at:,}")
+
+    def _parse_unusual(self, at: int) -> tuple[bool, int]:
+        """Read a name and its entry in whichever form, or `__metadata__`; return whether more follow, and where."""
+        key = self._match(_KEY, at)
+        name, at = self._string(key[1]), key.end()
+        if name == METADATA_KEY:
+            at = self._parse_metadata(at)
+        else:
+            entry = self._match(_ENTRY, at)
+            dtype, shape, begin, end = self._facts(name, entry[1])
+            self._take(name, dtype, shape, tensor_nbytes(dtype, shape) if dtype in DTYPES else None, begin, end)
+            at = entry.end()
+        following = self._match(_NEXT, at)
+        return following[1] == b",", following.end()
+
+    def _parse_metadata(self, at: int) -> int:
+        """Read `__metadata__`; return where it ends."""
+        if self.text_metadata is not None:
+            self._fail(f"{METADATA_KEY} stands twice in its header")
+        found = self.text_metadata = {}
+        at = self._match(_OPENING, at).end()
+        more = self._text[at : at + 1] != b"}"
+        if not more:
+            at = self._match(_NEXT, at).end()
+        while more:
+            key = self._match(_KEY, at)
+            text = self._match(_TEXT, key.end())
+            name = self._string(key[1])
+            if name in found:
+                self._fail(f"{name!a:.200} stands twice in its {METADATA_KEY}")
+            found[name] = self._string(text[1])
+            following = self._match(_NEXT, text.end())
+            more, at = following[1] == b",", following.end()
+        return at
+
+    def _take(self, name: str, dtype: str, shape: tuple[int, ...], nbytes: int | None, begin: int, end: int) -> None:
+        """Take a tensor after checking what can be known without the others."""
+        if nbytes is None or nbytes != end - begin or len(shape) > MAX_DIMENSIONS or name == METADATA_KEY:
+            known = dtype in DTYPES
+            self._fail(
+                f"tensor {name!a:.200}: {dtype} data of shape {shape!s:.80} do not fill bytes {begin} to {end}"
+                if known
+                else f"tensor {name!a:.200}: its dtype is {dtype!a:.40}, which is not known; upgrade ckptfmt"
+            )
+        if name in self.tensors:
+            self._fail(f"{name!a:.200} stands twice in its header")
+        self.tensors[name] = TensorInfo(ROOT, name, dtype, shape, nbytes)
+        self.offsets[name] = begin
+
+    def _kind(self, dtype: bytes, sizes: bytes) -> tuple[str, tuple[int, ...], int | None]:
+        """Return dtype, shape and length of a tensor; the same objects for the same text."""
+        found = self._remembered.get((dtype, sizes))
+        if found is None:
+            shape = tuple(map(int, sizes.split(b","))) if sizes else ()
+            name = dtype.decode()
+            found = name, shape, tensor_nbytes(name, shape) if name in DTYPES else None
+            if len(self._remembered) < _MOST_REMEMBERED:
+                self._remembered[dtype, sizes] = found
+        return found
+
+    def _facts(self, name: str, entry: bytes) -> tuple[str, tuple[int, ...], int, int]:
+        """Return dtype, shape, begin and end of an entry in whichever form."""
+        try:
+            facts = json.loads(entry.decode(), object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            self._fail(f"tensor {name!a:.200}: its entry is not JSON without repeated names: {error!s:.200}")
+        if facts.keys() != {"dtype", "shape", "data_offsets"}:
+            self._fail(f"tensor {name!a:.200}: its entry is not one of dtype, shape and data_offsets")
+        dtype, shape, offsets = facts["dtype"], facts["shape"], facts["data_offsets"]
+        if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+            self._fail(f"tensor {name!a:.200}: its dtype is no text, or shape or data_offsets are no sizes")
+        return dtype, tuple(shape), *offsets
+
+    def _check_places(self, file_bytes: int) -> None:
+        """Check that the tensors fill the file without hole and overlap; make their offsets absolute."""
+        position = 0
+        places = [(begin, begin + self.tensors[name].nbytes) for name, begin in self.offsets.items()]
+        places.sort(key=itemgetter(0, 1))
+        for begin, end in places:
+            if begin != position:
+                self._fail(f"a tensor begins at byte {begin:,} of the data, the one before ends at {position:,}")
+            position = end
+        if self._data_start + position != file_bytes:
+            self._fail(f"its tensors make {self._data_start + position:,} bytes, the file has {file_bytes:,}")
+        for name in self.offsets:
+            self.offsets[name] += self._data_start
+
+    def _match(self, pattern: re.Pattern[bytes], at: int) -> re.Match[bytes]:
+        match = pattern.match(self._text, at)
+        if match is None:
+            self._fail(f"its header is not JSON of tensors, from byte {at:,} on")
+        return match
+
+    def _string(self, text: bytes) -> str:
+        """Return the text that stands between two quotes."""
+        try:
+            found = json.loads(b'"%b"' % text) if b"\\" in text else text.decode()
+            assert isinstance(found, str)
+            found.encode()  # there are no lone surrogates in what the format's own reader takes
+        except ValueError as error:
+            self._fail(f"its header has text that is none: {error!s:.200}")
+        return found
+
+    def _fail(self, found: str) -> NoReturn:
+        raise ForeignFileError(self._path, _FORM, f"{found}; get the file again")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -104,20 +233,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         raise ValueError("a name stands twice")
     return result
-
-
-def _fault(entry: object) -> str | None:
-    """Return what is wrong with the entry of a tensor."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        return "its entry is not an object of dtype, shape and data_offsets"
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        return f"its dtype is {dtype!r:.40}, which is not known; upgrade ckptfmt"
-    if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS or not _are_sizes(offsets) or len(offsets) != 2:
-        return "its shape or data_offsets are not arrays of sizes"
-    if tensor_nbytes(dtype, tuple(shape)) != offsets[1] - offsets[0]:
-        return f"{dtype} data of shape {shape!s:.80} do not fill bytes {offsets[0]:,} to {offsets[1]:,}"
-    return None
 
 
 def _are_sizes(value: object) -> bool:

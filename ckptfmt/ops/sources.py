@@ -19,6 +19,7 @@ from typing import Self
 from ckptfmt.errors import StorageError
 from ckptfmt.format.digest import BytesLike, digest
 from ckptfmt.format.index import Metadata
+from ckptfmt.format.layout import PREAMBLE_MAGIC
 from ckptfmt.runs import EXTENSION
 from ckptfmt.storage import AtomicFile, LocalSource, open_source
 
@@ -60,7 +61,7 @@ class MemberInfo:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor.
 
@@ -228,6 +229,7 @@ class TensorFile(ABC):
 
 
 _HEAD_BYTES = 512
+_NO_LENGTH = 1 << 40  # of no header, nor of one with a wrong length: eight bytes of something else
 
 
 def _is_zip(head: bytes) -> bool:
@@ -235,7 +237,7 @@ def _is_zip(head: bytes) -> bool:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NO_LENGTH
 
 
 def _is_tar(head: bytes) -> bool:
@@ -257,6 +259,16 @@ _FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
 )
 _PICKLED = frozenset({"ckptfmt.ops.zips", "ckptfmt.ops.pth"})
 _OURS = "ckptfmt.ops.ours"
+# What is left to its name, because its first bytes are none of the above: its reader says what is wrong with it.
+_BY_NAME = {".safetensors": "ckptfmt.ops.safetensors", ".npz": "ckptfmt.ops.npz"}
+
+
+def _reader_of(path: str, head: bytes) -> str:
+    """Return the module that reads a file with these first bytes."""
+    found = next((name for recognized, name in _FORMATS if recognized(head)), _OURS)
+    if found == _OURS and not head.startswith(PREAMBLE_MAGIC[:1]):
+        return _BY_NAME.get(Path(path).suffix.lower(), _OURS)
+    return found
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -267,7 +279,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     """
     with open_source(path) as source:
         head = source.read(0, min(source.size, _HEAD_BYTES))
-    return not any(recognized(head) for recognized, _ in _FORMATS)
+    return _reader_of(os.fspath(path), head) == _OURS
 
 
 def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> TensorFile:
@@ -296,7 +308,7 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
     source = open_source(path)
     try:
         head = source.read(0, min(source.size, _HEAD_BYTES))
-        module = next((name for recognized, name in _FORMATS if recognized(head)), _OURS)
+        module = _reader_of(source.path, head)
         options = {"inert": inert} if module in _PICKLED else {}
         opened = _as_opened(importlib.import_module(module).open_file(source, **options))
     except BaseException:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ckptfmt.epochs import epochs_finished
 from ckptfmt.ops.metrics import mode_of
 
-__all__ = ["Facts", "facts_of"]
+__all__ = ["Facts", "as_float", "count", "facts_of"]
 
 _LIGHTNING = "pytorch-lightning_version"
 
@@ -40,7 +40,7 @@ def facts_of(state: object) -> Facts:
         return _lightning(state)
     epochs = epochs_finished(state)
     notes = () if epochs is None else (f"epoch {epochs - 1} in the file is the last one done: {epochs} finished",)
-    return Facts(epoch=epochs, step=_count(state.get("step")), metrics=_metrics(state), notes=notes)
+    return Facts(epoch=epochs, step=count(state.get("step")), metrics=_metrics(state), notes=notes)
 
 
 def _lightning(state: Mapping[str, object]) -> Facts:
@@ -48,8 +48,8 @@ def _lightning(state: Mapping[str, object]) -> Facts:
     for name in ("loops", "fit_loop", "epoch_progress", "current", "processed"):
         progress = progress.get(name) if isinstance(progress, Mapping) else None
     return Facts(
-        epoch=_count(progress) if progress is not None else _count(state.get("epoch")),
-        step=_count(state.get("global_step")),
+        epoch=count(progress) if progress is not None else count(state.get("epoch")),
+        step=count(state.get("global_step")),
         producer=f"PyTorch Lightning {str(state[_LIGHTNING])[:40]}",
     )
 
@@ -63,5 +63,14 @@ def _metrics(state: Mapping[str, object]) -> dict[str, float] | None:
     return found or None
 
 
-def _count(value: object) -> int | None:
+def count(value: object) -> int | None:
+    """Return a number of steps or epochs, if it is one."""
     return value if type(value) is int and 0 <= value < 1 << 62 else None
+
+
+def as_float(value: object) -> float | None:
+    """Return a measured value, if it is a number that a float can hold."""
+    try:
+        return float(value) if type(value) in (int, float) else None  # type: ignore[arg-type]  # one of the two
+    except OverflowError:
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError
 from ckptfmt.format.index import SAFETENSORS
+from ckptfmt.ops.failures import TooLargeError
 from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
 from ckptfmt.ops.jsonform import problem_json
 from ckptfmt.ops.mixed import read_all
@@ -332,7 +333,8 @@ def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool, in
     except StorageError:
         raise
     except CkptfmtError as error:
-        return FileVerdict(path, Verdict.MALFORMED, error=reason(error, path), file_bytes=size)
+        verdict = Verdict.UNREADABLE if isinstance(error, TooLargeError) else Verdict.MALFORMED
+        return FileVerdict(path, verdict, error=reason(error, path), file_bytes=size)
     return FileVerdict(path, Verdict.READABLE, error=found, file_bytes=size)
 
 

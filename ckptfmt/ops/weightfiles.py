@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ckptfmt.adapters import TensorLeaf
 from ckptfmt.format.digest import BytesLike
-from ckptfmt.ops.failures import ForeignFileError
+from ckptfmt.ops.failures import ForeignFileError, TooLargeError
 from ckptfmt.ops.pth import PthFile
 from ckptfmt.ops.sources import Part, TensorFile, open_tensors
 from ckptfmt.storage import open_source
@@ -21,7 +22,9 @@ __all__ = ["INDEX", "PartTensor", "Weights", "file_in", "find_weights", "open_we
 INDEX = ".index.json"
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "adapter", "flax_model")
 _EXTENSIONS = (".safetensors", ".bin")
+_ORDINARY = re.compile(r"[^\x00-\x1f\\\ud800-\udfff]*")  # what every file system can name
 _MAX_JSON_BYTES = 64 << 20
+_MAX_JSON_VALUES = 1 << 22  # what begins or ends one: an empty list takes 30 times the memory of its two characters
 
 
 @dataclass(slots=True, eq=False)
@@ -145,13 +148,17 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        ForeignFileError: It is not valid, or too long.
+        ForeignFileError: It is not valid.
+        TooLargeError: It is too long.
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
         if source.size > _MAX_JSON_BYTES:
-            raise ForeignFileError(str(path), "JSON", f"it has {source.size:,} bytes, the limit is {_MAX_JSON_BYTES:,}")
+            raise TooLargeError(str(path), "JSON", f"it has {source.size:,} bytes, the limit is {_MAX_JSON_BYTES:,}")
         data = source.read(0, source.size)
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > _MAX_JSON_VALUES:
+        raise TooLargeError(str(path), "JSON", f"it has about {values:,} values, the limit is {_MAX_JSON_VALUES:,}")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -165,8 +172,9 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found or not all(isinstance(shard, str) for shard in found.values()):
         raise ForeignFileError(str(path), "index of shards", "it has no weight_map of tensors to files")
     for shard in found.values():
-        if Path(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
-            raise ForeignFileError(str(path), "index of shards", f"{shard!a:.80} leads out of the directory")
+        if Path(shard).name != shard or shard in ("", ".", "..") or not _ORDINARY.fullmatch(shard):
+            found = f"{shard!a:.80} leads out of the directory, or is no name of a file"
+            raise ForeignFileError(str(path), "index of shards", found)
     return found
 
 

@@ -8,8 +8,8 @@ belongs to exactly one member or to the directory, and whatever is said twice is
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import (
@@ -21,7 +21,7 @@ from ckptfmt.pth.limits import (
 )
 from ckptfmt.storage import Source
 
-__all__ = ["DEFLATED", "STORED", "ZIP_MAGIC", "Archive", "Member", "read_archive"]
+__all__ = ["DEFLATED", "STORED", "ZIP_MAGIC", "Archive", "Member", "read_archive", "read_members"]
 
 ZIP_MAGIC = b"PK\x03\x04"
 STORED, DEFLATED = 0, 8
@@ -42,7 +42,7 @@ class Member:
     """One member of an archive.
 
     Attributes:
-        name: Its name without the directory that all members are in.
+        name: Its name; in an `Archive`, without the directory that all members are in.
         offset: Offset in the file of its first stored byte.
         stored_bytes: Length as it is stored.
         nbytes: Length after decompression.
@@ -85,42 +85,76 @@ class _Entry:
 
 
 def read_archive(source: Source) -> Archive:
-    """Return the directory of the archive that the whole of `source` is.
+    """Return the directory of the archive of PyTorch that the whole of `source` is.
 
     Raises:
         LegacyFileError: The archive is broken, or says two things at once, or is beyond a limit.
         StorageError: The file cannot be read.
     """
-    start, nbytes, count = _find_directory(source)
-    entries = _parse_directory(source.read(start, nbytes), count)
+    start, entries = _entries(source)
     expanded = sum(entry.nbytes for entry in entries)
     if expanded > MAX_EXPANSION * source.size + FREE_EXPANSION_BYTES:
         raise LegacyFileError(f"its members expand to {expanded} bytes, {expanded // source.size} times the file")
     members: dict[str, Member] = {}
     seen: set[str] = set()
     roots: set[str] = set()
+    for member in _placed(source, start, entries):
+        name = member.name
+        _refuse_odd(name)
+        if name.casefold() in seen:  # PyTorch finds members whatever the case of their names
+            raise LegacyFileError(f"two members have the name {_shown(name)}")
+        seen.add(name.casefold())
+        root, _, rest = name.partition("/")
+        roots.add(root)
+        if len(roots) > 1 or not (rest or name.endswith("/")):
+            raise LegacyFileError(f"member {_shown(name)} is not in the one directory that all others are in")
+        if not name.endswith("/"):
+            members[rest] = replace(member, name=rest)
+        elif member.nbytes:
+            raise LegacyFileError(f"the directory {_shown(name)} has content")
+    return Archive(roots.pop() if roots else "", members)
+
+
+def read_members(source: Source) -> tuple[Member, ...]:
+    """Return the members of the zip archive that the whole of `source` is, in the order of the file.
+
+    Their names are keys and no paths: only that none stands twice is checked.
+
+    Raises:
+        LegacyFileError: The archive is broken, or says two things at once, or is beyond a limit.
+        StorageError: The file cannot be read.
+    """
+    members: dict[str, Member] = {}
+    for member in _placed(source, *_entries(source)):
+        if member.name in members:
+            raise LegacyFileError(f"two members have the name {_shown(member.name)}")
+        members[member.name] = member
+    return tuple(members.values())
+
+
+def _entries(source: Source) -> tuple[int, list[_Entry]]:
+    """Return where the directory begins, and what it says."""
+    start, nbytes, count = _find_directory(source)
+    return start, _parse_directory(source.read(start, nbytes), count)
+
+
+def _placed(source: Source, start: int, entries: list[_Entry]) -> Iterator[Member]:
+    """Yield the members in the order of the file, each compared with what stands before and behind it."""
     position = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         name = _decode_name(entry)
         if entry.header_offset != position:
             what = "overlaps the one before it" if entry.header_offset < position else "follows bytes of no member"
-            raise LegacyFileError(f"member {name!a} {what}, at byte {entry.header_offset}")
-        offset = _check_local_header(source, entry, name, start)
-        position = _end_of(source, entry, offset, name, start)
-        if name.casefold() in seen:  # PyTorch finds members whatever the case of their names
-            raise LegacyFileError(f"two members have the name {name!a}")
-        seen.add(name.casefold())
-        root, _, rest = name.partition("/")
-        roots.add(root)
-        if len(roots) > 1 or not (rest or name.endswith("/")):
-            raise LegacyFileError(f"member {name!a} is not in the one directory that all others are in")
-        if not name.endswith("/"):
-            members[rest] = Member(rest, offset, entry.stored_bytes, entry.nbytes, entry.method, entry.crc)
-        elif entry.nbytes:
-            raise LegacyFileError(f"the directory {name!a} has content")
+            raise LegacyFileError(f"member {_shown(name)} {what}, at byte {entry.header_offset}")
+        offset = _check_local_header(source, entry, _shown(name), start)
+        position = _end_of(source, entry, offset, _shown(name), start)
+        yield Member(name, offset, entry.stored_bytes, entry.nbytes, entry.method, entry.crc)
     if position != start:
         raise LegacyFileError(f"bytes {position} to {start} belong to no member")
-    return Archive(roots.pop() if roots else "", members)
+
+
+def _shown(name: str) -> str:
+    return f"{name!a:.200}"
 
 
 def _find_directory(source: Source) -> tuple[int, int, int]:
@@ -207,38 +241,43 @@ def _decode_name(entry: _Entry) -> str:
         name = raw.decode("utf-8" if entry.flags & _UTF8 else "ascii")
     except UnicodeDecodeError:
         raise LegacyFileError(f"a member's name is not text: {raw[:80]!a}") from None
+    if len(raw) > MAX_MEMBER_NAME_BYTES:
+        raise LegacyFileError(f"a member's name has {len(raw)} bytes, the limit is {MAX_MEMBER_NAME_BYTES}")
+    return name
+
+
+def _refuse_odd(name: str) -> None:
     parts = name.removesuffix("/").split("/")
-    odd = not name.isprintable() or "\\" in name or ":" in parts[0] or len(raw) > MAX_MEMBER_NAME_BYTES
+    odd = not name.isprintable() or "\\" in name or ":" in parts[0]
     if odd or any(part in ("", ".", "..") for part in parts):
         raise LegacyFileError(f"a member has a name that could lead out of the archive: {name[:80]!a}")
-    return name
 
 
 def _check_local_header(source: Source, entry: _Entry, name: str, limit: int) -> int:
     """Return where a member's content begins, after comparing what stands before it with the directory."""
     if entry.flags & (_ENCRYPTED | _STRONG | _MASKED):
-        raise LegacyFileError(f"member {name!a} is encrypted")
+        raise LegacyFileError(f"member {name} is encrypted")
     if entry.flags & ~_KNOWN_FLAGS or entry.method not in (STORED, DEFLATED):
-        raise LegacyFileError(f"member {name!a} is stored by a method that no checkpoint uses ({entry.method})")
+        raise LegacyFileError(f"member {name} is stored by a method that no checkpoint uses ({entry.method})")
     begin = entry.header_offset
     if begin + _LOCAL.size + len(entry.raw_name) > limit:
-        raise LegacyFileError(f"member {name!a} lies outside the archive")
+        raise LegacyFileError(f"member {name} lies outside the archive")
     head = source.read(begin, _LOCAL.size + len(entry.raw_name))
     magic, _, flags, method, _, _, crc, stored, nbytes, name_bytes, extra_bytes = _LOCAL.unpack_from(head)
     if magic != ZIP_MAGIC or name_bytes != len(entry.raw_name) or head[_LOCAL.size :] != entry.raw_name:
-        raise LegacyFileError(f"member {name!a} has another name in its own header than in the directory")
+        raise LegacyFileError(f"member {name} has another name in its own header than in the directory")
     if (flags, method) != (entry.flags, entry.method):
-        raise LegacyFileError(f"member {name!a} has other flags or another method in its own header")
+        raise LegacyFileError(f"member {name} has other flags or another method in its own header")
     offset: int = begin + len(head) + extra_bytes
     if offset + entry.stored_bytes > limit:
-        raise LegacyFileError(f"member {name!a} does not end before the directory of the archive")
+        raise LegacyFileError(f"member {name} does not end before the directory of the archive")
     if _FULL32 in (stored, nbytes):
         nbytes, stored = _wide_values(source.read(begin + len(head), extra_bytes), [nbytes, stored])
     told, true = (crc, stored, nbytes), (entry.crc, entry.stored_bytes, entry.nbytes)
     if told != true and not (flags & _DESCRIPTOR and not any(told)):
-        raise LegacyFileError(f"member {name!a} has another length or checksum in its own header")
+        raise LegacyFileError(f"member {name} has another length or checksum in its own header")
     if entry.method == STORED and entry.stored_bytes != entry.nbytes:
-        raise LegacyFileError(f"member {name!a} is not compressed, and has two lengths")
+        raise LegacyFileError(f"member {name} is not compressed, and has two lengths")
     return offset
 
 
@@ -255,4 +294,4 @@ def _end_of(source: Source, entry: _Entry, offset: int, name: str, limit: int) -
             continue
         if form.unpack_from(data) == (entry.crc, entry.stored_bytes, entry.nbytes):
             return end + form.size
-    raise LegacyFileError(f"member {name!a} is followed by another length or checksum than the directory has")
+    raise LegacyFileError(f"member {name} is followed by another length or checksum than the directory has")

@@ -18,8 +18,8 @@ MAX_CONTAINERS = 1 << 21
 MAX_MARKS = 1 << 16
 """Containers of one pickle that are begun and not ended at the same time."""
 
-MAX_INTEGER_BYTES = 4096
-"""Length of one integer."""
+MAX_INTEGER_BYTES = 1024
+"""Length of one integer. Python refuses to write one of some more as text."""
 
 MAX_LINE_BYTES = 4096
 """Length of a line in the text opcodes of protocol 0, strings apart."""

@@ -60,7 +60,7 @@ def _classes(code: str) -> Mapping[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     starts = list(_CLASS.finditer(code))
     ends = [start.start() for start in starts[1:]] + [len(code)]
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in zip(starts, ends, strict=False):  # code without a class has an end, and no start
         lists = _LIST.findall(code, start.end(), end)
         if lists:
             found.setdefault(start[1], frozenset(name for names in lists for name in _NAME.findall(names)))

@@ -123,11 +123,11 @@ class MemberData:
 
     def read(self, start: int, nbytes: int) -> BytesLike:
         """See `StorageData.read`."""
-        if self._verified and self._member.method == STORED:
-            return _fetch(self._source, self._member.offset + start, nbytes)
         if start < self._position or (start > self._position and self._inflater is None):
             self.finish()
             self._restart()
+        if self._verified and self._member.method == STORED:
+            return _fetch(self._source, self._member.offset + start, nbytes)
         if start > self._position:
             if self._rework is not None:
                 self._rework.spend(start - self._position, self._name)

@@ -13,11 +13,11 @@ from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_DIMENSIONS
 from ckptfmt.pth.storages import StorageData
 
-__all__ = ["LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
+__all__ = ["BLOCK_BYTES", "LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 
 _GATHERED_BYTES = 8 << 20
 """How much of a storage is read at a time to put elements into order."""
-_BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 16 << 20
 """How much of a tensor is put together at a time, of elements that lie far apart."""
 
 
@@ -132,8 +132,8 @@ class TensorView:
         if whole * nbytes <= _GATHERED_BYTES:
             data = self.storage.data.read(offset * nbytes, whole * nbytes)
             yield from gather(data, nbytes, shape, strides, _GATHERED_BYTES)
-        elif inner * shape[0] > 4 * whole and math.prod(shape[1:]) * nbytes <= _BLOCK_BYTES:
-            rows = max(1, _BLOCK_BYTES // (math.prod(shape[1:]) * nbytes))
+        elif inner * shape[0] > 4 * whole and math.prod(shape[1:]) * nbytes <= BLOCK_BYTES:
+            rows = max(1, BLOCK_BYTES // (math.prod(shape[1:]) * nbytes))
             for row in range(0, shape[0], rows):
                 some = (min(rows, shape[0] - row), *shape[1:])
                 yield gather_block(self.storage.data.read, nbytes, offset + row * strides[0], some, strides)

@@ -146,7 +146,10 @@ def npy(descr: str = "'<f4'", order: str = "False", shape: str = "(2,)", data: b
         archive(w=npy(shape="(-2,)")),
         archive(w=npy(shape="2")),
         archive(w=npy(shape="(2**70,)")),
-        archive(w=npy(descr="[('a', '<f4')]")),
+        archive(w=npy(descr="[('a', '<f4', 3)]")),
+        archive(w=npy(descr="[('a',)]")),
+        archive(w=npy(order="1")),
+        archive(w=npy(shape="(0, 9" + "9" * 4200 + ")", data=b"")),
         archive(w=npy(descr="'<f4', __import__('os').system('true')")),
         archive(w=npy(descr="__import__('os')")),
         archive(w=b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535),
@@ -158,6 +161,29 @@ def test_npz_that_is_not_valid_is_refused(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(CkptfmtError):
         inspect_file(path)
+
+
+def test_npz_with_elements_that_we_have_no_dtype_for(tmp_path: Path) -> None:
+    records = np.array([(1.5, [1, 2])], [("a", "<f4"), ("b", ">i2", (2,))])
+    times = np.array(["2026-03-01"], "datetime64[s]")
+    objects = np.array([(1, None)], [("a", "<f4"), ("b", "O")])
+    np.savez(tmp_path / "a.npz", records=records, times=times, long=np.longdouble(3), objects=objects)
+    with open_tensors(tmp_path / "a.npz") as file:
+        (part,) = file.parts.values()
+        assert part.tensors["records"].dtype == "[('a', '<f4'), ('b', '>i2', (2,))]"
+        assert part.tensors["times"].dtype == "<M8[s]"
+        assert part.read("records") == records.tobytes()
+        assert part.read("times") == times.tobytes()
+        assert np.frombuffer(part.read("long"), np.longdouble) == 3
+        with pytest.raises(UnsafeInputError, match="pickled objects"):
+            part.read("objects")
+
+
+def test_npz_with_names_that_are_no_paths(tmp_path: Path) -> None:
+    names = ["dense/kernel:0", "/absolute", "../up", "A", "a", "a\\b", "Grüße", ""]
+    arrays: dict[str, Any] = {name: np.full(2, number) for number, name in enumerate(names)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert set(contents(tmp_path / "a.npz")) == set(names)
 
 
 def test_a_damaged_array_is_told_when_it_is_read(tmp_path: Path) -> None:

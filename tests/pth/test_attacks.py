@@ -68,8 +68,6 @@ def watch(event, arguments):
 armed = False
 sys.addaudithook(watch)
 for case in cases:
-    if "arrays" in case.name:
-        continue  # the headers of NumPy's arrays are parsed as literals, which the interpreter calls compiling
     source = directory / "hostile.pth"
     source.write_bytes(case.content)
     try:

@@ -32,7 +32,7 @@ class Watched(MemoryData):
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensors, "_GATHERED_BYTES", 2048)
-    monkeypatch.setattr(tensors, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(tensors, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(tensors, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(gathering, "_MOST_READ_BYTES", 1024)
     monkeypatch.setattr(gathering, "_MOST_BETWEEN_BYTES", 64)

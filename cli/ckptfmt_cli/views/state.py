@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ckptfmt.ops.inspect import StateInfo
-from ckptfmt.ops.jsonform import tree_json
+from ckptfmt.ops.jsonform import integer_json, tree_json
 from ckptfmt.ops.optimizers import OptimizerInfo
 from ckptfmt.ops.ranked import RankedValue
 from ckptfmt.ops.resumable import Resumable, ResumeAnswer
@@ -76,7 +76,7 @@ def _progress_of(info: OptimizerInfo) -> str:
 
 
 def _scheduler(info: SchedulerInfo) -> str:
-    facts = [info.kind or "unknown kind", f"last_epoch {info.last_epoch}"]
+    facts = [info.kind or "unknown kind", f"last_epoch {_value(info.last_epoch)}"]
     if info.last_lr:
         facts.append(f"lr {_values(tuple(dict.fromkeys(info.last_lr)))}")
     facts += [f"{name} {_value(value)}" for name, value in info.options.items() if name != "base_lrs"]
@@ -114,7 +114,7 @@ def _value(value: object) -> str:
         case bool() | None:
             return str(value).lower()
         case int() | str():
-            return str(value)
+            return str(integer_json(value) if isinstance(value, int) else value)
         case float():
             return f"{value:.6g}"
         case list() | tuple():
