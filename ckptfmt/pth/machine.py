@@ -216,9 +216,12 @@ class Machine:
         """ADDITEMS to what is on top."""
         items = self.items()
         target = self.stack[-1]
-        if not isinstance(target, SetNode | Record) or (isinstance(target, SetNode) and target.frozen):
+        if isinstance(target, Record):
+            target.added += items
+        elif isinstance(target, SetNode) and not target.frozen:
+            target.elements += items
+        else:
             raise LegacyFileError(f"the pickle adds elements to {_kind(target)}")
-        target.elements += items
 
     # -- what would import or call
 

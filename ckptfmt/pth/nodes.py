@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DictNode", "Global", "Persistent", "Record", "SetNode"]
+__all__ = ["DictNode", "Global", "Persistent", "Record", "SetNode", "describe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Record:
         kwargs: Arguments by name, if there were any.
         states: What would be given to `__setstate__` or put into `__dict__` (BUILD), in order.
         entries: What would be set as items (SETITEM).
-        elements: What would be appended (APPEND) or added (ADDITEMS).
+        elements: What would be appended (APPEND).
+        added: What would be added as to a set (ADDITEMS).
     """
 
     callee: Global
@@ -61,6 +62,7 @@ class Record:
     states: list[object] = field(default_factory=list)
     entries: list[tuple[object, object]] = field(default_factory=list)
     elements: list[object] = field(default_factory=list)
+    added: list[object] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,3 +70,19 @@ class Persistent:
     """An object outside the pickle, by the identifier that the pickle gives it."""
 
     identifier: object
+
+
+def describe(node: object) -> str:
+    """Return what a node is, in words that hold nothing of the file's own but names."""
+    match node:
+        case Record(callee=callee):
+            return f"an object of {callee}"
+        case Global():
+            return f"the name {node}"
+        case DictNode():
+            return "a dict"
+        case SetNode():
+            return "a frozenset" if node.frozen else "a set"
+        case Persistent():
+            return "a storage"
+    return f"a {type(node).__name__}"

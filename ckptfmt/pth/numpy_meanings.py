@@ -12,10 +12,10 @@ from ckptfmt.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt.pth.dtypes import ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.nodes import Global, Record
+from ckptfmt.pth.nodes import Global, Record, describe
 from ckptfmt.pth.storages import MemoryData
 from ckptfmt.pth.tensors import Storage, c_strides, view_of
-from ckptfmt.pth.values import Builder, Meaning, describe
+from ckptfmt.pth.values import ANYTHING, STATES, Builder, Meaning
 
 __all__ = ["NUMPY_MEANINGS"]
 
@@ -159,14 +159,14 @@ def _inert(builder: Builder, record: Record) -> object:
 
 
 NUMPY_MEANINGS: Mapping[str, Meaning] = {
-    "numpy.dtype": _dtype,
-    "numpy.ndarray": _inert,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy._core.numeric._frombuffer": _from_buffer,
-    "numpy.random.__RandomState_ctor": _inert,
-    "numpy.random._pickle.__randomstate_ctor": _inert,
-    "numpy.random._pickle.__generator_ctor": _inert,
-    "numpy.random._pickle.__bit_generator_ctor": _inert,
+    "numpy.dtype": Meaning(_dtype, STATES),
+    "numpy.ndarray": Meaning(_inert, ANYTHING),
+    "numpy._core.multiarray._reconstruct": Meaning(_reconstruct, STATES),
+    "numpy._core.multiarray.scalar": Meaning(_scalar),
+    "numpy._core.numeric._frombuffer": Meaning(_from_buffer),
+    "numpy.random.__RandomState_ctor": Meaning(_inert, STATES),
+    "numpy.random._pickle.__randomstate_ctor": Meaning(_inert, STATES),
+    "numpy.random._pickle.__generator_ctor": Meaning(_inert, STATES),
+    "numpy.random._pickle.__bit_generator_ctor": Meaning(_inert, STATES),
 }
 """The meanings by the canonical name."""

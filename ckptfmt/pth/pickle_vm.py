@@ -14,7 +14,7 @@ from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_OPERATIONS, MAX_PICKLE_BYTES
 from ckptfmt.pth.machine import Budget, Machine, integer, pairs, python2_text, text
-from ckptfmt.pth.nodes import DictNode, Global, Persistent, SetNode
+from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode
 
 __all__ = ["PickleRun", "run_pickle"]
 
@@ -141,7 +141,7 @@ _STEPS: dict[int, Callable[[Machine], None]] = {
     ord("B"): lambda m: m.push(m.data(_U32)),
     ord("C"): lambda m: m.push(m.data(_U8)),
     0x8E: lambda m: m.push(m.data(_U64)),
-    0x96: lambda m: m.push(m.data(_U64)),  # BYTEARRAY8: inert bytes do as well
+    0x96: lambda m: m.made(Record(Global("builtins", "bytearray"), (m.data(_U64),))),
     ord("]"): lambda m: m.made([]),
     ord("a"): lambda m: m.append([m.stack.pop()]),
     ord("e"): lambda m: m.append(m.items()),

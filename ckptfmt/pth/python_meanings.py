@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
@@ -12,9 +13,11 @@ from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.limits import MAX_DEPTH
 from ckptfmt.pth.nodes import DictNode, Global, Record, SetNode
-from ckptfmt.pth.values import Builder, Meaning, StateDict
+from ckptfmt.pth.values import ADDED, ANYTHING, ELEMENTS, ENTRIES, STATES, Builder, Meaning, StateDict
 
 __all__ = ["PYTHON_MEANINGS"]
+
+Make = Callable[[Builder, Record], object]
 
 _LARGEST_RANGE = 1 << 63
 _DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"})
@@ -78,13 +81,14 @@ def _deque(builder: Builder, record: Record) -> object:
 
 def _items(record: Record) -> list[object]:
     """Return what a list, tuple or set is made of."""
+    given = [*record.elements, *record.added]
     if not record.args:
-        return list(record.elements)
+        return given
     (first,) = record.args if len(record.args) == 1 else (None,)
     if isinstance(first, list | tuple):
-        return [*first, *record.elements]
+        return [*first, *given]
     if isinstance(first, SetNode):
-        return [*first.elements, *record.elements]
+        return [*first.elements, *given]
     raise LegacyFileError(f"a {record.callee.name} that is made of something else than a list")
 
 
@@ -144,7 +148,7 @@ def _encoded(builder: Builder, text: str, encoding: str) -> bytes:
         raise LegacyFileError("bytes are written as text that does not stand for bytes") from error
 
 
-def _number(kind: type[int | float | complex]) -> Meaning:
+def _number(kind: type[int | float | complex]) -> Make:
     def meaning(_: Builder, record: Record) -> object:
         args = record.args
         if not all(isinstance(arg, int | float) for arg in args) or len(args) > (2 if kind is complex else 1):
@@ -166,7 +170,7 @@ def _text(_: Builder, record: Record) -> object:
     raise LegacyFileError("str of something else than text")
 
 
-def _integers(name: str) -> Meaning:
+def _integers(name: str) -> Make:
     def meaning(builder: Builder, record: Record) -> object:
         if not all(arg is None or (type(arg) is int and abs(arg) < _LARGEST_RANGE) for arg in record.args):
             return builder.inert(record)
@@ -180,7 +184,7 @@ def _object(builder: Builder, record: Record) -> object:
     if canonical(record.callee) == "copyreg._reconstructor":
         match record.args:
             case (Global() as cls, Global(), *_):
-                remade = Record(cls, (), record.kwargs, record.states, record.entries, record.elements)
+                remade = replace(record, callee=cls, args=())
                 if len(record.args) > 2 and record.args[2] is not None:
                     remade.args = (record.args[2],)
                 return builder.raw(remade)
@@ -208,7 +212,7 @@ def _path(builder: Builder, record: Record) -> object:
     return Typed(name, joined)
 
 
-def _as_text(name: str) -> Meaning:
+def _as_text(name: str) -> Make:
     """Return the meaning of a class whose object is made of one text, or has one attribute."""
 
     def meaning(builder: Builder, record: Record) -> object:
@@ -221,7 +225,7 @@ def _as_text(name: str) -> Meaning:
     return meaning
 
 
-def _time(make: Callable[[bytes], object], nbytes: int) -> Meaning:
+def _time(make: Callable[[bytes], object], nbytes: int) -> Make:
     """Return the meaning of a class of `datetime`, whose objects are made of bytes."""
 
     def meaning(builder: Builder, record: Record) -> object:
@@ -289,34 +293,34 @@ _NUMBERS: dict[str, type[int | float | complex]] = {"int": int, "float": float, 
 _PATHS = "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath".split()
 
 PYTHON_MEANINGS: Mapping[str, Meaning] = {
-    "collections.OrderedDict": _ordered_dict,
-    "collections.defaultdict": _default_dict,
-    "collections.Counter": _dict,
-    "collections.deque": _deque,
-    "builtins.dict": _dict,
-    "builtins.list": _list,
-    "builtins.tuple": _tuple,
-    "builtins.set": _set,
-    "builtins.frozenset": _frozenset,
-    "builtins.bytes": _bytes,
-    "builtins.bytearray": _bytes,
-    "builtins.str": _text,
-    **{f"builtins.{name}": _number(kind) for name, kind in _NUMBERS.items()},
-    "builtins.range": _integers("builtins.range"),
-    "builtins.slice": _integers("builtins.slice"),
-    "builtins.object": _object,
-    "copyreg._reconstructor": _object,
-    "_codecs.encode": _codecs_encode,
-    "argparse.Namespace": _namespace,
-    "types.SimpleNamespace": _namespace,
-    "datetime.datetime": _time(_unpack_datetime, _DATETIME_BYTES),
-    "datetime.date": _time(_unpack_date, _DATE_BYTES),
-    "datetime.time": _time(_unpack_time, _TIME_BYTES),
-    "datetime.timedelta": _duration,
-    "datetime.timezone": _time_zone,
-    **{f"pathlib.{name}": _path for name in _PATHS},
-    "uuid.UUID": _as_text("uuid.UUID"),
-    "decimal.Decimal": _as_text("decimal.Decimal"),
-    "fractions.Fraction": _as_text("fractions.Fraction"),
+    "collections.OrderedDict": Meaning(_ordered_dict, STATES | ENTRIES),
+    "collections.defaultdict": Meaning(_default_dict, ENTRIES),
+    "collections.Counter": Meaning(_dict, ENTRIES),
+    "collections.deque": Meaning(_deque, ELEMENTS),
+    "builtins.dict": Meaning(_dict, ENTRIES),
+    "builtins.list": Meaning(_list, ELEMENTS),
+    "builtins.tuple": Meaning(_tuple),
+    "builtins.set": Meaning(_set, ADDED),
+    "builtins.frozenset": Meaning(_frozenset),
+    "builtins.bytes": Meaning(_bytes),
+    "builtins.bytearray": Meaning(_bytes),
+    "builtins.str": Meaning(_text),
+    **{f"builtins.{name}": Meaning(_number(kind)) for name, kind in _NUMBERS.items()},
+    "builtins.range": Meaning(_integers("builtins.range")),
+    "builtins.slice": Meaning(_integers("builtins.slice")),
+    "builtins.object": Meaning(_object, ANYTHING),
+    "copyreg._reconstructor": Meaning(_object, ANYTHING),
+    "_codecs.encode": Meaning(_codecs_encode),
+    "argparse.Namespace": Meaning(_namespace, STATES),
+    "types.SimpleNamespace": Meaning(_namespace, STATES),
+    "datetime.datetime": Meaning(_time(_unpack_datetime, _DATETIME_BYTES)),
+    "datetime.date": Meaning(_time(_unpack_date, _DATE_BYTES)),
+    "datetime.time": Meaning(_time(_unpack_time, _TIME_BYTES)),
+    "datetime.timedelta": Meaning(_duration),
+    "datetime.timezone": Meaning(_time_zone),
+    **{f"pathlib.{name}": Meaning(_path) for name in _PATHS},
+    "uuid.UUID": Meaning(_as_text("uuid.UUID"), STATES),
+    "decimal.Decimal": Meaning(_as_text("decimal.Decimal")),
+    "fractions.Fraction": Meaning(_as_text("fractions.Fraction")),
 }
 """The meanings by the canonical name."""

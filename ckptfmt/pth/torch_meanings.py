@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ckptfmt.format.packing import Typed
@@ -10,11 +10,13 @@ from ckptfmt.format.trees import SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt.pth.dtypes import TYPES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
-from ckptfmt.pth.nodes import DictNode, Global, Record
+from ckptfmt.pth.nodes import DictNode, Global, Record, describe
 from ckptfmt.pth.tensors import TensorView, view_of
-from ckptfmt.pth.values import NAME, Builder, Meaning, Tensor, describe
+from ckptfmt.pth.values import ANYTHING, NAME, STATES, Builder, Meaning, Tensor
 
 __all__ = ["TORCH_MEANINGS"]
+
+Make = Callable[[Builder, Record], object]
 
 _INTEGERS = {"quint8": "uint8", "qint8": "int8", "qint32": "int32"}
 _PLAIN_TENSORS = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"})
@@ -106,7 +108,7 @@ def _rebuild_from_type(builder: Builder, record: Record) -> object:
     full = canonical(function)
     if full not in _REBUILDERS:
         raise LegacyFileError(f"a tensor that {full} is to rebuild, which no checkpoint does")
-    made = TORCH_MEANINGS[full](builder, Record(function, args))
+    made = _REBUILDERS[full](builder, Record(function, args))
     state = rest[0] if rest else None
     if canonical(kind) not in _PLAIN_TENSORS:
         builder.notes.drop(f"the class {canonical(kind)} of a tensor", "its values are kept as a plain tensor")
@@ -171,7 +173,7 @@ def _rebuild_on_device(builder: Builder, record: Record) -> object:
     return Tensor(None, value)
 
 
-def _without_values(what: str) -> Meaning:
+def _without_values(what: str) -> Make:
     def meaning(builder: Builder, record: Record) -> object:
         builder.notes.drop(what, "it has no values")
         return builder.inert(record)
@@ -230,9 +232,9 @@ def _at_least(record: Record, count: int) -> tuple[object, ...]:
     return record.args
 
 
-_REBUILDERS: Mapping[str, Meaning] = {
-    f"torch._utils.{name}": meaning
-    for name, meaning in {
+_REBUILDERS: Mapping[str, Make] = {
+    f"torch._utils.{name}": make
+    for name, make in {
         "_rebuild_tensor": _rebuild_tensor,
         "_rebuild_tensor_v2": _rebuild_tensor,
         "_rebuild_tensor_v3": _rebuild_tensor_v3,
@@ -254,18 +256,19 @@ _LISTS = ["build_intlist", "build_tensorlist", "build_doublelist", "build_boolli
 
 
 TORCH_MEANINGS: Mapping[str, Meaning] = {
-    **_REBUILDERS,
-    "torch._tensor._rebuild_from_type": _rebuild_from_type,
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.nn.parameter.Parameter": _rebuild_parameter,
-    "torch.nn.parameter.Buffer": _rebuild_parameter,
-    "torch.Tensor": _inert,
-    "torch.Size": _size,
-    "torch.device": _device,
-    "torch.Generator": _inert,
-    "torch.serialization._get_layout": _layout,
-    "torch.torch_version.TorchVersion": _version,
-    "torch.nn.backends.thnn._get_thnn_function_backend": lambda *_: None,
-    **{f"torch.jit._pickle.{name}": _first_argument for name in _LISTS},
+    **{name: Meaning(make) for name, make in _REBUILDERS.items()},
+    "torch._tensor._rebuild_from_type": Meaning(_rebuild_from_type),
+    "torch._tensor._rebuild_from_type_v2": Meaning(_rebuild_from_type),
+    # Before 0.4, a parameter is made of its data and given whether it requires a gradient, and its hooks.
+    "torch.nn.parameter.Parameter": Meaning(_rebuild_parameter, STATES),
+    "torch.nn.parameter.Buffer": Meaning(_rebuild_parameter),
+    "torch.Tensor": Meaning(_inert, ANYTHING),
+    "torch.Size": Meaning(_size),
+    "torch.device": Meaning(_device),
+    "torch.Generator": Meaning(_inert, STATES),
+    "torch.serialization._get_layout": Meaning(_layout),
+    "torch.torch_version.TorchVersion": Meaning(_version, STATES),
+    "torch.nn.backends.thnn._get_thnn_function_backend": Meaning(lambda *_: None),
+    **{f"torch.jit._pickle.{name}": Meaning(_first_argument) for name in _LISTS},
 }
 """The meanings by the canonical name."""

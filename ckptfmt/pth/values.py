@@ -16,12 +16,26 @@ from ckptfmt.format.packing import MAX_LOOSE_KEYS, Typed
 from ckptfmt.pth.dtypes import STORAGES, TYPES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.globals import canonical
+from ckptfmt.pth.hashing import require_hashable
 from ckptfmt.pth.limits import FREE_EXPANSION_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_EXPANSION, MAX_VALUES
-from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode
+from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode, describe
 from ckptfmt.pth.notes import Notes
 from ckptfmt.pth.tensors import LegacyTensor, Storage, TensorView, c_strides, tensor_leaf, view_of
 
-__all__ = ["NAME", "PAIRS", "Builder", "Meaning", "StateDict", "Storages", "Tensor", "describe"]
+__all__ = [
+    "ADDED",
+    "ANYTHING",
+    "ELEMENTS",
+    "ENTRIES",
+    "NAME",
+    "PAIRS",
+    "STATES",
+    "Builder",
+    "Meaning",
+    "StateDict",
+    "Storages",
+    "Tensor",
+]
 
 NAME = "python.name"
 """Type name of a class or function that a file refers to: its dotted name."""
@@ -57,8 +71,24 @@ class Tensor:
     value: object
 
 
-Meaning = Callable[["Builder", Record], object]
-"""Returns the value of a record. What is no value of a checkpoint yet (`Storage`, ...) is for other meanings."""
+STATES, ENTRIES = frozenset({"a state"}), frozenset({"items"})
+ELEMENTS, ADDED = frozenset({"elements"}), frozenset({"elements of a set"})
+ANYTHING = STATES | ENTRIES | ELEMENTS | ADDED
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a name means that a pickle calls.
+
+    Attributes:
+        make: Returns the value of a record. What is no value of a checkpoint yet (`Storage`, ...) is for other
+            meanings.
+        takes: What may be given to such an object after it was made. Anything else is malformed: its class would
+            refuse it, or would become something else than we know.
+    """
+
+    make: Callable[[Builder, Record], object]
+    takes: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -187,7 +217,8 @@ class Builder:
     def _record(self, record: Record) -> object:
         meaning = self.meanings.get(canonical(record.callee))
         if meaning is not None:
-            return meaning(self, record)
+            _refuse_misuse(record, meaning)
+            return meaning.make(self, record)
         recovered = self.recover(self, record)
         if recovered is not NotImplemented:
             return recovered
@@ -212,8 +243,8 @@ class Builder:
         attributes = [self.value(state) for state in record.states]
         if record.entries:
             parts["items"] = self.mapping(record.entries)
-        if record.elements:
-            parts["elements"] = self.value(record.elements)
+        if record.elements or record.added:
+            parts["elements"] = self.value([*record.elements, *record.added])
         if not parts and len(attributes) == 1 and isinstance(attributes[0], dict):
             return attributes[0]
         if attributes:
@@ -223,14 +254,26 @@ class Builder:
     # -- containers
 
     def mapping(self, entries: list[tuple[object, object]]) -> object:
-        """Return pairs as a dict; as a typed list of pairs, if a key is nothing that ours can have."""
+        """Return pairs as a dict; as a typed list of pairs, if a key is nothing that ours can have.
+
+        Raises:
+            LegacyFileError: A key is nothing that a dict can have.
+        """
+        for key, _ in entries:
+            require_hashable(key)
         pairs = [(self.value(key), self.value(item)) for key, item in entries]
         if not all(map(self._is_key, [key for key, _ in pairs])):
             return Typed(PAIRS, [[key, item] for key, item in pairs])
         return dict(pairs)
 
     def set_of(self, elements: list[object], *, frozen: bool = False) -> object:
-        """Return a set; as a typed list, if an element is nothing that ours can have."""
+        """Return a set; as a typed list, if an element is nothing that ours can have.
+
+        Raises:
+            LegacyFileError: An element is nothing that a set can have.
+        """
+        for element in elements:
+            require_hashable(element)
         values = [self.value(element) for element in elements]
         if not all(map(self._is_key, values)):
             return Typed("python.frozenset" if frozen else "python.set", values)
@@ -303,15 +346,13 @@ class Builder:
         return published(self) if published is not None else made
 
 
-def describe(node: object) -> str:
-    """Return what a node is, in words that hold nothing of the file's own but names."""
-    match node:
-        case Record(callee=callee):
-            return f"an object of {callee}"
-        case Global():
-            return f"the name {node}"
-        case DictNode():
-            return "a dict"
-        case Persistent():
-            return "a storage"
-    return f"a {type(node).__name__}"
+def _refuse_misuse(record: Record, meaning: Meaning) -> None:
+    given = (
+        (STATES, record.states),
+        (ENTRIES, record.entries),
+        (ELEMENTS, record.elements),
+        (ADDED, record.added),
+    )
+    for what, parts in given:
+        if parts and not what <= meaning.takes:
+            raise LegacyFileError(f"the pickle gives {' '.join(what)} to {describe(record)}, which takes none")
