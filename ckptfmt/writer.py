@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -93,19 +94,26 @@ def save_state(
     return write_plan(path, plan)
 
 
-def write_plan(path: str | os.PathLike[str], plan: SavePlan, *, replace: bool = True) -> SaveReport:
+def write_plan(
+    path: str | os.PathLike[str],
+    plan: SavePlan,
+    *,
+    replace: bool = True,
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> SaveReport:
     """Write a planned checkpoint, and publish it.
 
     Args:
         path: Where to.
         plan: What.
         replace: Replace what is at the path. False: publish beside it (see `AtomicFile`); the report says where.
+        guard: Held while the file is published. If it raises, nothing is.
 
     Raises:
         StateError: A tensor does not give the bytes that its dtype and shape make.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
-    with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace) as file:
+    with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
         written = write_file(file, plan.members, plan.metadata)
         file.commit(written_bytes=written.written_bytes)
     return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)

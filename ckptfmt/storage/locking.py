@@ -26,7 +26,7 @@ from ckptfmt.forks import OwnDescriptor
 from ckptfmt.storage import file_locks
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.file_locks import Lock, try_lock, unlock
-from ckptfmt.storage.permissions import lock_mode, set_mode
+from ckptfmt.storage.permissions import give_to_removers, lock_mode
 
 __all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "LockedError", "directory_lock", "prune_lock"]
 
@@ -107,26 +107,20 @@ def _open(path: Path) -> int:
     In a sticky directory everybody may remove only what is theirs: there, whoever cannot open the file of another user
     takes one of their own.
     """
-    directory = path.parent.stat()
     try:
-        return _open_for(path, directory)
+        return _open_for(path)
     except PermissionError:
-        if not directory.st_mode & stat.S_ISVTX:
+        if not path.parent.stat().st_mode & stat.S_ISVTX:
             raise
-    return _open_for(path.with_name(f"{path.name}.{os.geteuid()}"), directory)
+    return _open_for(path.with_name(f"{path.name}.{os.geteuid()}"))
 
 
-def _open_for(path: Path, directory: os.stat_result) -> int:
-    mode = lock_mode(path.parent)
+def _open_for(path: Path) -> int:
     # For writing: network file systems give an exclusive lock to nobody else.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, lock_mode(path.parent))
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid():
-            if mode & stat.S_IRWXG and found.st_gid != directory.st_gid:
-                with contextlib.suppress(OSError):  # whoever is not of the group cannot give it to the group
-                    os.fchown(descriptor, -1, directory.st_gid)
-            set_mode(descriptor, mode)
+        give_to_removers(descriptor, path.parent)
     except BaseException:
         os.close(descriptor)
         raise

@@ -24,7 +24,7 @@ import struct
 import threading
 from pathlib import Path
 
-__all__ = ["lock_mode", "set_mode", "temporary_mode", "usual_mode"]
+__all__ = ["give_to_removers", "lock_mode", "set_mode", "temporary_mode", "usual_mode"]
 
 _FILE, _DIRECTORY = 0o666, 0o777
 _OWNER, _GROUP, _OTHERS = 0o700, 0o070, 0o007
@@ -76,6 +76,21 @@ def set_mode(descriptor: int, mode: int) -> None:
     except OSError as error:
         if error.errno not in _NOT_OFFERED:
             raise
+
+
+def give_to_removers(descriptor: int, directory: Path) -> None:
+    """Give an open file, if it is ours, the permissions of the file of a lock.
+
+    Raises:
+        OSError: They could not be changed.
+    """
+    found, around, mode = os.fstat(descriptor), directory.stat(), lock_mode(directory)
+    if not hasattr(os, "geteuid") or found.st_uid != os.geteuid():
+        return
+    if mode & stat.S_IRWXG and found.st_gid != around.st_gid:
+        with contextlib.suppress(OSError):  # whoever is not of the group cannot give it to the group
+            os.fchown(descriptor, -1, around.st_gid)
+    set_mode(descriptor, mode)
 
 
 def _removers(directory: Path) -> list[int]:

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,6 +57,7 @@ class AtomicFile:
         replace: What stands at the path is replaced. False: nothing ever is, neither what stands there now nor what
             comes meanwhile. Where the name is taken, by a link or anything else, the file appears as `NAME-2.EXT`
             beside it, or as `NAME-3.EXT`, and so on.
+        guard: Held while the file gets its name. If it raises, nothing is published and the content is given up.
 
     Attributes:
         path: The path as given; once it is published, its path.
@@ -63,10 +65,16 @@ class AtomicFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, expected_bytes: int | None = None, replace: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        expected_bytes: int | None = None,
+        replace: bool = True,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.path = local_path(path)
         self.position = 0
+        self._guard = guard
         self._replace = replace
         self._expected_bytes = expected_bytes or 0
         self._target: Path | None = None
@@ -195,7 +203,8 @@ class AtomicFile:
         temporary.open_up()
         flush_file(temporary.descriptor)
         try:
-            self._rename(temporary)
+            with self._guard():
+                self._rename(temporary)
         except FileNotFoundError as error:
             raise StorageError(
                 f"{self.path}: cannot be saved: its directory, or the temporary file in it, "

@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "ckptfmt.torch") from error
 
 from ckptfmt.torch.checkpointer import Checkpointer
-from ckptfmt.torch.failures import RankError, ResumeError, SaveError, SupersededError, UsageError
+from ckptfmt.torch.failures import HeldError, RankError, ResumeError, SaveError, SupersededError, UsageError
 from ckptfmt.torch.io import load, open, save
 from ckptfmt.torch.live import RestoreReport, restore
 from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
@@ -20,6 +20,7 @@ from ckptfmt.torch.warming import WarmStartReport, warm_start
 __all__ = [
     "Checkpointer",
     "ComponentReport",
+    "HeldError",
     "RankError",
     "RestoreReport",
     "ResumeError",

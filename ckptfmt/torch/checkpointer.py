@@ -165,6 +165,7 @@ class Checkpointer(RunFacts):
         resume: str | os.PathLike[str] = "auto",
         *,
         waive: Collection[str] = (),
+        takeover: bool = False,
         quiet: bool = False,
     ) -> ResumeReport:
         """Go on with the run in `train_url`, or start one if there is no checkpoint of it.
@@ -182,15 +183,18 @@ class Checkpointer(RunFacts):
                 run. Anything else is a path: of the checkpoint to go on from, or of a directory of them.
             waive: Names of components that need not be restored in full, `rng` and `progress` among them: they
                 take what fits, and the report tells the rest.
+            takeover: Save the run from now on even if a living process of another job saves it, or of none. Without
+                it, only a run of a dead process, of the same job or of one without its launcher is taken over.
             quiet: Do not print the report to stderr.
 
         Raises:
             MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
             ResumeError: There are checkpoints, and none of them can be used; or there is none, and there must be.
+            HeldError: Another process is saving the run (exit code 78).
             StorageError: The directory cannot be read or made.
             UsageError: It was called before.
         """
-        report = resume_run(self._run, self._loop, resume, waive)
+        report = resume_run(self._run, self._loop, resume, waive, takeover=takeover)
         self._saves.begin(report.path, report.step)
         if not quiet and ranks.world().rank == 0:
             show(render_report(report))
@@ -373,6 +377,7 @@ class Checkpointer(RunFacts):
         try:
             self._saves.close()
         finally:
+            self._run.claim.release()
             self._signals.remove()
 
     def __enter__(self) -> Self:

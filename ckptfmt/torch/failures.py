@@ -10,6 +10,7 @@ from ckptfmt.torch.report import SkippedFile
 __all__ = [
     "SUPERSEDED_EXIT_CODE",
     "UNDECIDED_EXIT_CODE",
+    "HeldError",
     "RankError",
     "ResumeError",
     "SaveError",
@@ -59,6 +60,22 @@ class UndecidedError(ResumeError, SystemExit):
     def __init__(self, message: str, skipped: Sequence[SkippedFile] = (), *, details: Sequence[str] = ()) -> None:
         super().__init__(message, skipped, details=details)
         self.code = UNDECIDED_EXIT_CODE
+
+
+class HeldError(UndecidedError):
+    """Another process that is alive saves the run, so that this one must not. Nothing was changed.
+
+    Attributes:
+        host: Name of its machine.
+        pid: Its number there.
+    """
+
+    def __init__(
+        self, message: str, host: str | None = None, pid: int | None = None, *, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, details=details)
+        self.host = host
+        self.pid = pid
 
 
 class SupersededError(CkptfmtError, SystemExit):

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.torch.failures import RankError, SupersededError, UndecidedError
+from ckptfmt.torch.failures import HeldError, RankError, SupersededError, UndecidedError
 
 __all__ = ["World", "barrier", "gather", "largest", "on_rank_0", "share", "together", "world"]
 
@@ -159,7 +159,7 @@ class _Failure(NamedTuple):
     lines: tuple[str, ...]
 
 
-_ENDING = {error.__name__: error for error in (SupersededError, UndecidedError)}
+_ENDING = {error.__name__: error for error in (HeldError, SupersededError, UndecidedError)}
 """Errors with an exit code that all ranks must end with."""
 
 # The first byte of a message.

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.errors import MismatchError
+from ckptfmt.runs import scan
 from ckptfmt.storage.directory import make_directory
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
+from ckptfmt.torch.claiming import new_run_id
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport
 from ckptfmt.torch.restoring import RestorePlan, plan_restore
 from ckptfmt.torch.run import PROGRESS, RNG, Run
-from ckptfmt.torch.selection import VerifiedCheckpoint, open_again, open_newest, select
+from ckptfmt.torch.selection import Selection, VerifiedCheckpoint, open_again, open_newest, select
 from ckptfmt.torch.weights import Ancestor, lineage_of, open_origin
 
 __all__ = ["resume_run"]
 
 
-def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Collection[str]) -> ResumeReport:
+def resume_run(
+    run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Collection[str], *, takeover: bool = False
+) -> ResumeReport:
     """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
     if loop.resumed:
         raise UsageError("resume() twice: call it once, before the loop")
@@ -34,8 +36,8 @@ def resume_run(run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Coll
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
     wait_for_all()
     takers = {**run.components, RNG: None, PROGRESS: None}
-    with ExitStack() as stack:
-        choice = _on_rank_0(lambda: _choose(run, resume, takers, stack), takers, stack)
+    with ExitStack() as stack, _released_if_it_fails(run):
+        choice = _on_rank_0(lambda: _choose(run, resume, takers, stack, takeover=takeover), takers, stack)
         run.id = choice.run_id
         if choice.found is None:
             loop.begin(Progress(), None)
@@ -54,14 +56,44 @@ class _Choice:
     found: VerifiedCheckpoint | None
 
 
-def _choose(run: Run, resume: str | os.PathLike[str], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
+@contextmanager
+def _released_if_it_fails(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        run.claim.release()
+        raise
+
+
+def _choose(
+    run: Run, resume: str | os.PathLike[str], takers: Mapping[str, object], stack: ExitStack, *, takeover: bool
+) -> _Choice:
     make_directory(run.directory)
     selection = select(run.directory, run.id, resume)
+    # Whoever saved the run so far publishes nothing more once it is claimed: only then it is known what is the newest.
+    claimed = _claim(run, run.id or selection.run_id, selection, resume, takeover=takeover)
+    if resume in ("auto", "must"):
+        selection = select(run.directory, claimed if selection.run_id is not None else run.id, resume)
     found = open_newest(selection, takers, stack)
     if found is None:
-        return _Choice(run.id or _new_run_id(), (), selection.other_runs, None)
-    run_id = run.id or found.metadata.run_id or _new_run_id()
+        return _Choice(claimed, (), selection.other_runs, None)
+    run_id = run.id or found.metadata.run_id
+    if run_id is None:  # of a loop that names no run: if it is ahead of the run that is here, another run begins
+        run_id = claimed if selection.run_id is None else new_run_id()
+    if run_id != claimed:
+        run.claim.take(run_id, found.metadata.generation or 0, takeover=takeover)
     return _Choice(run_id, _lineage(found, run_id), selection.other_runs, found)
+
+
+def _claim(
+    run: Run, run_id: str | None, selection: Selection, resume: str | os.PathLike[str], *, takeover: bool
+) -> str:
+    """Claim a run, or a new one, before anything is chosen from; return its id."""
+    if run_id is None and resume == "never":
+        run_id = new_run_id()
+    there = selection.files if resume in ("auto", "must") else scan(run.directory)
+    latest = max((file.metadata.generation or 0 for file in there if file.run_id == run_id), default=0)
+    return run.claim.take(run_id, latest, takeover=takeover)
 
 
 def _lineage(found: VerifiedCheckpoint, run_id: str) -> tuple[Ancestor, ...]:
@@ -196,8 +228,3 @@ def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stac
         return replace(shared, found=shared.found and open_again(shared.found, takers, stack))
 
     return ranks.together(open_chosen)
-
-
-def _new_run_id() -> str:
-    # The operating system's randomness: the run's own generators must not notice.
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"

@@ -10,6 +10,7 @@ from typing import Any
 from ckptfmt.errors import StateError
 from ckptfmt.format.index import is_component_name
 from ckptfmt.planning import SavePlan, choose_codecs, make_metadata, plan_components
+from ckptfmt.torch.claiming import RunClaim
 from ckptfmt.torch.collecting import Collected, Collector
 from ckptfmt.torch.data_parallel import sharded_by
 from ckptfmt.torch.failures import UsageError
@@ -40,6 +41,7 @@ class Run:
     Attributes:
         directory: Where its checkpoints are.
         id: Its id; None as long as it is not known.
+        claim: The right of this process to save it.
         lineage: The file that it started from, then what that one's run started from, and so on.
         components: The objects by name.
     """
@@ -53,6 +55,7 @@ class Run:
     ) -> None:
         self.directory = directory
         self.id = run_id
+        self.claim = RunClaim(directory)
         self.lineage: tuple[Ancestor, ...] = ()
         self.components = _checked(components)
         self._codec = codec
@@ -94,6 +97,8 @@ class Run:
 
         Raises:
             StateError: A component's state cannot be expressed.
+            SupersededError: Another process has taken over the run.
+            StorageError: The run could not be claimed so far, and cannot now.
         """
         place = collected.own[0][PROGRESS]
         metadata = make_metadata(
@@ -102,6 +107,7 @@ class Run:
             epoch=place["epoch"],
             metrics=metrics or None,
             run_id=self.id,
+            generation=self.claim.renew(),
             parent=self.parent,
             user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
         )

@@ -29,7 +29,14 @@ class Tidying:
         """Remove what the policy gives up now that this checkpoint is durable; return what went wrong."""
         if self._policy.keeps_everything or self._run.id is None:
             return ()
-        report = prune_run(self._run.directory, self._run.id, self._policy, just_written=written, known=self._known)
+        report = prune_run(
+            self._run.directory,
+            self._run.id,
+            self._policy,
+            just_written=written,
+            known=self._known,
+            guard=self._run.claim.held,
+        )
         self._known = report.known
         told = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
         if report.hindered is not None:

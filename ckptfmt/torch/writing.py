@@ -98,11 +98,12 @@ class RunWriter:
 
         def write() -> Written:
             try:
+                self._run.claim.prepare()
                 # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
                 with contextlib.suppress(StorageError):
                     clean_leftovers(self._run.directory)
                 path = Path(self._run.directory, _name(planned.metadata))
-                report = write_plan(path, planned, replace=False)
+                report = write_plan(path, planned, replace=False, guard=self._run.claim.held)
             except Exception as error:
                 self.tell(error, step)
                 raise

@@ -26,6 +26,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -107,8 +109,8 @@ class Disturbance:
         raise KeyboardInterrupt if self.mode == "interrupt" else OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def run_disturbed(mode: Mode, when: int, path: Path, naming: Naming) -> tuple[str, str]:
-    """Publish in a child process; return the operation that was disturbed, if any, and how it ended."""
+def run_disturbed(mode: Mode, when: int, act: Callable[[], object]) -> tuple[str, str]:
+    """Do something in a child process; return the operation that was disturbed, if any, and how it ended."""
     reader, report = os.pipe()
     child = os.fork()
     if not child:
@@ -116,7 +118,7 @@ def run_disturbed(mode: Mode, when: int, path: Path, naming: Naming) -> tuple[st
         ended = "finished"
         Disturbance(mode, when, report)
         try:
-            publish(path, NEW, replace=naming == "replace")
+            act()
         except BaseException as error:
             ended = type(error).__name__
         sys.setprofile(None)
@@ -146,7 +148,9 @@ def main(mode: Mode, directory: Path, naming: Naming) -> None:
         path.write_bytes(OLD)
         if appearing != path:
             appearing.unlink(missing_ok=True)
-        operation, ended = run_disturbed(mode, len(outcomes) + 1, path, naming)
+        operation, ended = run_disturbed(
+            mode, len(outcomes) + 1, partial(publish, path, NEW, replace=naming == "replace")
+        )
         if not operation:
             break  # it was not disturbed: there are no more operations
         content = name_of(appearing.read_bytes() if appearing.exists() else None)

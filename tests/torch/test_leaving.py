@@ -158,7 +158,7 @@ def test_the_end_of_the_process_waits_for_the_save(
     process.start()
     process.join(60)
     assert process.exitcode == code
-    (saved,) = tmp_path.iterdir()
+    (saved,) = tmp_path.glob("*.ckptfmt")
     with ckptfmt.open(saved) as checkpoint:
         assert checkpoint.verify() == ()
 

@@ -14,6 +14,7 @@ import torch
 import ckptfmt.torch
 from ckptfmt import CkptfmtError, FormatError, MismatchError, StorageError
 from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UsageError
+from tests.torch.directories import names
 from tests.torch.same import same
 from tests.torch.test_selection import START, Value, damage, put
 from tests.torch.training import dense_net, train
@@ -197,7 +198,7 @@ class TestSetAside:
     """Damaged files are renamed where that is safe, and never removed."""
 
     def names(self, directory: Path) -> set[str]:
-        return {path.name for path in directory.iterdir()}
+        return set(names(directory))
 
     def test_nothing_as_long_as_no_other_is_sound(self, tmp_path: Path) -> None:
         damage(put(tmp_path / "1.ckptfmt", 1))

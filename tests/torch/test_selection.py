@@ -15,6 +15,7 @@ import ckptfmt.torch
 from ckptfmt import MismatchError, StorageError
 from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport
 from ckptfmt.torch.background import wait_for_all
+from tests.torch.directories import names
 from tests.torch.tiny import Killed, Point, final_state, run
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -117,7 +118,7 @@ def test_a_damaged_newest_one_is_passed_over_reported_and_set_aside(tmp_path: Pa
     assert skipped.path == str(tmp_path / "2.ckptfmt")
     assert "'w'" in skipped.reason
     assert "2.ckptfmt.damaged" in skipped.reason
-    assert {path.name for path in tmp_path.iterdir()} == {"1.ckptfmt", "2.ckptfmt.damaged"}
+    assert names(tmp_path) == ["1.ckptfmt", "2.ckptfmt.damaged"]
     assert (tmp_path / "2.ckptfmt.damaged").read_bytes() == content
     assert resume(tmp_path)[1].skipped == ()  # it does not come up again
 
@@ -244,9 +245,8 @@ def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> No
     wait_for_all()
     damage(tmp_path / "hurt" / "ckpt-00000003-e0001.ckptfmt", offset=4200)
     run(tmp_path / "hurt")
-    names = {path.name for path in (tmp_path / "whole").iterdir()}
     set_aside = {"ckpt-00000003-e0001.ckptfmt.damaged"}
-    assert {path.name for path in (tmp_path / "hurt").iterdir()} == names | set_aside
+    assert set(names(tmp_path / "hurt")) == set(names(tmp_path / "whole")) | set_aside
     assert final_state(tmp_path / "hurt") == final_state(tmp_path / "whole")
     with ckptfmt.open(tmp_path / "hurt" / "ckpt-00000003-e0001.ckptfmt") as checkpoint:
         assert checkpoint.verify() == ()

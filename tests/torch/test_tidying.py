@@ -15,6 +15,7 @@ from ckptfmt.retention import PolicyError
 from ckptfmt.storage import AtomicFile
 from ckptfmt.storage.temporary import this_machine
 from ckptfmt.torch import Checkpointer
+from tests.torch.directories import names
 from tests.torch.training import dense_net
 
 LOSSES = [5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0, 8.0]
@@ -84,7 +85,7 @@ def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": dense_net(0).state_dict()}, tmp_path / "pretrained.ckptfmt")
     (tmp_path / "ckpt-00000009-e0000.ckptfmt").write_bytes(b"nobody knows what this was")
     (tmp_path / "notes.txt").touch()
-    before = {path.name for path in tmp_path.iterdir()}
+    before = set(names(tmp_path))
     (tmp_path / "ckpt-00000009-e0000.ckptfmt").rename(tmp_path / "away")
     ckpt = Checkpointer(tmp_path, net=dense_net(0), run_id="mine", save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
@@ -92,9 +93,9 @@ def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(4)):
             ckpt.step()
-    mine = {path.name for path in tmp_path.iterdir()} - before - {".ckptfmt.lock", ".ckptfmt.prune.lock"}
+    mine = set(names(tmp_path)) - before
     assert mine == {"ckpt-00000004-e0001.ckptfmt"}
-    assert before <= {path.name for path in tmp_path.iterdir()}
+    assert before <= set(names(tmp_path))
 
 
 def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 import ckptfmt
 from ckptfmt import MismatchError
 from ckptfmt.torch import Checkpointer, UsageError
+from tests.torch.directories import names
 
 BATCHES = [1, 2, 3]
 
@@ -47,7 +48,7 @@ def test_nothing_goes_before_resume(tmp_path: Path) -> None:
         ckpt.step()
     with pytest.raises(UsageError, match=r"outside the loop over epochs\(\)"):
         ckpt.end_epoch()
-    assert not list(tmp_path.iterdir())
+    assert not names(tmp_path)
 
 
 def test_batches_outside_epochs(ckpt: Checkpointer) -> None:
@@ -128,8 +129,7 @@ def test_an_epoch_without_end_epoch_is_ended(tmp_path: Path, ckpt: Checkpointer)
         for _ in ckpt.batches(BATCHES):
             ckpt.step()
     assert ckpt.epoch == 2
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["ckpt-00000003-e0001.ckptfmt", "ckpt-00000006-e0002.ckptfmt"]
+    assert names(tmp_path) == ["ckpt-00000003-e0001.ckptfmt", "ckpt-00000006-e0002.ckptfmt"]
 
 
 @pytest.mark.parametrize("name", ["rng", "progress", "ünï", "a/b", "_root", ".hidden"])
@@ -190,8 +190,11 @@ def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path:
         for _ in ckpt.batches([1, 2, 3, 4, 5]):
             ckpt.step(loss=1.0)
         ckpt.end_epoch()
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["ckpt-00000002-e0000.ckptfmt", "ckpt-00000004-e0000.ckptfmt", "ckpt-00000005-e0001.ckptfmt"]
+    assert names(tmp_path) == [
+        "ckpt-00000002-e0000.ckptfmt",
+        "ckpt-00000004-e0000.ckptfmt",
+        "ckpt-00000005-e0001.ckptfmt",
+    ]
 
 
 def half_an_epoch(directory: Path, loader: Any) -> None:

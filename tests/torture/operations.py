@@ -106,7 +106,7 @@ def kill_at(context: ForkServerContext, directory: Path, operations: Iterable[in
         # Of a run whose last save is published nothing is saved any more, so nothing is removed any more either.
         most = 2 if train_url.exists() and newest(train_url) == expected else 1
         code, _ = _live(context, train_url, None)
-        rest = sorted(path.name for path in train_url.iterdir() if not path.name.endswith(".lock"))
+        rest = sorted(path.name for path in train_url.iterdir() if not path.name.endswith((".lock", ".lease")))
         if not sound or code != 0 or newest(train_url) != expected or not 1 <= len(rest) <= most:
             failed.append(when)
     return Figures(killed, tuple(failed))
