@@ -194,11 +194,10 @@ class Hold:
         Args:
             lost: Called once, in a thread, if another lease takes its place. It must not refer to this object.
         """
-        beating = threading.Thread(
-            target=_beat, args=(weakref.ref(self), self._ended, lost), name="ckptfmt-lease", daemon=True
-        )
-        with contextlib.suppress(RuntimeError):
-            beating.start()
+        with contextlib.suppress(RuntimeError, MemoryError):
+            threading.Thread(
+                target=_beat, args=(weakref.ref(self), self._ended, lost), name="ckptfmt-lease", daemon=True
+            ).start()
 
     def touch(self) -> bool:
         """Show that its holder lives, as far as the system lets it; say whether it is still the lease of the run."""

@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakSet
 
 from ckptfmt.forks import let_go_in_children
 from ckptfmt.writer import SaveReport
 
 __all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
-
-_threads: WeakSet[threading.Thread] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,35 @@ class FinishedSave:
     seconds: float
 
 
+class _SaveThread(threading.Thread):
+    """A thread that does a save.
+
+    Attributes:
+        ended: Set when the save is over. It is waited for, and not the thread: in Python 3.11 and 3.12, a `join` that
+            is interrupted takes a thread for ended that goes on, and the next save would overwrite what it is writing.
+    """
+
+    def __init__(self, step: int, save: Callable[[], None]) -> None:
+        super().__init__(name=f"ckptfmt-save-{step}")
+        self.ended = threading.Event()
+        self._save = save
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the save is going on, in this process: in a forked child, no thread is."""
+        return self.is_alive() and not self.ended.is_set()
+
+    def run(self) -> None:
+        """Do the save."""
+        try:
+            self._save()
+        finally:
+            self.ended.set()
+
+
+_threads: WeakSet[_SaveThread] = WeakSet()
+
+
 class Saver:
     """Runs saves, each in a thread of its own, one after the other.
 
@@ -55,25 +83,26 @@ class Saver:
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._thread: _SaveThread | None = None
         self._finished: FinishedSave | None = None
         let_go_in_children(self)
 
     @property
     def busy(self) -> bool:
         """Whether a save is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and self._thread.under_way
 
     def start(self, step: int, write: Callable[[], Written]) -> None:
         """Begin a save. The last one must be over, and its result taken."""
         assert self._thread is None, "a save is under way"
-        self._thread = threading.Thread(target=self.run, args=(step, write), name=f"ckptfmt-save-{step}")
-        _threads.add(self._thread)
         try:
+            self._thread = _SaveThread(step, partial(self.run, step, write))
             self._thread.start()
-        except RuntimeError:  # no thread is to be had: the caller has to wait
+        except (RuntimeError, MemoryError):  # no thread is to be had: the caller has to wait
             self._thread = None
             self.run(step, write)
+        else:
+            _threads.add(self._thread)
 
     def run(self, step: int, write: Callable[[], Written]) -> None:
         """Do a save here and now, as `start` does in the background; `take` returns its result."""
@@ -100,9 +129,10 @@ class Saver:
             wait: Wait for the one that is under way.
         """
         if self._thread is not None:
-            if self._thread.is_alive() and not wait:
-                return None
-            self._thread.join()
+            if self._thread.under_way:
+                if not wait:
+                    return None
+                self._thread.ended.wait()
             self._thread = None
         finished, self._finished = self._finished, None
         return finished
@@ -115,5 +145,5 @@ def wait_for_all() -> None:
     which checkpoint is the newest.
     """
     for thread in list(_threads):
-        if thread.is_alive():
-            thread.join()
+        if thread.under_way:
+            thread.ended.wait()

@@ -10,7 +10,7 @@ from functools import partial
 from weakref import WeakSet
 
 from ckptfmt.torch.failures import UsageError
-from ckptfmt.torch.notices import stderr_descriptor
+from ckptfmt.torch.notices import notify, stderr_descriptor
 
 __all__ = ["HangTimer"]
 
@@ -29,10 +29,11 @@ class HangTimer:
             raise UsageError(f"hang_timeout is {seconds}: give a number of seconds above 0, or None")
         self._seconds = seconds
         self._set_at: float | None = None
+        self._refused = False
         _timers.add(self)
 
     def reset(self) -> None:
-        """Start the time anew."""
+        """Start the time anew. Without a thread for the timer, say so and try again next time."""
         if self._seconds is None:
             return
         now = time.monotonic()
@@ -65,7 +66,15 @@ class HangTimer:
     def _arm(self, begun: float) -> None:
         assert self._seconds is not None, "only a timer with a time is set"
         left = max(begun + self._seconds * 1.02 - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=stderr_descriptor())
+        try:
+            faulthandler.dump_traceback_later(left, exit=True, file=stderr_descriptor())
+        except (RuntimeError, MemoryError):  # the one that was set before is gone, too
+            self._set_at = None
+            if not self._refused:
+                notify("hang_timeout is not in force: no thread can be started; raise the limit of threads (ulimit -u)")
+            self._refused = True
+        else:
+            self._refused = False
 
 
 _timers: WeakSet[HangTimer] = WeakSet()
