@@ -19,6 +19,7 @@ __all__ = ["flush_directory", "flush_file", "reserve_space"]
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EBADF})
+_NOT_TO_BE_OPENED = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE})
 
 
 def reserve_space(descriptor: int, nbytes: int) -> None:
@@ -72,7 +73,8 @@ def flush_file(descriptor: int) -> None:
 def flush_directory(directory: Path, inside: int | None = None) -> None:
     """Wait until a directory's entries are on stable storage, where the system offers that.
 
-    One may make files in a directory and yet not open it. Then all of its file system is flushed.
+    One may make files in a directory and yet not open it, and a process may have all the files open that it may. Then
+    all of its file system is flushed.
 
     Args:
         directory: The directory.
@@ -85,8 +87,8 @@ def flush_directory(directory: Path, inside: int | None = None) -> None:
         return
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:
-        if inside is None or not _flush_file_system(inside):
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_OPENED or inside is None or not _flush_file_system(inside):
             raise
         return
     try:

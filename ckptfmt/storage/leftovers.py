@@ -9,7 +9,6 @@ import contextlib
 import enum
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from ckptfmt.storage import file_locks
 from ckptfmt.storage.file_locks import Lock, leads_to, try_lock
 from ckptfmt.storage.paths import local_path
-from ckptfmt.storage.temporary import LONGEST_STEM_BYTES, NAME, temporary_stem, this_machine
+from ckptfmt.storage.temporary import LONGEST_STEM_BYTES, NAME, remove_tree, temporary_stem, this_machine
 
 __all__ = ["Leftover", "Writer", "clean_leftovers", "temporary_files"]
 
@@ -150,7 +149,7 @@ def _remove_if_dead(path: Path, *, foreign: bool) -> bool:
         if try_lock(descriptor) is not Lock.TAKEN or not leads_to(path, descriptor):
             return False
         if is_directory:
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink()
     except OSError:

@@ -46,7 +46,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import zlib
 from pathlib import Path
 
@@ -64,6 +63,7 @@ __all__ = [
     "TemporaryDirectory",
     "TemporaryFile",
     "discard_all",
+    "remove_tree",
     "temporary_stem",
     "this_machine",
 ]
@@ -91,7 +91,7 @@ def discard_all() -> None:
     for path in tuple(_unpublished):
         with contextlib.suppress(OSError):
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             else:
                 path.unlink()
 
@@ -295,12 +295,13 @@ class TemporaryDirectory:
     def discard(self) -> None:
         """Remove the directory unless it was renamed, as far as that is possible. A second call does nothing."""
         try:
+            self._close()  # first, or there may be no descriptor to list the directory with
+        finally:
             if self._path is not None:
-                shutil.rmtree(self._path, ignore_errors=True)  # otherwise it is gone, or a leftover for the next writer
+                with contextlib.suppress(OSError):  # otherwise it is gone, or a leftover for the next writer
+                    remove_tree(self._path)
                 _unpublished.discard(self._path)
                 self._path = None
-        finally:
-            self._close()
 
     def let_go(self) -> None:
         """Close the directory in a forked child: it is the parent's, to be published or removed there."""
@@ -312,6 +313,31 @@ class TemporaryDirectory:
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all that is in it, by one descriptor for each level; links in it are not followed.
+
+    Raises:
+        OSError: Something in it could not be removed. All else was.
+    """
+    with contextlib.suppress(OSError):
+        directory.rmdir()  # it is empty, and needs no descriptor
+        return
+    failed = None
+    with os.scandir(directory) as entries:
+        found = list(entries)
+    for entry in found:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(Path(entry.path))
+            else:
+                Path(entry.path).unlink()
+        except OSError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    directory.rmdir()
 
 
 def _is_ours(path: Path, descriptor: int) -> bool:

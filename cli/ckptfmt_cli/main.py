@@ -6,9 +6,11 @@ permission), 130 interrupted, 141 the reader of our output went away, 143 told t
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import io
+import mmap
 import os
 import signal
 import sys
@@ -26,6 +28,8 @@ from ckptfmt_cli.messages import error_line
 __all__ = ["cli", "main"]
 
 NO, WRONG_USAGE, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 2, 3, 130, 141
+_NUMPY_BYTES = 128 << 20
+"""Address space that NumPy may need to be imported."""
 _COLLECT_AFTER = 200_000
 """Objects between two collections of garbage. With tables of many rows, the usual 700 cost a third of the time."""
 COMPLETE_VARIABLE = "_CKPTFMT_COMPLETE"
@@ -95,9 +99,18 @@ def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[st
         return READER_GONE
     except CkptfmtError as error:
         return _fail(error_line(error), _code_of(error))
-    except OSError as error:  # ours to write: a full disk behind a redirection
+    except OSError as error:  # ours to write: a full disk behind a redirection; or a module that cannot be opened
         _silence(sys.stdout)
-        return _fail(str(error), CANNOT_ANSWER)
+        return _fail(_plain(error), CANNOT_ANSWER)
+    except MemoryError:
+        return _fail(_NO_MEMORY, CANNOT_ANSWER)
+    except ImportError as error:
+        return _fail(f"a part of the program cannot be loaded: {_first_cause(error)}", CANNOT_ANSWER)
+    except Exception:  # noqa: BLE001 - a fault of ours; Python would end with 1, which is an answer
+        import traceback  # no other way to end needs it
+
+        traceback.print_exc()
+        return CANNOT_ANSWER
     return code
 
 
@@ -138,6 +151,38 @@ def _show(error: click.ClickException) -> None:
     if not isinstance(error, click.MissingParameter):  # whose lines are all ours
         message = escape(message)
     click.UsageError(message, getattr(error, "ctx", None)).show()
+
+
+_NO_MEMORY = "there is not enough memory; raise the limit of the process (ulimit -v) or free some"
+
+
+def _plain(error: OSError) -> str:
+    """Return what the system said, without anything that would have to be imported: perhaps nothing can be."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    advice = "; raise the limit (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+    return f"{place}{error.strerror or error}{advice}"
+
+
+def _first_cause(error: BaseException) -> str:
+    """Return what was wrong at first: libraries wrap it in advice of many lines."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+class _Room:
+    """Finds no module, but refuses to import NumPy where there is not enough memory for it.
+
+    Its library for linear algebra would end the process with exit code 1, which is one of our answers.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's signature
+        """Raise MemoryError if NumPy is to be imported and there is no room for it."""
+        if name == "numpy":
+            try:
+                mmap.mmap(-1, _NUMPY_BYTES).close()
+            except OSError:
+                raise MemoryError from None
 
 
 def _fail(line: str, code: int) -> int:
@@ -186,6 +231,8 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a job in the background of a script is not to be stopped
             signal.signal(number, _leave)
     gc.set_threshold(_COLLECT_AFTER)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here is for it, and each thread takes 32 MiB at once
+    sys.meta_path.insert(0, _Room())
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):

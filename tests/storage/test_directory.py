@@ -69,6 +69,17 @@ def test_an_interrupt_right_after_it_is_made_leaves_nothing(tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_what_links_in_it_lead_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with AtomicDirectory(tmp_path / "out") as directory:
+        (directory.work / "link").symlink_to(tmp_path / "mine")
+        (directory.work / "below").mkdir()
+        (directory.work / "below" / "link").symlink_to(tmp_path / "mine" / "file")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine" / "file").exists()
+
+
 def test_a_process_that_ends_at_once_removes_what_it_has_not_published(tmp_path: Path) -> None:
     with AtomicFile(tmp_path / "published") as file:
         file.write(b"1")

@@ -150,6 +150,23 @@ def test_in_one_that_cannot_be_opened_the_whole_file_system_is_flushed(
 
 
 @linux
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_where_too_many_files_are_open_the_whole_file_system_is_flushed(
+    tmp_path: Path, file_systems: list[Path], monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    usual = os.open
+
+    def refuse_directories(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise OSError(error, os.strerror(error))
+        return usual(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse_directories)
+    publish(tmp_path / "a")
+    assert file_systems == [tmp_path / "a"]
+
+
+@linux
 def test_where_that_is_not_offered_it_is_told(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durability, "_flush_file_system", lambda _: False)
     with pytest.raises(StorageError, match="is saved, but may be lost in a power cut: permission denied"):
