@@ -86,7 +86,8 @@ def resumes(directory: Path, expected: dict[str, torch.Tensor]) -> int:
     wrong = 0
     for _ in range(TIMES):
         net = net_of(tensors(2))
-        Checkpointer(directory, net=net, signals=()).resume("must", quiet=True)
+        with Checkpointer(directory, net=net, signals=()) as ckpt:
+            ckpt.resume("must", quiet=True)
         wrong += differs(net.state_dict(), expected)
     return wrong
 
