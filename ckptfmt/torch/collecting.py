@@ -151,8 +151,9 @@ class Collector:
                 return {name: describe(subjects[name], large=large) for name, large in suspicious.items()}
 
         nodes = ranks.gather(description)
+        # From now on a sample does not do for them: what differs must not be taken for equal where it is not looked at.
+        self._suspects |= {name for name, large in suspicious.items() if large}
         found = ranks.on_rank_0(lambda: _differences(nodes or ()))
-        self._suspects |= {name for name, large in suspicious.items() if large and name in found}
         if not found:
             return collected
 
@@ -204,10 +205,11 @@ def _differences(nodes: Sequence[Mapping[str, Node]]) -> dict[str, list[Differen
     found = {name: differences(name, [rank[name] for rank in nodes]) for name in nodes[0]}
     found = {name: those for name, those in found.items() if those}
     everything = sorted((it for those in found.values() for it in those), key=lambda it: -it.nbytes)
-    nbytes = sum(difference.nbytes for difference in everything)
-    if nbytes > MOST_PER_RANK_BYTES:
+    # In an exchange, the message of each rank is as long as the longest.
+    most = max((sum(it.sizes[rank] for it in everything) for rank in range(len(nodes))), default=0)
+    if most * len(nodes) > MOST_PER_RANK_BYTES:
         places = the_first([difference.place for difference in everything])
-        limit = f"{nbytes:,} bytes in {len(nodes)} ranks differ, the limit is {MOST_PER_RANK_BYTES:,}"
+        limit = f"{most:,} bytes differ in each of {len(nodes)} ranks, the limit is {MOST_PER_RANK_BYTES:,} for all"
         advice = "make them equal before the save, or leave them out of the state"
         raise StateError(places, limit, advice)
     return found

@@ -52,12 +52,17 @@ class Difference(NamedTuple):
     Attributes:
         place: Where it stands, for people: `net.avg`.
         path: Where it stands in the tree of the component.
-        nbytes: Length of the values of all ranks together.
+        sizes: Length of the value of each rank, in bytes.
     """
 
     place: str
     path: Path
-    nbytes: int
+    sizes: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the values of all ranks together."""
+        return sum(self.sizes)
 
 
 class Excerpt(NamedTuple):
@@ -175,7 +180,7 @@ def _differences(
     if all(node == first for node in nodes):
         return
     branches = [node for node in nodes if isinstance(node, Branch)]
-    whole = Difference(place_of(component, names), path, sum(map(_size, nodes)))
+    whole = Difference(place_of(component, names), path, tuple(map(_size, nodes)))
     if len(branches) < len(nodes) or any(branch.kind != branches[0].kind for branch in branches):
         yield whole
         return

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import ckptfmt.torch
-from ckptfmt.torch import Checkpointer, collecting
+from ckptfmt.torch import Checkpointer, collecting, fingerprints
 from tests.torch.job import Ended, run_job
 from tests.torch.same import bits
 
@@ -109,7 +109,11 @@ def differ_by_too_much(rank: int, train_url: Path) -> list[tuple[str, str]]:
     ckpt.resume(quiet=True)
     with mock.patch.object(collecting, "MOST_PER_RANK_BYTES", 500):
         told = [raised(ckpt.save)]
-    assert not list(train_url.iterdir())
+        del state["a"]  # only parameters and a number are left, and parameters are sampled from now on
+    assert not list(train_url.glob("*.ckptfmt"))
+    with mock.patch.object(collecting, "MOST_PER_RANK_BYTES", 50), mock.patch.object(fingerprints, "_WINDOWS", 0):
+        told.append(raised(ckpt.save))
+    assert not list(train_url.glob("*.ckptfmt"))
     told.append(raised(ckpt.save))
     ckpt.close()
     return told
@@ -119,15 +123,19 @@ def test_more_than_the_limit_is_refused_by_name_before_anything_is_written(
     tmp_path: Path, context: ForkServerContext
 ) -> None:
     told = values(run_job(context, tmp_path, differ_by_too_much, tmp_path / "run"))
-    assert [[kind for kind, _ in rank] for rank in told] == [["StateError", ""], ["RankError", ""]]
+    assert [[kind for kind, _ in rank] for rank in told] == [["StateError"] * 2 + [""], ["RankError"] * 2 + [""]]
     for rank in told:
         assert "part.a, net.weight, net.bias, part.c.small: " in rank[0][1]
         assert "the limit is 500" in rank[0][1]
+        assert "net.weight, net.bias, part.c.small: " in rank[1][1]
     (path,) = (tmp_path / "run").glob("*.ckptfmt")
-    assert ckptfmt.torch.load(path, rank=1)["part"]["a"].tolist() == [1] * 100
+    weights = [ckptfmt.torch.load(path, rank=rank)["net"]["weight"] for rank in range(2)]
+    assert bits(weights[0]) != bits(weights[1])
 
 
-def train_apart(rank: int, train_url: Path, steps: list[int], together: int) -> tuple[dict[str, bytes], list[Any]]:
+def train_apart(
+    rank: int, train_url: Path, steps: list[int], together: int, windows: int
+) -> tuple[dict[str, bytes], list[Any]]:
     """Train a model on each rank that is the same in the first steps and another one later."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 1))
@@ -140,7 +148,8 @@ def train_apart(rank: int, train_url: Path, steps: list[int], together: int) -> 
         optimizer.zero_grad()
         net(torch.randn(4, 300)).pow(2).mean().backward()
         optimizer.step()
-        ckpt.save()
+        with mock.patch.object(fingerprints, "_WINDOWS", windows):
+            ckpt.save()
         saved.append(ckpt.last_saved.per_rank if ckpt.last_saved is not None else None)
     ckpt.close()
     return {name: bits(tensor) for name, tensor in net.state_dict().items()}, saved
@@ -153,16 +162,17 @@ APART = (
 )
 
 
-@pytest.mark.parametrize("together", [0, 2])
+@pytest.mark.parametrize(("together", "windows"), [(0, 0), (0, 64), (2, 3)])
 def test_parameters_that_differ_or_begin_to_are_each_ranks_own(
-    tmp_path: Path, context: ForkServerContext, together: int
+    tmp_path: Path, context: ForkServerContext, together: int, windows: int
 ) -> None:
-    whole = values(run_job(context, tmp_path, train_apart, tmp_path / "whole", list(range(6)), together))
+    """Those that differed once are compared in full; those that were equal, by so many samples."""
+    whole = values(run_job(context, tmp_path, train_apart, tmp_path / "whole", list(range(6)), together, windows))
     assert whole[0][0] != whole[1][0]
     for _, saved in whole:
         assert saved == [()] * together + [APART] * (6 - together)
-    run_job(context, tmp_path, train_apart, tmp_path / "cut", list(range(4)), together)
-    resumed = values(run_job(context, tmp_path, train_apart, tmp_path / "cut", [4, 5], together))
+    run_job(context, tmp_path, train_apart, tmp_path / "cut", list(range(4)), together, windows)
+    resumed = values(run_job(context, tmp_path, train_apart, tmp_path / "cut", [4, 5], together, windows))
     assert [net for net, _ in resumed] == [net for net, _ in whole]
 
 
