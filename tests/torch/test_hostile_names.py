@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,21 @@ def test_a_start_from_other_weights_is_told_harmlessly_and_saves_go_on(
     assert is_harmless(capsys.readouterr().err)
     ckpt.save()  # the name of the file is noted, and it is not text
     assert ckpt.last_saved is not None
+
+
+def test_a_failed_save_is_told_harmlessly(
+    train_url: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, HOSTILE)
+
+    ckpt = Checkpointer(train_url, net=Net(), run_id=RUN)
+    ckpt.resume(quiet=True)
+    monkeypatch.setattr(os, "fsync", fail)
+    ckpt.save()
+    ckpt.wait()
+    told = capsys.readouterr().err
+    assert "SAVE FAILED" in told
+    assert is_harmless(told), ascii(told)
+    assert ckpt.last_error is not None
+    assert is_harmless(str(ckpt.last_error))
