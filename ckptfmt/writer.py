@@ -51,11 +51,13 @@ class WrittenFile(NamedTuple):
         identity: Its identity, 64 hex digits (12.1).
         file_bytes: Its length in bytes.
         written_bytes: How many of them were written; the others are padding.
+        facts: What its index says.
     """
 
     identity: str
     file_bytes: int
     written_bytes: int
+    facts: Index
 
 
 class Sink(Protocol):
@@ -100,6 +102,7 @@ def write_plan(
     *,
     replace: bool = True,
     guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    instead: Callable[[Index], SaveReport | None] | None = None,
 ) -> SaveReport:
     """Write a planned checkpoint, and publish it.
 
@@ -108,6 +111,8 @@ def write_plan(
         plan: What.
         replace: Replace what is at the path. False: publish beside it (see `AtomicFile`); the report says where.
         guard: Held while the file is published. If it raises, nothing is.
+        instead: Called with what the index of the new file says, while the guard is held. If it returns the report of
+            another file, that one will do: nothing is published.
 
     Raises:
         StateError: A tensor does not give the bytes that its dtype and shape make.
@@ -115,6 +120,11 @@ def write_plan(
     """
     with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
         written = write_file(file, plan.members, plan.metadata)
+        if instead is not None:
+            with guard():
+                other = instead(written.facts)
+            if other is not None:
+                return other
         file.commit(written_bytes=written.written_bytes)
     return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)
 
@@ -138,13 +148,14 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
             written.append(member)
             position = member.offset + member.stored_bytes
     offset = align(position, INDEX_ALIGNMENT)
-    index = encode_index(Index(metadata, tuple(written)))
+    facts = Index(metadata, tuple(written))
+    index = encode_index(facts)
     end = align(offset + len(index), INDEX_ALIGNMENT)
     trailer = encode_trailer(preamble, offset, index)
     sink.write_at(offset, index)
     sink.write_at(end, trailer)
     written_bytes = len(preamble) + sum(member.stored_bytes for member in written) + len(index) + len(trailer)
-    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
 
 
 class _Batch(NamedTuple):

@@ -172,13 +172,14 @@ def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: I
     for nbytes in in_order(copy, runs):
         meter.advance(nbytes)
     offset = align(position, INDEX_ALIGNMENT)
-    encoded = encode_index(replace(index, members=tuple(placed)))
+    facts = replace(index, members=tuple(placed))
+    encoded = encode_index(facts)
     end = align(offset + len(encoded), INDEX_ALIGNMENT)
     trailer = encode_trailer(preamble, offset, encoded)
     out.write_at(offset, encoded)
     out.write_at(end, trailer)
     written_bytes = len(preamble) + sum(member.stored_bytes for member in placed) + len(encoded) + len(trailer)
-    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
 
 
 @dataclass(frozen=True)

@@ -343,6 +343,9 @@ class Checkpointer(RunFacts):
     def save(self, **metrics: SupportsFloat) -> None:
         """Save now. In the background, as every save: `wait()` tells when it is done.
 
+        If nothing at all has changed since the last save of this process, metrics included, its file stands for this
+        one, too.
+
         Args:
             metrics: Values to note in the checkpoint.
 

@@ -19,6 +19,7 @@ from ckptfmt.torch.background import FinishedSave, Saver, Written
 from ckptfmt.torch.failures import SupersededError, UsageError
 from ckptfmt.torch.notices import notify
 from ckptfmt.torch.outcomes import Outcomes, as_ours
+from ckptfmt.torch.repeats import LastWritten
 from ckptfmt.torch.run import Run
 from ckptfmt.torch.staging import Staging
 from ckptfmt.writer import write_plan
@@ -64,6 +65,7 @@ class RunWriter:
         self._staging = Staging()
         self._saver = Saver()
         self._finished: FinishedSave | None = None
+        self._last = LastWritten()
 
     @property
     def busy(self) -> bool:
@@ -103,7 +105,9 @@ class RunWriter:
                 with contextlib.suppress(StorageError):
                     clean_leftovers(self._run.directory)
                 path = Path(self._run.directory, _name(planned.metadata))
-                report = write_plan(path, planned, replace=False, guard=self._run.claim.held)
+                held, same = self._run.claim.held, self._last.same
+                report = write_plan(path, planned, replace=False, guard=held, instead=same)
+                self._last.note(report)
             except Exception as error:
                 self.tell(error, step)
                 raise
