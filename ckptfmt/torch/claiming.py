@@ -159,11 +159,12 @@ class RunClaim:
             yield
 
     def release(self) -> None:
-        """Tell others that this process saves the run no more. A later save claims it again."""
+        """Tell others that this process saves the run no more. A later save claims it again. Never raises."""
         hold, self._hold = self._hold, None
         if hold is None or self._lease is None:
             return
-        with suppress(StorageError), directory_lock(self._directory):  # if it fails, they find out
+        # Whatever fails, for want of memory for one: others find out that nobody holds it.
+        with suppress(Exception), directory_lock(self._directory):
             lease = read_lease(self._directory, self._lease.run_id)
             if lease is not None and lease.claim == self._lease.claim:
                 released = Lease(lease.run_id, lease.generation, lease.claim, None)

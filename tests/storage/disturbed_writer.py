@@ -38,8 +38,8 @@ Mode = Literal["kill", "interrupt", "fail"]
 Naming = Literal["replace", "exclusive", "link", "take"]
 
 OLD, NEW, NEXT = b"old" * 1000, b"new" * 70_000, b"next" * 1000
-# Neither touches a file; what fails to close is closed all the same; and what a call has answered is known.
-NO_OPERATIONS = {"fspath", "fileno"}
+# These touch no file; what fails to close is closed all the same; and what a call has answered is known.
+NO_OPERATIONS = {"fspath", "fileno", "getpid", "getppid"}
 NEVER_FAIL = {"close", "get_errno"}
 
 
