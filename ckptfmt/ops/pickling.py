@@ -15,9 +15,10 @@ from ckptfmt.format.packing import TensorRef, Timestamp, Typed, datetime_of
 from ckptfmt.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR, SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt.ops.scalars import scalar_of
 from ckptfmt.ops.sources import Part, TensorInfo
+from ckptfmt.pth.dtypes import TYPES
 from ckptfmt.pth.tensors import c_strides
 
-__all__ = ["Pickler", "StoredTensor"]
+__all__ = ["WRITABLE", "Pickler", "StoredTensor"]
 
 # The class of storages for each dtype, or the name of the dtype where there is none: the storage is untyped then.
 _STORAGES = {
@@ -44,8 +45,24 @@ _UNTYPED = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
+    "F4": "float4_e2m1fn_x2",
 }
 _QUANTIZED = {"quint8": "QUInt8Storage", "qint8": "QInt8Storage", "qint32": "QInt32Storage"}
+_SCHEMES = frozenset({"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric"}) | {
+    "per_channel_affine_float_qparams"
+}
+_PACKED = {"F4": 2}  # how many numbers PyTorch has in one element, in the last dimension
+_DTYPES = frozenset(kind.name for kind in TYPES.values())
+WRITABLE = frozenset(
+    {
+        *("collections.OrderedDict", "_codecs.encode", "builtins.complex", "builtins.set"),
+        *("torch.Size", "torch.device", "torch.serialization._get_layout", "torch.storage.UntypedStorage"),
+        *("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"),
+        *("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_qtensor"),
+        *(f"torch.{name}" for name in (*_STORAGES.values(), *_QUANTIZED.values(), *_DTYPES, *_SCHEMES)),
+    }
+)
+"""Every name that may be written: `torch.load(weights_only=True)` takes them all, and inert data has none."""
 _BATCH = 1000
 
 _MARK, _STOP, _REDUCE, _BUILD, _PERSISTENT = b"(", b".", b"R", b"b", b"Q"
@@ -192,11 +209,11 @@ class Pickler:
             self.tensor(part, value.name, name, part.tensors[value.name].shape[:-1])
         elif name == "torch.Size" and isinstance(value, list):
             self.call("torch", "Size", lambda: self.value(tuple(value), part, path))
-        elif name == "torch.dtype" and isinstance(value, str) and value.isidentifier():
-            self.name("torch", value)
+        elif name == "torch.dtype" and value in _DTYPES:
+            self.name("torch", str(value))
         elif name == "torch.device" and isinstance(value, str):
             kind, _, index = value.partition(":")
-            arguments = (kind, int(index)) if index.isdigit() else (kind,)
+            arguments = (kind, int(index)) if index.isascii() and index.isdigit() and len(index) < 10 else (kind,)
             self.call("torch", "device", lambda: self.sequence(arguments, part, path))
         elif (name == SPARSE_COO or name in SPARSE_COMPRESSED) and isinstance(value, dict):
             self.sparse(name, value, part, path)
@@ -236,13 +253,16 @@ class Pickler:
         reference = facts.get("int_repr")
         if not isinstance(reference, TensorRef):
             raise StateError(path, "a quantized tensor without its integers")
+        scheme = facts.get("scheme")
+        if scheme not in _SCHEMES:
+            raise StateError(path, f"a quantized tensor of the scheme {scheme!a:.60}, which PyTorch does not have")
         tensor = part.tensors[reference.name]
 
         def arguments() -> None:
             self.storage(part, tensor, _QUANTIZED[str(facts["dtype"])], tensor.elements)
             self.layout(tensor.shape)
             self.raw(_MARK)
-            self.name("torch", str(facts.get("scheme")))
+            self.name("torch", str(scheme))
             for name in ("scale", "zero_point", "scales", "zero_points", "axis"):
                 if name in facts:
                     self.value(facts[name], part, f"{path}.{name}")
@@ -268,6 +288,11 @@ class Pickler:
 
             self.call("torch._utils", "_rebuild_tensor_v2", arguments)
         elif dtype in _UNTYPED:
+            packed = _PACKED.get(dtype, 1)
+            if packed > 1 and (not shape or shape[-1] % packed):
+                raise StateError(f"{part.name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element")
+            if packed > 1:
+                shape = (*shape[:-1], shape[-1] // packed)
 
             def arguments() -> None:
                 self.storage(part, info, "UntypedStorage", info.nbytes)
@@ -316,7 +341,13 @@ class Pickler:
         self.raw(_TUPLE + _REDUCE)
 
     def name(self, module: str, name: str) -> None:
-        """Write a name, or that it is one that was written before."""
+        """Write a name, or that it is one that was written before.
+
+        Raises:
+            StateError: It is none of `WRITABLE`: a checkpoint never says what is to be called.
+        """
+        if f"{module}.{name}" not in WRITABLE:
+            raise StateError("state", f"the name {module}.{name!a:.60} is never written")
         place = ("name", module, name)
         if not self.recall(place):
             self.raw(f"c{module}\n{name}\n".encode())

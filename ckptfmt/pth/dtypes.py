@@ -19,6 +19,7 @@ class ElementType:
         typed: `C128` or `C32`, if it is one of those and expressed by its parts (11.6).
         word: Bytes of what stands in one byte order: half an element, if that is complex.
         quantized: Whether its elements are quantized numbers, and `dtype` that of the stored integers.
+        packed: How many numbers one element holds, side by side in the last dimension.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ElementType:
     typed: str | None = None
     word: int = 0
     quantized: bool = False
+    packed: int = 1
 
     @property
     def word_bytes(self) -> int:
@@ -40,10 +42,8 @@ _PLAIN = (
     *(("float16", 2, "F16"), ("bfloat16", 2, "BF16"), ("float32", 4, "F32"), ("float64", 8, "F64")),
     *(("float8_e4m3fn", 1, "F8_E4M3"), ("float8_e5m2", 1, "F8_E5M2"), ("float8_e8m0fnu", 1, "F8_E8M0")),
     *(("float8_e4m3fnuz", 1, "F8_E4M3FNUZ"), ("float8_e5m2fnuz", 1, "F8_E5M2FNUZ")),
-    *(
-        (name, 1, None)
-        for name in ("float4_e2m1fn_x2", "quint4x2", "quint2x4", "bits8", "bits1x8", "bits2x4", "bits4x2")
-    ),
+    *((name, 1, None) for name in ("quint4x2", "quint2x4", "bits8", "bits1x8", "bits2x4", "bits4x2")),
+    *((f"{sign}int{bits}", 1, None) for sign in ("", "u") for bits in range(1, 8)),
     ("bits16", 2, None),
 )
 _OTHER_NAMES = {
@@ -63,6 +63,7 @@ _BY_NAME: dict[str, ElementType] = {
     "complex64": ElementType("complex64", 8, "C64", word=4),
     "complex128": ElementType("complex128", 16, "F64", typed="C128", word=8),
     "complex32": ElementType("complex32", 4, "F16", typed="C32", word=2),
+    "float4_e2m1fn_x2": ElementType("float4_e2m1fn_x2", 1, "F4", packed=2),
     "quint8": ElementType("quint8", 1, "U8", quantized=True),
     "qint8": ElementType("qint8", 1, "I8", quantized=True),
     "qint32": ElementType("qint32", 4, "I32", quantized=True),

@@ -10,10 +10,12 @@ import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ckptfmt.pth.kinds import CHECKED, ENUMERATIONS, STRUCT_SEQUENCES, kind_of
 from ckptfmt.pth.nodes import Global
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.stdlib_names import STANDARD_LIBRARY
 
-__all__ = ["CALLABLE", "Judgement", "Verdict", "canonical", "judge", "judge_call"]
+__all__ = ["CALLABLE", "Judgement", "Verdict", "judge", "judge_call"]
 
 
 class Verdict(StrEnum):
@@ -22,7 +24,8 @@ class Verdict(StrEnum):
     KNOWN = "known"
     """It has a fixed meaning here: a value is made of it, or it is an element type."""
     INERT = "inert"
-    """A class of `torch.nn` or `torch.optim`, or of TorchScript code: kept as a record that does nothing."""
+    """Of a kind that does nothing (see `ckptfmt.pth.kinds`), a class of `torch.nn` or `torch.optim`, or of TorchScript
+    code: kept as data, and listed."""
     UNKNOWN = "unknown"
     """A name of some other package: kept as a record that does nothing, listed, and refused in strict mode."""
     REFUSED = "refused"
@@ -46,7 +49,7 @@ _TORCH_DTYPES = (
     "float64 float32 float16 bfloat16 double float half int64 int32 int16 int8 long int short uint8 uint16 uint32 "
     "uint64 bool complex32 complex64 complex128 chalf cfloat cdouble quint8 qint8 qint32 quint4x2 quint2x4 "
     "float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 bits8 bits16 "
-    "bits1x8 bits2x4 bits4x2"
+    "bits1x8 bits2x4 bits4x2 int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7"
 ).split()
 _TORCH_QSCHEMES = (
     "per_tensor_affine per_tensor_symmetric per_channel_affine per_channel_symmetric per_channel_affine_float_qparams"
@@ -83,6 +86,15 @@ CALLABLE = frozenset(
     | _under("uuid", "UUID")
     | _under("decimal", "Decimal")
     | _under("fractions", "Fraction")
+    | _under("functools", "partial")
+    | _under("io", "BytesIO StringIO")
+    | _under("logging", "getLogger")
+    | _under("re", "_compile")
+    | _under("types", "GenericAlias UnionType")
+    | _under("collections.abc", "_CallableGenericAlias")
+    | _under("zoneinfo", "ZoneInfo._unpickle")
+    | ENUMERATIONS
+    | STRUCT_SEQUENCES
     | _under("torch", "Size device Tensor Generator")
     | _under("torch.serialization", "_get_layout")
     | _under("torch.torch_version", "TorchVersion")
@@ -102,6 +114,9 @@ CALLABLE = frozenset(
     | _under("numpy._core.numeric", "_frombuffer")
     | _under("numpy.random", "__RandomState_ctor")
     | _under("numpy.random._pickle", "__randomstate_ctor __generator_ctor __bit_generator_ctor")
+    | _under("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence")
+    | _under("numpy.ma", "_mareconstruct")
+    | _under("numpy._core._internal", "_convert_to_stringdtype_kwargs")
 )
 """The names, in their canonical form, that may be called, each with a meaning in `ckptfmt.pth.values`."""
 
@@ -120,17 +135,9 @@ _REFERENCES = frozenset(
     | _under("torch", "relu relu_ tanh sigmoid softmax log_softmax selu celu rrelu prelu")
     | _under("numpy", _NUMPY_SCALARS)
     | _under("ml_dtypes", _ML_DTYPES)
-    | _under("typing", "Any")  # in the configurations of OmegaConf, which older Lightning checkpoints hold
     | _under("numpy.random", _NUMPY_RANDOM)
 )
 """Names that stand for an element type, a function of a layer and the like: never called."""
-
-_SPELLINGS = {"__builtin__": "builtins", "copy_reg": "copyreg", "torch.tensor": "torch._tensor"}
-_MODULE_SPELLINGS = (
-    ("numpy.core.", "numpy._core."),
-    ("pathlib._local", "pathlib"),
-)
-_NAME_SPELLINGS = {"torch._tensor.Tensor": "torch.Tensor"}
 
 _INSTALLERS = frozenset(
     "pip setuptools pkg_resources wheel easy_install _distutils_hack conda mamba libmambapy virtualenv pipx pipenv "
@@ -150,16 +157,6 @@ _DOERS = frozenset(
 )
 
 
-def canonical(name: Global) -> str:
-    """Return the dotted name under which the tables have it: that of Python 3 and of current releases."""
-    module = _SPELLINGS.get(name.module, name.module)
-    for old, new in _MODULE_SPELLINGS:
-        if module.startswith(old):
-            module = new + module.removeprefix(old)
-    full = f"{module}.{name.name}"
-    return _NAME_SPELLINGS.get(full, full)
-
-
 def judge(name: Global) -> Judgement:
     """Return what becomes of a name."""
     parts = name.module.split(".") + name.name.split(".")
@@ -168,6 +165,9 @@ def judge(name: Global) -> Judgement:
     full = canonical(name)
     if full in CALLABLE or full in _REFERENCES:
         return Judgement(Verdict.KNOWN, "known")
+    kind = kind_of(full)
+    if kind is not None:
+        return Judgement(Verdict.INERT, f"{kind.words}, kept as inert data")
     private = [part for part in parts if part.startswith("__") and part.endswith("__")]
     if private and name.module.split(".")[0] not in ("__torch__", "__main__", "__mp_main__"):
         return Judgement(Verdict.REFUSED, f"{private[0]} leads into the interpreter")
@@ -213,7 +213,10 @@ def _is_layer_or_optimizer(name: Global) -> bool:
 
 def judge_call(name: Global) -> Judgement:
     """Return what becomes of a name that is called, or that an object is made of."""
-    judgement = judge(name)
-    if judgement.verdict is Verdict.KNOWN and canonical(name) not in CALLABLE:
+    judgement, full = judge(name), canonical(name)
+    if full in CHECKED:
+        return Judgement(Verdict.REFUSED, "it is called in another way than checkpoints do")
+    kind = kind_of(full)
+    if full not in CALLABLE and (judgement.verdict is Verdict.KNOWN or (kind is not None and not kind.made)):
         return Judgement(Verdict.REFUSED, "it is called, which no checkpoint does")
     return judgement

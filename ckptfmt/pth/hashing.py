@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.nodes import DictNode, Record, SetNode, describe
+from ckptfmt.pth.spellings import canonical
 
 __all__ = ["require_hashable"]
 
@@ -13,7 +13,9 @@ _WITHOUT_HASH = frozenset(
         *("builtins.list", "builtins.dict", "builtins.set", "builtins.bytearray"),
         *("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "collections.deque"),
         *("argparse.Namespace", "types.SimpleNamespace"),
-        *("numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer"),
+        *("collections.UserDict", "collections.UserList", "collections.ChainMap"),
+        *("array.array", "array._array_reconstructor"),
+        *("numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer", "numpy.ma._mareconstruct"),
     }
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.folding import fold
 from ckptfmt.pth.limits import (
     MAX_CONTAINERS,
     MAX_INTEGER_BYTES,
@@ -23,13 +24,26 @@ from ckptfmt.pth.limits import (
 )
 from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode
 
-__all__ = ["NOWHERE", "Budget", "Machine", "integer", "pairs", "python2_text", "text"]
+__all__ = ["NOWHERE", "Budget", "Deed", "Machine", "integer", "pairs", "python2_text", "text"]
 
 NOWHERE = Global("", "")
 """Stands for what a pickle calls without naming it."""
 
 _HIGHEST_PROTOCOL = 5
 _U64 = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that no checkpoint does, and that is no call of a name.
+
+    Attributes:
+        words: What it is, in words that go on after the pickle.
+        name: The name that it is about, if it is about one.
+    """
+
+    words: str
+    name: Global | None = None
 
 
 @dataclass
@@ -71,7 +85,7 @@ class Machine:
     protocol: int = 0
     globals: dict[Global, int] = field(default_factory=dict)
     called: set[Global] = field(default_factory=set)
-    deeds: list[str] = field(default_factory=list)
+    deeds: list[Deed] = field(default_factory=list)
     outside: list[Persistent] = field(default_factory=list)
     stack: list[object] = field(default_factory=list)
     _outer: list[list[object]] = field(default_factory=list)  # what lies below each mark
@@ -247,19 +261,28 @@ class Machine:
 
     def extension(self, layout: struct.Struct) -> None:
         """EXT1 to EXT4."""
-        self.deeds.append(f"takes a class by the extension code {self.number(layout)}, which only the reader can name")
+        code = self.number(layout)
+        self.deeds.append(Deed(f"takes a class by the extension code {code}, which only the reader can name"))
         self.push(NOWHERE)
 
     def make(self, callee: object, args: object, kwargs: object = None) -> None:
         """Push what a call would return."""
         if not isinstance(args, tuple):
             raise LegacyFileError(f"the pickle calls something with {_kind(args)} in place of a tuple of arguments")
-        if isinstance(callee, Global):
+        if not isinstance(callee, Global):
+            maker = callee.callee if isinstance(callee, Record) and callee.callee is not NOWHERE else None
+            self.deeds.append(Deed(f"calls {_kind(callee)}", maker))
+            callee = NOWHERE if maker is None else Global(maker.module, f"{maker.name}()")
+            self.made(Record(callee, args, kwargs))
+            return
+        plain = fold(callee, args) if kwargs is None else None
+        if isinstance(plain, Global):
+            self.push(self.name(plain.module, plain.name))
+            return
+        if plain is None:
             self.called.add(callee)
-        else:
-            self.deeds.append(f"calls {_kind(callee)}")
-            callee = NOWHERE
-        self.made(Record(callee, args, kwargs))
+            plain = Record(callee, args, kwargs)
+        self.made(plain)
 
     def reduce(self) -> None:
         """REDUCE, NEWOBJ."""
@@ -289,7 +312,8 @@ class Machine:
         if isinstance(target, Record):
             target.states.append(state)
         elif isinstance(target, Global):
-            self.deeds.append(f"changes {target} itself")
+            self.deeds.append(Deed(f"changes {target} itself", target))
+            self.stack[-1] = Record(target, (), states=[state])
         else:
             raise LegacyFileError(f"the pickle gives a state to {_kind(target)}")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from ckptfmt.format.packing import Typed
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.limits import MAX_DEPTH
 from ckptfmt.pth.nodes import DictNode, Record, SetNode
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.values import Builder, Tensor
 
 __all__ = ["VISIT", "attributes_of", "recover"]

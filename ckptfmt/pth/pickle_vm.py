@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.pth.limits import MAX_OPERATIONS, MAX_PICKLE_BYTES
-from ckptfmt.pth.machine import Budget, Machine, integer, pairs, python2_text, text
+from ckptfmt.pth.machine import Budget, Deed, Machine, integer, pairs, python2_text, text
 from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode
 
 __all__ = ["PickleRun", "run_pickle"]
@@ -33,7 +33,7 @@ class PickleRun:
         protocol: The highest protocol that it names, 0 if none.
         globals: Every name that it would have imported, with how often it is taken from there, in order.
         called: The names among them that it would have called or made an object of.
-        deeds: What else it would have done that no checkpoint does, in words.
+        deeds: What else it would have done that no checkpoint does.
         outside: What it refers to outside of itself, in order.
     """
 
@@ -43,7 +43,7 @@ class PickleRun:
     protocol: int
     globals: Mapping[Global, int]
     called: frozenset[Global]
-    deeds: tuple[str, ...]
+    deeds: tuple[Deed, ...]
     outside: tuple[Persistent, ...]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ckptfmt.format.packing import Typed
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.limits import MAX_DEPTH
 from ckptfmt.pth.nodes import DictNode, Global, Record, SetNode
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.values import ADDED, ANYTHING, ELEMENTS, ENTRIES, STATES, Builder, Meaning, StateDict
 
 __all__ = ["PYTHON_MEANINGS"]

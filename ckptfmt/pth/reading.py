@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ckptfmt.pth.container import Container, Form
 from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.inert_meanings import INERT_MEANINGS
 from ckptfmt.pth.modules import recover
 from ckptfmt.pth.nodes import Record
 from ckptfmt.pth.notes import Notes
@@ -24,7 +25,7 @@ from ckptfmt.storage import Source
 
 __all__ = ["MEANINGS", "LegacyState", "is_tar", "look", "read_state", "refuse_code"]
 
-MEANINGS = {**PYTHON_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
+MEANINGS = {**PYTHON_MEANINGS, **INERT_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
 """What each name that may be called means."""
 
 _OTHER_ARCHIVES = (

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ckptfmt.errors import UnsafeInputError
 from ckptfmt.pth.container import Pickled
-from ckptfmt.pth.globals import Judgement, Verdict, canonical, judge, judge_call
+from ckptfmt.pth.globals import Judgement, Verdict, judge, judge_call
 from ckptfmt.pth.machine import NOWHERE
 from ckptfmt.pth.nodes import Global
+from ckptfmt.pth.spellings import canonical
 
 __all__ = ["NameUse", "Survey", "check", "survey"]
 
@@ -101,16 +102,20 @@ def survey(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Survey:
     deeds: list[tuple[str, str]] = []
     for part, run in ((pickled.part, pickled.run) for pickled in pickles):
         names += [_use(part, name, times, waived, called=name in run.called) for name, times in run.globals.items()]
-        deeds += [(part, deed) for deed in run.deeds]
+        deeds += [(part, deed.words) for deed in run.deeds if deed.name is None or not _is_waived(deed.name, waived)]
     return Survey(tuple(names), tuple(deeds))
 
 
 def _use(part: str, name: Global, times: int, waived: frozenset[str], *, called: bool) -> NameUse:
     assert name != NOWHERE  # the machine counts only what is named
     judgement = judge_call(name) if called else judge(name)
-    if judgement.verdict in (Verdict.REFUSED, Verdict.UNKNOWN) and not waived.isdisjoint({str(name), canonical(name)}):
+    if judgement.verdict in (Verdict.REFUSED, Verdict.UNKNOWN) and _is_waived(name, waived):
         judgement = _WAIVED
     return NameUse(part, _shown(name), times, called, judgement.verdict, judgement.reason)
+
+
+def _is_waived(name: Global, waived: frozenset[str]) -> bool:
+    return str(name) in waived or canonical(name) in waived
 
 
 def _shown(name: Global) -> str:

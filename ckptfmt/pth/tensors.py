@@ -215,6 +215,8 @@ def view_of(
 def tensor_leaf(view: TensorView) -> LegacyTensor:
     """Return a view as a leaf of a tree; of a complex type that is expressed by its parts, the parts.
 
+    Numbers that PyTorch packs into one element are elements of their own, in the last dimension.
+
     Raises:
         LegacyFileError: Its element type cannot be expressed.
     """
@@ -223,7 +225,11 @@ def tensor_leaf(view: TensorView) -> LegacyTensor:
         raise LegacyFileError(
             f"a tensor of torch.{kind.name}, which cannot be expressed; convert it with PyTorch first"
         )
-    shape = (*view.shape, 2) if kind.typed else view.shape
+    shape = view.shape
+    if kind.typed:
+        shape = (*shape, 2)
+    elif kind.packed > 1:
+        shape = (*shape[:-1], kind.packed * (shape[-1] if shape else 1))
     return LegacyTensor(kind.dtype, shape, view)
 
 

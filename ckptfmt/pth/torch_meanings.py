@@ -9,8 +9,8 @@ from ckptfmt.format.packing import Typed
 from ckptfmt.format.trees import SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt.pth.dtypes import TYPES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.nodes import DictNode, Global, Record, describe
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.tensors import TensorView, view_of
 from ckptfmt.pth.values import ANYTHING, NAME, STATES, Builder, Meaning, Tensor
 

@@ -15,11 +15,11 @@ from typing import Any
 from ckptfmt.format.packing import MAX_LOOSE_KEYS, Typed
 from ckptfmt.pth.dtypes import STORAGES, TYPES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.hashing import require_hashable
 from ckptfmt.pth.limits import FREE_EXPANSION_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_EXPANSION, MAX_VALUES
 from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode, describe
 from ckptfmt.pth.notes import Notes
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.tensors import LegacyTensor, Storage, TensorView, c_strides, tensor_leaf, view_of
 
 __all__ = [

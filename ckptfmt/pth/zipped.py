@@ -11,7 +11,6 @@ from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.container import Container, Form, Pickled, hides_a_pickle, read_pickles, scan_reader
 from ckptfmt.pth.dtypes import STORAGES, ElementType
 from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.pth.globals import canonical
 from ckptfmt.pth.limits import (
     FREE_REWORK_BYTES,
     MAX_MEMBERS,
@@ -22,6 +21,7 @@ from ckptfmt.pth.limits import (
 )
 from ckptfmt.pth.machine import Budget
 from ckptfmt.pth.nodes import Global, Persistent
+from ckptfmt.pth.spellings import canonical
 from ckptfmt.pth.storages import MemberData, Rework, read_member
 from ckptfmt.pth.tensors import Storage
 from ckptfmt.storage import Source

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
+import pickletools
+import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import ckptfmt
 import ckptfmt.torch
 from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
 from ckptfmt.format.index import Metadata
-from ckptfmt.format.packing import TensorRef, encode
+from ckptfmt.format.packing import TensorRef, Typed, encode
 from ckptfmt.format.tensors import plan_header
 from ckptfmt.ops.export import ExportError
 from ckptfmt.ops.exporting import Request
@@ -369,3 +373,52 @@ def test_export_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(checkpoint), str(tmp_path)], check=True)
+
+
+def test_no_name_is_written_that_the_loader_of_weights_does_not_know() -> None:
+    from torch._weights_only_unpickler import _get_allowed_globals
+
+    from ckptfmt.ops.pickling import WRITABLE
+
+    assert set(_get_allowed_globals()) >= WRITABLE
+
+
+def test_inert_data_do_not_come_alive_again(tmp_path: Path) -> None:
+    """Whatever a value calls itself, an exported file names nothing but what weights need, and loads as data."""
+
+    state = {
+        "a": functools.partial(print, "x"),
+        "b": re.compile("y"),
+        "c": ValueError("z"),
+        "net": {"w": torch.ones(2)},
+    }
+    torch.save(state, tmp_path / "a.pth")
+    ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=["builtins.print"])
+    ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "b.pth") as archive:
+        content = archive.read("b/data.pkl")
+    names = {
+        str(argument).replace(" ", ".") for code, argument, _ in pickletools.genops(content) if code.name == "GLOBAL"
+    }
+    assert names <= {"torch._utils._rebuild_tensor_v2", "torch.FloatStorage", "collections.OrderedDict"}
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert again["b"] == {"pattern": "y", "flags": 32}
+    assert again["a"] == {"function": "builtins.print", "args": ["x"], "kwargs": {}}
+
+
+@pytest.mark.parametrize("scheme", ["load", "per_tensor_affine\nX\ncos\nsystem\n", "", None])
+def test_a_quantized_tensor_of_another_scheme_is_refused(tmp_path: Path, scheme: str | None) -> None:
+    value = Typed(
+        "torch.quantized",
+        {
+            "dtype": "qint8",
+            "int_repr": torch.ones(2, dtype=torch.int8),
+            "scheme": scheme,
+            "scale": 1.0,
+            "zero_point": 0,
+        },
+    )
+    ckptfmt.torch.save({"x": {"q": value}}, tmp_path / "a.ckptfmt")
+    with pytest.raises(ckptfmt.StateError, match="scheme"):
+        ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.pth")
+    assert not (tmp_path / "a.pth").exists()

@@ -116,6 +116,127 @@ def opcodes(canary: Path) -> Iterator[tuple[str, bytes]]:
     yield "second pickle after junk in the first", b"\x80\x02K\x01." + b"cos\nsystem\n" + text(run) + b"\x85R."
 
 
+def made(maker: bytes, *arguments: bytes) -> bytes:
+    """Opcodes that call what `maker` pushes."""
+    return maker + b"(" + b"".join(arguments) + b"tR"
+
+
+def attribute(owner: bytes, name: str, spelling: str = "builtins") -> bytes:
+    """Opcodes of `getattr(owner, name)`."""
+    return made(global_of(spelling, "getattr"), owner, text(name))
+
+
+def kinds(canary: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Yield what is tried (what it is, what has to be named, opcodes) with the kinds of values that are taken."""
+    system, run = global_of("os", "system"), text(command(canary))
+    act = made(system, run)
+    none, pair = b"N", b"\x86"
+    state = b"(" + system + run + b"\x85}Ntb"
+    package = global_of("package", "Config")
+    yield "partial", "os.system", made(global_of("functools", "partial"), system)
+    yield (
+        "partial with a state",
+        "os.system",
+        made(global_of("functools", "partial"), global_of("builtins", "int")) + state,
+    )
+    yield "partial of a call", "os.system", made(global_of("functools", "partial"), act)
+    yield "partial of an object", "functools.partial", made(global_of("functools", "partial"), made(package))
+    yield "partial of nothing", "functools.partial", made(global_of("functools", "partial"))
+    yield "partial that is called", "functools.partial", made(made(global_of("functools", "partial"), package), run)
+    yield "new partial", "functools.partial", global_of("functools", "partial") + run + b"\x85\x81"
+    torch_os = global_of("torch", "os")
+    yield "attribute of a module", "torch.os.system", made(attribute(torch_os, "system"), run)
+    yield "attribute, Python 2", "torch.os.system", made(attribute(torch_os, "system", "__builtin__"), run)
+    yield "attribute of a package", "package.os.system", made(attribute(global_of("package", "os"), "system"), run)
+    yield "dunder", "getattr", attribute(package, "__globals__")
+    yield "dunder that is called", "getattr", made(attribute(package, "__init__"), run)
+    yield "dunder behind a class", "getattr", attribute(attribute(package, "method"), "__globals__")
+    yield "dotted attribute", "getattr", attribute(package, "method.__globals__")
+    yield "attribute that is none", "getattr", attribute(package, "a b")
+    yield "attribute of an object", "getattr", attribute(made(package), "method")
+    yield "attribute of a call", "os.system", attribute(act, "method")
+    yield "attribute of text", "getattr", attribute(text("{0.__class__}"), "format")
+    yield "attribute or a default", "getattr", made(global_of("builtins", "getattr"), package, text("a"), none)
+    yield "name of an attribute that is called", "os.system", made(global_of("builtins", "getattr"), package, act)
+    yield "class that is made", "builtins.type", made(global_of("builtins", "type"), text("X"), b")", b"}")
+    yield "type of an object", "builtins.type", made(global_of("builtins", "type"), made(package))
+    yield "type of a name", "builtins.type", made(global_of("builtins", "type"), package)
+    getitem = global_of("_operator", "getitem")
+    yield "item of the environment", "os.environ", made(getitem, global_of("os", "environ"), text("PATH"))
+    yield "item of a package", "_operator.getitem", made(getitem, global_of("package", "registry"), text("x"))
+    yield "item of an object", "_operator.getitem", made(getitem, made(package), text("x"))
+    yield (
+        "hint with a call in it",
+        "os.system",
+        made(getitem, global_of("typing", "Annotated"), global_of("builtins", "int") + act + pair),
+    )
+    yield (
+        "hint that is evaluated",
+        "typing.ForwardRef",
+        made(global_of("typing", "ForwardRef"), text("__import__('os')")),
+    )
+    yield "hints that are evaluated", "typing.get_type_hints", made(global_of("typing", "get_type_hints"), package)
+    yield "hint that is called", "typing.List", made(global_of("typing", "List"), run)
+    reduce = global_of("__builtin__", "reduce")
+    yield "reduce", "os.system", made(reduce, system, b"]" + run + b"a")
+    yield "reduce of calls", "os.system", made(reduce, global_of("_operator", "or_"), act + b"\x85")
+    yield "reduce of objects", "reduce", made(reduce, global_of("_operator", "or_"), made(package) + b"\x85")
+    yield "union of a call", "os.system", made(global_of("types", "UnionType"), act + b"\x85")
+    yield "method caller", "operator.methodcaller", made(global_of("operator", "methodcaller"), text("system"), run)
+    yield "map", "builtins.map", made(global_of("builtins", "map"), system, b"]" + run + b"a")
+    yield "map, Python 2", "itertools.imap", made(global_of("itertools", "imap"), system, b"]" + run + b"a")
+    yield "star map", "itertools.starmap", made(global_of("itertools", "starmap"), system, b"]" + run + b"\x85a")
+    yield "iterator that calls", "os.popen", made(global_of("builtins", "iter"), global_of("os", "popen"), none)
+    yield "member of a call", "os.system", made(global_of("signal", "Signals"), act)
+    yield "exception of a call", "os.system", made(global_of("exceptions", "ValueError"), act)
+    yield (
+        "exception with a hook",
+        "os.system",
+        made(global_of("builtins", "ValueError")) + b"}" + text("f") + system + b"sb",
+    )
+    yield "row of a call", "os.system", made(global_of("time", "struct_time"), act + b"\x85")
+    yield "pattern of a call", "os.system", made(global_of("re", "_compile"), act, b"K\x00")
+    yield "pattern that evaluates", "re.Scanner", made(global_of("re", "Scanner"), b"]")
+    yield "logger of a call", "os.system", made(global_of("logging", "getLogger"), act)
+    yield "logger to a file", "logging.FileHandler", made(global_of("logging", "FileHandler"), text(str(canary)))
+    yield "buffer of a call", "os.system", made(global_of("_io", "BytesIO"), act)
+    yield "buffer on disk", "tempfile.SpooledTemporaryFile", made(global_of("tempfile", "SpooledTemporaryFile"))
+    yield (
+        "reader of a file",
+        "io.BufferedReader",
+        made(global_of("io", "BufferedReader"), made(global_of("io", "FileIO"), text("/etc/passwd"))),
+    )
+    yield "array of a call", "os.system", made(global_of("array", "array"), text("b"), act)
+    yield "zone from a file", "zoneinfo.ZoneInfo", made(global_of("zoneinfo", "ZoneInfo"), text("../../etc/passwd"))
+    yield (
+        "zone of a file",
+        "zoneinfo.ZoneInfo.from_file",
+        made(attribute(global_of("zoneinfo", "ZoneInfo"), "from_file"), act),
+    )
+    yield "tensor from a file", "from_file", attribute(global_of("torch._C", "_VariableFunctionsClass"), "from_file")
+    yield (
+        "function of tensors that is called",
+        "relu",
+        made(attribute(global_of("torch._C", "_VariableFunctionsClass"), "relu"), run),
+    )
+    yield "function that is called", "builtins.len", made(global_of("builtins", "len"), run)
+    yield (
+        "records with a call",
+        "os.system",
+        made(global_of("numpy", "dtype"), text("V1")) + b"(K\x03" + act + b"NNNK\x01K\x01K\x00tb",
+    )
+    yield "mapped file", "numpy.memmap", made(global_of("numpy", "memmap"), text("/etc/passwd"))
+    yield "masked by a call", "os.system", made(global_of("numpy.ma.core", "_mareconstruct"), act)
+    yield "function from Python", "numpy.frompyfunc", made(global_of("numpy", "frompyfunc"), system, b"K\x01K\x01")
+    yield "default of a dict", "os.system", made(global_of("collections", "defaultdict"), system)
+    yield "name of Python 2", "__builtin__.execfile", made(global_of("__builtin__", "execfile"), run)
+    yield "module of Python 2", "commands.getoutput", made(global_of("commands", "getoutput"), run)
+    yield "pickle of Python 2", "cPickle.loads", made(global_of("cPickle", "loads"), run)
+    yield "fetch of Python 2", "urllib.urlopen", made(global_of("urllib", "urlopen"), run)
+    yield "name behind another", "_io.open", made(global_of("_io", "open"), text("/etc/passwd"))
+    yield "system behind another", "posix.system", made(global_of("posix", "system"), run)
+
+
 NAMES = """
 builtins.eval builtins.exec builtins.compile builtins.open builtins.getattr builtins.__import__ builtins.breakpoint
 builtins.globals builtins.map builtins.type builtins.vars builtins.input __builtin__.eval __builtin__.execfile
@@ -296,6 +417,9 @@ def attacks(canary: Path) -> list[Attack]:
     """Return all hostile files."""
     found = [Attack(f"opcodes: {name}", content, "") for name, content in opcodes(canary)]
     found += [Attack(f"opcodes in a zip: {name}", zip_of(content), "") for name, content in opcodes(canary)]
+    for name, named, opcodes_ in kinds(canary):
+        found.append(Attack(f"kind: {name}", b"\x80\x02" + opcodes_ + b".", named))
+        found.append(Attack(f"kind in a zip: {name}", zip_of(b"\x80\x04}" + text("a") + opcodes_ + b"s."), named))
     evil = call("os", "system", command(canary))
     found += [Attack(f"place: {name}", content, "os.system") for name, content in places(evil)]
     for name in NAMES:

@@ -8,6 +8,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt import Typed, UnsafeInputError
+from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.globals import list_globals
 from ckptfmt.pth.globals import Verdict
 from ckptfmt.pth.reading import read_state
@@ -74,3 +75,46 @@ def test_a_class_of_another_package_passes_strict_reading(tmp_path: Path) -> Non
         ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", strict=True)
     ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", strict=True, inert=["package.config.Config"])
     assert ckptfmt.load(tmp_path / "a.ckptfmt") == {"a": Typed("package.config.Config", {"args": ["x"]})}
+
+
+def test_a_call_of_what_another_call_returns(tmp_path: Path) -> None:
+    content = b"\x80\x02cpackage\nfactory\n)R" + text("x") + b"\x85R."
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UnsafeInputError, match=r"calls what package\.factory returns"):
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt")
+    ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=["package.factory"])
+    assert ckptfmt.load(tmp_path / "a.ckptfmt") == Typed("package.factory()", {"args": ["x"]})
+
+
+def test_what_changes_a_class(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02cpackage\nConfig\n}" + text("width") + b"K\x03sb.")
+    with pytest.raises(UnsafeInputError, match=r"changes package\.Config itself"):
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt")
+    ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=["package.Config"])
+    assert ckptfmt.load(tmp_path / "a.ckptfmt") == Typed("package.Config", {"width": 3})
+
+
+def test_a_function_that_is_folded_elsewhere(tmp_path: Path) -> None:
+    called_ = b"\x80\x02cbuiltins\ngetattr\ncpackage\nConfig\n)R" + text("method") + b"\x86R."
+    (tmp_path / "a.pth").write_bytes(called_)
+    with pytest.raises(UnsafeInputError, match=r"builtins\.getattr"):
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt")
+    ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=["builtins.getattr"])
+    found = ckptfmt.load(tmp_path / "a.ckptfmt")
+    assert found == Typed("builtins.getattr", {"args": [Typed("package.Config", {}), "method"]})
+
+
+@pytest.mark.parametrize("name", ["numpy.float32", "torch.FloatStorage", "builtins.type"])
+def test_known_names_in_forms_that_are_not(tmp_path: Path, name: str) -> None:
+    module, _, word = name.rpartition(".")
+    (tmp_path / "a.pth").write_bytes(of(called(module, word, "x")))
+    with pytest.raises(UnsafeInputError, match=name):
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt")
+    ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=[name])
+    assert ckptfmt.load(tmp_path / "a.ckptfmt") == {"a": Typed(name, {"args": ["x"]})}
+
+
+def test_a_partial_function_of_nothing_is_malformed_even_so(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(of(b"cfunctools\npartial\n)R"))
+    with pytest.raises(ForeignFileError, match="partial"):
+        ckptfmt.convert(tmp_path / "a.pth", tmp_path / "a.ckptfmt", inert=["functools.partial"])
