@@ -27,6 +27,10 @@ __all__ = ["Place", "RunSaves"]
 # Pauses before the last tries of a save that no step follows: what fails for a moment must not cost the run its end.
 _LAST_TRIES_SECONDS = (0.5, 2.0)
 
+# Ranks that wait for a save exchange a word now and then: process groups give up an exchange that takes minutes.
+_WORD_SECONDS = 10.0
+_LOOK_SECONDS = 0.005
+
 
 class Place(NamedTuple):
     """Where the loop stands. It is the same on all ranks, or they do not make the same calls."""
@@ -161,6 +165,8 @@ class RunSaves:
         if ranks.world().size == 1 and not attempt.here:  # the job is over, and so is what it agreed on
             self._open = False
             return
+        while ranks.largest(int(self._is_busy_for_long()))[0]:
+            pass
         try:
             written = ranks.on_rank_0(self._result)
         except Exception as error:  # noqa: BLE001 - a save may fail in any way
@@ -240,6 +246,15 @@ class RunSaves:
             return None
         self.poll()
         return self._writer.finished
+
+    def _is_busy_for_long(self) -> bool:
+        """Wait for the save that this rank writes; say whether it still goes on after a while."""
+        if ranks.world().size == 1:
+            return False
+        latest = time.monotonic() + _WORD_SECONDS
+        while self._writer.busy and time.monotonic() < latest:
+            time.sleep(_LOOK_SECONDS)
+        return self._writer.busy
 
     def _result(self) -> Written:
         self.poll(wait=True)

@@ -15,6 +15,7 @@ from ckptfmt.format.index import Metadata
 from ckptfmt.planning import SavePlan
 from ckptfmt.runs import EXTENSION
 from ckptfmt.storage import clean_leftovers
+from ckptfmt.torch import ranks
 from ckptfmt.torch.background import FinishedSave, Saver, Written
 from ckptfmt.torch.failures import SupersededError, UsageError
 from ckptfmt.torch.notices import notify
@@ -113,7 +114,9 @@ class RunWriter:
                 raise
             return self._tidied(Written(report, tuple(complaints)), step)
 
-        (self._saver.start if self._options.background else self._saver.run)(step, write)
+        # The other ranks have to be given a word from time to time, so this thread must be free.
+        in_thread = self._options.background or ranks.world().size > 1
+        (self._saver.start if in_thread else self._saver.run)(step, write)
 
     def poll(self, *, wait: bool = False) -> FinishedSave | None:
         """Return the save that is over, the first time that it is asked for; None if there is none.

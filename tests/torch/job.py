@@ -35,14 +35,21 @@ class Ended(NamedTuple):
 
 
 def run_job(
-    context: ForkServerContext, directory: Path, function: Callable[..., object], *arguments: Any, size: int = RANKS
+    context: ForkServerContext,
+    directory: Path,
+    function: Callable[..., object],
+    *arguments: Any,
+    size: int = RANKS,
+    exchange_seconds: float = EXCHANGE_SECONDS,
 ) -> list[Ended]:
     """Call `function(rank, *arguments)` in each process of a job, and return how each of them ended."""
     directory.mkdir(parents=True, exist_ok=True)
     meeting = directory / f"meeting-{len(list(directory.glob('meeting-*')))}"
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        context.Process(target=_be_rank, args=(rank, size, meeting, pipes[rank][1], function, arguments))
+        context.Process(
+            target=_be_rank, args=(rank, size, meeting, exchange_seconds, pipes[rank][1], function, arguments)
+        )
         for rank in range(size)
     ]
     for process in processes:
@@ -60,7 +67,13 @@ def run_job(
 
 
 def _be_rank(
-    rank: int, size: int, meeting: Path, result: Connection, function: Callable[..., object], arguments: tuple[Any, ...]
+    rank: int,
+    size: int,
+    meeting: Path,
+    exchange_seconds: float,
+    result: Connection,
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -68,7 +81,7 @@ def _be_rank(
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=EXCHANGE_SECONDS),
+        timeout=timedelta(seconds=exchange_seconds),
     )
     try:
         value = function(rank, *arguments)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -95,6 +96,32 @@ def slow_writes(rank: int, train_url: Path, when_busy: str) -> list[Any]:
 
     with mock.patch("ckptfmt.torch.writing.write_plan", slow):
         return train(train_url, before_step, when_busy=when_busy)
+
+
+def very_slow_write(rank: int, train_url: Path, background: bool) -> list[Any]:
+    """Train one step whose save takes longer than the process group waits in an exchange."""
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(12)
+        return writer.write_plan(*arguments, **options)
+
+    with (
+        mock.patch("ckptfmt.torch.writing.write_plan", slow),
+        mock.patch("ckptfmt.torch.saving._WORD_SECONDS", 0.5),
+    ):
+        ckpt = Checkpointer(train_url, background=background)
+        ckpt.resume(quiet=True)
+        ckpt.save()
+        saved = ckpt.wait()
+    return [saved and Path(saved.path).name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [True, False])
+def test_a_save_may_take_longer_than_an_exchange(tmp_path: Path, context: ForkServerContext, background: bool) -> None:
+    ended = run_job(context, tmp_path, very_slow_write, tmp_path / "run", background, exchange_seconds=6)
+    assert [it.code for it in ended] == [0, 0], ended
+    assert ended[0].value == ended[1].value == ["ckpt-00000000-e0000.ckptfmt"]
 
 
 @pytest.mark.parametrize("when_busy", ["skip", "wait"])
