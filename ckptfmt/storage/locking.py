@@ -95,10 +95,12 @@ def _lock(path: Path, busy: str, wait_seconds: float) -> Iterator[None]:
         _take(file.opened, busy, time.monotonic() + wait_seconds)
         yield
     finally:
-        if file.number is not None:  # not in a child that was forked meanwhile
-            unlock(file.number)
-        with contextlib.suppress(OSError):  # nothing was written
-            file.close()
+        try:
+            if file.number is not None:  # not in a child that was forked meanwhile
+                unlock(file.number)
+        finally:
+            with contextlib.suppress(OSError):  # nothing was written
+                file.close()
 
 
 def _open(path: Path) -> int:
