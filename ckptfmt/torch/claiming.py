@@ -75,6 +75,7 @@ class RunClaim:
         self._run_id: str | None = None
         self._device: int | None = None
         self._floor = 0
+        let_go_in_children(self)
 
     @property
     def generation(self) -> int | None:
@@ -163,13 +164,18 @@ class RunClaim:
         hold, self._hold = self._hold, None
         if hold is None or self._lease is None:
             return
-        # Whatever fails, for want of memory for one: others find out that nobody holds it.
-        with suppress(Exception), directory_lock(self._directory):
-            lease = read_lease(self._directory, self._lease.run_id)
-            if lease is not None and lease.claim == self._lease.claim:
-                released = Lease(lease.run_id, lease.generation, lease.claim, None)
-                publish_lease(self._directory, released, durably=False).close()
-        hold.close()
+        try:
+            with suppress(Exception), directory_lock(self._directory):  # if it fails, they find out
+                lease = read_lease(self._directory, self._lease.run_id)
+                if lease is not None and lease.claim == self._lease.claim:
+                    released = Lease(lease.run_id, lease.generation, lease.claim, None)
+                    publish_lease(self._directory, released, durably=False).close()
+        finally:
+            hold.close()
+
+    def let_go(self) -> None:
+        """Leave the run to its parent in a forked child: what the child closes must not release it."""
+        self._hold = None
 
     def _claim(self, run_id: str | None, *, takeover: bool) -> Lease:
         for _ in range(_ATTEMPTS):

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from ckptfmt import writer
 from ckptfmt.storage import AtomicFile
 from ckptfmt.storage.directory import AtomicDirectory
+from ckptfmt.storage.leases import read_lease
 from ckptfmt.storage.leftovers import Writer, temporary_files
 from ckptfmt.storage.locking import directory_lock
 from ckptfmt.storage.temporary import discard_all
@@ -259,6 +260,9 @@ def close_in_child(train_url: Path) -> None:
                 finally:
                     os._exit(6)
             assert ending(child) == 5
+            lease = read_lease(train_url, ckpt.run_id or "")
+            assert lease is not None
+            assert lease.holder is not None  # the parent still saves the run
             os.write(let_go, b".")
         assert ckpt.last_saved is not None
     assert [path.suffix for path in train_url.glob("ckpt*")] == [".ckptfmt"]
