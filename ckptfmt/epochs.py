@@ -8,6 +8,7 @@ is what the metadata of a checkpoint count (spec 5.3).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 __all__ = ["epochs_finished"]
 
@@ -18,9 +19,11 @@ _MOST = 1 << 62
 def epochs_finished(state: object) -> int | None:
     """Return how many epochs a state says are finished; None if it is none of the documented loop.
 
-    It is one if it is a mapping with an int from 0 on as `epoch`, beside at least one mapping.
+    It is one if it is a mapping with an integer from 0 on as `epoch`, NumPy's included, beside at least one mapping.
     """
     if not isinstance(state, Mapping) or not any(isinstance(part, Mapping) for part in state.values()):
         return None
     last = state.get(_EPOCH)
-    return last + 1 if type(last) is int and 0 <= last < _MOST else None
+    if isinstance(last, bool) or not isinstance(last, Integral):
+        return None
+    return int(last) + 1 if 0 <= int(last) < _MOST else None

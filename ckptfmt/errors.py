@@ -13,6 +13,7 @@ from enum import StrEnum
 from ckptfmt.escaping import escape
 
 __all__ = [
+    "ChangedError",
     "CkptfmtError",
     "FormatError",
     "IntegrityError",
@@ -21,6 +22,7 @@ __all__ = [
     "MissingExtraError",
     "Problem",
     "ProblemKind",
+    "ReadError",
     "StateError",
     "StorageError",
     "TensorNotFoundError",
@@ -209,6 +211,22 @@ class MismatchError(CkptfmtError, ValueError):
 
 class StorageError(CkptfmtError, OSError):
     """Reading or writing failed for a reason outside the file's content: disk full, no permission, gone."""
+
+
+class ReadError(StorageError):
+    """The system could not read bytes of an open file.
+
+    Attributes:
+        offset: Offset of the first of them.
+        repeated: Whether the device failed to give them several times.
+    """
+
+    offset: int
+    repeated: bool = False
+
+
+class ChangedError(StorageError):
+    """A file was changed, or another one took its place, while it was read."""
 
 
 class UnsafeInputError(CkptfmtError, ValueError):

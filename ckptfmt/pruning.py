@@ -22,13 +22,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import CkptfmtError, StorageError
 from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt.runs import OURS, PIN, CheckpointFile, Look, Stamp, distinct_bytes, reason, scan, verified
 from ckptfmt.storage.durability import flush_directory, flush_file
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.locking import directory_lock, prune_lock
+from ckptfmt.storage.paths import is_gone
 
 __all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
 
@@ -84,6 +86,8 @@ def prune_run(
     just_written: str | os.PathLike[str],
     known: Collection[CheckpointFile] = (),
     guard: Guard | None = None,
+    protected: Mapping[str, str] = MappingProxyType({}),
+    unreadable: Mapping[str, CkptfmtError] = MappingProxyType({}),
 ) -> RetentionReport:
     """Apply a policy to a run after a save. It never raises because of a file: the training goes on.
 
@@ -101,6 +105,9 @@ def prune_run(
         known: `known` of the last report.
         guard: Held while a file is removed; None: the lock of the directory. What it raises, other than a
             `StorageError`, is raised here.
+        protected: Paths of files that stay in any case, and why.
+        unreadable: Paths of files that are known to be unreadable although their indexes can be read, and why. They
+            stay, and count for nothing.
     """
     name = os.fspath(directory)
     path = str(Path(directory, Path(just_written).name))
@@ -109,7 +116,9 @@ def prune_run(
     try:
         with prune_lock(name):
             files = scan(name, known)
-            files, plan = _settle(files, replace(policy, run_id=run_id), _one_that_stays, protected=(path,))
+            found = tuple(replace(file, error=file.error or unreadable.get(file.path)) for file in files)
+            safe = {**protected, path: "just written"}
+            files, plan = _settle(found, replace(policy, run_id=run_id), _one_that_stays, protected=safe)
             if all(file.path != path for file in plan.kept):
                 return RetentionReport(name, plan, hindered=_missing(path, files), known=files)
             return _carry_out(name, plan, plan.removed, files, guard or partial(directory_lock, name))
@@ -159,7 +168,7 @@ def _settle(
     to_verify: Callable[[RetentionPlan], Iterable[CheckpointFile]],
     *,
     now: datetime | None = None,
-    protected: Collection[str] = (),
+    protected: Mapping[str, str] = MappingProxyType({}),
     progress: VerifyProgress | None = None,
     verify: Verify = verified,
 ) -> tuple[tuple[CheckpointFile, ...], RetentionPlan]:
@@ -244,7 +253,7 @@ def _remove(file: CheckpointFile, guard: Guard) -> str | None:
 def _remove_under_lock(file: CheckpointFile) -> str | None:
     if Stamp.of(file.path) != file.stamp or file.stamp is None:
         return "it has changed meanwhile"
-    if os.path.lexists(file.path + PIN):
+    if not is_gone(file.path + PIN):
         return "it was pinned meanwhile"
     try:
         Path(file.path).unlink()

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from types import MappingProxyType
 from typing import Literal
 
 from ckptfmt.errors import CkptfmtError
@@ -160,7 +161,7 @@ def plan_retention(
     policy: RetentionPolicy,
     *,
     now: datetime | None = None,
-    protected: Collection[str] = (),
+    protected: Mapping[str, str] = MappingProxyType({}),
 ) -> RetentionPlan:
     """Return which of the files of a directory stay under a policy, and why.
 
@@ -168,7 +169,7 @@ def plan_retention(
         files: All that `ckptfmt.runs.scan` found there.
         policy: What to keep.
         now: The present, aware; the clock's if None.
-        protected: Paths of files that stay in any case: those that were just written.
+        protected: Paths of files that stay in any case, and why.
     """
     now = datetime.now(UTC) if now is None else now
     run_id = choose_run(files, now) if policy.run_id is None and not policy.runless else policy.run_id
@@ -203,13 +204,13 @@ def _is_meant(file: CheckpointFile, run_id: str | None, policy: RetentionPolicy)
 
 
 def _safe(
-    file: CheckpointFile, ours: Sequence[CheckpointFile], linked: Mapping[Stamp, str], protected: Collection[str]
+    file: CheckpointFile, ours: Sequence[CheckpointFile], linked: Mapping[Stamp, str], protected: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield why a file stays whatever the policy."""
     if file is ours[0]:
         yield "newest"
     if file.path in protected:
-        yield "just written"
+        yield protected[file.path]
     if file.pinned:
         yield "pinned"
     if file.stamp is not None and file.stamp in linked:

@@ -7,17 +7,21 @@ its data are sound, `verified` finds out.
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from ckptfmt.errors import CkptfmtError, FormatError, StorageError, error_for
+from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
 from ckptfmt.escaping import escape
 from ckptfmt.format.index import Metadata
 from ckptfmt.reader import Checkpoint
 from ckptfmt.storage.failures import storage_error
+from ckptfmt.storage.paths import is_directory, is_gone
+from ckptfmt.storage.patience import Patience
 
 __all__ = [
     "EXTENSION",
@@ -37,6 +41,7 @@ __all__ = [
     "reason",
     "run_ids",
     "scan",
+    "unreadable",
     "verified",
 ]
 
@@ -49,6 +54,7 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 # that shows local time as UTC.
 _BELIEVED_FUTURE = timedelta(days=1)
 _NO_FACTS = Metadata()
+_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class CheckpointFile:
 
     Attributes:
         path: The directory as it was named, joined with the file's name.
-        metadata: The facts written inside; all absent unless it is usable.
+        metadata: The facts written inside; unless it is usable, at most the epochs that it says are finished.
         identity: Identity of the file (spec 12.1); None unless it is usable.
         error: Why it is not usable, if it is not: its index could not be read, or its data are damaged.
         stamp: How to know the file again; None if the system does not tell.
@@ -121,7 +127,7 @@ class CheckpointFile:
 
 
 Look = Callable[[str], "CheckpointFile | None"]
-"""Returns what is known of a file from a look into it; None if it is gone, or no checkpoint at all."""
+"""Returns what is known of a file from a look into it; None if it is gone, or a directory."""
 
 
 def look_at_ours(path: str) -> CheckpointFile | None:
@@ -134,8 +140,13 @@ def look_at_ours(path: str) -> CheckpointFile | None:
     except FormatError as error:
         return CheckpointFile(path, error=error, stamp=stamp)
     except StorageError as error:
-        # A name that leads nowhere is worth telling, one that is gone is not.
-        return CheckpointFile(path, error=error, stamp=stamp) if os.path.lexists(path) else None
+        return unreadable(path, error, stamp)
+
+
+def unreadable(path: str, error: StorageError, stamp: Stamp | None) -> CheckpointFile | None:
+    """Return what is known of a file that cannot be read; None if there is none, but perhaps a directory."""
+    # A name that leads nowhere is worth telling, one that is gone is not.
+    return None if is_gone(path) or is_directory(path) else CheckpointFile(path, error=error, stamp=stamp)
 
 
 OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
@@ -143,31 +154,64 @@ OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
 
 
 def scan(
-    directory: str | os.PathLike[str], known: Collection[CheckpointFile] = (), looks: Mapping[str, Look] = OURS
+    directory: str | os.PathLike[str],
+    known: Collection[CheckpointFile] = (),
+    looks: Mapping[str, Look] = OURS,
+    patience: Patience | None = None,
 ) -> tuple[CheckpointFile, ...]:
     """Return the checkpoints that are directly in a directory, by name; directories are none.
 
-    A file that cannot be used is among them, with the reason. One that is removed meanwhile is left out.
+    A file that cannot be used is among them, with the reason. One that is removed meanwhile is left out; what has
+    taken its place is not: the directory is then looked at once more.
 
     Args:
         directory: The directory.
         known: What is known from before: files that are unchanged since then are not opened again.
         looks: Which files count, by the ends of their names: those named `*.ckptfmt` unless told otherwise.
+        patience: How often to try what cannot be read; None: once.
 
     Raises:
         StorageError: The directory cannot be listed.
     """
-    found = children(directory)
-    names = {path.name for path in found}
-    before = {file.path: file for file in known if file.stamp is not None}
-    files = []
-    for path in found:
-        look = next((look for end, look in looks.items() if path.name.endswith(end)), None)
-        if look is not None and not path.is_dir():
-            file = _known(before.get(str(path))) or look(str(path))
+    patience = Patience(pauses=()) if patience is None else patience
+    files = {file.path: file for file in known}
+    for _ in range(_LOOKS):
+        found = patience(partial(children, directory), os.fspath(directory))
+        names = {path.name for path in found}
+        wanted = [(str(path), look) for path in found if (look := _look_for(path.name, looks)) is not None]
+        before, files = files, {}
+        gone = False
+        for path, look in wanted:
+            file = _known(before.get(path)) or _looked_at(path, look, patience)
             if file is not None:
-                files.append(replace(file, pinned=path.name + PIN in names, link=path.is_symlink()))
-    return tuple(files)
+                files[path] = replace(file, pinned=Path(path).name + PIN in names)
+            gone = gone or (file is None and is_gone(path))
+        if not gone:
+            break
+    return tuple(files.values())
+
+
+def _look_for(name: str, looks: Mapping[str, Look]) -> Look | None:
+    return next((look for end, look in looks.items() if name.endswith(end)), None)
+
+
+def _looked_at(path: str, look: Look, patience: Patience) -> CheckpointFile | None:
+    def act() -> CheckpointFile | None:
+        try:
+            link = stat.S_ISLNK(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(path, "cannot be looked at", error) from error
+        file = look(path)
+        if file is not None and isinstance(file.error, StorageError):
+            raise file.error
+        return file if file is None else replace(file, link=link)
+
+    try:
+        return patience(act, path)
+    except StorageError as error:
+        return unreadable(path, error, Stamp.of(path))
 
 
 def children(directory: str | os.PathLike[str]) -> list[Path]:
@@ -209,9 +253,14 @@ def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> 
 
     Args:
         ours: Those of the run, the newest first.
-        others: Those of a training loop that notes no run and no steps, in any order.
+        others: Those of a training loop that notes no run, in any order.
     """
-    waiting = deque(sorted(others, key=lambda file: place(file.metadata), reverse=True))
+
+    def newness(file: CheckpointFile) -> tuple[int, bool, tuple[int, int, int, datetime], bool, str]:
+        # Of two that are equally far, one that can be used comes first.
+        return (file.metadata.epoch or 0, file.usable, place(file.metadata), not file.link, file.name)
+
+    waiting = deque(sorted(others, key=newness, reverse=True))
     for file in ours:
         while waiting and (waiting[0].metadata.epoch or 0) > (file.metadata.epoch or 0):
             yield waiting.popleft()
@@ -273,7 +322,7 @@ def verified(file: CheckpointFile, progress: Callable[[int], None] | None = None
     try:
         with Checkpoint.open(file.path) as checkpoint:
             if checkpoint.identity != file.identity:
-                raise StorageError(f"{file.path}: another file has taken its place meanwhile")
+                raise ChangedError(f"{file.path}: another file has taken its place meanwhile")
             problems = checkpoint.verify(progress)
         if problems:
             raise error_for(problems, file.path)
@@ -289,6 +338,6 @@ def reason(error: CkptfmtError, path: str) -> str:
 
 def _known(file: CheckpointFile | None) -> CheckpointFile | None:
     """Return what is known of a file if it is still the same; what could not be read is tried again."""
-    if file is None or isinstance(file.error, StorageError):
+    if file is None or file.stamp is None or isinstance(file.error, StorageError):
         return None
     return file if file.stamp == Stamp.of(file.path) else None

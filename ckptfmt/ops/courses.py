@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
+from ckptfmt.catalog import scan_all
 from ckptfmt.errors import CkptfmtError
 from ckptfmt.ops.inspect import report_of
 from ckptfmt.ops.jsonform import float_json
-from ckptfmt.ops.mixed import scan_all
 from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.ops.roles import Role
 from ckptfmt.ops.sources import TensorInfo, open_tensors

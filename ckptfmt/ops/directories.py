@@ -17,10 +17,10 @@ from ckptfmt.format.trees import PER_RANK
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.pth import open_file, parts_of
 from ckptfmt.ops.sources import TensorFile
-from ckptfmt.ops.training import as_float, count
 from ckptfmt.ops.weightfiles import file_in, find_weights, open_weights, read_json
 from ckptfmt.runs import children
 from ckptfmt.storage import open_source
+from ckptfmt.training_facts import as_float, count
 
 __all__ = ["CheckpointDirectory", "is_checkpoint_directory", "open_directory"]
 

@@ -1,17 +1,20 @@
-"""The checkpoint that a training run would go on from."""
+"""The checkpoint that a training run would resume from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
+from ckptfmt.catalog import Candidates, Choice, choose_newest, resume_candidates, scan_all, verified_all
 from ckptfmt.ops.jsonform import metadata_json
-from ckptfmt.ops.mixed import scan_all, verified_all
 from ckptfmt.ops.progress import Meter, Report
-from ckptfmt.runs import EXTENSION, CheckpointFile, choose_run, merged, newest_first, reason, run_ids
+from ckptfmt.runs import CheckpointFile, reason
+from ckptfmt.storage.patience import Patience
 
 __all__ = ["LatestReport", "PassedOver", "find_latest"]
+
+_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,28 @@ class LatestReport:
     Attributes:
         directory: The directory, as it was named.
         run_id: The run; None if no checkpoint belongs to one.
-        file: The checkpoint; None if there is none that can be used.
+        file: The checkpoint; None if there is none that can be used, or it is not known which is the newest.
+        resumable: Whether a training would resume from it. If not, it belongs to no run and does not say how many
+            epochs are finished, and there is no other.
         passed_over: What could not be used: newer ones, and files that do not tell how new they are.
+        undecided: Those among them that may be sound and newer: a training would not resume before somebody has looked
+            at them.
     """
 
     directory: str
     run_id: str | None
     file: CheckpointFile | None
+    resumable: bool = False
     passed_over: tuple[PassedOver, ...] = ()
+    undecided: tuple[PassedOver, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
         Keys: `report` (`"latest/1"`), `directory`, `run_id` (or null), `path`, `file_bytes` and `identity` (null if
         there is none), `metadata` (see `metadata_json`, or null), `verified` (whether every byte was read and found
-        right), `passed_over` (array, see `PassedOver.to_json`).
+        right), `resumable` (whether a training would resume from it), `passed_over` and `undecided` (arrays, see
+        `PassedOver.to_json`; what is in the second is in the first, too).
         """
         file = self.file
         return {
@@ -59,7 +69,9 @@ class LatestReport:
             "identity": None if file is None else file.identity,
             "metadata": None if file is None else metadata_json(file.metadata),
             "verified": file is not None and file.verified,
+            "resumable": self.resumable,
             "passed_over": [item.to_json() for item in self.passed_over],
+            "undecided": [item.to_json() for item in self.undecided],
         }
 
 
@@ -71,10 +83,10 @@ def find_latest(
     inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> LatestReport:
-    """Return the newest checkpoint of a run by what is written inside: the one that a training would go on from.
+    """Return the newest checkpoint of a run by what is written inside: the one that a training would resume from.
 
-    Among the checkpoints of a run count `.pth` files that have more epochs finished, and if no checkpoint belongs to
-    a run, all that belong to none.
+    Which one that is, `ckptfmt.catalog` says. If there is none, but checkpoints that belong to no run, it is the newest
+    of these. Files that are removed or replaced meanwhile are no reason to find none: the directory is looked at again.
 
     Args:
         directory: The directory.
@@ -86,28 +98,32 @@ def find_latest(
     Raises:
         StorageError: The directory cannot be listed.
     """
-    files = scan_all(directory, inert=inert)
-    run_id = choose_run(files) if run_id is None else run_id
-    passed: list[CheckpointFile] = []
-    found = None
-    for file in _candidates(files, run_id):
-        meter = Meter(file.path, file.file_bytes or 0, progress)
-        checked = verified_all(file, meter.advance, inert=inert) if verify else file
-        if checked.usable:
-            found = checked
+    patience = Patience()
+
+    def use(file: CheckpointFile) -> CheckpointFile:
+        def read() -> CheckpointFile:
+            meter = Meter(file.path, file.file_bytes or 0, progress)
+            checked = verified_all(file, meter.advance, inert=inert)
+            if checked.error is not None:
+                raise checked.error
+            return checked
+
+        return patience(read, file.path) if verify else file
+
+    for _ in range(_LOOKS):
+        candidates = resume_candidates(scan_all(directory, inert=inert, patience=patience), run_id)
+        choice = choose_newest(candidates, use)
+        resumable = choice.file is not None
+        if not candidates.files and not choice.undecided and run_id is None:
+            choice = choose_newest(replace(candidates, files=candidates.runless), use)
+        if choice.file is not None or not choice.changed:
             break
-        passed.append(checked)
-    told = (*passed, *(file for file in files if not file.usable))
-    return LatestReport(os.fspath(directory), run_id, found, tuple(_passed_over(file) for file in told))
+    return _report(os.fspath(directory), candidates, choice, resumable=resumable)
 
 
-def _candidates(files: Iterable[CheckpointFile], run_id: str | None) -> Iterable[CheckpointFile]:
-    files = tuple(files)
-    ours = newest_first(files, run_id)
-    if run_id is None:
-        return ours
-    others = [file for file in files if file.usable and not file.path.endswith(EXTENSION)]
-    return merged(ours, others if ours or not run_ids(files) else ())
+def _report(directory: str, candidates: Candidates, choice: Choice[CheckpointFile], *, resumable: bool) -> LatestReport:
+    passed, undecided = (tuple(map(_passed_over, files)) for files in (choice.passed_over, choice.undecided))
+    return LatestReport(directory, candidates.run_id, choice.result, resumable, passed, undecided)
 
 
 def _passed_over(file: CheckpointFile) -> PassedOver:

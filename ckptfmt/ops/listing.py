@@ -10,12 +10,12 @@ from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 
+from ckptfmt.catalog import scan_all
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsafeInputError
 from ckptfmt.format.index import Metadata
+from ckptfmt.metric_names import main_metric, mode_of
 from ckptfmt.ops.files import Writer, size_of, unpublished
 from ckptfmt.ops.jsonform import float_json, metadata_json, problem_json
-from ckptfmt.ops.metrics import main_metric, mode_of
-from ckptfmt.ops.mixed import scan_all
 from ckptfmt.retention import Mode, best_first
 from ckptfmt.runs import CheckpointFile, distinct, distinct_bytes, place, reason
 

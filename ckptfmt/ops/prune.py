@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
+from ckptfmt.catalog import looks_at_all, scan_all, verified_all
 from ckptfmt.ops.jsonform import metadata_json
-from ckptfmt.ops.mixed import looks_at_all, scan_all, verified_all
 from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.pruning import RetentionReport, apply_retention
 from ckptfmt.retention import Decision, PolicyError, RetentionPlan, RetentionPolicy, plan_retention

@@ -8,18 +8,19 @@ from functools import cached_property, partial
 from ckptfmt.adapters import Adapter, TensorLeaf
 from ckptfmt.errors import StateError
 from ckptfmt.format.digest import BytesLike
-from ckptfmt.format.index import MSGPACK, Metadata, is_component_name
+from ckptfmt.format.index import MSGPACK, is_component_name
 from ckptfmt.format.layout import MAX_MEMBERS
 from ckptfmt.format.packing import Typed
 from ckptfmt.format.tensors import tensor_nbytes
 from ckptfmt.format.unpacking import decode
 from ckptfmt.ops.failures import named_as
 from ckptfmt.ops.sources import Chunk, Part, TensorFile, TensorInfo
-from ckptfmt.ops.training import facts_of
 from ckptfmt.pth.reading import LegacyState, read_state
 from ckptfmt.pth.survey import Survey
+from ckptfmt.pthfiles import metadata_of
 from ckptfmt.state import FlatComponent, flatten_state
 from ckptfmt.storage import LocalSource
+from ckptfmt.training_facts import facts_of
 from ckptfmt.versions import text_metadata
 
 __all__ = ["LeafAdapter", "LeafPart", "PthFile", "open_file", "parts_of"]
@@ -65,14 +66,8 @@ class PthFile(TensorFile):
         super().__init__(source)
         self.legacy: LegacyState = read_state(source, inert=inert)
         self.form = f"pth {self.legacy.form.value}"
-        facts = facts_of(self.legacy.state)
-        self.notes = facts.notes
-        self.metadata = Metadata(
-            step=facts.step,
-            epoch=facts.epoch,
-            metrics=facts.metrics,
-            producer=facts.producer or self.legacy.producer,
-        )
+        self.notes = facts_of(self.legacy.state).notes
+        self.metadata = metadata_of(self.legacy)
         self.parts = parts_of(_fitting(self.legacy.state), source.path)
 
     @property

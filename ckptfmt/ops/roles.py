@@ -9,7 +9,7 @@ from enum import StrEnum
 from ckptfmt.format.packing import TensorRef, Typed
 from ckptfmt.ops.jsonform import integer_json, tree_json
 from ckptfmt.ops.optimizers import is_optimizer
-from ckptfmt.ops.training import count
+from ckptfmt.training_facts import count
 
 __all__ = [
     "PlaceInfo",

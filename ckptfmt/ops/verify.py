@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +13,8 @@ from ckptfmt.format.index import SAFETENSORS
 from ckptfmt.ops.failures import TooLargeError
 from ckptfmt.ops.files import children, is_checkpoint, reason, size_of
 from ckptfmt.ops.jsonform import problem_json
-from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.progress import Report, Tally
-from ckptfmt.ops.sources import is_ours, open_tensors
+from ckptfmt.ops.sources import TensorFile, is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
 from ckptfmt.runs import EXTENSION, Stamp
 from ckptfmt.workers import CORES, in_order
@@ -26,6 +25,7 @@ __all__ = [
     "Selection",
     "Verdict",
     "VerifyReport",
+    "read_all",
     "select_files",
     "verify_paths",
     "verify_selection",
@@ -336,6 +336,20 @@ def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool, in
         verdict = Verdict.UNREADABLE if isinstance(error, TooLargeError) else Verdict.MALFORMED
         return FileVerdict(path, verdict, error=reason(error, path), file_bytes=size)
     return FileVerdict(path, Verdict.READABLE, error=found, file_bytes=size)
+
+
+def read_all(file: TensorFile, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Read every tensor and every tree of a file, so that all that its format can check is checked.
+
+    Raises:
+        CkptfmtError: Something cannot be read.
+    """
+    for part in file.parts.values():
+        part.tree()
+        for name in part.tensors:
+            for chunk in part.chunks(name):
+                progress(len(chunk()))
+    file.finish()
 
 
 def _verdict(problems: tuple[Problem, ...]) -> Verdict:

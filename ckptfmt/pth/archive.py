@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt.pth.limits import (
     FREE_EXPANSION_BYTES,
     MAX_DIRECTORY_BYTES,
@@ -94,7 +94,9 @@ def read_archive(source: Source) -> Archive:
     start, entries = _entries(source)
     expanded = sum(entry.nbytes for entry in entries)
     if expanded > MAX_EXPANSION * source.size + FREE_EXPANSION_BYTES:
-        raise LegacyFileError(f"its members expand to {expanded} bytes, {expanded // source.size} times the file")
+        raise UnsupportedLegacyError(
+            f"its members expand to {expanded} bytes, {expanded // source.size} times the file"
+        )
     members: dict[str, Member] = {}
     seen: set[str] = set()
     roots: set[str] = set()
@@ -178,7 +180,7 @@ def _find_directory(source: Source) -> tuple[int, int, int]:
     if disk or first_disk or here != count:
         raise LegacyFileError("the zip archive is one of several parts")
     if count > MAX_MEMBERS or nbytes > MAX_DIRECTORY_BYTES:
-        raise LegacyFileError(f"the zip archive has {count} members, the limit is {MAX_MEMBERS}")
+        raise UnsupportedLegacyError(f"the zip archive has {count} members, the limit is {MAX_MEMBERS}")
     if start + nbytes != directory_end:
         raise LegacyFileError("the directory of the zip archive does not end where its end record begins")
     return start, nbytes, count

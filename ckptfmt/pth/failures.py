@@ -1,10 +1,12 @@
-"""The error of files in other formats."""
+"""The errors of files in other formats."""
 
 from __future__ import annotations
 
+from typing import Self
+
 from ckptfmt.errors import CkptfmtError
 
-__all__ = ["LegacyFileError"]
+__all__ = ["LegacyFileError", "UnsupportedLegacyError"]
 
 
 class LegacyFileError(CkptfmtError, ValueError):
@@ -20,10 +22,17 @@ class LegacyFileError(CkptfmtError, ValueError):
         self.path = path
         super().__init__(f"{path}: {matter}" if path is not None else matter)
 
-    def at(self, path: str) -> LegacyFileError:
+    def at(self, path: str) -> Self:
         """Return the same error with the file named."""
-        return LegacyFileError(self.matter, path)
+        return type(self)(self.matter, path)
 
-    def inside(self, part: str) -> LegacyFileError:
+    def inside(self, part: str) -> Self:
         """Return the same error with a part of the file, such as a member of its archive, named."""
-        return LegacyFileError(f"{part}: {self.matter}", self.path)
+        return type(self)(f"{part}: {self.matter}", self.path)
+
+
+class UnsupportedLegacyError(LegacyFileError):
+    """A file holds what this reader does not take: beyond a limit, or of an unknown kind.
+
+    Its bytes may all be right, and PyTorch may load it.
+    """

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 from ckptfmt.pth.bytereader import ByteReader
-from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt.pth.folding import fold
 from ckptfmt.pth.limits import (
     MAX_CONTAINERS,
@@ -102,9 +102,19 @@ class Machine:
     def data(self, layout: struct.Struct) -> bytes:
         """Return the bytes that follow their length."""
         nbytes = self.number(layout)
-        if not 0 <= nbytes <= MAX_PICKLE_BYTES:
-            raise LegacyFileError(f"a value of {nbytes} bytes in a pickle, the limit is {MAX_PICKLE_BYTES}")
+        self.require(nbytes, MAX_PICKLE_BYTES, "a value")
         return self.reader.read(nbytes)
+
+    def require(self, nbytes: int, limit: int, what: str) -> None:
+        """Do nothing if a value may have a length.
+
+        Raises:
+            UnsupportedLegacyError: It has that many bytes, and that is beyond a limit.
+            LegacyFileError: It cannot have them.
+        """
+        if not 0 <= nbytes <= limit:
+            kind = UnsupportedLegacyError if 0 <= nbytes <= self.reader.remaining else LegacyFileError
+            raise kind(f"{what} of {nbytes} bytes in a pickle, the limit is {limit}")
 
     def line(self) -> bytes:
         """Return the next line."""
@@ -120,7 +130,7 @@ class Machine:
         """Push a container, and count it."""
         self._containers += 1
         if self._containers > MAX_CONTAINERS:
-            raise LegacyFileError(f"the pickle makes more than {MAX_CONTAINERS} containers")
+            raise UnsupportedLegacyError(f"the pickle makes more than {MAX_CONTAINERS} containers")
         self.stack.append(container)
 
     # -- stack and memo
@@ -128,7 +138,7 @@ class Machine:
     def mark(self) -> None:
         """MARK."""
         if len(self._outer) >= MAX_MARKS:
-            raise LegacyFileError(f"the pickle has more than {MAX_MARKS} containers open at once")
+            raise UnsupportedLegacyError(f"the pickle has more than {MAX_MARKS} containers open at once")
         self._outer.append(self.stack)
         self.stack = []
 
@@ -175,8 +185,7 @@ class Machine:
     def long_bytes(self, layout: struct.Struct) -> None:
         """LONG1, LONG4: an integer as its bytes."""
         nbytes = self.number(layout)
-        if not 0 <= nbytes <= MAX_INTEGER_BYTES:
-            raise LegacyFileError(f"an integer of {nbytes} bytes in a pickle, the limit is {MAX_INTEGER_BYTES}")
+        self.require(nbytes, MAX_INTEGER_BYTES, "an integer")
         self.push(int.from_bytes(self.reader.read(nbytes), "little", signed=True))
 
     def string_line(self) -> None:
@@ -334,7 +343,9 @@ class Machine:
         """PROTO."""
         number = self.reader.read(1)[0]
         if number > _HIGHEST_PROTOCOL:
-            raise LegacyFileError(f"it is a pickle of protocol {number}, the highest known is {_HIGHEST_PROTOCOL}")
+            raise UnsupportedLegacyError(
+                f"it is a pickle of protocol {number}, the highest known is {_HIGHEST_PROTOCOL}"
+            )
         self.protocol = max(self.protocol, number)
 
     def frame(self) -> None:
@@ -351,7 +362,7 @@ class Machine:
 def integer(line: bytes) -> int:
     """Return the integer that a line spells, which may not be long: to read it takes the square of its length."""
     if len(line) > 2 * MAX_INTEGER_BYTES:
-        raise LegacyFileError(f"an integer of {len(line)} digits in a pickle")
+        raise UnsupportedLegacyError(f"an integer of {len(line)} digits in a pickle")
     return int(line)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ckptfmt.pth.bytereader import ByteReader
-from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt.pth.limits import MAX_OPERATIONS, MAX_PICKLE_BYTES
 from ckptfmt.pth.machine import Budget, Deed, Machine, integer, pairs, python2_text, text
 from ckptfmt.pth.nodes import DictNode, Global, Persistent, Record, SetNode
@@ -88,7 +88,7 @@ def _carry_out(machine: Machine) -> None:
     while True:
         machine.budget.operations -= _ROUND
         if machine.budget.operations < 0:
-            raise LegacyFileError(f"its pickles have more than {MAX_OPERATIONS} opcodes")
+            raise UnsupportedLegacyError(f"its pickles have more than {MAX_OPERATIONS} opcodes")
         for _ in range(_ROUND):
             code = next_byte()
             if code == _STOP:
@@ -96,7 +96,7 @@ def _carry_out(machine: Machine) -> None:
                 return
             steps[code](machine)
         if machine.reader.position - start > MAX_PICKLE_BYTES:
-            raise LegacyFileError(f"the pickle is longer than {MAX_PICKLE_BYTES} bytes")
+            raise UnsupportedLegacyError(f"the pickle is longer than {MAX_PICKLE_BYTES} bytes")
 
 
 def _unknown(machine: Machine) -> None:

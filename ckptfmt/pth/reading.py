@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ckptfmt.pth.container import Container, Form
-from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt.pth.inert_meanings import INERT_MEANINGS
 from ckptfmt.pth.modules import recover
 from ckptfmt.pth.nodes import Record
@@ -135,7 +135,8 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
 
     Raises:
         UnsafeInputError: It asks for code to be run.
-        LegacyFileError: It is broken, cut, beyond a limit, or something else.
+        UnsupportedLegacyError: It is beyond a limit, or holds what has no meaning here.
+        LegacyFileError: It is broken, cut, or something else.
         StorageError: It cannot be read.
     """
     container, found = look(source, inert=inert)
@@ -164,7 +165,11 @@ def _build(container: Container, found: Survey, source: Source) -> LegacyState:
 
     resolve = container.resolve or _nothing_outside
     builder = Builder(MEANINGS, resolve, notes, source.size, recovered)
-    state = builder.value(container.root)
+    try:
+        state = builder.value(container.root)
+    except LegacyFileError as error:
+        # The pickles are whole. What they say has no meaning here, which says nothing about the file's bytes.
+        raise UnsupportedLegacyError(error.matter) from error
     whole = bool(notes.modules) and isinstance(container.root, Record)
     return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
 

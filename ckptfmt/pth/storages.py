@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ckptfmt.format.digest import BytesLike
 from ckptfmt.pth.archive import STORED, Member
-from ckptfmt.pth.failures import LegacyFileError
+from ckptfmt.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt.storage import Source
 
 __all__ = ["MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
@@ -90,7 +90,7 @@ class Rework:
         """
         self.left -= nbytes
         if self.left < 0:
-            raise LegacyFileError(
+            raise UnsupportedLegacyError(
                 "its tensors lie in compressed data in such an order that these would be decompressed over and over; "
                 "store it without compression first"
             ).inside(name)
@@ -214,7 +214,8 @@ def read_member(source: Source, member: Member, limit: int) -> bytes:
         LegacyFileError: It is damaged, or longer than `limit`.
     """
     if member.nbytes > limit:
-        raise LegacyFileError(f"it has {member.nbytes} bytes, the limit is {limit}").inside(f"member {member.name!a}")
+        found = f"it has {member.nbytes} bytes, the limit is {limit}"
+        raise UnsupportedLegacyError(found).inside(f"member {member.name!a}")
     data = MemberData(source, member)
     content = data.read(0, member.nbytes)
     data.finish()

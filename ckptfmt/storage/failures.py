@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TypeVar
 
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import ReadError, StorageError
 
-__all__ = ["free_bytes", "lacks_inodes", "storage_error"]
+__all__ = ["free_bytes", "lacks_inodes", "read_error", "storage_error"]
 
 # errno: what is the matter, and what to do. The operating system's own words serve for all others.
 _PLAIN_WORDS: dict[int, tuple[str, str]] = {
@@ -39,6 +40,9 @@ _NO_INODES = (
 )
 
 
+_Kind = TypeVar("_Kind", bound=StorageError)
+
+
 def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> StorageError:
     """Return the `StorageError` for a failed call, with the same `errno`.
 
@@ -50,6 +54,17 @@ def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> S
 
     A disk that has space and yet no room for another file is told apart from a full one.
     """
+    return _describe(StorageError, path, failed, error, detail)
+
+
+def read_error(path: str, offset: int, error: OSError) -> ReadError:
+    """Return the error for a failed read at an offset of an open file."""
+    result = _describe(ReadError, path, f"cannot be read at offset {offset}", error)
+    result.offset = offset
+    return result
+
+
+def _describe(kind: type[_Kind], path: str, failed: str, error: OSError, detail: str = "") -> _Kind:
     said = error.strerror or str(error) or type(error).__name__
     matter, advice = _PLAIN_WORDS.get(error.errno or 0, (said, ""))
     if error.errno == errno.ENOSPC and lacks_inodes(Path(path)):
@@ -57,7 +72,7 @@ def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> S
     text = f"{path}: {failed}: {matter}"
     text += f" ({detail})" if detail else ""
     text += f"; {advice}" if advice else ""
-    result = StorageError(text)
+    result = kind(text)
     result.errno = error.errno
     return result
 

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from ckptfmt.errors import StorageError
 
-__all__ = ["leads_out_of", "local_path", "name_as_text", "require_regular_file", "resolve_target"]
+__all__ = [
+    "is_directory",
+    "is_gone",
+    "leads_out_of",
+    "local_path",
+    "name_as_text",
+    "require_regular_file",
+    "resolve_target",
+]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
@@ -40,6 +48,25 @@ def local_path(path: str | os.PathLike[str]) -> str:
 def name_as_text(path: str | os.PathLike[str]) -> str:
     r"""Return the last part of a path as text that can be stored; bytes that are no text become escapes (`\udcff`)."""
     return Path(path).name.encode(errors="backslashreplace").decode()
+
+
+def is_gone(path: str | os.PathLike[str]) -> bool:
+    """Say whether nothing has a name, not even a link that leads nowhere. If that cannot be known: no."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path leads to a directory. If that cannot be known: no."""
+    try:
+        return stat.S_ISDIR(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def leads_out_of(directory: Path, path: Path) -> bool:

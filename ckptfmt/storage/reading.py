@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import ChangedError, StorageError
 from ckptfmt.storage.copying import copy_range
-from ckptfmt.storage.failures import storage_error
+from ckptfmt.storage.failures import read_error, storage_error
 from ckptfmt.storage.paths import local_path, require_regular_file
 
 __all__ = ["LocalSource", "Source", "open_source"]
@@ -101,7 +101,7 @@ class LocalSource:
             except OSError as error:
                 raise self._failure(offset, error) from error
             if not count:
-                raise StorageError(
+                raise ChangedError(
                     f"{self.path}: shrank while being read: it had {self.size} bytes and now ends before "
                     f"offset {offset + rest.nbytes}; something else is changing it"
                 )
@@ -147,7 +147,7 @@ class LocalSource:
             raise ValueError(f"{self.path}: {nbytes} bytes at offset {offset} are not inside its {self.size} bytes")
 
     def _failure(self, offset: int, error: OSError) -> StorageError:
-        return storage_error(self.path, f"cannot be read at offset {offset}", error)
+        return read_error(self.path, offset, error)
 
     def _read_at(self, offset: int, buffer: memoryview) -> int:
         return os.preadv(self._file.fileno(), [buffer], offset)

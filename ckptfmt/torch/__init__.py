@@ -10,7 +10,15 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "ckptfmt.torch") from error
 
 from ckptfmt.torch.checkpointer import Checkpointer
-from ckptfmt.torch.failures import HeldError, RankError, ResumeError, SaveError, SupersededError, UsageError
+from ckptfmt.torch.failures import (
+    HeldError,
+    RankError,
+    ResumeError,
+    SaveError,
+    SupersededError,
+    UndecidedError,
+    UsageError,
+)
 from ckptfmt.torch.io import load, open, save
 from ckptfmt.torch.live import RestoreReport, restore
 from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
@@ -29,6 +37,7 @@ __all__ = [
     "SkippedFile",
     "Stateful",
     "SupersededError",
+    "UndecidedError",
     "UsageError",
     "WarmStartReport",
     "load",

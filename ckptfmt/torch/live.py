@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from ckptfmt.collector import collector_paused
 from ckptfmt.errors import error_for
 from ckptfmt.fetching import Into
 from ckptfmt.reader import Checkpoint
+from ckptfmt.storage.patience import Patience
 from ckptfmt.torch import io, ranks
 from ckptfmt.torch.data_parallel import keep_own_buffers
 from ckptfmt.torch.failures import UsageError
@@ -51,10 +54,16 @@ class ComponentStates:
                 name: self._skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint
             }
 
-    def plan(self, takers: Mapping[str, Stateful], trees: Mapping[str, Any], waive: Collection[str]) -> RestorePlan:
-        """Compare the trees, or what is chosen of them, with the objects that are to take them."""
+    def plan(
+        self,
+        takers: Mapping[str, Stateful],
+        trees: Mapping[str, Any],
+        waive: Collection[str],
+        refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> RestorePlan:
+        """Compare the trees, or what is chosen of them, with the objects that are to take them (see `plan_restore`)."""
         with collector_paused():
-            plan = plan_restore(takers, trees, waive, same=self._skeletons.same_bits)
+            plan = plan_restore(takers, trees, waive, same=self._skeletons.same_bits, refused=refused)
         return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
 
     def rank_count(self, name: str) -> int:
@@ -75,8 +84,18 @@ class ComponentStates:
         own = tuple(place for place, count in counts.items() if count == size)
         return replace(plan, differences=(*plan.differences, *lost), per_rank=own)
 
-    def restore(self, plan: RestorePlan, progress: Callable[[int], None] | None = None) -> tuple[ComponentReport, ...]:
+    def restore(
+        self,
+        plan: RestorePlan,
+        progress: Callable[[int], None] | None = None,
+        patience: Patience | None = None,
+    ) -> tuple[ComponentReport, ...]:
         """Read the data straight to where a plan of `plan` wants them, and verify them.
+
+        Args:
+            plan: The plan.
+            progress: Called with the number of bytes read since its last call.
+            patience: How often to try what cannot be read, from the beginning each time; None: once.
 
         Raises:
             MismatchError: They cannot be put there. Nothing was changed.
@@ -89,7 +108,8 @@ class ComponentStates:
         names = [component.name for component in plan.components]
         targets = {name: placement.targets.get(name, {}) for name in names if name in self.trees}
         try:
-            _fill(self._checkpoint, targets, progress)
+            patience = Patience(pauses=()) if patience is None else patience
+            patience(partial(_fill, self._checkpoint, targets, progress), self._checkpoint.path)
             with collector_paused():
                 reports = placement.finish()
                 for component in plan.components:

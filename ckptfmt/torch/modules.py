@@ -15,12 +15,17 @@ from ckptfmt.torch.wrappers import plain_state, unwrap, wrapped_state
 __all__ = ["compare_module", "is_state_dict", "kind_of", "load_module", "same_bits", "shared_names"]
 
 
-def is_state_dict(tree: object) -> bool:
-    """Say whether a loaded tree can be the state dict of a module: names, and tensors with them."""
+def is_state_dict(tree: object, tensor: type | tuple[type, ...] = torch.Tensor) -> bool:
+    """Say whether a loaded tree can be the state dict of a module: names, and tensors with them.
+
+    Args:
+        tree: The tree.
+        tensor: What its tensors are.
+    """
     return (
         isinstance(tree, Mapping)
         and all(isinstance(name, str) for name in tree)
-        and any(isinstance(value, torch.Tensor) for value in tree.values())
+        and any(isinstance(value, tensor) for value in tree.values())
         and not any(isinstance(value, Mapping | list | tuple) for name, value in tree.items() if not _is_extra(name))
     )
 

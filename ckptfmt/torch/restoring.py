@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -133,6 +134,7 @@ def plan_restore(
     *,
     names: ParameterNames | None = None,
     same: SameBits = same_bits,
+    refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> RestorePlan:
     """Compare a state with the live objects that are to take it.
 
@@ -145,6 +147,7 @@ def plan_restore(
         waive: Names of components that may differ: they take what fits.
         names: The names of the parameters; None: those of the modules among the components.
         same: Says whether two tensors of the state hold the same bits.
+        refused: Why the states of some components cannot be given to an object, a line each.
     """
     if names is None:
         names = parameter_names(components)
@@ -152,7 +155,9 @@ def plan_restore(
     plans = {}
     # Schedulers come last: a group of theirs is where that of their optimizer is.
     for name, component in sorted(components.items(), key=lambda item: isinstance(item[1], LRScheduler)):
-        if name not in state:
+        if refused.get(name):
+            plans[name] = ComponentPlan(name, None, tuple(refused[name]))
+        elif name not in state:
             plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
         else:
             plans[name] = _plan(name, component, state, names, optimizers, same)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.runs import scan
 from ckptfmt.storage.directory import make_directory
+from ckptfmt.storage.patience import Patience
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
 from ckptfmt.torch.claiming import new_run_id
 from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.inert import inert_objects
 from ckptfmt.torch.loop import Loop
+from ckptfmt.torch.opening import VerifiedCheckpoint, open_again
 from ckptfmt.torch.progress import Progress
-from ckptfmt.torch.report import ResumeReport
+from ckptfmt.torch.report import ResumeReport, SkippedFile
 from ckptfmt.torch.restoring import RestorePlan, plan_restore
 from ckptfmt.torch.run import PROGRESS, RNG, Run
-from ckptfmt.torch.selection import Selection, VerifiedCheckpoint, open_again, open_newest, select
-from ckptfmt.torch.weights import Ancestor, lineage_of, open_origin
+from ckptfmt.torch.selection import Selection, new_patience, of_no_run, open_newest, select, undecided_if_unknown
+from ckptfmt.torch.weights import Ancestor, lineage_from, lineage_of
 
 __all__ = ["resume_run"]
 
@@ -35,13 +39,15 @@ def resume_run(
     if isinstance(waive, str):
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
     wait_for_all()
-    takers = {**run.components, RNG: None, PROGRESS: None}
     with ExitStack() as stack, _released_if_it_fails(run):
-        choice = _on_rank_0(lambda: _choose(run, resume, takers, stack, takeover=takeover), takers, stack)
+        takers = {**run.components, RNG: None, PROGRESS: None}
+        choice = _on_rank_0(_Chooser(run, resume, takers, stack, takeover=takeover))
         run.id = choice.run_id
         if choice.found is None:
             loop.begin(Progress(), None)
-            return ResumeReport(directory=run.directory, path=None, run_id=choice.run_id, other_runs=choice.other_runs)
+            return ResumeReport(
+                run.directory, path=None, run_id=choice.run_id, skipped=choice.skipped, other_runs=choice.other_runs
+            )
         found, waived = choice.found, frozenset(waive)
         # No rank changes anything before the checkpoint fits all of them, and none trains on if one could not.
         restore = ranks.together(lambda: _plan(run, found, waived))
@@ -53,6 +59,7 @@ class _Choice:
     run_id: str
     lineage: tuple[Ancestor, ...]
     other_runs: tuple[str, ...]
+    skipped: tuple[SkippedFile, ...]
     found: VerifiedCheckpoint | None
 
 
@@ -65,42 +72,73 @@ def _released_if_it_fails(run: Run) -> Iterator[None]:
         raise
 
 
-def _choose(
-    run: Run, resume: str | os.PathLike[str], takers: Mapping[str, object], stack: ExitStack, *, takeover: bool
-) -> _Choice:
-    make_directory(run.directory)
-    selection = select(run.directory, run.id, resume)
-    # Whoever saved the run so far publishes nothing more once it is claimed: only then it is known what is the newest.
-    claimed = _claim(run, run.id or selection.run_id, selection, resume, takeover=takeover)
-    if resume in ("auto", "must"):
-        selection = select(run.directory, claimed if selection.run_id is not None else run.id, resume)
-    found = open_newest(selection, takers, stack)
-    if found is None:
-        return _Choice(claimed, (), selection.other_runs, None)
-    run_id = run.id or found.metadata.run_id
-    if run_id is None:  # of a loop that names no run: if it is ahead of the run that is here, another run begins
-        run_id = claimed if selection.run_id is None else new_run_id()
-    if run_id != claimed:
-        run.claim.take(run_id, found.metadata.generation or 0, takeover=takeover)
-    return _Choice(run_id, _lineage(found, run_id), selection.other_runs, found)
+@dataclass(frozen=True)
+class _Chooser:
+    """Chooses the checkpoint on rank 0, and opens it on the others."""
 
+    run: Run
+    resume: str | os.PathLike[str]
+    takers: Mapping[str, object]
+    stack: ExitStack
+    takeover: bool = False
+    inert: Collection[str] = ()
+    patience: Patience = field(default_factory=new_patience)
 
-def _claim(
-    run: Run, run_id: str | None, selection: Selection, resume: str | os.PathLike[str], *, takeover: bool
-) -> str:
-    """Claim a run, or a new one, before anything is chosen from; return its id."""
-    if run_id is None and resume == "never":
-        run_id = new_run_id()
-    there = selection.files if resume in ("auto", "must") else scan(run.directory)
-    latest = max((file.metadata.generation or 0 for file in there if file.run_id == run_id), default=0)
-    return run.claim.take(run_id, latest, takeover=takeover)
+    def choose(self) -> _Choice:
+        """Return what the run resumes from.
+
+        Raises:
+            UndecidedError: That cannot be told.
+            CkptfmtError: There is nothing that can be used, or another process holds the run.
+        """
+        run = self.run
+        with undecided_if_unknown(run.directory):
+            self.patience(partial(make_directory, run.directory), run.directory)
+            selection = self._select(run.id)
+            known = selection.candidates.run_id
+            # Whoever saved the run so far publishes nothing more once it is claimed: only then is the newest known.
+            claimed = self._claim(run.id or known, selection)
+            if self.resume in ("auto", "must"):
+                selection = self._select(claimed if known is not None else run.id)
+            found = open_newest(selection, self.takers, self.stack, self.patience)
+            there = selection.candidates
+            if found is None:
+                return _Choice(claimed, (), there.other_runs, of_no_run(there), None)
+            run.protect(found.unreadable, [file.path for file in there.files])
+            run_id = run.id or found.metadata.run_id
+            if run_id is None:  # of a loop that names no run: if it is ahead of the run that is here, another begins
+                run_id = claimed if known is None else new_run_id()
+            if run_id != claimed:
+                run.claim.take(run_id, found.metadata.generation or 0, takeover=self.takeover)
+            return _Choice(run_id, _lineage(found, run_id), there.other_runs, found.skipped, found)
+
+    def open(self, found: VerifiedCheckpoint) -> VerifiedCheckpoint:
+        """Return what rank 0 has chosen, opened here.
+
+        Raises:
+            UndecidedError: It cannot be read here.
+            CkptfmtError: It is damaged as it is read here, or is another one.
+        """
+        with undecided_if_unknown(found.path):
+            return self.patience(lambda: open_again(found, self.takers, self.stack, self.inert), found.path)
+
+    def _select(self, run_id: str | None) -> Selection:
+        return select(self.run.directory, run_id, self.resume, patience=self.patience, inert=self.inert)
+
+    def _claim(self, run_id: str | None, selection: Selection) -> str:
+        """Claim a run, or a new one, before anything is chosen from; return its id."""
+        if run_id is None and self.resume == "never":
+            run_id = new_run_id()
+        there = selection.candidates.files if self.resume in ("auto", "must") else scan(self.run.directory)
+        latest = max((file.metadata.generation or 0 for file in there if file.run_id == run_id), default=0)
+        return self.run.claim.take(run_id, latest, takeover=self.takeover)
 
 
 def _lineage(found: VerifiedCheckpoint, run_id: str) -> tuple[Ancestor, ...]:
     """Return what a run that goes on from here descends from: what it did before, or another run's checkpoint."""
     facts = found.metadata
-    if not found.documented and facts.run_id != run_id:
-        return open_origin(found.path).lineage
+    if found.identity is not None and facts.run_id != run_id:
+        return lineage_from(found.path, found.identity, facts)
     noted = lineage_of(facts)
     return noted if noted or facts.parent is None else (Ancestor(facts.parent.hex()),)
 
@@ -132,7 +170,13 @@ def _plan(run: Run, found: VerifiedCheckpoint, waive: frozenset[str]) -> _Plan:
         if found.rank_count(name) != ranks.world().size:
             state.pop(name, None)
     states = found.states
-    plan = plan_restore(run.components, state, waive) if states is None else states.plan(run.components, state, waive)
+    # A file of another program may hold anything. What a run has saved, its components have expressed themselves.
+    foreign = found.metadata.run_id is None
+    refused = {name: inert_objects(name, tree) for name, tree in state.items() if foreign}
+    if states is None:
+        plan = plan_restore(run.components, state, waive, refused=refused)
+    else:
+        plan = states.plan(run.components, state, waive, refused)
     random, lost_random = _random_of(found, state)
     progress, lost_place = _progress_of(found, state)
     lost = {RNG: lost_random, PROGRESS: lost_place}
@@ -144,7 +188,10 @@ def _plan(run: Run, found: VerifiedCheckpoint, waive: frozenset[str]) -> _Plan:
 
 def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, plan: _Plan) -> ResumeReport:
     """Change the live objects."""
-    details = plan.components.apply() if found.states is None else found.states.restore(plan.components)
+    if found.states is None:
+        details = plan.components.apply()
+    else:
+        details = found.states.restore(plan.components, patience=new_patience())
     progress = plan.progress
     loop.begin(progress, plan.random)
     run.lineage = choice.lineage
@@ -210,21 +257,21 @@ def _advice(path: str) -> str:
     )
 
 
-def _on_rank_0(choose: Callable[[], _Choice], takers: Mapping[str, object], stack: ExitStack) -> _Choice:
-    """Return on every rank what rank 0 chooses, or raise on every rank what it raises there."""
+def _on_rank_0(chooser: _Chooser) -> _Choice:
+    """Return on every rank what rank 0 chooses, opened there, or raise on every rank what one of them raises."""
     chosen: list[_Choice] = []
 
-    def choose_one() -> _Choice:
-        choice = choose()
+    def choose() -> _Choice:
+        choice = chooser.choose()
         chosen.append(choice)
         # The states themselves are not sent: each rank reads them from the file.
-        return replace(choice, found=choice.found and replace(choice.found, states=None, whole={}))
+        return replace(choice, found=choice.found and replace(choice.found, states=None, whole={}, unreadable={}))
 
-    shared = ranks.on_rank_0(choose_one)
+    shared = ranks.on_rank_0(choose)
 
-    def open_chosen() -> _Choice:
+    def open_here() -> _Choice:
         if chosen:
             return chosen[0]
-        return replace(shared, found=shared.found and open_again(shared.found, takers, stack))
+        return replace(shared, found=shared.found and chooser.open(shared.found))
 
-    return ranks.together(open_chosen)
+    return ranks.together(open_here)

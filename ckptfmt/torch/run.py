@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ckptfmt.errors import StateError
+from ckptfmt.errors import CkptfmtError, StateError
 from ckptfmt.format.index import is_component_name
 from ckptfmt.planning import SavePlan, choose_codecs, make_metadata, plan_components
 from ckptfmt.torch.claiming import RunClaim
@@ -44,6 +44,8 @@ class Run:
         claim: The right of this process to save it.
         lineage: The file that it started from, then what that one's run started from, and so on.
         components: The objects by name.
+        unreadable: Checkpoints of which the device does not give some bytes, by path, and why. They may be anything.
+        protected: Paths of checkpoints that this process does not remove.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Run:
         self.id = run_id
         self.claim = RunClaim(directory)
         self.lineage: tuple[Ancestor, ...] = ()
+        self.unreadable: Mapping[str, CkptfmtError] = {}
+        self.protected: frozenset[str] = frozenset()
         self.components = _checked(components)
         self._codec = codec
         self._collector = Collector(self.components)
@@ -70,6 +74,12 @@ class Run:
     def parent(self) -> str | None:
         """Identity of the file that it started from, 64 hex digits; None if it started from none."""
         return self.lineage[0].identity if self.lineage else None
+
+    def protect(self, unreadable: Mapping[str, CkptfmtError], there: Iterable[str]) -> None:
+        """If there are checkpoints that cannot be read, note them, and let none of those that are there be removed."""
+        if unreadable:
+            self.unreadable = dict(unreadable)
+            self.protected = frozenset({*unreadable, *there})
 
     def gather(self, moment: Callable[[], Moment]) -> Collected | None:
         """Return the present state of all ranks on rank 0, None on the others. All ranks have to call it.

@@ -36,6 +36,8 @@ class Tidying:
             just_written=written,
             known=self._known,
             guard=self._run.claim.held,
+            protected=dict.fromkeys(self._run.protected, "there was one that could not be read"),
+            unreadable=self._run.unreadable,
         )
         self._known = report.known
         told = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]

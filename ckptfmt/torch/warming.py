@@ -192,7 +192,8 @@ def plan_warm_start(
         fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
     others = {name: part for name, part in components.items() if name in take and name not in modules}
     state = {name: origin.state(name) for name in others if name in origin.components}
-    plan = plan_restore(others, state, names=parameter_names(modules))
+    refused = origin.refused(name for name in others if name in state)
+    plan = plan_restore(others, state, names=parameter_names(modules), refused=refused)
     random, lost = _random(origin) if RNG in take else (None, [])
     differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
     differences += [*plan.differences, *lost]

@@ -38,7 +38,7 @@ COMPLETE_VARIABLE = "_CKPTFMT_COMPLETE"
 _COMMANDS = {
     "inspect": "Show what is in a checkpoint.",
     "ls": "List the checkpoints in a directory.",
-    "latest": "Print the checkpoint that a training would go on from.",
+    "latest": "Print the checkpoint that training would resume from.",
     "diff": "Show what differs between two checkpoints.",
     "verify": "Check every byte of checkpoints.",
     "prune": "Remove old checkpoints, with a reason for each.",

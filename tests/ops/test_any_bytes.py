@@ -30,9 +30,8 @@ from ckptfmt.format.index import Metadata
 from ckptfmt.ops.convert import open_convertible
 from ckptfmt.ops.diff import diff_files
 from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.rewriting import plan_rewrite
-from ckptfmt.ops.verify import verify_paths
+from ckptfmt.ops.verify import read_all, verify_paths
 from tests.cli.conftest import invoke
 from tests.pth import legacy_files
 from tests.pth.attacks import global_of, stream_of, tar_of, text, zip_of

@@ -19,8 +19,8 @@ import safetensors.numpy
 from ckptfmt.ops import npz
 from ckptfmt.ops.failures import TooLargeError
 from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.sources import open_tensors
+from ckptfmt.ops.verify import read_all
 from ckptfmt.pth import gathering, tensors
 from tests.ops.test_any_bytes import header, npy
 from tests.ops.test_foreign import contents

@@ -19,8 +19,8 @@ from hypothesis.extra import numpy as hnp
 from ckptfmt.errors import CkptfmtError, UnsafeInputError
 from ckptfmt.ops.failures import ForeignFileError
 from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.mixed import read_all
 from ckptfmt.ops.sources import open_tensors
+from ckptfmt.ops.verify import read_all
 
 KINDS = st.sampled_from(["<f4", ">f4", "<f8", "<f2", "<i8", ">i4", "u1", "?", "<c8", ">c16", "<U3", "S5"])
 ARRAYS = KINDS.flatmap(lambda kind: hnp.arrays(np.dtype(kind), hnp.array_shapes(min_dims=0, max_side=5)))

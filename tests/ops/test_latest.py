@@ -80,7 +80,8 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     document = json.loads(json.dumps(find_latest(tmp_path).to_json()))
     assert list(document) == list(nothing)
     assert list(document) == [
-        *("report", "directory", "run_id", "path", "file_bytes", "identity", "metadata", "verified", "passed_over"),
+        *("report", "directory", "run_id", "path", "file_bytes", "identity", "metadata", "verified", "resumable"),
+        *("passed_over", "undecided"),
     ]
     assert (document["report"], document["path"], document["verified"]) == ("latest/1", str(path), False)
     assert nothing["path"] is None

@@ -99,7 +99,7 @@ def test_a_metric_that_nothing_has_is_refused(save: Save, tmp_path: Path) -> Non
     assert [file.name for file in kept] == ["3.ckptfmt"]
 
 
-def test_a_file_of_another_format_that_tells_no_epoch_is_left_alone(save: Save, tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_left_alone(save: Save, tmp_path: Path) -> None:
     run(save, 1, 2)
     pretrained = tmp_path / "resnet50.pth"
     np.savez(tmp_path / "w", w=np.zeros(3))
@@ -107,7 +107,7 @@ def test_a_file_of_another_format_that_tells_no_epoch_is_left_alone(save: Save, 
     result = apply_prune(plan_prune(tmp_path, LAST))
     assert pretrained.exists()
     (decision,) = [item for item in result.plan.decisions if item.file.path == str(pretrained)]
-    assert decision.reasons == ("it belongs to no run",)
+    assert decision.reasons == ("it cannot be used, so nobody knows what it holds",)
 
 
 def test_progress_is_told_in_bytes_of_the_files_that_stay(save: Save, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import CkptfmtError, FormatError, MismatchError, StorageError
-from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UsageError
+from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UndecidedError, UsageError
 from tests.torch.directories import names
 from tests.torch.same import same
 from tests.torch.test_selection import START, Value, damage, put
@@ -236,13 +236,16 @@ class TestSetAside:
         resume(tmp_path)
         assert "2.ckptfmt" not in self.names(tmp_path)
 
-    def test_not_what_a_newer_program_has_written(self, tmp_path: Path) -> None:
+    def test_not_what_a_newer_program_has_written_and_nothing_older_is_taken(self, tmp_path: Path) -> None:
         put(tmp_path / "1.ckptfmt", 1)
         newer = Path(__file__).parents[2] / "spec" / "vectors" / "invalid" / "3.2-major-2.ckptfmt"
         shutil.copyfile(newer, tmp_path / "2.ckptfmt")
-        _, report = resume(tmp_path)
-        assert [Path(skipped.path).name for skipped in report.skipped] == ["2.ckptfmt"]
-        assert "2.ckptfmt" in self.names(tmp_path)
+        with pytest.raises(UndecidedError) as caught:
+            resume(tmp_path)
+        assert [Path(skipped.path).name for skipped in caught.value.skipped] == ["2.ckptfmt"]
+        assert caught.value.code == 78
+        assert self.names(tmp_path) == {"1.ckptfmt", "2.ckptfmt"}
+        assert resume(tmp_path, tmp_path / "1.ckptfmt")[0] == "a 1 0"
 
     def test_several_at_once(self, tmp_path: Path) -> None:
         put(tmp_path / "1.ckptfmt", 1)

@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.command(
     "latest",
-    short_help="Print the checkpoint that a training would go on from.",
+    short_help="Print the checkpoint that training would resume from.",
     epilog="""\b
 Examples:
   ckptfmt latest runs/digits
@@ -39,7 +39,10 @@ def command(
     Which is the newest is told by the step and epoch written inside, never by names or file times. Without --verify
     only the index of each file is read. What was passed over is told on stderr.
 
-    Exit code: 0 printed, 1 there is none that can be used, 3 DIR cannot be read.
+    A damaged checkpoint is passed over, one that may be sound never is: while a file that was refused, needs a newer
+    ckptfmt or cannot be read may be the newest, nothing is printed.
+
+    Exit code: 0 printed, 1 there is none that can be used, 3 DIR or a file that may be the newest cannot be read.
     """
     with progress_line() as line:
         progress = line.update if line else None
@@ -51,6 +54,12 @@ def command(
             say(f"{item.path}: passed over: {item.reason}")
         if report.file is not None:
             write_path(report.file.path)
+    for item in report.undecided:
+        say(f"{item.path}: may be the newest, and cannot be judged; make it readable or move it away")
+    if report.undecided:
+        ctx.exit(3)
+    if report.file is not None and not report.resumable:
+        say(f"{report.file.path}: belongs to no run and notes no epoch, so that training does not resume from it")
     if report.file is None:
         of_run = "" if report.run_id is None else f" of run {report.run_id}"
         say(f"{directory}: no usable checkpoint{of_run} directly in this directory")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from ckptfmt.ops.metrics import mode_of
+from ckptfmt.metric_names import mode_of
 from ckptfmt.ops.prune import PrunePlan, PruneResult, apply_prune, plan_prune
 from ckptfmt.retention import RetentionPolicy
 from ckptfmt.runs import run_ids

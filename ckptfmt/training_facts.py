@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckptfmt.epochs import epochs_finished
-from ckptfmt.ops.metrics import mode_of
+from ckptfmt.format.packing import Typed
+from ckptfmt.format.trees import NUMPY_SCALAR
+from ckptfmt.metric_names import mode_of
 
 __all__ = ["Facts", "as_float", "count", "facts_of"]
 
 _LIGHTNING = "pytorch-lightning_version"
+_NUMBERS = {"I8": "<b", "U8": "<B", "I16": "<h", "U16": "<H", "I32": "<i", "U32": "<I", "I64": "<q", "U64": "<Q"}
+_NUMBERS |= {"F16": "<e", "F32": "<f", "F64": "<d"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ def facts_of(state: object) -> Facts:
     """Return what a state says of its training."""
     if not isinstance(state, Mapping):
         return Facts()
+    state = {name: _number(value) for name, value in state.items()}
     if _LIGHTNING in state:
         return _lightning(state)
     epochs = epochs_finished(state)
@@ -61,6 +67,15 @@ def _metrics(state: Mapping[str, object]) -> dict[str, float] | None:
         if type(name) is str and type(value) is float and mode_of(name) is not None
     }
     return found or None
+
+
+def _number(value: object) -> object:
+    """Return a scalar of NumPy as a number of Python; anything else as it is."""
+    match value:
+        case Typed(name, [str(dtype), bytes(data)]) if name == NUMPY_SCALAR and dtype in _NUMBERS:
+            number: object = struct.unpack(_NUMBERS[dtype], data)[0]
+            return number
+    return value
 
 
 def count(value: object) -> int | None:
