@@ -280,22 +280,25 @@ class Checkpointer(RunFacts):
         """Yield the batches of one pass over `loader`; in the epoch of a resume, those that are not done yet.
 
         The batches are those of the uninterrupted run, in its order: for shuffling loaders, for any number of workers,
-        and for loaders with a `generator=`. To get there after a resume, the pass is begun again and the batches that
-        are done are loaded once more and dropped: that costs their loading time.
+        for loaders with a `generator=`, and for samplers and data sets that count their passes. To get there after a
+        resume, the pass begins again and the batches that are done are loaded once more and dropped: that costs their
+        loading time. One of them is compared with what it was. A loader with a usable `state_dict()` goes on at once.
 
         A run that was saved after the last batch of an epoch goes on behind the loop over them: what comes there must
         not need a variable that only the body of the loop sets.
 
-        Two things are beyond it. What persistent workers draw at random comes from a state that they keep from
-        epoch to epoch, and starts anew. And a data set or sampler that is iterated in this process and draws from the
-        global generators while it goes along must not depend on what it drew before.
+        Set what belongs to an epoch, such as `set_epoch()`, before this call. Two things are beyond it, and told where
+        they show: persistent workers begin anew, and so does what they draw at random; and a data set or sampler that
+        is iterated in this process and draws from the global generators as it goes along must not depend on what it
+        drew before.
 
         Args:
             loader: A DataLoader or any other iterable that gives the same batches for the same random states.
 
         Raises:
             UsageError: It is used outside `epochs()`, or twice in an epoch.
-            MismatchError: The loader is another one than that of the checkpoint.
+            MismatchError: The loader is another one than that of the checkpoint, or gives other batches, and
+                `resume(waive=["progress"])` did not allow that.
         """
         return self._loop.batches(loader)
 

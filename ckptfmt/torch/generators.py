@@ -1,28 +1,23 @@
-"""Random generators that are objects of their own: their states, and where loaders keep them."""
+"""Random generators that are objects of their own, and their states."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Iterator, Mapping
-from functools import partial
-from types import FunctionType, MethodType, ModuleType
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from ckptfmt.errors import MismatchError
+from ckptfmt.torch.attributes import RandomGenerator, is_generator
 
-__all__ = ["StatefulGenerator", "as_stateful", "find_generators"]
+__all__ = ["StatefulGenerator", "as_stateful", "make_generator"]
 
-Generator = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
-
-_MAX_OBJECTS = 1000
-_MAX_DEPTH = 8
-_MAX_ITEMS = 64
-_LOADER_PARTS = ("generator", "sampler", "batch_sampler", "dataset", "collate_fn")
+_BIT_GENERATORS = {
+    kind.__name__: kind
+    for kind in (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
+}
 
 
 class StatefulGenerator:
@@ -34,7 +29,7 @@ class StatefulGenerator:
         generator: The generator itself.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: RandomGenerator) -> None:
         self.generator = generator
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,76 +78,32 @@ def as_stateful(obj: object) -> object:
 
     Known are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator` of any device.
     """
-    return StatefulGenerator(obj) if _is_generator(obj) else obj
+    return StatefulGenerator(obj) if is_generator(obj) else obj
 
 
-def find_generators(loader: object) -> dict[str, StatefulGenerator]:
-    """Return the generators that a loader keeps, by the path of attributes to each: `sampler.generator`.
-
-    Looked through are a DataLoader's samplers, data set and collate function, and what these keep in attributes
-    and short lists or dicts; of any other loader the object itself. The search reads attributes and runs no code of
-    theirs. It is bounded, so that it costs milliseconds however large the data set is.
-    """
-    found: dict[str, StatefulGenerator] = {}
-    seen: dict[int, object] = {}  # the objects themselves: an id is only good while its object lives
-    waiting: deque[tuple[str, object, int]] = deque([("", loader, 0)])
-    while waiting and len(seen) < _MAX_OBJECTS:
-        path, value, depth = waiting.popleft()
-        if id(value) in seen:
-            continue
-        if _is_generator(value):
-            found[path] = StatefulGenerator(value)
-        elif depth < _MAX_DEPTH:
-            waiting.extend((_join(path, name), part, depth + 1) for name, part in _parts(value))
-        seen[id(value)] = value
-    return found
-
-
-def _is_generator(value: object) -> TypeGuard[Generator]:
-    # SystemRandom is a Random that has no state.
-    return isinstance(value, Generator) and not isinstance(value, random.SystemRandom)
+def make_generator(state: object) -> StatefulGenerator | None:
+    """Return a new generator with a state that `StatefulGenerator.state_dict` returned; None for any other value."""
+    kind = state.get("kind") if isinstance(state, Mapping) else None
+    made: RandomGenerator | None = None
+    match str(kind).split("."):
+        case ["python"]:
+            made = random.Random()  # noqa: S311 - it gets the state of the one that it stands for
+        case ["numpy", "RandomState", name] if name in _BIT_GENERATORS:
+            made = np.random.RandomState(_BIT_GENERATORS[name]())
+        case ["numpy", name] if name in _BIT_GENERATORS:
+            made = np.random.Generator(_BIT_GENERATORS[name]())
+        case ["torch", device] if device in ("cpu", "cuda"):
+            made = torch.Generator(device)
+    if made is None:
+        return None
+    stateful = StatefulGenerator(made)
+    if stateful.difference(state) is not None:
+        return None
+    stateful.load_state_dict(state)
+    return stateful
 
 
-def _parts(value: object) -> Iterator[tuple[str, object]]:
-    match value:
-        case DataLoader():
-            # Not its running iterator, which leads to all of these by other paths, at some times only.
-            pairs: list[tuple[str, object]] = [(name, getattr(value, name, None)) for name in _LOADER_PARTS]
-        case partial():
-            pairs = [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
-        case MethodType():
-            pairs = [("self", value.__self__)]
-        case dict():
-            pairs = [(f"[{key!r}]", part) for key, part in value.items()] if len(value) <= _MAX_ITEMS else []
-        case list() | tuple():
-            pairs = [(f"[{index}]", part) for index, part in enumerate(value)] if len(value) <= _MAX_ITEMS else []
-        case torch.Tensor() | np.ndarray():
-            pairs = []
-        case _:
-            pairs = list(_attributes(value).items())
-    return ((name, part) for name, part in pairs if _may_hold_more(part))
-
-
-def _may_hold_more(value: object) -> bool:
-    return isinstance(value, Generator | dict | list | tuple | partial | MethodType) or bool(_attributes(value))
-
-
-def _attributes(value: object) -> dict[str, object]:
-    if isinstance(value, type | ModuleType | FunctionType):
-        return {}
-    try:
-        # Not getattr: a __getattr__ of the user's must not be called.
-        attributes: dict[str, object] = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return attributes
-
-
-def _join(path: str, name: str) -> str:
-    return name if not path else f"{path}{name}" if name.startswith("[") else f"{path}.{name}"
-
-
-def _state(generator: Generator) -> Any:
+def _state(generator: RandomGenerator) -> Any:
     match generator:
         case np.random.Generator():
             return generator.bit_generator.state
@@ -163,7 +114,7 @@ def _state(generator: Generator) -> Any:
     return generator.getstate()
 
 
-def _set_state(generator: Generator, state: Any) -> None:
+def _set_state(generator: RandomGenerator, state: Any) -> None:
     match generator:
         case np.random.Generator():
             generator.bit_generator.state = state
@@ -175,7 +126,7 @@ def _set_state(generator: Generator, state: Any) -> None:
             generator.setstate(state)
 
 
-def _another(generator: Generator) -> Generator:
+def _another(generator: RandomGenerator) -> RandomGenerator:
     """Return a generator of the same kind, to try a state on."""
     match generator:
         case np.random.Generator():

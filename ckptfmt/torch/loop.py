@@ -10,8 +10,8 @@ from typing import TypeVar
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.notices import notify
-from ckptfmt.torch.passes import PassStart, begin_pass, loader_state, resume_between_passes, resume_pass
-from ckptfmt.torch.progress import OpenPass, Progress
+from ckptfmt.torch.passes import LoaderPasses
+from ckptfmt.torch.progress import Progress
 
 __all__ = ["Loop"]
 
@@ -48,8 +48,7 @@ class Loop:
         self._epoch_steps = 0
         self._missed_steps = False
         self._epoch_random: rng.RandomState = {}
-        self._start: PassStart | None = None
-        self._loader: Iterable[object] | None = None
+        self._passes = LoaderPasses()
         # What a resumed run has to catch up with, until the loop has come to that place.
         self._pending: Progress | None = None
         self._pending_random: rng.RandomState | None = None
@@ -69,12 +68,19 @@ class Loop:
         """Whether no epoch is open."""
         return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
 
-    def begin(self, progress: Progress, random: rng.RandomState | None) -> None:
-        """Set the place from which the loop goes on, and the states of the global generators there."""
+    def begin(self, progress: Progress, random: rng.RandomState | None, *, waived: bool = False) -> None:
+        """Set the place from which the loop goes on, and the states of the global generators there.
+
+        Args:
+            progress: The place.
+            random: The states.
+            waived: Whether the place may turn out to be another one with the loader that is there.
+        """
         self.step = progress.step
         self.epoch = progress.epoch
         self._pending = progress
         self._pending_random = random
+        self._passes = LoaderPasses(waived=waived)
         self._phase = Phase.BETWEEN
         if random is not None:
             rng.restore(random)
@@ -101,11 +107,11 @@ class Loop:
     def progress(self) -> Progress:
         """Return how far the run has come. The loop must be at a place from which the run can go on."""
         self.require_place()
-        open_pass = None
-        if self._phase is Phase.STEPPED and self._start is not None:
-            open_pass = OpenPass(self._epoch_random, self._start, self._consumed)
-        if self._loader is not None:
-            return Progress(self.step, self.epoch, loader_state(self._loader), open_pass)
+        loader = self._passes.state()
+        if loader is not None:
+            stepped = self._phase is Phase.STEPPED
+            open_pass = self._passes.open_pass(self._epoch_random, self._consumed) if stepped else None
+            return Progress(self.step, self.epoch, loader, open_pass)
         waiting = self._pending or Progress()
         return Progress(self.step, self.epoch, waiting.loader, waiting.open_pass)
 
@@ -118,7 +124,6 @@ class Loop:
                 raise UsageError(f"epochs() while epoch {self.epoch} is open: call end_epoch() first")
             self._catch_up_epoch()
             self._epoch_random = rng.capture()
-            self._start = None
             self._consumed = self._epoch_batches = self._epoch_steps = 0
             self._phase = Phase.EPOCH
             yield self.epoch
@@ -131,8 +136,7 @@ class Loop:
                 if self.between_epochs
                 else "batches() twice in one epoch: once is possible"
             )
-        self._start, iterator = self._catch_up_pass(loader)
-        self._loader = loader
+        iterator = self._catch_up_pass(loader)
         epoch = self.epoch
         self._phase = Phase.PASSED
         for batch in iterator:
@@ -161,6 +165,7 @@ class Loop:
         if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
             self._missed_steps = True
             self._tell_missed_steps()
+        self._passes.end()
         self.epoch += 1
         self._phase = Phase.BETWEEN
         self._pending_random = None
@@ -181,17 +186,15 @@ class Loop:
         elif self._pending_random is not None:
             rng.restore(self._pending_random)
 
-    def _catch_up_pass(self, loader: Iterable[T]) -> tuple[PassStart, Iterator[T]]:
+    def _catch_up_pass(self, loader: Iterable[T]) -> Iterator[T]:
         """Begin the pass or, in the epoch in which the run was resumed, come to the place it had reached."""
         resumed, self._pending = self._pending, None
-        if resumed is None or resumed.open_pass is None:
-            if resumed is not None and resumed.loader is not None:
-                resume_between_passes(loader, resumed.loader)
-            return begin_pass(loader)
-        open_pass = resumed.open_pass
+        then = resumed.loader if resumed is not None else None
+        open_pass = resumed.open_pass if resumed is not None else None
+        if then is None or open_pass is None:
+            return self._passes.begin(loader, then)
         self._epoch_random = open_pass.epoch_random
-        self._consumed = open_pass.consumed
-        iterator = resume_pass(loader, open_pass.start, open_pass.consumed, resumed.loader)
+        iterator, self._consumed = self._passes.resume(loader, open_pass, then)
         if self._pending_random is not None:
             rng.restore(self._pending_random)
-        return open_pass.start, iterator
+        return iterator

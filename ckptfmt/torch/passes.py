@@ -1,27 +1,30 @@
 """Passes over a data loader: how one began, and how to come to the same place in it again.
 
-A loader without a state of its own is brought there by repetition: the pass begins as it began before, and the batches
-that were worked off are loaded once more and dropped. One that has `state_dict()` and `load_state_dict()`, such as
-torchdata's StatefulDataLoader, is given its state and goes on at once.
+A loader without a state of its own is brought there by repetition: the pass begins as it began before, the batches
+that were worked off are loaded once more and dropped, and one of them is compared with what it was. One that has
+`state_dict()` and `load_state_dict()`, such as torchdata's StatefulDataLoader, is given its state and goes on at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.state import flatten_state
-from ckptfmt.torch import rng
-from ckptfmt.torch.generators import find_generators
+from ckptfmt.torch import ranks, rng
+from ckptfmt.torch.attributes import walk
+from ckptfmt.torch.memory import History, LoaderMemory, Remembered
+from ckptfmt.torch.notices import notify
+from ckptfmt.torch.recalling import lost, undisturbed
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.values import TorchAdapter
+from ckptfmt.torch.watching import BatchMark, Watch, repeat
 
-__all__ = ["LoaderState", "PassStart", "begin_pass", "loader_state", "resume_between_passes", "resume_pass"]
+__all__ = ["LoaderPasses", "LoaderState", "OpenPass", "PassStart"]
 
 T = TypeVar("T")
 
@@ -31,15 +34,17 @@ _PLACES = ("dataset_state", "dataset_iter_state")  # where torchdata keeps what 
 
 @dataclass(frozen=True)
 class LoaderState:
-    """What a loader remembers, at one moment.
+    """What is to be known of a loader, at one moment.
 
     Attributes:
-        generators: States of the generators that the loader, its samplers and its data set keep, by where they are.
+        remembered: Its generators, and what passes have changed in it.
+        history: What is known of its ways; empty for the beginning of a pass.
         workers_started: Its persistent workers run. They draw a seed when they start, and only then.
         own: What the loader's own `state_dict()` returned; None if it has none.
     """
 
-    generators: Mapping[str, Any]
+    remembered: Remembered
+    history: History
     workers_started: bool
     own: Any = None
 
@@ -59,111 +64,217 @@ class PassStart:
     batches: int | None
 
 
-def begin_pass(loader: Iterable[T]) -> tuple[PassStart, Iterator[T]]:
-    """Begin a pass and say how it began."""
-    start = PassStart(rng.capture(), _shared_state(loader), _length(loader))
-    return start, iter(loader)
+@dataclass(frozen=True)
+class OpenPass:
+    """The unfinished pass of an unfinished epoch.
+
+    Attributes:
+        epoch_random: States of the global generators when the epoch began, before the pass did.
+        start: How the pass began.
+        consumed: How many of its batches have been worked off.
+        mark: The fingerprint of one of them.
+    """
+
+    epoch_random: rng.RandomState
+    start: PassStart
+    consumed: int
+    mark: BatchMark | None = None
 
 
-def loader_state(loader: object) -> LoaderState:
-    """Return what a loader remembers. Any iterable will do; most remember nothing."""
-    state = _shared_state(loader)
-    own = _own_state(loader)
-    if own is None:
-        return state
-    if _is_torchdata(loader) and isinstance(getattr(loader, "dataset", None), IterableDataset) and not _has_place(own):
-        return state  # it would count the batches that it skips twice, and the next time skip too many
-    return LoaderState(state.generators, state.workers_started, own)
-
-
-def resume_pass(loader: Iterable[T], start: PassStart, consumed: int, now: LoaderState | None) -> Iterator[T]:
-    """Return the rest of a pass that began as `start` says, behind its first `consumed` batches.
-
-    The global generators are left anywhere: their states have to be set afterwards.
+class LoaderPasses:
+    """The passes of a run over its loader, one after the other.
 
     Args:
-        loader: The loader.
-        start: How the pass began.
-        consumed: How many batches were worked off.
-        now: What the loader remembered then; None if it is not known.
-
-    Raises:
-        MismatchError: The loader is another one: its length, its generators, or it has fewer batches than
-            were consumed.
+        waived: Whether a loader that does not fit the checkpoint is told and taken, or else is an error.
     """
-    length = _length(loader)
-    if length != start.batches:
-        raise _lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
-    _start_workers(loader, start.loader)
-    _restore_generators(loader, start.loader)
-    rng.restore(start.random)
-    own = now.own if now is not None else None
-    if own is not None:
-        _load_own(loader, own)
-        iterator = iter(loader)
-    else:
-        iterator = iter(loader)
-        dropped = sum(1 for _ in islice(iterator, consumed))
-        if dropped < consumed:
-            raise _lost(f"{consumed} batches were consumed, now there are {dropped}")
-    if now is not None:
+
+    def __init__(self, *, waived: bool = False) -> None:
+        self._waived = waived
+        self._memory = LoaderMemory()
+        self._watch = Watch()
+        self._told_of_workers = False
+        self._start: PassStart | None = None
+        self._loader: Iterable[object] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether this process has begun a pass."""
+        return self._loader is not None
+
+    def begin(self, loader: Iterable[T], then: LoaderState | None = None) -> Iterator[T]:
+        """Begin a pass and return its batches.
+
+        Args:
+            loader: The loader.
+            then: What is to be known of the loader of the last pass, if another process did that.
+
+        Raises:
+            MismatchError: The loader is another one: its generators, or it takes no such state.
+        """
+        if then is not None:
+            try:
+                self._recall_between(loader, then)
+            except MismatchError as error:
+                self._unless_waived(error, "its passes begin as if there had been none")
+        for line in self._memory.overlooked(loader):
+            notify(f"loader: {line}")
+        remembered = self._memory.begin(loader, _length(loader))
+        state = LoaderState(remembered, History(), _workers_started(loader))
+        self._start = PassStart(rng.capture(), state, _length(loader))
+        return self._go_on(loader, iter(loader), Watch(steady=_is_steady(loader)), 0)
+
+    def resume(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> tuple[Iterator[T], int]:
+        """Come to the place in a pass that another process had reached.
+
+        The global generators are left anywhere: their states have to be set afterwards.
+
+        Args:
+            loader: The loader.
+            open_pass: The pass.
+            now: What is to be known of its loader when it was left.
+
+        Returns:
+            The rest of its batches, and how many of its batches are done. That is none if the loader is another one
+            and that is waived: the pass has begun anew then.
+
+        Raises:
+            MismatchError: The loader is another one: its length, its generators, its batches, or it has fewer of
+                them than were consumed.
+        """
+        try:
+            iterator = self._come_to(loader, open_pass, now)
+        except MismatchError as error:
+            self._unless_waived(error, "the pass begins anew")
+            self._memory = LoaderMemory()
+            return self.begin(loader), 0
+        self._start = open_pass.start
+        watch = Watch(steady=_is_steady(loader), mark=open_pass.mark)
+        return self._go_on(loader, iterator, watch, open_pass.consumed), open_pass.consumed
+
+    def end(self) -> None:
+        """Take note that the epoch is over."""
+        if self._start is not None:
+            self._memory.note(self._loader)
+        self._start = None
+
+    def state(self) -> LoaderState | None:
+        """Return what is to be known of the loader now; None if this process has begun no pass."""
+        if self._loader is None:
+            return None
+        remembered = self._memory.now(self._loader)
+        own = _own_state(self._loader)
+        if own is not None:
+            self._tell_of_workers(self._loader)
+        return LoaderState(remembered, self._memory.history, _workers_started(self._loader), own)
+
+    def open_pass(self, epoch_random: rng.RandomState, consumed: int) -> OpenPass | None:
+        """Return the pass that is under way; to be called after `state`."""
+        start = self._start
+        if start is None:
+            return None
+        remembered = self._memory.at_the_beginning(start.loader.remembered)
+        start = replace(start, loader=replace(start.loader, remembered=remembered))
+        return OpenPass(epoch_random, start, consumed, self._watch.mark())
+
+    def _go_on(self, loader: Iterable[T], iterator: Iterator[T], watch: Watch, consumed: int) -> Iterator[T]:
+        self._loader = loader
+        self._watch = watch
+        return watch.batches(iterator, consumed)
+
+    def _come_to(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> Iterator[T]:
+        start, consumed = open_pass.start, open_pass.consumed
+        length = _length(loader)
+        if length != start.batches:
+            raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
+        others = self._memory.meet(loader, length, now.history)
+        if now.own is None:
+            _start_workers(loader, start.loader)
+        self._memory.recall_beginning(loader, now.history, start.loader.remembered)
+        rng.restore(start.random)
+        same = True
+        if now.own is not None:
+            _load_own(loader, now.own)
+            iterator = iter(loader)
+            self._tell_of_workers(loader)
+        else:
+            iterator = iter(loader)
+            there, same = repeat(iterator, consumed, open_pass.mark)
+            if there < consumed:
+                raise lost(f"{consumed} batches were consumed, now there are {there}")
         _start_workers(loader, now)
-        _restore_generators(loader, now)
-    return iterator
+        touched = self._memory.recall_now(loader, now.remembered)
+        if not same and touched:
+            notify(
+                f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
+            )
+        elif not same:
+            self._differ(open_pass, others, excused=start.loader.workers_started and not _streams(loader))
+        elif now.own is not None:
+            for line in others:
+                notify(f"loader: {line}")
+        if start.loader.workers_started:
+            _tell_of_persistent_workers()
+        return iterator
 
+    def _differ(self, open_pass: OpenPass, others: list[str], *, excused: bool) -> None:
+        assert open_pass.mark is not None
+        which = f"batch {open_pass.mark.number} of the pass is not the one that was trained on"
+        if excused or self._waived:
+            notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
+        else:
+            raise lost(f"the data order differs from the checkpoint's: {which}", *others)
 
-def resume_between_passes(loader: object, state: LoaderState) -> None:
-    """Bring a loader to the state that one of its kind had when a pass was over. The global generators stay.
-
-    Raises:
-        MismatchError: The loader is another one: its generators, or it takes no such state.
-    """
-    if state.own is not None:
-        _load_own(loader, state.own)
-        if _is_torchdata(loader) and isinstance(loader, Iterable):
-            # It takes in a state with the next iterator that it makes, and draws for that. This is not the next pass.
+    def _recall_between(self, loader: Iterable[object], then: LoaderState) -> None:
+        others = self._memory.meet(loader, _length(loader), then.history)
+        if then.own is not None:
+            _load_own(loader, then.own)
+            # Those of torchdata take in a state with the next iterator that they make, and draw for that. This is not
+            # the next pass.
             random = rng.capture()
-            iter(loader)
+            for made in filter(_is_torchdata, _dataloaders(loader)):
+                iter(made)
             rng.restore(random)
-    _start_workers(loader, state)
-    _restore_generators(loader, state)
+        _start_workers(loader, then)
+        others += self._memory.recall_between(loader, then.history, then.remembered)
+        for line in others:
+            notify(f"loader: {line}")
+        if then.workers_started:
+            _tell_of_persistent_workers()
 
+    def _tell_of_workers(self, loader: object) -> None:
+        if self._told_of_workers or not (_is_torchdata(loader) and _has_workers(loader)):
+            return
+        self._told_of_workers = True
+        if ranks.world().rank == 0:
+            notify(
+                "loader: after a resume its worker processes begin with new random states; what they draw is the same "
+                "only if the state_dict() of the data set holds the generators that it draws from"
+            )
 
-def _shared_state(loader: object) -> LoaderState:
-    states = {path: generator.state_dict() for path, generator in find_generators(loader).items()}
-    return LoaderState(states, _workers_started(loader))
+    def _unless_waived(self, error: MismatchError, instead: str) -> None:
+        if not self._waived:
+            raise error
+        notify(f"{error}; waived: {instead}")
 
 
 def _start_workers(loader: object, state: LoaderState) -> None:
-    if state.workers_started and not _workers_started(loader) and isinstance(loader, Iterable):
-        random = rng.capture()
-        iter(loader)  # starts the workers; the draw for their seed came earlier and must not come again
-        rng.restore(random)
-
-
-def _restore_generators(loader: object, state: LoaderState) -> None:
-    found = find_generators(loader)
-    here, there = len(found), len(state.generators)
-    if here != there:
-        raise _lost(f"{there} generators of its own in the checkpoint, {here} now")
-    if found.keys() != state.generators.keys():
-        raise _lost(f"its generators are at {_listed(state.generators)} in the checkpoint, at {_listed(found)} now")
-    differences = {path: generator.difference(state.generators[path]) for path, generator in found.items()}
-    for path, difference in differences.items():
-        if difference is not None:
-            raise _lost(f"{path}: {difference}")
-    for path, generator in found.items():
-        generator.load_state_dict(state.generators[path])
+    if not state.workers_started:
+        return
+    for made in _dataloaders(loader):
+        if made.persistent_workers and not _has_started(made):
+            with undisturbed(loader):  # the draw for their seed came earlier and must not come again
+                iter(made)
 
 
 def _own_state(loader: object) -> Any:
     """Return what a loader says of its place; None if it says nothing.
 
     Having `state_dict` is not being stateful: wrappers have it whatever they wrap, and where that is no stateful
-    loader, it raises or returns None. Nor is a state of use that the format cannot express. In all these cases the
+    loader, it raises or returns None. One that passes itself off as the loader inside runs a batch ahead of it: what
+    that batch drew would be drawn again. Nor is a state of use that the format cannot express. In all these cases the
     pass will be repeated.
     """
-    if not isinstance(loader, Stateful):
+    if not isinstance(loader, Stateful) or loader.__class__ is not type(loader):
         return None
     try:
         own = loader.state_dict()
@@ -171,27 +282,77 @@ def _own_state(loader: object) -> Any:
             pass
     except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
         return None
-    return own
+    return own if not _is_torchdata(loader) or _knows_place(loader, own) else None
+
+
+def _knows_place(loader: object, own: object) -> bool:
+    """Say whether the state of a loader of torchdata brings it to its place exactly.
+
+    It does not over a stream that says nothing of its own place: it would count the batches that it skips twice, and
+    the next time skip too many. Nor with worker processes: those begin with new random states, whatever their place;
+    of a data set that has a state, it is to be hoped that its generators are in it. Nor with a sampler that knows
+    nothing of it: to take its state in, the loader begins to iterate twice, which a sampler may count.
+    """
+    if _has_place(own):
+        return True
+    samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    return not _streams(loader) and not _has_workers(loader) and all(map(_is_known_sampler, samplers))
+
+
+def _is_known_sampler(sampler: object) -> bool:
+    known = type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
+    return sampler is None or known or isinstance(sampler, Stateful)
 
 
 def _load_own(loader: object, own: Any) -> None:
     if not isinstance(loader, Stateful):
-        raise _lost("with a state of its own in the checkpoint, without load_state_dict() now")
+        raise lost("with a state of its own in the checkpoint, without load_state_dict() now")
     try:
         loader.load_state_dict(own)
     except Exception as error:
-        raise _lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
+        raise lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
+
+
+def _tell_of_persistent_workers() -> None:
+    if ranks.world().rank == 0:
+        notify(
+            "loader: its persistent workers begin anew; what they draw at random, such as augmentation, is not that of "
+            "an uninterrupted run; for an exact resume, set persistent_workers=False"
+        )
 
 
 def _workers_started(loader: object) -> bool:
-    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it. That of
-    # torchdata keeps every iterator there, and its workers come with its state.
-    return getattr(loader, "_iterator", None) is not None and not _is_torchdata(loader)
+    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it.
+    return any(map(_has_started, _dataloaders(loader)))
+
+
+def _has_started(loader: DataLoader[Any]) -> bool:
+    return loader.persistent_workers and getattr(loader, "_iterator", None) is not None
+
+
+def _streams(loader: object) -> bool:
+    return any(isinstance(made.dataset, IterableDataset) for made in _dataloaders(loader))
+
+
+def _has_workers(loader: object) -> bool:
+    return any(made.num_workers > 0 for made in _dataloaders(loader))
+
+
+def _is_steady(loader: object) -> bool:
+    """Say whether a loader loads each batch when it is asked for it, in an order that is fixed when the pass begins."""
+    if type(loader) is not DataLoader or loader.num_workers > 0 or isinstance(loader.dataset, IterableDataset):
+        return False
+    return _is_known_sampler(loader.sampler) and _is_known_sampler(loader.batch_sampler)
+
+
+def _dataloaders(loader: object) -> list[DataLoader[Any]]:
+    """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
+    found = (loader, *(slot.value for slot in walk(loader)))
+    return [value for value in found if isinstance(value, DataLoader) and DataLoader in type(value).__mro__]
 
 
 def _is_torchdata(loader: object) -> bool:
-    # Not type(): a wrapper that passes itself off as the loader inside has the ways of that one.
-    return any(kind.__module__.startswith(_TORCHDATA) for kind in loader.__class__.__mro__)
+    return any(kind.__module__.startswith(_TORCHDATA) for kind in type(loader).__mro__)
 
 
 def _has_place(own: object) -> bool:
@@ -210,14 +371,3 @@ def _length(loader: object) -> int | None:
 
 def _count(batches: int | None) -> str:
     return "no fixed number of batches" if batches is None else f"{batches} batches"
-
-
-def _listed(paths: Iterable[str]) -> str:
-    return ", ".join(paths)
-
-
-def _lost(difference: str) -> MismatchError:
-    return MismatchError(
-        "the place in the data cannot be found again",
-        [f"loader: {difference}; build it with the data set, batch size and generator= of before"],
-    )

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.torch import rng
-from ckptfmt.torch.passes import LoaderState, PassStart
+from ckptfmt.torch.memory import History, Remembered
+from ckptfmt.torch.passes import LoaderState, OpenPass, PassStart
+from ckptfmt.torch.watching import BatchMark
 
-__all__ = ["Moment", "OpenPass", "Progress"]
-
-
-@dataclass(frozen=True)
-class OpenPass:
-    """The unfinished pass of an unfinished epoch.
-
-    Attributes:
-        epoch_random: States of the global generators when the epoch began, before the pass did.
-        start: How the pass began.
-        consumed: How many of its batches have been worked off.
-    """
-
-    epoch_random: rng.RandomState
-    start: PassStart
-    consumed: int
+__all__ = ["Moment", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -85,26 +72,48 @@ class Moment(NamedTuple):
 
 
 def _loader_tree(loader: LoaderState) -> dict[str, Any]:
-    return {"generators": loader.generators, "workers_started": loader.workers_started, "own": loader.own}
+    return {
+        "generators": loader.remembered.generators,
+        "values": loader.remembered.values,
+        "workers_started": loader.workers_started,
+        "own": loader.own,
+        "history": _history_tree(loader.history),
+    }
+
+
+def _history_tree(history: History) -> dict[str, Any]:
+    return {**asdict(history), "inside": list(history.inside)}
 
 
 def _pass_tree(open_pass: OpenPass) -> dict[str, Any]:
-    start = open_pass.start
+    start, mark = open_pass.start, open_pass.mark
     return {
         "consumed": open_pass.consumed,
         "batches": start.batches,
         "epoch_random": open_pass.epoch_random,
         "random": start.random,
         "loader": _loader_tree(start.loader),
+        "mark": None if mark is None else {**vars(mark), "random": list(mark.random)},
     }
 
 
 def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
-    return LoaderState(dict(tree["generators"]), bool(tree["workers_started"]), tree["own"])
+    remembered = Remembered(dict(tree["generators"]), dict(tree["values"]))
+    return LoaderState(remembered, _history_of(tree["history"]), bool(tree["workers_started"]), tree["own"])
+
+
+def _history_of(tree: Mapping[str, Any]) -> History:
+    marks = {name: dict(tree[name]) for name in ("initial", "outside", "lost", "build")}
+    return History(passes=int(tree["passes"]), inside=tuple(tree["inside"]), **marks)
 
 
 def _pass_of(tree: Mapping[str, Any]) -> OpenPass:
-    for random in (tree["epoch_random"], tree["random"]):
-        rng.check(random)
     start = PassStart(dict(tree["random"]), _loader_of(tree["loader"]), tree["batches"])
-    return OpenPass(dict(tree["epoch_random"]), start, int(tree["consumed"]))
+    mark = None if tree["mark"] is None else _mark_of(tree["mark"])
+    for random in (tree["epoch_random"], tree["random"], *(mark.random if mark is not None else ())):
+        rng.check(random)
+    return OpenPass(dict(tree["epoch_random"]), start, int(tree["consumed"]), mark)
+
+
+def _mark_of(tree: Mapping[str, Any]) -> BatchMark:
+    return BatchMark(int(tree["number"]), str(tree["fingerprint"]), tuple(tree["random"]))

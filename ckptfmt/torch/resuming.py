@@ -193,7 +193,7 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, p
     else:
         details = found.states.restore(plan.components, patience=new_patience())
     progress = plan.progress
-    loop.begin(progress, plan.random)
+    loop.begin(progress, plan.random, waived=PROGRESS in plan.components.waived)
     run.lineage = choice.lineage
     there = {detail.name: detail.restored for detail in details}
     there |= {RNG: plan.random is not None, PROGRESS: plan.has_place}

@@ -11,7 +11,7 @@ import torch
 
 from ckptfmt.errors import MismatchError
 
-__all__ = ["RandomState", "capture", "check", "losses", "restore"]
+__all__ = ["RandomState", "capture", "check", "losses", "restore", "same"]
 
 RandomState = dict[str, Any]
 """Generator name -> its state, in values that the format expresses."""
@@ -75,6 +75,11 @@ def capture() -> RandomState:
     return state
 
 
+def same(one: RandomState, other: RandomState) -> bool:
+    """Say whether two states that `capture` returned are the same."""
+    return bool(_plain(one) == _plain(other))
+
+
 def restore(state: RandomState) -> None:
     """Set the generators to the states that `capture` returned.
 
@@ -125,6 +130,17 @@ def losses(state: RandomState) -> list[str]:
         elif isinstance(state[accelerator.name], list) and len(state[accelerator.name]) > here:
             lost.append(f"{accelerator.name}: {_devices(len(state[accelerator.name]))} in the checkpoint, {here} here")
     return lost
+
+
+def _plain(state: Any) -> Any:
+    """Return a state in values that can be compared."""
+    if isinstance(state, dict):
+        return {name: _plain(part) for name, part in state.items()}
+    if isinstance(state, list):
+        return [_plain(part) for part in state]
+    if isinstance(state, torch.Tensor):
+        return state.numpy().tobytes()
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _host_difference(state: RandomState, name: str) -> str | None:
