@@ -18,6 +18,7 @@ from ckptfmt.torch import ranks
 from ckptfmt.torch.capturing import capture_components
 from ckptfmt.torch.divergence import Difference, Excerpt, Node, Path, describe, differences, excerpt, merged
 from ckptfmt.torch.fingerprints import Fingerprint, Subject, subject_of
+from ckptfmt.torch.hollow import HollowComponents
 from ckptfmt.torch.report import the_first
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.values import TorchAdapter
@@ -92,6 +93,7 @@ class Collector:
 
     def __init__(self, components: Mapping[str, Stateful]) -> None:
         self._components = components
+        self.hollow = HollowComponents(components)
         self._turn: int | None = None
         self._suspects: frozenset[str] = frozenset()
 
@@ -129,6 +131,7 @@ class Collector:
     def _capture(self) -> _Captured:
         with collector_paused():
             state = capture_components(self._components)
+            self.hollow.note(state)
             components = tuple(
                 flatten_component(name, tree, TorchAdapter(), numpy_is_plain=False, per_rank=False)
                 for name, tree in state.items()

@@ -32,6 +32,7 @@ class ComponentReport:
         differences: What was not restored of it, a line each; it was waived.
         notes: What was restored in another way than it was saved, a line each.
         per_rank: Places of the values that differ between ranks, such as `net.avg`, and of which this rank got its own.
+        empty: Whether the checkpoint has an empty state for it: there was nothing to restore.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ComponentReport:
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     per_rank: tuple[str, ...] = ()
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ResumeReport:
         epoch: Epochs finished.
         batch: Batches of the unfinished epoch that are done.
         restored: Names of the components that were restored, `rng` and `progress` among them.
+        empty: Names of components for which the checkpoint has an empty state: nothing of them was restored.
         missing: Names of components that were given and are not in the checkpoint: left as they are.
         ignored: Names of components that are in the checkpoint and were not given.
         details: What became of each component that was given.
@@ -69,6 +72,7 @@ class ResumeReport:
     epoch: int = 0
     batch: int = 0
     restored: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     details: tuple[ComponentReport, ...] = ()
@@ -95,6 +99,8 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"ckptfmt: run {report.run_id} goes on from {Path(report.path).name} in {report.directory}"
         yield f"  place     step {report.step}; epochs finished: {report.epoch}; batches of the next: {report.batch}"
         yield f"  restored  {', '.join(report.restored)}"
+    if report.empty:
+        yield f"  empty     {', '.join(report.empty)}: nothing in the checkpoint to restore"
     if report.missing:
         yield f"  missing   {', '.join(report.missing)}: not in the checkpoint, left as it is"
     if report.ignored:

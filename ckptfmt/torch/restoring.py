@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt.errors import MismatchError
 from ckptfmt.torch.generators import StatefulGenerator
+from ckptfmt.torch.hollow import is_empty
 from ckptfmt.torch.modules import compare_module, load_module, same_bits
 from ckptfmt.torch.naming import ParameterNames, groups_of, parameter_names
 from ckptfmt.torch.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
@@ -82,6 +83,7 @@ class ComponentPlan:
         differences: What is not restored of it, a line each.
         notes: What is restored in another way than it was saved, a line each.
         per_rank: Places of the values that differ between ranks, and of which this rank gets its own.
+        empty: Whether there is nothing in its state.
     """
 
     name: str
@@ -89,6 +91,7 @@ class ComponentPlan:
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     per_rank: tuple[str, ...] = ()
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ def plan_restore(
         elif name not in state:
             plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
         else:
-            plans[name] = _plan(name, component, state, names, optimizers, same)
+            plan = _plan(name, component, state, names, optimizers, same)
+            plans[name] = replace(plan, empty=is_empty(state[name]) and not plan.differences)
     return RestorePlan(tuple(plans[name] for name in components), frozenset(waive))
 
 
@@ -235,4 +239,5 @@ def apply_component(plan: ComponentPlan, load: Load | None) -> ComponentReport:
         except Exception as error:
             error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
             raise
-    return ComponentReport(plan.name, load is not None, plan.differences, plan.notes, plan.per_rank)
+    restored = load is not None and not plan.empty
+    return ComponentReport(plan.name, restored, plan.differences, plan.notes, plan.per_rank, plan.empty)

@@ -195,7 +195,9 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, p
     progress = plan.progress
     loop.begin(progress, plan.random, waived=PROGRESS in plan.components.waived)
     run.lineage = choice.lineage
-    there = {detail.name: detail.restored for detail in details}
+    empty = tuple(detail.name for detail in details if detail.empty)
+    run.hollow.note_restored(empty)
+    there = {detail.name: detail.restored for detail in details if not detail.empty}
     there |= {RNG: plan.random is not None, PROGRESS: plan.has_place}
     return ResumeReport(
         directory=run.directory,
@@ -205,8 +207,9 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, p
         epoch=progress.epoch,
         batch=progress.consumed,
         restored=tuple(name for name, is_there in there.items() if is_there),
+        empty=empty,
         missing=tuple(name for name, is_there in there.items() if not is_there),
-        ignored=tuple(name for name in found.names if name not in there),
+        ignored=tuple(name for name in found.names if name not in there and name not in empty),
         details=details,
         waived=plan.lost,
         parent=run.parent,

@@ -15,6 +15,7 @@ from ckptfmt.torch.collecting import Collected, Collector
 from ckptfmt.torch.data_parallel import sharded_by
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.generators import as_stateful
+from ckptfmt.torch.hollow import HollowComponents
 from ckptfmt.torch.notices import notify
 from ckptfmt.torch.progress import Moment
 from ckptfmt.torch.report import the_first
@@ -80,6 +81,11 @@ class Run:
         if unreadable:
             self.unreadable = dict(unreadable)
             self.protected = frozenset({*unreadable, *there})
+
+    @property
+    def hollow(self) -> HollowComponents:
+        """Those of the components that have nothing to save."""
+        return self._collector.hollow
 
     def gather(self, moment: Callable[[], Moment]) -> Collected | None:
         """Return the present state of all ranks on rank 0, None on the others. All ranks have to call it.
