@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,9 +17,10 @@ from ckptfmt.storage.patience import Patience
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.background import wait_for_all
 from ckptfmt.torch.claiming import new_run_id
-from ckptfmt.torch.failures import UsageError
+from ckptfmt.torch.failures import HeldError, UndecidedError, UsageError
 from ckptfmt.torch.inert import inert_objects
 from ckptfmt.torch.loop import Loop
+from ckptfmt.torch.notices import notify
 from ckptfmt.torch.opening import VerifiedCheckpoint, open_again
 from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import ResumeReport, SkippedFile
@@ -67,8 +69,11 @@ class _Choice:
 def _released_if_it_fails(run: Run) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         run.claim.release()
+        if isinstance(error, UndecidedError) and not isinstance(error, HeldError) and ranks.world().rank == 0:
+            message, *details = map(str, error.args)
+            notify(message, logging.ERROR, details=details)  # uncaught, it ends the process without a word
         raise
 
 
