@@ -211,7 +211,8 @@ def _looked_at(path: str, look: Look, patience: Patience) -> CheckpointFile | No
     try:
         return patience(act, path)
     except StorageError as error:
-        return unreadable(path, error, Stamp.of(path))
+        file = unreadable(path, error, Stamp.of(path))
+        return file if file is None else replace(file, link=Path(path).is_symlink())
 
 
 def children(directory: str | os.PathLike[str]) -> list[Path]:

@@ -242,4 +242,5 @@ def test_there_is_one_place_that_starts_worker_threads() -> None:
         for path in sources
         if re.search(r"threading\.Thread\b|ThreadPool|start_new_thread", path.read_text(encoding="utf-8"))
     }
+    found -= {"ckptfmt/pth/exception_names.py"}  # a list of names
     assert found == {"ckptfmt/workers.py", "ckptfmt/torch/background.py", "ckptfmt/storage/leases.py"}

@@ -61,9 +61,8 @@ class Watch:
         for number in count(consumed + 1):
             begun = time.perf_counter()
             marks = number <= _ALWAYS or (self._draws and not self._steady) or begun >= self._due
-            if marks:
-                self._trail.append(rng.capture())
-            else:
+            marks = marks and self._note_random()
+            if not marks:
                 self._trail.clear()
             asked = time.perf_counter()
             try:
@@ -88,9 +87,20 @@ class Watch:
                 self._mark = None
         return self._mark
 
+    def _note_random(self) -> bool:
+        """Note the states of the generators now, and say whether they can be had."""
+        try:
+            self._trail.append(rng.capture())
+        except Exception:  # noqa: BLE001 - a device may be gone, and no mark may end the training
+            return False
+        return True
+
     def _take(self, number: int, batch: object) -> None:
         if number > 1 and not self._draws:
-            self._draws = not rng.same(self._trail[-1], rng.capture())
+            try:
+                self._draws = not rng.same(self._trail[-1], rng.capture())
+            except Exception:  # noqa: BLE001 - as in _note_random
+                return
         try:
             # Up to the first batch everything follows from how the pass began.
             self._taken = number, take(batch), tuple(self._trail) if self._draws else ()
