@@ -213,7 +213,8 @@ class Hold:
         """Hold it no more. A second call does nothing."""
         self._ended.set()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # nothing is lost with it
+                self._file.close()
 
 
 def _beat(reference: weakref.ref[Hold], ended: threading.Event, lost: Callable[[], object]) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from ckptfmt.errors import StorageError
 from ckptfmt.forks import let_go_in_children
@@ -30,7 +32,10 @@ from ckptfmt.torch.notices import notify
 
 __all__ = ["RunClaim", "new_run_id"]
 
+T = TypeVar("T")
+
 _ATTEMPTS = 100
+_PAUSES_SECONDS = (0.2, 1.0)  # an error of a file server, for one, need not come again
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -95,13 +100,13 @@ class RunClaim:
 
         Raises:
             HeldError: Another process that lives has it.
-            StorageError: It cannot be read who has it.
+            StorageError: It cannot be read who has it, however often it is tried.
         """
         self.release()
         self._lease, self._floor = None, floor
-        self._device = _device_of(Path(self._directory))
         try:
-            self._lease = self._claim(run_id, takeover=takeover)
+            self._device = _patiently(lambda: _device_of(Path(self._directory)))
+            self._lease = _patiently(lambda: self._claim(run_id, takeover=takeover))
         except HeldError as error:
             notify(str(error), logging.ERROR)  # uncaught, it ends the process without a word
             raise
@@ -301,6 +306,18 @@ def new_run_id() -> str:
     """Return an id that no other run has."""
     # The operating system's randomness: the run's own generators must not notice.
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _patiently(act: Callable[[], T]) -> T:
+    """Return what a function returns; try again if it fails for what may be over in a moment."""
+    for pause in _PAUSES_SECONDS:
+        try:
+            return act()
+        except StorageError as error:
+            if error.errno is None or error.errno in _NOT_WRITABLE:
+                raise
+        time.sleep(pause)
+    return act()
 
 
 def _device_of(path: Path) -> int:

@@ -28,9 +28,9 @@ from ckptfmt.storage import file_locks, holders, leases
 from ckptfmt.storage.failures import storage_error
 from ckptfmt.storage.leases import Holder, Lease, lease_path, publish_lease, read_lease
 from ckptfmt.storage.locking import directory_lock
-from ckptfmt.torch import Checkpointer
+from ckptfmt.torch import Checkpointer, claiming
 from ckptfmt.torch.claiming import RunClaim
-from ckptfmt.torch.failures import HeldError, SupersededError
+from ckptfmt.torch.failures import HeldError, SupersededError, UndecidedError
 from tests.storage.disturbed_writer import run_disturbed
 from tests.torch.directories import names
 from tests.torch.job import run_job
@@ -493,6 +493,32 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     ckpt.save(loss=2)
     ckpt.close()
     assert sorted(found or 0 for found in generations(tmp_path).values()) == [1, 2]
+
+
+@pytest.mark.parametrize("function", ["read_lease", "publish_lease", "directory_lock", "_device_of"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_error_that_may_be_over_in_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, times: int
+) -> None:
+    errors = iter([storage_error(str(tmp_path), "cannot be used", OSError(errno.EIO, "I/O error"))] * times)
+    act = getattr(claiming, function)
+
+    def fail_at_first(*arguments: Any, **options: Any) -> Any:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return act(*arguments, **options)
+
+    monkeypatch.setattr(claiming, function, fail_at_first)
+    monkeypatch.setattr(claiming, "_PAUSES_SECONDS", (0.0, 0.0))
+    ckpt = Checkpointer(tmp_path, run_id="r")
+    if times == 3:
+        with pytest.raises(UndecidedError, match="I/O error"):
+            ckpt.resume(quiet=True)
+        return
+    ckpt.resume(quiet=True)
+    ckpt.save()
+    ckpt.close()
+    assert list(generations(tmp_path).values()) == [1]
 
 
 def test_a_run_that_another_process_claimed_when_this_one_could_not_is_left_to_it(
