@@ -231,7 +231,8 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a job in the background of a script is not to be stopped
             signal.signal(number, _leave)
     gc.set_threshold(_COLLECT_AFTER)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here is for it, and each thread takes 32 MiB at once
+    # Nothing here is for its threads. Each takes 32 MiB at once, and where none is to be had, it sends us an interrupt.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     sys.meta_path.insert(0, _Room())
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
