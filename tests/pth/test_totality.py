@@ -23,6 +23,7 @@ from ckptfmt.ops.globals import list_globals
 from ckptfmt.ops.rewriting import plan_rewrite
 from ckptfmt.pth.bytereader import ByteReader
 from ckptfmt.pth.globals import CALLABLE, Verdict, judge, judge_call
+from ckptfmt.pth.kinds import CHECKED
 from ckptfmt.pth.nodes import Global
 from ckptfmt.pth.pickle_vm import run_pickle
 from ckptfmt.pth.reading import MEANINGS
@@ -108,7 +109,8 @@ WORDS = [
     "torch.sparse_coo",
     "",
 ]
-NAMES = [*sorted(CALLABLE), "torch.FloatStorage", "torch.float32", "torch.strided", "a.B", "__torch__.M"]
+KINDS = [*sorted(CHECKED), "_operator.or_", "builtins.ValueError", "typing.List", "array.array", "package.Outer"]
+NAMES = [*sorted(CALLABLE), *KINDS, "torch.FloatStorage", "torch.float32", "torch.strided", "a.B", "__torch__.M"]
 
 
 def named(name: str) -> bytes:
