@@ -21,7 +21,7 @@ from ckptfmt.torch.leaving import leave
 from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.notices import show
 from ckptfmt.torch.outcomes import FailedSave, Outcomes
-from ckptfmt.torch.progress import Moment, Progress
+from ckptfmt.torch.progress import Moment
 from ckptfmt.torch.report import ResumeReport, render_report
 from ckptfmt.torch.resuming import resume_run
 from ckptfmt.torch.run import Run
@@ -30,7 +30,7 @@ from ckptfmt.torch.schedule import Deadline, Due, Schedule, deadline_seconds
 from ckptfmt.torch.signals import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.tidying import Tidying
-from ckptfmt.torch.warming import Mapped, WarmStartReport, plan_warm_start, render_warm_start
+from ckptfmt.torch.warming import Mapped, Request, WarmStartReport, render_warm_start, warm_start_run
 from ckptfmt.torch.writing import SaveOptions, WhenBusy
 from ckptfmt.writer import SaveReport
 
@@ -166,35 +166,38 @@ class Checkpointer(RunFacts):
         *,
         waive: Collection[str] = (),
         takeover: bool = False,
+        inert: Collection[str] = (),
         quiet: bool = False,
     ) -> ResumeReport:
         """Go on with the run in `train_url`, or start one if there is no checkpoint of it.
 
-        The newest checkpoint of the run that verifies is restored: every byte is checked before anything is changed. A
-        damaged newer one is set aside (renamed, never removed) and reported. Files `*.pth` of the documented PyTorch
-        loop count too, by the epoch inside. Call it once, when all components are built and before the loop.
+        The newest checkpoint is restored, once every byte of it is verified. A damaged one is set aside (renamed, never
+        removed) and reported; one that may be sound is never passed over. Files `*.pth` of the documented PyTorch loop
+        count, too. Call it once, when all components are built and before the loop.
 
-        What would make the resumed run another one is an error, and all of it is told at once: a component or
-        random state that the checkpoint lacks, tensors that are missing, too many, or of other shapes, values that
-        differ between another number of ranks than there are. If it fails on one rank, it fails on all of them.
+        What would make the resumed run another one is an error that lists all of it: a component or random state that
+        the checkpoint lacks, tensors that are missing, too many, or of other shapes, values that differ between another
+        number of ranks than there are. If it fails on one rank, it fails on all of them.
 
         Args:
-            resume: `auto`: go on if there is a checkpoint, else start. `must`: go on, or fail. `never`: start a new
-                run. Anything else is a path: of the checkpoint to go on from, or of a directory of them.
-            waive: Names of components that need not be restored in full, `rng` and `progress` among them: they
-                take what fits, and the report tells the rest.
+            resume: `auto`: resume if there is a checkpoint, else start. `must`: resume, or fail. `never`: start anew.
+                Anything else is a path: of the checkpoint to resume from, or of a directory of them.
+            waive: Components, `rng` and `progress` among them, that take what fits; the report tells the rest.
             takeover: Save the run from now on even if a living process of another job saves it, or of none. Without
                 it, only a run of a dead process, of the same job or of one without its launcher is taken over.
+            inert: Names for which a `.pth` file is not refused, as its error shows them. Nothing is run for them.
             quiet: Do not print the report to stderr.
 
         Raises:
             MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
             ResumeError: There are checkpoints, and none of them can be used; or there is none, and there must be.
+            UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. Uncaught, it ends
+                the process with exit code 78: do not start it again before somebody has looked.
             HeldError: Another process is saving the run (exit code 78).
-            StorageError: The directory cannot be read or made.
+            StorageError: The directory or the path is none.
             UsageError: It was called before.
         """
-        report = resume_run(self._run, self._loop, resume, waive, takeover=takeover)
+        report = resume_run(self._run, self._loop, resume, waive, inert, takeover=takeover)
         self._saves.begin(report.path, report.step)
         if not quiet and ranks.world().rank == 0:
             show(render_report(report))
@@ -212,6 +215,7 @@ class Checkpointer(RunFacts):
         resize: Names = False,
         take: Collection[str] = (),
         go_on: bool = False,
+        inert: Collection[str] = (),
         quiet: bool = False,
     ) -> WarmStartReport:
         """Let the new run begin with the weights of an earlier one, or of a published model.
@@ -234,6 +238,7 @@ class Checkpointer(RunFacts):
             resize: Tensors of which the common part is to be taken.
             take: Names of other components to be restored too: `["optimizer", "scheduler", "rng"]`.
             go_on: Count steps and epochs on from those of the file, not from 0.
+            inert: As in `resume`.
             quiet: Do not print the report to stderr.
 
         Raises:
@@ -241,16 +246,9 @@ class Checkpointer(RunFacts):
             UsageError: The run is not new, or `resume()` was not called.
             CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
         """
-        if not self._loop.new:
-            raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
         mapped = Mapped(rename, strip_prefix, partial, resize)
-        components = self._run.components
-        plan = ranks.together(
-            lambda: plan_warm_start(components, path, mapped, sources=sources, take=take, go_on=go_on)
-        )
-        report = ranks.together(plan.apply)
-        self._run.lineage = report.lineage
-        self._loop.begin(Progress(report.step, report.epoch), plan.random)
+        request = Request(path, mapped, sources=sources, take=take, go_on=go_on, inert=inert)
+        report = warm_start_run(self._run, self._loop, request)
         if not quiet and ranks.world().rank == 0:
             show(render_warm_start(report))
         return report

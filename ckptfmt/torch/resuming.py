@@ -33,17 +33,25 @@ __all__ = ["resume_run"]
 
 
 def resume_run(
-    run: Run, loop: Loop, resume: str | os.PathLike[str], waive: Collection[str], *, takeover: bool = False
+    run: Run,
+    loop: Loop,
+    resume: str | os.PathLike[str],
+    waive: Collection[str],
+    inert: Collection[str] = (),
+    *,
+    takeover: bool = False,
 ) -> ResumeReport:
     """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
     if loop.resumed:
         raise UsageError("resume() twice: call it once, before the loop")
     if isinstance(waive, str):
         raise UsageError(f"waive is {waive!r}: give a list of names of components")
+    if isinstance(inert, str):
+        raise UsageError(f"inert is {inert!r}: give a list of names")
     wait_for_all()
     with ExitStack() as stack, _released_if_it_fails(run):
         takers = {**run.components, RNG: None, PROGRESS: None}
-        choice = _on_rank_0(_Chooser(run, resume, takers, stack, takeover=takeover))
+        choice = _on_rank_0(_Chooser(run, resume, takers, stack, takeover=takeover, inert=inert))
         run.id = choice.run_id
         if choice.found is None:
             loop.begin(Progress(), None)

@@ -14,17 +14,28 @@ from ckptfmt.escaping import escape
 from ckptfmt.torch import ranks, rng
 from ckptfmt.torch.failures import UsageError
 from ckptfmt.torch.fitting import Fit, Names, Rename, fit_weights
+from ckptfmt.torch.loop import Loop
 from ckptfmt.torch.modules import load_module
 from ckptfmt.torch.naming import parameter_names
 from ckptfmt.torch.notices import show
+from ckptfmt.torch.progress import Progress
 from ckptfmt.torch.report import told
 from ckptfmt.torch.restoring import RestorePlan, plan_restore
-from ckptfmt.torch.run import RNG
+from ckptfmt.torch.run import RNG, Run
 from ckptfmt.torch.stateful import Stateful
 from ckptfmt.torch.weights import Ancestor, Origin, open_origin
 from ckptfmt.torch.wrappers import plain_state
 
-__all__ = ["Mapped", "WarmStart", "WarmStartReport", "plan_warm_start", "render_warm_start", "warm_start"]
+__all__ = [
+    "Mapped",
+    "Request",
+    "WarmStart",
+    "WarmStartReport",
+    "plan_warm_start",
+    "render_warm_start",
+    "warm_start",
+    "warm_start_run",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,27 @@ class Mapped:
             partial=self.partial,
             resize=self.resize,
         )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a new run is to take from a file.
+
+    Attributes:
+        path: The file.
+        mapped: How weights are fitted.
+        sources: For modules: which component of the file has their weights, if not that of the same name.
+        take: Names of other components to be restored too, `rng` among them.
+        go_on: Begin with the step and the epoch of the file, not with 0.
+        inert: Names in pickles to keep as inert data (see `ckptfmt.pth.reading.read_state`).
+    """
+
+    path: str | os.PathLike[str]
+    mapped: Mapped
+    sources: Mapping[str, str | None] | None = None
+    take: Collection[str] = ()
+    go_on: bool = False
+    inert: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +153,7 @@ def warm_start(
     strip_prefix: str = "",
     partial: Names = False,
     resize: Names = False,
+    inert: Collection[str] = (),
     quiet: bool = False,
 ) -> WarmStartReport:
     """Load the weights of a file into a model, to go on from them with something new.
@@ -139,6 +172,7 @@ def warm_start(
             patterns such as `["head.*"]`. Those of the model stay as they are.
         resize: Tensors of which the common part is to be taken where sizes differ, such as `["wte.weight"]` for a
             larger vocabulary: True for all, or patterns. The rest stays as it is.
+        inert: Names for which a pickle is not refused, as its error shows them. Nothing is run for them.
         quiet: Do not print the report to stderr.
 
     Raises:
@@ -146,38 +180,41 @@ def warm_start(
         CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
     """
     mapped = Mapped(rename, strip_prefix, partial, resize)
-    report = plan_warm_start({"model": model}, path, mapped, sources={"model": component}).apply()
+    request = Request(path, mapped, sources={"model": component}, inert=inert)
+    report = plan_warm_start({"model": model}, request).apply()
     if not quiet:
         show(render_warm_start(report))
     return report
 
 
-def plan_warm_start(
-    components: Mapping[str, Stateful],
-    path: str | os.PathLike[str],
-    mapped: Mapped,
-    *,
-    sources: Mapping[str, str | None] | None = None,
-    take: Collection[str] = (),
-    go_on: bool = False,
-) -> WarmStart:
+def warm_start_run(run: Run, loop: Loop, request: Request) -> WarmStartReport:
+    """Let a new run begin with what a file has, as `Checkpointer.warm_start` says. To be called by all ranks."""
+    if not loop.new:
+        raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
+    plan = ranks.together(lambda: plan_warm_start(run.components, request))
+    report = ranks.together(plan.apply)
+    run.lineage = report.lineage
+    loop.begin(Progress(report.step, report.epoch), plan.random)
+    return report
+
+
+def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> WarmStart:
     """Compare the components of a new run with a file that it is to start from.
 
     Args:
         components: The objects by name. Modules take weights.
-        path: The file.
-        mapped: How weights are fitted.
-        sources: For modules: which component of the file has their weights, if not that of the same name.
-        take: Names of other components to be restored too, `rng` among them.
-        go_on: Begin with the step and the epoch of the file, not with 0.
+        request: What is to be taken.
 
     Raises:
         MismatchError: Something does not fit; lists every reason.
         UsageError: Something else than the components is to be taken.
         CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
     """
+    path, mapped, sources, take, go_on = request.path, request.mapped, request.sources, request.take, request.go_on
     if isinstance(take, str):
         raise UsageError(f"take is {take!r}: give a list of names of components")
+    if isinstance(request.inert, str):
+        raise UsageError(f"inert is {request.inert!r}: give a list of names")
     modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
     unknown = [name for name in take if name not in components and name != RNG]
     unknown += [name for name in sources or {} if name not in modules]
@@ -185,7 +222,7 @@ def plan_warm_start(
         raise UsageError(f"{', '.join(unknown)}: not among the components: {', '.join(components)}")
     if not modules:
         raise UsageError("warm_start() without a module: there is nothing to take weights")
-    origin = open_origin(path)
+    origin = open_origin(path, request.inert)
     sources_of: dict[str, str | None] = {}
     fits = {}
     for name, module in modules.items():

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ckptfmt.torch
-from ckptfmt.errors import MismatchError
+from ckptfmt.errors import MismatchError, UnsafeInputError
 from ckptfmt.ops.latest import LatestReport, find_latest
 from ckptfmt.pth import limits
-from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UndecidedError
+from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UndecidedError, UsageError, warm_start
 from tests.torch.test_selection import START, Value, damage, put
 
 EXTRAS: dict[str, Any] = {
@@ -179,6 +179,35 @@ def test_a_refused_newest_one_stops_everything_and_says_what_to_do(tmp_path: Pat
     latest = find_latest(tmp_path)
     assert latest.file is None
     assert [Path(item.path).name for item in latest.undecided] == ["f1.pth"]
+
+
+def test_a_person_lets_a_name_past_the_refusal(tmp_path: Path) -> None:
+    fill(tmp_path, [Pth(1), Pth(2, fate="refused")])
+    with pytest.raises(UndecidedError) as caught:
+        Checkpointer(tmp_path, value=Value()).resume(quiet=True, waive=["rng"])
+    name = "posix.system"
+    assert name in caught.value.skipped[0].reason
+    report = Checkpointer(tmp_path, value=Value()).resume(quiet=True, waive=["rng"], inert=[name])
+    assert report.path == str(tmp_path / "f1.pth")
+    found = find_latest(tmp_path, inert=[name]).file
+    assert found is not None
+    assert found.path == report.path
+    with pytest.raises(UsageError, match="inert"):
+        Checkpointer(tmp_path, value=Value()).resume(inert=name)
+
+
+def test_and_for_a_warm_start(tmp_path: Path) -> None:
+    net, path = torch.nn.Linear(2, 2), tmp_path / "a.pth"
+    torch.save({"net": net.state_dict(), "it": Refused()}, path)
+    with pytest.raises(UnsafeInputError, match=r"posix\.system"):
+        warm_start(torch.nn.Linear(2, 2), path, quiet=True)
+    other = torch.nn.Linear(2, 2)
+    warm_start(other, path, inert=["posix.system"], quiet=True)
+    assert torch.equal(other.weight, net.weight)
+    ckpt = Checkpointer(tmp_path / "run", net=torch.nn.Linear(2, 2))
+    ckpt.resume(quiet=True)
+    ckpt.warm_start(path, inert=["posix.system"], quiet=True)
+    ckpt.close()
 
 
 def test_a_refused_one_that_is_known_to_be_older_or_no_checkpoint_stops_nothing(tmp_path: Path) -> None:
