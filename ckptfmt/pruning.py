@@ -182,7 +182,9 @@ def _settle(
         if file is None:
             return files, plan
         found = verify(file, None if progress is None else partial(progress, file.path))
-        files = tuple(found if other.path == found.path else other for other in files)
+        others = [other for other in files if other.path != found.path]
+        gone = not found.usable and is_gone(found.path)  # by another hand, which says nothing against it
+        files = tuple(others) if gone else tuple(found if other.path == found.path else other for other in files)
 
 
 def _all_that_stay(plan: RetentionPlan) -> Iterable[CheckpointFile]:

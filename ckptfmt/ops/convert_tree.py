@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import CkptfmtError, StorageError
 from ckptfmt.ops.conversion import ConvertReport
 from ckptfmt.ops.convert import convert
 from ckptfmt.ops.directories import is_checkpoint_directory
 from ckptfmt.ops.progress import Report
 from ckptfmt.runs import EXTENSION, children
 from ckptfmt.storage.directory import make_directory
+from ckptfmt.storage.paths import is_directory, is_gone
 
 __all__ = ["Failure", "Pair", "TreeReport", "convert_tree", "plan_tree"]
 
@@ -92,8 +93,14 @@ def plan_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
 
 def _sources(directory: Path, goal: Path, level: int) -> Iterator[Path]:
-    for child in sorted(children(directory)):
-        if child.is_dir():
+    try:
+        found = children(directory)
+    except StorageError:
+        if level and is_gone(directory):  # removed since it was found
+            return
+        raise
+    for child in found:
+        if is_directory(child):
             if child.is_symlink() or child.resolve() == goal or level == _MOST_LEVELS:
                 continue
             if is_checkpoint_directory(child):
@@ -116,6 +123,8 @@ def convert_tree(
     done: Callable[[ConvertReport | Failure], None] = lambda _: None,
 ) -> TreeReport:
     """Convert one source after the other; what is wrong with one does not stop the others.
+
+    A source that is removed before its turn is left out.
 
     Args:
         pairs: What `plan_tree` returned.
@@ -143,6 +152,8 @@ def convert_tree(
                 progress=progress,
             )
         except CkptfmtError as error:
+            if is_gone(pair.source):  # a training removes old checkpoints meanwhile
+                continue
             failed.append(Failure(pair.source, error))
             done(failed[-1])
         else:

@@ -16,6 +16,7 @@ from ckptfmt.ops.progress import Progress, Report
 from ckptfmt.ops.roles import Role
 from ckptfmt.ops.sources import TensorInfo, open_tensors
 from ckptfmt.runs import CheckpointFile, distinct, newest_first, reason, run_ids
+from ckptfmt.storage.paths import is_gone
 
 __all__ = ["Course", "CourseReport", "RunCourses", "read_courses"]
 
@@ -167,7 +168,8 @@ class _Norms:
             try:
                 squares.append((place, self._squares(file)))
             except CkptfmtError as error:
-                skipped.append((file.path, reason(error, file.path)))
+                if not is_gone(file.path):  # retention removes old ones meanwhile
+                    skipped.append((file.path, reason(error, file.path)))
             self._done += file.file_bytes or 0
         names = dict.fromkeys(name for _, found in squares for name in found)
         groups = _groups(names)

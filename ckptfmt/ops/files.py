@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ckptfmt.runs import EXTENSION, children, reason
 from ckptfmt.storage.leftovers import Leftover, Writer, temporary_files
+from ckptfmt.storage.paths import is_directory
 
 __all__ = ["Writer", "children", "is_checkpoint", "reason", "size_of", "unpublished"]
 
 
 def is_checkpoint(path: Path) -> bool:
     """Say whether a directory entry is a checkpoint by its name; directories are not."""
-    return path.name.endswith(EXTENSION) and not path.is_dir()
+    return path.name.endswith(EXTENSION) and not is_directory(path)
 
 
 def unpublished(directory: str | os.PathLike[str]) -> tuple[Leftover, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from ckptfmt.ops.progress import Report, Tally
 from ckptfmt.ops.sources import TensorFile, is_ours, open_tensors
 from ckptfmt.reader import Checkpoint
 from ckptfmt.runs import EXTENSION, Stamp
+from ckptfmt.storage.paths import is_directory, is_gone
 from ckptfmt.workers import CORES, in_order
 
 __all__ = [
@@ -173,20 +174,22 @@ class Selection:
 
     Attributes:
         files: Each file once, with its length in bytes, or None if even that cannot be read.
-        empty_directories: Directories that hold no `*.ckptfmt` file.
+        directories: The directories among the paths that can be listed.
+        listed: Which of the files were found in one of these, rather than named.
         unreadable: Directories that cannot be listed, and why.
         repeated: Which of the files are other names of one before them.
     """
 
     files: tuple[tuple[str, int | None], ...]
-    empty_directories: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
+    directories: tuple[str, ...] = ()
+    listed: frozenset[str] = frozenset()
+    unreadable: tuple[tuple[str, str], ...] = ()
     repeated: frozenset[str] = frozenset()
 
-    @property
-    def total_bytes(self) -> int:
-        """Length of all files whose length is known."""
-        return sum(size or 0 for _, size in self.files)
+    def empty_directories(self, verdicts: Iterable[FileVerdict]) -> tuple[str, ...]:
+        """Return the directories in which none of the checked files is a checkpoint."""
+        found = {Path(verdict.path).parent for verdict in verdicts if verdict.path.endswith(EXTENSION)}
+        return tuple(directory for directory in self.directories if Path(directory) not in found)
 
 
 def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
@@ -196,21 +199,23 @@ def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
     not entered. Any other path stands for itself, whatever its name.
     """
     files: dict[str, int | None] = {}
-    empty: list[str] = []
+    named: set[str] = set()
+    directories: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for path in (os.fspath(path) for path in paths):
-        if not Path(path).is_dir():
+        if not is_directory(path):
             files[path] = size_of(path)
+            named.add(path)
             continue
         try:
             found = [str(child) for child in children(path) if is_checkpoint(child)]
         except StorageError as error:
             unreadable.append((path, reason(error, path)))
             continue
+        directories.append(path)
         files.update((name, size_of(name)) for name in found)
-        if not found:
-            empty.append(path)
-    return Selection(tuple(files.items()), tuple(empty), tuple(unreadable), _repeated(files))
+    listed = frozenset(files) - named
+    return Selection(tuple(files.items()), tuple(directories), listed, tuple(unreadable), _repeated(files))
 
 
 def _repeated(paths: Iterable[str]) -> frozenset[str]:
@@ -247,13 +252,16 @@ def verify_paths(
     """
     selection = select_files(paths)
     verdicts = tuple(verify_selection(selection, progress, quick=quick, inert=inert))
-    return VerifyReport(verdicts, selection.empty_directories, quick=quick)
+    return VerifyReport(verdicts, selection.empty_directories(verdicts), quick=quick)
 
 
 def verify_selection(
     selection: Selection, progress: Report | None = None, *, quick: bool = False, inert: Collection[str] = ()
 ) -> Iterator[FileVerdict]:
     """Check the files, a few at a time, and yield the verdicts in their order, each as soon as it is known.
+
+    What was found in a directory and is removed before it is checked has no verdict. What has been published there
+    meanwhile is checked, too.
 
     Args:
         selection: The files.
@@ -263,18 +271,46 @@ def verify_selection(
     """
     for path, why in selection.unreadable:
         yield FileVerdict(path, Verdict.UNREADABLE, error=why)
-    tally = Tally(selection.total_bytes, progress)
+    seen: set[str] = set()
+    for _ in range(_LOOKS):
+        chosen = [file for file in selection.files if file[0] not in seen]
+        seen.update(path for path, _ in chosen)
+        gone = False
+        for verdict in _verify_files(chosen, selection, progress, quick=quick, inert=inert):
+            if verdict is None:
+                gone = True
+            else:
+                yield verdict
+        if not gone:
+            return
+        # Retention removes old checkpoints when there are newer ones: these are to be found now.
+        selection = select_files(selection.directories)
 
-    def check(file: tuple[str, int | None]) -> FileVerdict:
+
+def _verify_files(
+    files: Sequence[tuple[str, int | None]],
+    selection: Selection,
+    progress: Report | None,
+    *,
+    quick: bool,
+    inert: Collection[str],
+) -> Iterator[FileVerdict | None]:
+    """Yield the verdicts on files; None for one that was found in a directory and is gone."""
+    tally = Tally(sum(size or 0 for _, size in files), progress)
+
+    def check(file: tuple[str, int | None]) -> FileVerdict | None:
         path, size = file
         meter = _Meter(path, size or 0, tally)
         verdict = _verify_file(path, size, meter, quick=quick, inert=inert)
         meter.finish()
+        if verdict.verdict is Verdict.UNREADABLE and path in selection.listed and is_gone(path):
+            return None
         return replace(verdict, repeated=path in selection.repeated)
 
-    yield from in_order(check, selection.files, min(CORES, _FILES_AT_ONCE), tally.stop)
+    yield from in_order(check, files, min(CORES, _FILES_AT_ONCE), tally.stop)
 
 
+_LOOKS = 5
 _FILES_AT_ONCE = 4  # each is read by several threads already; this is for many small ones
 
 

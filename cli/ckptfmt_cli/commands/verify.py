@@ -45,7 +45,7 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tupl
     """
     selection = select_files(paths)
     verdicts = _verify(selection, quick=quick, inert=inert, as_lines=not as_json)
-    report = VerifyReport(verdicts, selection.empty_directories, quick=quick)
+    report = VerifyReport(verdicts, selection.empty_directories(verdicts), quick=quick)
     if as_json:
         write_json(report.to_json())
     for directory in report.empty_directories:
