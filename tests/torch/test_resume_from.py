@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -257,16 +255,3 @@ class TestSetAside:
         assert value == "a 1 0"
         assert len(report.skipped) == 3
         assert self.names(tmp_path) == {"1.ckptfmt", *(f"{step}.ckptfmt.damaged" for step in (2, 3, 4))}
-
-
-def test_an_uncaught_undecided_error_is_told_and_ends_with_its_exit_code(tmp_path: Path) -> None:
-    program = (
-        "import sys, torch; from ckptfmt.torch import Checkpointer; from ckptfmt import StorageError\n"
-        "def refused(*_, **__):\n"
-        "    error = StorageError('permission denied'); error.errno = 13; raise error\n"
-        "ckpt = Checkpointer(sys.argv[1], net=torch.nn.Linear(1, 1), signals=()); "
-        "import ckptfmt.torch.resuming as it; it.select = refused; ckpt.resume()"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 78, done.stderr
-    assert "permission denied" in done.stderr

@@ -275,9 +275,7 @@ def test_the_one_that_was_asked_for_is_read_again_and_never_replaced(three: tupl
 
 
 def test_uncaught_it_ends_the_process_with_its_code(three: tuple[Path, ...]) -> None:
-    newer = bytearray(three[2].read_bytes())
-    newer[12] = 2
-    three[2].write_bytes(newer)
+    three[2].write_bytes((Path(__file__).parents[2] / "spec/vectors/invalid/3.2-major-2.ckptfmt").read_bytes())
     program = """
 import sys
 from ckptfmt.torch import Checkpointer
@@ -291,9 +289,8 @@ Checkpointer(sys.argv[1], value=Value()).resume(waive=["rng"])
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 78
-    assert "3.ckptfmt" in done.stderr
-    assert "newer ckptfmt" in done.stderr
+    assert done.returncode == 78, done.stderr
+    assert done.stderr.count("3.ckptfmt") == 1
 
 
 def test_a_metric_that_is_no_number_makes_no_other_file(tmp_path: Path) -> None:
