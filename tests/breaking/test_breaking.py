@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler is
 
 
 @needs_compiler
-@pytest.mark.parametrize("what", ["saves"])
+@pytest.mark.parametrize("what", ["saves", "resumes"])
 def test_an_error_at_some_file_operation_breaks_no_promise(what: str) -> None:
     found = run_with_errors("tests.breaking.errors", what, "--errors", "EIO,EACCES", "--every", "37")
     assert (found["calm"], found["broken"]) == ("", [])
