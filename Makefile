@@ -46,7 +46,7 @@ test-slow: $(READY) ## the tests that take minutes
 torture: $(READY) ## kill hundreds of runs, at random and at each file operation (minutes)
 	@$(BIN)/python -m tests.torture
 
-break: $(READY) ## inject errors, limits and kills everywhere, and print what was survived (about ten minutes)
+break: $(READY) ## inject errors, limits and kills everywhere, and print what was survived (half an hour)
 	@$(BIN)/python -m tests.breaking
 
 fuzz: $(READY) ## the property tests with new examples, 2,000 each
