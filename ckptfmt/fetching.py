@@ -21,6 +21,7 @@ from ckptfmt.errors import FormatError, Problem, error_for
 from ckptfmt.format.codec import decode_chunk
 from ckptfmt.format.digest import CHUNK_BYTES, DIGEST_BYTES, Segment, digest
 from ckptfmt.format.index import CODECS, Member
+from ckptfmt.format.planes import copy_bytes
 from ckptfmt.storage import Source
 from ckptfmt.workers import CORES, Workers
 
@@ -279,7 +280,9 @@ class _Reader:
 
 def _deliver(data: memoryview, into: Into) -> None:
     """Bring verified bytes to their place."""
-    if isinstance(into, memoryview):
+    if isinstance(into, memoryview) and len(data) > _SMALL_BYTES:
+        copy_bytes(data, into)
+    elif isinstance(into, memoryview):
         into[:] = data
     elif into is not None:
         into(0, data)

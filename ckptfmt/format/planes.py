@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     _Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["WHOLE", "Split", "put_plane", "split_planes"]
+__all__ = ["WHOLE", "Split", "copy_bytes", "put_plane", "split_planes"]
 
 
 class Split(NamedTuple):
@@ -56,6 +56,16 @@ def split_planes(chunk: BytesLike, split: Split) -> list[BytesLike]:
             rows[-2, start : start + _BLOCK] = moved  # the lower byte of each
             rows[-1, start : start + _BLOCK] = moved >> 8
     return [row.data for row in rows]
+
+
+def copy_bytes(data: memoryview, into: memoryview) -> None:
+    """Copy bytes to memory of the same length, and let other threads work meanwhile.
+
+    The assignment of one memoryview to another holds the interpreter, also while the system makes new pages.
+    """
+    import numpy as np
+
+    np.frombuffer(into, np.uint8)[:] = np.frombuffer(data, np.uint8)
 
 
 def put_plane(plane: BytesLike, number: int, split: Split, into: memoryview) -> None:
