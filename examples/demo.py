@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,6 @@ class Kill:
 
 
 KILLS = [Kill(5, True), Kill(17, False), Kill(35, True), Kill(64, False), Kill(85, True), Kill(127, False)]
-ATTEMPTS = 3
-"""A save lasts some milliseconds. A kill that comes too late for one waits for the next, so many times at most."""
 
 
 def main(output: Path = OUTPUT, kills: Sequence[Kill] = KILLS, epochs: int = 6) -> int:
@@ -40,7 +39,7 @@ def main(output: Path = OUTPUT, kills: Sequence[Kill] = KILLS, epochs: int = 6) 
     calm, stormy = output / "uninterrupted", output / "killed"
     calm_run = start(calm, epochs)
     print(f"$ {command_line(calm, epochs)}    (in the background, left alone)\n")
-    landed = [hit for kill in kills for hit in run_and_kill(stormy, epochs, kill)]
+    landed = [run_and_kill(stormy, epochs, kill) for kill in kills]
     for run, train_url in ((start(stormy, epochs), stormy), (calm_run, calm)):
         print(f"$ {command_line(train_url, epochs)}")
         finish(run)
@@ -88,30 +87,25 @@ def start(train_url: Path, epochs: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def run_and_kill(train_url: Path, epochs: int, kill: Kill) -> Iterator[bool]:
-    """Train and kill until a kill has hit what it was meant to hit; yield of each whether it hit a save."""
-    for _ in range(ATTEMPTS):
-        hit = run_until(train_url, epochs, kill)
-        yield hit
-        if hit or not kill.in_save:
-            return
-
-
-def run_until(train_url: Path, epochs: int, kill: Kill) -> bool:
-    """Start the training, kill it, and say whether the kill hit it in the middle of a save."""
+def run_and_kill(train_url: Path, epochs: int, kill: Kill) -> bool:
+    """Start the training, kill it, and say whether that was in the middle of a save."""
     print(f"$ {command_line(train_url, epochs)}", flush=True)
     leftovers = temporary_files(train_url)
     run = start(train_url, epochs)
+    hit = False
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while run.poll() is None and time.monotonic() < deadline:
-        saving = temporary_files(train_url) - leftovers
-        if (saving or not kill.in_save) and steps_done(train_url) >= kill.step:
-            break
+        if steps_done(train_url) >= kill.step and kill.in_save == bool(temporary_files(train_url) - leftovers):
+            # A save lasts some milliseconds: stop the clock, and look again.
+            run.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, run.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            hit = bool(temporary_files(train_url) - leftovers)
+            if hit == kill.in_save:
+                break
+            run.send_signal(signal.SIGCONT)
         time.sleep(POLL_SECONDS)
     run.kill()
     finish(run)
-    # A save that had come to its end would have renamed the temporary file.
-    hit = bool(temporary_files(train_url) - leftovers)
     print(f"  killed at step {steps_done(train_url)}{', in the middle of a save' if hit else ''}\n")
     return hit
 
