@@ -37,8 +37,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ckptfmt.api import load, open, save
-    from ckptfmt.component import Component
+    from ckptfmt._core.api import load, open, save
+    from ckptfmt._core.container.component import Component
+    from ckptfmt._core.container.per_rank import PerRank
+    from ckptfmt._core.container.reader import Checkpoint
+    from ckptfmt._core.container.writer import SaveReport
+    from ckptfmt._core.format.index import Metadata
+    from ckptfmt._core.format.packing import Typed
+    from ckptfmt._core.ops.conversion.convert import convert
+    from ckptfmt._core.ops.conversion.export import export
     from ckptfmt.errors import (
         CkptfmtError,
         FormatError,
@@ -54,26 +61,19 @@ if TYPE_CHECKING:
         UnsafeInputError,
         UnsupportedVersionError,
     )
-    from ckptfmt.format.index import Metadata
-    from ckptfmt.format.packing import Typed
-    from ckptfmt.ops.convert import convert
-    from ckptfmt.ops.export import export
-    from ckptfmt.per_rank import PerRank
-    from ckptfmt.reader import Checkpoint
-    from ckptfmt.writer import SaveReport
 else:  # a type checker that saw this `__getattr__` would let every name pass
     _ELSEWHERE = {
-        "Checkpoint": "ckptfmt.reader",
-        "Component": "ckptfmt.component",
-        "Metadata": "ckptfmt.format.index",
-        "PerRank": "ckptfmt.per_rank",
-        "SaveReport": "ckptfmt.writer",
-        "Typed": "ckptfmt.format.packing",
-        "convert": "ckptfmt.ops.convert",
-        "export": "ckptfmt.ops.export",
-        "load": "ckptfmt.api",
-        "open": "ckptfmt.api",
-        "save": "ckptfmt.api",
+        "Checkpoint": "ckptfmt._core.container.reader",
+        "Component": "ckptfmt._core.container.component",
+        "Metadata": "ckptfmt._core.format.index",
+        "PerRank": "ckptfmt._core.container.per_rank",
+        "SaveReport": "ckptfmt._core.container.writer",
+        "Typed": "ckptfmt._core.format.packing",
+        "convert": "ckptfmt._core.ops.conversion.convert",
+        "export": "ckptfmt._core.ops.conversion.export",
+        "load": "ckptfmt._core.api",
+        "open": "ckptfmt._core.api",
+        "save": "ckptfmt._core.api",
     }
 
     def __getattr__(name: str) -> object:

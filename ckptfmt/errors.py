@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 
 __all__ = [
     "ChangedError",

@@ -8,13 +8,13 @@ from typing import Any
 import msgpack
 from blake3 import blake3
 
-from ckptfmt.format.digest import BytesLike
-from ckptfmt.format.index import Metadata
-from ckptfmt.format.tensors import DTYPES, Header
-from ckptfmt.numpy import NumpyAdapter
-from ckptfmt.planning import MemberPlan, Part, fixed_part
-from ckptfmt.reader import Checkpoint
-from ckptfmt.writer import write_file
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import MemberPlan, Part, fixed_part
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.container.writer import write_file
+from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.tensors import DTYPES, Header
 
 
 @dataclass

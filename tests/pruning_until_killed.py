@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.retention import RetentionPolicy
+from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+from ckptfmt._core.runs.retention import RetentionPolicy
 
 
 def main(directory: str, when: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckptfmt import PerRank
-from ckptfmt.format.packing import Typed
+from ckptfmt._core.format.packing import Typed
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.one_of(

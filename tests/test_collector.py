@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ckptfmt.collector import collector_paused
+from ckptfmt._core.system.gc_pause import collector_paused
 
 
 @pytest.fixture(autouse=True)

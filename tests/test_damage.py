@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, TruncatedError, UnsupportedVersionError, error_for
-from ckptfmt.reader import Checkpoint
 from tests.containers import BytesSource, open_bytes
 
 STATE: dict[str, Any] = {

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptfmt._core.interop.failures import ForeignFileError, PackError
+from ckptfmt._core.interop.writers.base import ExportError
+from ckptfmt._core.pth.failures import LegacyFileError
+from ckptfmt._core.runs.retention import PolicyError
+from ckptfmt._core.runs.scan import reason
+from ckptfmt._core.storage.local.lock import LockedError
+from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.training.failures import ResumeError, SupersededError, UndecidedError, UsageError
+from ckptfmt._core.training.report import SkippedFile
+from ckptfmt._escaping import escape
 from ckptfmt.errors import CkptfmtError, MismatchError, Problem, StateError, TensorNotFoundError, error_for
-from ckptfmt.escaping import escape
-from ckptfmt.ops.exporting import ExportError
-from ckptfmt.ops.failures import ForeignFileError, PackError
-from ckptfmt.pth.failures import LegacyFileError
-from ckptfmt.retention import PolicyError
-from ckptfmt.runs import reason
-from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.locking import LockedError
-from ckptfmt.torch.failures import ResumeError, SupersededError, UndecidedError, UsageError
-from ckptfmt.torch.report import SkippedFile
 from tests.hostile_names import HOSTILE, is_harmless
 
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import PerRank
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.errors import IntegrityError, MismatchError, StateError
-from ckptfmt.numpy import NumpyAdapter
-from ckptfmt.reader import Checkpoint
 from tests import strategies
 from tests.strategies import same
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import StorageError, pruning
-from ckptfmt.ops.pins import pin
-from ckptfmt.pruning import apply_retention, prune_run
-from ckptfmt.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt.runs import PIN, scan
-from ckptfmt.storage.locking import LockedError, directory_lock, prune_lock
+from ckptfmt import StorageError
+from ckptfmt._core.ops.directory.pins import pin
+from ckptfmt._core.runs import pruning
+from ckptfmt._core.runs.pruning import apply_retention, prune_run
+from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
+from ckptfmt._core.runs.scan import PIN, scan
+from ckptfmt._core.storage.local.lock import LockedError, directory_lock, prune_lock
 
 HERE = Path(__file__).parent
 START = datetime(2026, 3, 1, tzinfo=UTC)

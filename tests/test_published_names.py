@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
+from ckptfmt._core.container.writer import write_plan
+from ckptfmt._core.format.index import Metadata, is_member_name
+from ckptfmt._core.format.layout import MAX_MEMBERS
+from ckptfmt._core.format.parsing import validate_names
+from ckptfmt._core.interop.failures import PackError
+from ckptfmt._core.ops.conversion.convert import convert
+from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
+from ckptfmt._core.ops.members.pack import pack
+from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt.errors import StateError
-from ckptfmt.format.index import Metadata, is_member_name
-from ckptfmt.format.layout import MAX_MEMBERS
-from ckptfmt.format.parsing import validate_names
-from ckptfmt.ops.convert import convert
-from ckptfmt.ops.extract import FACTS_NAME, extract
-from ckptfmt.ops.failures import PackError
-from ckptfmt.ops.pack import pack
-from ckptfmt.ops.strip import strip_file
-from ckptfmt.planning import MemberPlan, SavePlan, fixed_part
-from ckptfmt.writer import write_plan
 
 LONGEST = "x" * 148
 REFUSED = {
@@ -106,7 +106,7 @@ def test_pack_takes_no_order_that_a_reader_refuses(tmp_path: Path) -> None:
 def test_strip_goes_by_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.ones(3)}, "other": {"x": 1}})
     seen: list[list[str]] = []
-    monkeypatch.setattr("ckptfmt.ops.strip.require_valid", lambda names, _: seen.append(names))
+    monkeypatch.setattr("ckptfmt._core.ops.members.strip.require_valid", lambda names, _: seen.append(names))
     strip_file(tmp_path / "a.ckptfmt", tmp_path / "b.ckptfmt", drop=["other"])
     assert seen == [["net.safetensors"]]
 

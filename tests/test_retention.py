@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.runs.retention import PolicyError, RetentionPlan, RetentionPolicy, best_first, plan_retention
+from ckptfmt._core.runs.scan import CheckpointFile, Stamp, newest_first
 from ckptfmt.errors import StorageError
-from ckptfmt.format.index import Metadata
-from ckptfmt.retention import PolicyError, RetentionPlan, RetentionPolicy, best_first, plan_retention
-from ckptfmt.runs import CheckpointFile, Stamp, newest_first
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

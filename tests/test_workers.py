@@ -16,7 +16,7 @@ from types import FrameType
 
 import pytest
 
-from ckptfmt.workers import Workers, in_order
+from ckptfmt._core.system.workers import Workers, in_order
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_jobs_are_done_while_the_interpreter_shuts_down() -> None:
     """In the thread that still runs, and in what runs after it."""
     script = """
 import atexit, threading
-from ckptfmt.workers import in_order
+from ckptfmt._core.system.workers import in_order
 def work(when):
     print(when, sum(in_order(abs, range(100), 4)))
 def later():
@@ -226,7 +226,7 @@ atexit.register(work, "exit")
 def test_results_that_nobody_asks_for_do_not_keep_the_interpreter_from_ending() -> None:
     script = """
 import sys
-from ckptfmt.workers import in_order
+from ckptfmt._core.system.workers import in_order
 sys.kept = in_order(abs, range(100), 4)
 next(sys.kept)
 """
@@ -242,5 +242,9 @@ def test_there_is_one_place_that_starts_worker_threads() -> None:
         for path in sources
         if re.search(r"threading\.Thread\b|ThreadPool|start_new_thread", path.read_text(encoding="utf-8"))
     }
-    found -= {"ckptfmt/pth/exception_names.py"}  # a list of names
-    assert found == {"ckptfmt/workers.py", "ckptfmt/torch/background.py", "ckptfmt/storage/leases.py"}
+    found -= {"ckptfmt/_core/pth/names/exception_names.py"}  # a list of names
+    assert found == {
+        "ckptfmt/_core/system/workers.py",
+        "ckptfmt/_core/training/background_saver.py",
+        "ckptfmt/_core/storage/local/leases/lease.py",
+    }

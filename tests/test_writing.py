@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import writer
+from ckptfmt._core.container import writer
+from ckptfmt._core.storage.local.publication import atomic_file as publishing
+from ckptfmt._core.storage.local.publication import direct_io as placing
+from ckptfmt._core.storage.local.publication.direct_io import Way
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import placing, publishing
-from ckptfmt.storage.placing import Way
 
 STATE = {"net": {f"p{number}": np.arange(700_000 + 977 * number, dtype=np.float32) for number in range(4)}, "step": 3}
 

@@ -9,8 +9,11 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("torch", "ckptfmt.torch") from error
 
-from ckptfmt.torch.checkpointer import Checkpointer
-from ckptfmt.torch.failures import (
+from ckptfmt._core.torch.checkpointer import Checkpointer
+from ckptfmt._core.torch.restore.api import RestoreReport, restore
+from ckptfmt._core.torch.save_load import load, open, save
+from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
+from ckptfmt._core.training.failures import (
     HeldError,
     RankError,
     ResumeError,
@@ -19,11 +22,8 @@ from ckptfmt.torch.failures import (
     UndecidedError,
     UsageError,
 )
-from ckptfmt.torch.io import load, open, save
-from ckptfmt.torch.live import RestoreReport, restore
-from ckptfmt.torch.report import ComponentReport, ResumeReport, SkippedFile
-from ckptfmt.torch.stateful import Stateful
-from ckptfmt.torch.warming import WarmStartReport, warm_start
+from ckptfmt._core.training.report import ComponentReport, ResumeReport, SkippedFile
+from ckptfmt._core.training.stateful import Stateful
 
 __all__ = [
     "Checkpointer",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 from ckptfmt_cli.text import metric, shorten
 
 __all__ = ["CHART_STYLE", "Line", "chart", "chart_height", "ticks"]

@@ -21,8 +21,8 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from ckptfmt import __version__
+from ckptfmt._escaping import escape
 from ckptfmt.errors import CkptfmtError, FormatError, StateError, TensorNotFoundError, UnsafeInputError
-from ckptfmt.escaping import escape
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -135,9 +135,9 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
 
 def _code_of(error: CkptfmtError) -> int:
     """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
-    from ckptfmt.ops.exporting import ExportError  # most commands end without an error
-    from ckptfmt.ops.failures import ForeignFileError, PackError
-    from ckptfmt.retention import PolicyError
+    from ckptfmt._core.interop.failures import ForeignFileError, PackError
+    from ckptfmt._core.interop.writers.base import ExportError  # most commands end without an error
+    from ckptfmt._core.runs.retention import PolicyError
 
     if isinstance(error, PolicyError):
         return WRONG_USAGE
@@ -219,7 +219,10 @@ def _leave(number: int, _: object) -> NoReturn:
     Nothing is unwound. An exception may come up anywhere, in the locks of Python's own threads, too, and could leave
     them held for ever. What is published is whole at any moment, so only what is not has to be removed.
     """
-    for module, tidy in (("ckptfmt_cli.progress", "clear"), ("ckptfmt.storage.temporary", "discard_all")):
+    for module, tidy in (
+        ("ckptfmt_cli.progress", "clear"),
+        ("ckptfmt._core.storage.local.publication.temporary", "discard_all"),
+    ):
         if module in sys.modules:
             getattr(sys.modules[module], tidy)()
     os._exit(128 + number)

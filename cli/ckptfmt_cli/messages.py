@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ckptfmt._escaping import escape
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind
-from ckptfmt.escaping import escape
 from ckptfmt_cli.text import count
 
 __all__ = ["advice", "error_line"]

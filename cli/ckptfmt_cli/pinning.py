@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.pins import PinChange
+from ckptfmt._core.ops.directory.pins import PinChange
+from ckptfmt._escaping import escape
 from ckptfmt_cli.render import write_json, write_lines
 
 __all__ = ["tell"]

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.progress import Progress
+from ckptfmt._core.ops.progress import Progress
+from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import duration, shorten, size
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import size
 
@@ -48,7 +48,7 @@ def write_file(path: str, text: str) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    from ckptfmt.storage import AtomicFile  # most commands write no file
+    from ckptfmt._core.storage import AtomicFile  # most commands write no file
 
     with AtomicFile(path) as file:
         file.write(text.encode())

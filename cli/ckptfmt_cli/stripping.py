@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.strip import StripReport, strip_file
+from ckptfmt._core.ops.members.strip import StripReport, strip_file
+from ckptfmt._escaping import escape
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.text import size

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import cells, shorten
 

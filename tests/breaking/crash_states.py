@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 import ckptfmt
+from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.ops.latest import find_latest
 from tests.breaking.disk import Disk, Tree, fingerprint, read_record, write_tree
 from tests.breaking.injection import HERE, compiler
 
@@ -158,15 +158,17 @@ def _be_recorded(name: str, root: Path, record: Path, spoil: str) -> None:
 
 
 def _flush_no_directory() -> None:
-    from ckptfmt.storage import directory, durability, temporary
+    from ckptfmt._core.storage.local import durability
+    from ckptfmt._core.storage.local.publication import atomic_directory as directory
+    from ckptfmt._core.storage.local.publication import temporary
 
     for module in (durability, directory, temporary):
         module.flush_directory = lambda *_: None  # type: ignore[attr-defined]  # it has the name by import
 
 
 def _flush_no_file() -> None:
-    from ckptfmt.ops import extract
-    from ckptfmt.storage import publishing
+    from ckptfmt._core.ops.members import extract
+    from ckptfmt._core.storage.local.publication import atomic_file as publishing
 
     for module in (publishing, extract):
         module.flush_file = lambda _: None  # type: ignore[attr-defined]  # it has the name by import
@@ -269,8 +271,8 @@ def _judge_replacing(left: Path, said: Any) -> str:
 
 
 def _write_directories(root: Path, mark: Callable[[object], None]) -> None:
-    from ckptfmt.ops.export import export
-    from ckptfmt.ops.extract import extract
+    from ckptfmt._core.ops.conversion.export import export
+    from ckptfmt._core.ops.members.extract import extract
 
     extract(root / "a.ckptfmt", root / "out")
     mark(["out"])
@@ -302,8 +304,8 @@ def _prepare_tree(root: Path) -> None:
 
 
 def _convert(root: Path, mark: Callable[[object], None]) -> None:
-    from ckptfmt.ops.conversion import ConvertReport
-    from ckptfmt.ops.convert_tree import convert_tree, plan_tree
+    from ckptfmt._core.ops.conversion.convert_tree import convert_tree, plan_tree
+    from ckptfmt._core.ops.conversion.report import ConvertReport
 
     done: list[str] = []
 
@@ -331,9 +333,9 @@ def _prepare_run(root: Path) -> None:
 
 
 def _pin_and_prune(root: Path, mark: Callable[[object], None]) -> None:
-    from ckptfmt.ops.pins import pin
-    from ckptfmt.ops.prune import apply_prune, plan_prune
-    from ckptfmt.retention import RetentionPolicy
+    from ckptfmt._core.ops.directory.pins import pin
+    from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+    from ckptfmt._core.runs.retention import RetentionPolicy
 
     pin(root / "1.ckptfmt")
     mark("pinned")

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 import ckptfmt.torch
+from ckptfmt._core.storage.local.publication import direct_io as placing
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.storage import placing
 from tests.breaking.errors import STEPS, Marked, sound, train
 from tests.breaking.injection import Ending, cases
 

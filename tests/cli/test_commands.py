@@ -13,7 +13,7 @@ import click
 import pytest
 
 from ckptfmt import __version__
-from ckptfmt.ops.progress import Progress
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt_cli import main as command_line
 from tests.cli.conftest import RUN, invoke
 

@@ -174,10 +174,10 @@ def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> N
 # A conversion that never ends by itself: the first chunks take long enough for progress to show, the others for ever.
 NEVER_ENDING = """
 import itertools, threading, time
-import ckptfmt.writer
+import ckptfmt._core.container.writer
 from ckptfmt_cli.main import main
 
-encode, number = ckptfmt.writer.encode_chunk, itertools.count()
+encode, number = ckptfmt._core.container.writer.encode_chunk, itertools.count()
 
 def slowly(*arguments, **options):
     if next(number) < 12:
@@ -186,7 +186,7 @@ def slowly(*arguments, **options):
         threading.Event().wait()
     return encode(*arguments, **options)
 
-ckptfmt.writer.encode_chunk = slowly
+ckptfmt._core.container.writer.encode_chunk = slowly
 main()
 """
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 import ckptfmt
-from ckptfmt.ops.diff import diff_files
+from ckptfmt._core.ops.comparison.diff import diff_files
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.diff import diff_lines

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.ops.verify import verify_paths
+from ckptfmt._core.ops.directory.verify import verify_paths
 from tests import few_threads
 from tests.cli.conftest import NOW, usual_environment
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import ckptfmt.ops
+import ckptfmt._core.ops
 from ckptfmt_cli import main as command_line
 from tests.cli.conftest import invoke
 
@@ -20,7 +20,7 @@ HEAD = """# JSON forms
 
 Every command of `ckptfmt` that reports something takes `--json` and then writes one JSON document to standard output,
 in ASCII. These forms are part of the public interface: keys are added, never renamed or removed, and `report` names
-the form and its version. `to_json()` of the reports in `ckptfmt.ops` returns the same. What is named after "see"
+the form and its version. `to_json()` of a report returns the same. What is named after "see"
 stands below under its own heading.
 
 `inspect --tree` adds `tree` (array of `Module`) to the report, `inspect --stats` adds `stats` (array of
@@ -41,12 +41,12 @@ def test_the_page_is_what_the_docstrings_say() -> None:
 def sections() -> list[str]:
     """Return a section for each report, and then for each object and value that stands in them."""
     found: dict[str, str] = {}
-    for module in pkgutil.iter_modules(ckptfmt.ops.__path__):
-        for name, item in vars(importlib.import_module(f"ckptfmt.ops.{module.name}")).items():
+    for module in pkgutil.walk_packages(ckptfmt._core.ops.__path__, "ckptfmt._core.ops."):
+        for name, item in vars(importlib.import_module(module.name)).items():
             home = getattr(item, "__module__", "")
-            if inspect.isclass(item) and home.startswith("ckptfmt.ops") and "to_json" in vars(item):
+            if inspect.isclass(item) and home.startswith("ckptfmt._core.") and "to_json" in vars(item):
                 found[name] = f"{inspect.getdoc(item)}\n\n{inspect.cleandoc(str(vars(item)['to_json'].__doc__))}"
-            elif inspect.isfunction(item) and home == "ckptfmt.ops.jsonform" and name.endswith("_json"):
+            elif inspect.isfunction(item) and home == "ckptfmt._core.ops.report_json" and name.endswith("_json"):
                 found[name] = inspect.cleandoc(str(item.__doc__))
     reports = {form.group(1): name for name, text in found.items() if (form := re.search(r'"([a-z]+/1)"', text))}
     order = [name for _, name in sorted(reports.items())]

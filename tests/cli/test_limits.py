@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt.ops.export import export
-from ckptfmt.ops.extract import extract
+from ckptfmt._core.ops.conversion.export import export
+from ckptfmt._core.ops.members.extract import extract
 from tests.cli.conftest import usual_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")

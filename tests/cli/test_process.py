@@ -40,7 +40,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
 def test_help_loads_no_command_and_no_heavy_library() -> None:
     modules = imported_by("--help")
     assert not modules & {"numpy", "torch", "rich", "zstandard"}
-    assert not {name for name in modules if name.startswith(("ckptfmt_cli.commands.", "ckptfmt.ops."))}
+    assert not {name for name in modules if name.startswith(("ckptfmt_cli.commands.", "ckptfmt._core.ops."))}
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ckptfmt.ops.progress import Progress
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt_cli.progress import ProgressLine, progress_text
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import cells

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
-from ckptfmt.ops.prune import PrunePlan
-from ckptfmt.retention import RetentionPolicy, plan_retention
-from ckptfmt.storage.locking import prune_lock
+from ckptfmt._core.ops.directory.prune import PrunePlan
+from ckptfmt._core.runs.retention import RetentionPolicy, plan_retention
+from ckptfmt._core.storage.local.lock import prune_lock
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.prune import plan_lines

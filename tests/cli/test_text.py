@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 from ckptfmt_cli.text import age, ago, cells, count, metric, shape, shorten, size, timestamp
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.ops.directory.checkpoint_files import Writer
+from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyReport
+from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
+from ckptfmt._core.ops.inspection.inspect import ComponentInfo, InspectReport, MemberInfo, StateInfo, TensorInfo
+from ckptfmt._core.ops.inspection.module_tree import module_tree
+from ckptfmt._core.ops.inspection.optimizers import GroupInfo, OptimizerInfo
+from ckptfmt._core.ops.inspection.resumable import can_resume
 from ckptfmt.errors import Problem
-from ckptfmt.format.index import Metadata
-from ckptfmt.ops.files import Writer
-from ckptfmt.ops.inspect import ComponentInfo, InspectReport, MemberInfo, StateInfo, TensorInfo
-from ckptfmt.ops.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
-from ckptfmt.ops.moduletree import module_tree
-from ckptfmt.ops.optimizers import GroupInfo, OptimizerInfo
-from ckptfmt.ops.ranked import RankedValue
-from ckptfmt.ops.resumable import can_resume
-from ckptfmt.ops.roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
-from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.inspect import inspect_lines

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.packing import TensorRef, Timestamp, Typed, encode
+from ckptfmt._core.format.unpacking import decode
 from ckptfmt.errors import FormatError
-from ckptfmt.format.packing import TensorRef, Timestamp, Typed, encode
-from ckptfmt.format.unpacking import decode
 from tests import strategies
 from tests.strategies import same
 

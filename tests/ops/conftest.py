@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.numpy import NumpyAdapter
-from ckptfmt.planning import make_metadata
-from ckptfmt.writer import save_state
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import make_metadata
+from ckptfmt._core.container.writer import save_state
 
 CREATED = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 STATE: dict[str, Any] = {

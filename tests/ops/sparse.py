@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ckptfmt.format.digest import CHUNK_BYTES, digest
-from ckptfmt.format.index import Index, Member, Metadata, encode_index
-from ckptfmt.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
-from ckptfmt.format.tensors import plan_header
+from ckptfmt._core.format.digest import CHUNK_BYTES, digest
+from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
+from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
+from ckptfmt._core.format.tensors import plan_header
 
 
 def sparse_checkpoint(path: Path, elements: int) -> None:

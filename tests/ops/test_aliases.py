@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt.ops.courses import read_courses
-from ckptfmt.ops.latest import find_latest
-from ckptfmt.ops.listing import Mark, list_directory
-from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.ops.verify import verify_paths
-from ckptfmt.retention import RetentionPolicy
+from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.ops.directory.listing import Mark, list_directory
+from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+from ckptfmt._core.ops.directory.verify import verify_paths
+from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt_cli.terminal import PLAIN
 from ckptfmt_cli.views.listing import list_lines
 from ckptfmt_cli.views.prune import plan_lines

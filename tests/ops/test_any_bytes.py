@@ -25,13 +25,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.ops.comparison.diff import diff_files
+from ckptfmt._core.ops.conversion.convert import open_convertible
+from ckptfmt._core.ops.conversion.transcode import plan_rewrite
+from ckptfmt._core.ops.directory.verify import read_all, verify_paths
+from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.format.index import Metadata
-from ckptfmt.ops.convert import open_convertible
-from ckptfmt.ops.diff import diff_files
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.rewriting import plan_rewrite
-from ckptfmt.ops.verify import read_all, verify_paths
 from tests.cli.conftest import invoke
 from tests.pth import legacy_files
 from tests.pth.attacks import global_of, stream_of, tar_of, text, zip_of

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ckptfmt.ops import npz
-from ckptfmt.ops.failures import TooLargeError
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.sources import open_tensors
-from ckptfmt.ops.verify import read_all
-from ckptfmt.pth import gathering, tensors
+from ckptfmt._core.interop import npz
+from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.interop.failures import TooLargeError
+from ckptfmt._core.ops.directory.verify import read_all
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.pth.data import gathering, tensors
 from tests.ops.test_any_bytes import header, npy
 from tests.ops.test_foreign import contents
 from tests.pth.test_limits import archive_of

@@ -20,14 +20,14 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import PerRank
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import MemberPlan, fixed_part, plan_save
+from ckptfmt._core.container.writer import write_plan
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.ops.conversion.convert_tree import convert_tree, plan_tree
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt.errors import CkptfmtError, IntegrityError, StateError, StorageError, UnsafeInputError
-from ckptfmt.format.index import Metadata
-from ckptfmt.numpy import NumpyAdapter
-from ckptfmt.ops.convert_tree import convert_tree, plan_tree
-from ckptfmt.ops.progress import Progress
-from ckptfmt.planning import MemberPlan, fixed_part, plan_save
 from ckptfmt.torch import Checkpointer
-from ckptfmt.writer import write_plan
 from tests.ops.conftest import save_run
 from tests.pth import legacy_files
 from tests.pth.attacks import call, zip_of

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ckptfmt.ops.courses import read_courses
-from ckptfmt.ops.progress import Progress
+from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.progress import Progress
 from tests.ops.conftest import Save, flip_byte
 
 RNG = np.random.default_rng(0)

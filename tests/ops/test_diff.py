@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.ops.comparison.diff import DiffReport, Side, diff_files
+from ckptfmt._core.ops.comparison.tensor_changes import Change
+from ckptfmt._core.ops.comparison.trees import compare_trees
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt.errors import FormatError, IntegrityError, StorageError
-from ckptfmt.format.packing import TensorRef, Typed
-from ckptfmt.ops.diff import DiffReport, Side, diff_files
-from ckptfmt.ops.leaves import compare_trees
-from ckptfmt.ops.progress import Progress
-from ckptfmt.ops.tensorchanges import Change
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.ops.sparse import sparse_checkpoint
 

@@ -21,16 +21,16 @@ import torch
 
 import ckptfmt
 import ckptfmt.torch
+from ckptfmt._core.container.planning import MemberPlan, fixed_part
+from ckptfmt._core.container.writer import write_file
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.packing import TensorRef, Typed, encode
+from ckptfmt._core.format.tensors import plan_header
+from ckptfmt._core.interop.writers.base import Request
+from ckptfmt._core.ops.conversion.export import ExportError
+from ckptfmt._core.storage import AtomicFile
 from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
-from ckptfmt.format.index import Metadata
-from ckptfmt.format.packing import TensorRef, Typed, encode
-from ckptfmt.format.tensors import plan_header
-from ckptfmt.ops.export import ExportError
-from ckptfmt.ops.exporting import Request
-from ckptfmt.planning import MemberPlan, fixed_part
-from ckptfmt.storage import AtomicFile
 from ckptfmt.torch import Checkpointer
-from ckptfmt.writer import write_file
 from tests.pth import legacy_files
 from tests.torch.same import same
 
@@ -378,7 +378,7 @@ def test_export_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
 def test_no_name_is_written_that_the_loader_of_weights_does_not_know() -> None:
     from torch._weights_only_unpickler import _get_allowed_globals
 
-    from ckptfmt.ops.pickling import WRITABLE
+    from ckptfmt._core.interop.writers.pickling import WRITABLE
 
     assert set(_get_allowed_globals()) >= WRITABLE
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ckptfmt._core.interop.failures import ForeignFileError
+from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt.errors import FormatError, IntegrityError, StorageError, TruncatedError
-from ckptfmt.ops.failures import ForeignFileError
-from ckptfmt.ops.inspect import inspect_file
 from tests.ops.conftest import CREATED, Save
 from tests.ops.sparse import sparse_checkpoint
 

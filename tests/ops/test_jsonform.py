@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.packing import Timestamp
+from ckptfmt._core.ops.report_json import float_json, problem_json, time_json, value_json
 from ckptfmt.errors import Problem
-from ckptfmt.format.packing import Timestamp
-from ckptfmt.ops.jsonform import float_json, problem_json, time_json, value_json
 
 _TIMES = st.datetimes(timezones=st.just(UTC))
 _KEYS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | _TIMES

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.latest import find_latest
 from tests.ops.conftest import CREATED, STATE, Save, flip_byte, save_run
 
 WEIGHTS = np.asarray(STATE["net"]["conv.weight"]).tobytes()

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt.ops.convert import convert
-from ckptfmt.ops.export import export
-from ckptfmt.ops.extract import FACTS_NAME, extract
-from ckptfmt.ops.failures import ForeignFileError, PackError
-from ckptfmt.ops.pack import pack
+from ckptfmt._core.interop.failures import ForeignFileError, PackError
+from ckptfmt._core.ops.conversion.convert import convert
+from ckptfmt._core.ops.conversion.export import export
+from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
+from ckptfmt._core.ops.members.pack import pack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.ops.directory.checkpoint_files import Writer
+from ckptfmt._core.ops.directory.listing import EntryState, list_directory
+from ckptfmt._core.storage import AtomicFile
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.files import Writer
-from ckptfmt.ops.listing import EntryState, list_directory
-from ckptfmt.storage import AtomicFile
 from tests.ops.conftest import CREATED, Save, flip_byte, save_run
 
 HAVE_LOCKS = sys.platform != "win32"
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_is_being_written_is_incomplete_and_left_alone(tmp_pat
 def test_what_a_dead_writer_left_is_incomplete(tmp_path: Path) -> None:
     program = f"""
 import os
-from ckptfmt.storage import AtomicFile
+from ckptfmt._core.storage import AtomicFile
 file = AtomicFile({str(tmp_path / "a.ckptfmt")!r})
 file.__enter__()
 file.write(b"x" * 100)

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.packing import Timestamp
+from ckptfmt._core.interop.failures import PackError
+from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
+from ckptfmt._core.ops.members.pack import pack
+from ckptfmt._core.ops.members.plain_json import decode_metadata, encode_metadata
+from ckptfmt._core.ops.members.strip import strip_file
+from ckptfmt._core.ops.progress import Progress
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, StorageError, TensorNotFoundError
-from ckptfmt.format.index import Metadata
-from ckptfmt.format.packing import Timestamp
-from ckptfmt.ops.extract import FACTS_NAME, extract
-from ckptfmt.ops.failures import PackError
-from ckptfmt.ops.pack import pack
-from ckptfmt.ops.plainjson import decode_metadata, encode_metadata
-from ckptfmt.ops.progress import Progress
-from ckptfmt.ops.strip import strip_file
-from ckptfmt.storage.directory import AtomicDirectory
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.spec.vectors import VALID
 

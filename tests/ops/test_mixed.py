@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.ops.diff import diff_files
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.latest import find_latest
-from ckptfmt.ops.listing import EntryState, list_directory
-from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.ops.resumable import Resumable
-from ckptfmt.ops.verify import Verdict, verify_paths
-from ckptfmt.retention import RetentionPolicy
+from ckptfmt._core.ops.comparison.diff import diff_files
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.ops.directory.listing import EntryState, list_directory
+from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.ops.inspection.resumable import Resumable
+from ckptfmt._core.runs.retention import RetentionPolicy
 from tests.ops.conftest import CREATED, Save, flip_byte
 
 torch = pytest.importorskip("torch")

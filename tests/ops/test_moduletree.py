@@ -6,9 +6,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.ops.choosing import TensorOrder, choose_tensors
-from ckptfmt.ops.moduletree import Module, module_tree
-from ckptfmt.ops.sources import TensorInfo
+from ckptfmt._core.interop.base import TensorInfo
+from ckptfmt._core.ops.inspection.module_tree import Module, module_tree
+from ckptfmt._core.ops.inspection.tensor_filter import TensorOrder, choose_tensors
 
 
 def tensor(name: str, *shape: int, dtype: str = "F32", component: str = "net") -> TensorInfo:

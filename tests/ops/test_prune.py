@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ckptfmt._core.ops.directory.pins import pin, unpin
+from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+from ckptfmt._core.ops.progress import Progress
+from ckptfmt._core.runs.retention import PolicyError, RetentionPolicy
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.temporary import this_machine
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.pins import pin, unpin
-from ckptfmt.ops.progress import Progress
-from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.retention import PolicyError, RetentionPolicy
-from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.temporary import this_machine
 from tests.ops.conftest import CREATED, STATE, Save, flip_byte
 
 LAST = RetentionPolicy(keep_last=1)
@@ -142,7 +142,7 @@ def test_a_file_that_is_removed_while_it_is_pinned_is_an_error(
     save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save()
-    monkeypatch.setattr("ckptfmt.ops.pins.flush_directory", lambda *_: path.unlink())
+    monkeypatch.setattr("ckptfmt._core.ops.directory.pins.flush_directory", lambda *_: path.unlink())
     with pytest.raises(StorageError, match="no such file"):
         pin(path)
     assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".pin"] == []

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt import runs
+from ckptfmt._core.ops.conversion.convert_tree import convert_tree, plan_tree
+from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.ops.directory.listing import list_directory
+from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
+from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
+from ckptfmt._core.runs import scan as runs
+from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.convert_tree import convert_tree, plan_tree
-from ckptfmt.ops.courses import read_courses
-from ckptfmt.ops.latest import find_latest
-from ckptfmt.ops.listing import list_directory
-from ckptfmt.ops.prune import apply_prune, plan_prune
-from ckptfmt.ops.verify import Verdict, verify_paths
-from ckptfmt.retention import RetentionPolicy
 from tests.ops.conftest import save_run
 
 PUBLISHED = 300
@@ -44,7 +44,11 @@ class Training:
                 before.unlink()
             return found
 
-        for module in ("ckptfmt.runs", "ckptfmt.ops.verify", "ckptfmt.ops.convert_tree"):
+        for module in (
+            "ckptfmt._core.runs.scan",
+            "ckptfmt._core.ops.directory.verify",
+            "ckptfmt._core.ops.conversion.convert_tree",
+        ):
             monkeypatch.setattr(f"{module}.children", children)
         self.left = times
 
@@ -81,7 +85,7 @@ def test_latest_looks_again_if_one_is_gone_before_it_is_read(tmp_path: Path, mon
             old.unlink()
         return verified(file, progress)
 
-    monkeypatch.setattr("ckptfmt.catalog.verified", overtaken)
+    monkeypatch.setattr("ckptfmt._core.catalog.verified", overtaken)
     report = find_latest(tmp_path, verify=True)
     assert report.file is not None
     assert (report.file.path, report.passed_over) == (str(new), ())
@@ -120,7 +124,7 @@ def test_a_directory_of_which_all_is_gone_is_empty(tmp_path: Path, monkeypatch: 
             file.unlink()
         return found
 
-    monkeypatch.setattr("ckptfmt.ops.verify.children", children)
+    monkeypatch.setattr("ckptfmt._core.ops.directory.verify.children", children)
     report = verify_paths([tmp_path])
     assert (report.files, report.empty_directories) == ((), (str(tmp_path),))
 
@@ -136,7 +140,7 @@ def test_prune_calls_nothing_damaged_that_is_only_gone(tmp_path: Path, monkeypat
             Path(file.path).unlink()
         return verified(file, progress)
 
-    monkeypatch.setattr("ckptfmt.catalog.verified", overtaken)
+    monkeypatch.setattr("ckptfmt._core.catalog.verified", overtaken)
     result = apply_prune(plan)
     assert result.damaged == ()
     assert sorted(path.name for path in tmp_path.glob("*.ckptfmt")) == ["1.ckptfmt", "3.ckptfmt"]

@@ -12,12 +12,12 @@ import torch
 
 import ckptfmt
 from ckptfmt import PerRank
-from ckptfmt.ops.diff import diff_files
-from ckptfmt.ops.export import export
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.ranked import RankedValue
-from ckptfmt.ops.resumable import Resumable
-from ckptfmt.ops.roles import Role
+from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.ops.comparison.diff import diff_files
+from ckptfmt._core.ops.conversion.export import export
+from ckptfmt._core.ops.inspection.component_roles import Role
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.ops.inspection.resumable import Resumable
 
 WEIGHTS = {"w": np.arange(4.0), "avg": np.full(2, 1.0)}
 RANDOM = {"python": (3, (1, 2), None), "torch": np.zeros(4, np.uint8)}

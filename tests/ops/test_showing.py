@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 import ckptfmt
+from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.ops.inspection.tensor_preview import TensorView, find_tensor, view_tensor
 from ckptfmt.errors import CkptfmtError, TensorNotFoundError
-from ckptfmt.ops.showing import TensorView, find_tensor, view_tensor
-from ckptfmt.ops.sources import open_tensors
 from tests.ops.conftest import Save
 from tests.ops.sparse import sparse_checkpoint
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.ops.inspect import InspectReport, inspect_file
-from ckptfmt.ops.resumable import Resumable, can_resume
-from ckptfmt.ops.roles import Role
+from ckptfmt._core.ops.inspection.component_roles import Role
+from ckptfmt._core.ops.inspection.inspect import InspectReport, inspect_file
+from ckptfmt._core.ops.inspection.resumable import Resumable, can_resume
 from tests.ops.conftest import Save, flip_byte
 
 torch = pytest.importorskip("torch")

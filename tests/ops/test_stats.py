@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ckptfmt
+from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.ops.inspection import stats as module
+from ckptfmt._core.ops.inspection.stats import BINS, TensorStats, tensor_stats
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt.errors import IntegrityError
-from ckptfmt.ops import stats as module
-from ckptfmt.ops.progress import Progress
-from ckptfmt.ops.sources import open_tensors
-from ckptfmt.ops.stats import BINS, TensorStats, tensor_stats
 from tests.ops.conftest import Save, flip_byte
 
 

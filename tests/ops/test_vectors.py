@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ckptfmt._core.ops.directory.listing import EntryState, list_directory
+from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
+from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt.errors import FormatError, Problem, ProblemKind
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.listing import EntryState, list_directory
-from ckptfmt.ops.verify import Verdict, verify_paths
 from ckptfmt_cli.terminal import PLAIN
 from ckptfmt_cli.views.inspect import inspect_lines
 from ckptfmt_cli.views.tensors import tensor_lines

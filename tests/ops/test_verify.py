@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt._core.format.layout import encode_preamble, encode_trailer
+from ckptfmt._core.ops.directory.listing import EntryState, list_directory
+from ckptfmt._core.ops.directory.verify import DamagedTensor, FileVerdict, Verdict, verify_paths
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.ops.progress import Progress
 from ckptfmt.errors import Problem
-from ckptfmt.format.layout import encode_preamble, encode_trailer
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.listing import EntryState, list_directory
-from ckptfmt.ops.progress import Progress
-from ckptfmt.ops.verify import DamagedTensor, FileVerdict, Verdict, verify_paths
 from tests.containers import edit_index
 from tests.ops.conftest import STATE, Save, flip_byte
 from tests.ops.sparse import sparse_checkpoint

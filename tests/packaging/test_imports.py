@@ -38,7 +38,7 @@ def imported_by(code: str, *arguments: str | Path) -> set[str]:
     return modules_after(code, *arguments) & FRAMEWORKS
 
 
-ERRORS = {"ckptfmt._version", "ckptfmt.errors", "ckptfmt.escaping"}
+ERRORS = {"ckptfmt._version", "ckptfmt.errors", "ckptfmt._escaping"}
 
 
 def ours(code: str, *arguments: str | Path) -> set[str]:
@@ -69,7 +69,7 @@ def test_commands_that_only_look_import_no_framework(command: list[str]) -> None
 def test_a_public_name_imports_its_own_module_only() -> None:
     assert ours("import ckptfmt") == {"ckptfmt._version"}
     assert ours("import ckptfmt; ckptfmt.CkptfmtError") == ERRORS
-    assert "ckptfmt.writer" not in ours("import ckptfmt; ckptfmt.Checkpoint")
+    assert "ckptfmt._core.container.writer" not in ours("import ckptfmt; ckptfmt.Checkpoint")
 
 
 def test_the_help_of_the_command_imports_neither_reader_nor_writer() -> None:
@@ -80,7 +80,7 @@ def test_the_help_of_the_command_imports_neither_reader_nor_writer() -> None:
 def test_inspect_does_not_import_what_writes(command: list[str]) -> None:
     vector = min(VALID.glob("*.ckptfmt"))
     found = ours("from ckptfmt_cli.main import main; main()", *command, vector)
-    assert not {"ckptfmt.writer", "ckptfmt.api"} & found
+    assert not {"ckptfmt._core.container.writer", "ckptfmt._core.api"} & found
 
 
 def test_every_public_name_is_there_and_listed() -> None:
@@ -88,7 +88,7 @@ def test_every_public_name_is_there_and_listed() -> None:
     scope: dict[str, object] = {}
     exec("from ckptfmt import *", scope)
     assert scope.keys() >= set(ckptfmt.__all__)
-    assert ckptfmt.open is scope["open"] is sys.modules["ckptfmt.api"].open
+    assert ckptfmt.open is scope["open"] is sys.modules["ckptfmt._core.api"].open
 
 
 def test_type_checkers_see_the_names_that_programs_see() -> None:

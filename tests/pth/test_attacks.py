@@ -52,9 +52,14 @@ import sys
 from pathlib import Path
 from tests.pth import attacks
 import ckptfmt
-from ckptfmt.ops import convert, pth, npz, zips, directories, arrays
-from ckptfmt.pth import gathering
-from ckptfmt.writer import write_file
+from ckptfmt._core.ops.conversion import convert
+from ckptfmt._core.interop import pth
+from ckptfmt._core.interop import npz
+from ckptfmt._core.interop import zip_archives as zips
+from ckptfmt._core.interop import huggingface as directories
+from ckptfmt._core.ops.inspection import arrays
+from ckptfmt._core.pth.data import gathering
+from ckptfmt._core.container.writer import write_file
 import concurrent.futures.thread
 
 directory = Path(sys.argv[1])

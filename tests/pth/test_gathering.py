@@ -8,11 +8,11 @@ import random
 import numpy as np
 import pytest
 
-from ckptfmt.format.digest import BytesLike
-from ckptfmt.pth import gathering, tensors
-from ckptfmt.pth.dtypes import TYPES
-from ckptfmt.pth.storages import MemoryData
-from ckptfmt.pth.tensors import Storage, view_of
+from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.pth.data import gathering, tensors
+from ckptfmt._core.pth.data.dtypes import TYPES
+from ckptfmt._core.pth.data.storages import MemoryData
+from ckptfmt._core.pth.data.tensors import Storage, view_of
 
 FLOAT = TYPES["float32"]
 

@@ -47,11 +47,11 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import Typed, UnsafeInputError
-from ckptfmt.ops.globals import list_globals
-from ckptfmt.pth import exception_names, kinds
-from ckptfmt.pth.globals import Verdict
-from ckptfmt.pth.nodes import Global
-from ckptfmt.pth.spellings import canonical
+from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.pth.names import exception_names, kinds
+from ckptfmt._core.pth.names.globals import Verdict
+from ckptfmt._core.pth.names.spellings import canonical
+from ckptfmt._core.pth.nodes import Global
 from tests.cli.conftest import invoke
 from tests.torch.same import same
 
@@ -424,7 +424,8 @@ def test_the_spellings_are_those_of_python() -> None:
 LOOK = """
 import enum, importlib, sys
 sys.path.insert(0, {root!r})
-from ckptfmt.pth import exception_names, kinds
+from ckptfmt._core.pth.names import exception_names
+from ckptfmt._core.pth.names import kinds
 missing = []
 def found(name):
     module, _, word = name.rpartition(".")

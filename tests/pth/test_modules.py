@@ -15,7 +15,7 @@ from torch import nn
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import Typed, UnsafeInputError
-from ckptfmt.ops.conversion import ConvertReport
+from ckptfmt._core.ops.conversion.report import ConvertReport
 from tests.torch.same import same
 
 SOURCE = """

@@ -20,7 +20,7 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import Typed
-from ckptfmt.pth import zipped
+from ckptfmt._core.pth.forms import zip_form as zipped
 from tests.pth import legacy_files
 from tests.pth.legacy_files import save
 from tests.torch.same import same

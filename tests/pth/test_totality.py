@@ -16,17 +16,17 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.ops.conversion.convert import open_convertible
+from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.ops.conversion.transcode import plan_rewrite
+from ckptfmt._core.pth.data.byte_reader import ByteReader
+from ckptfmt._core.pth.names.globals import CALLABLE, Verdict, judge, judge_call
+from ckptfmt._core.pth.names.kinds import CHECKED
+from ckptfmt._core.pth.nodes import Global
+from ckptfmt._core.pth.pickle.pickle_vm import run_pickle
+from ckptfmt._core.pth.reading import MEANINGS
 from ckptfmt.errors import CkptfmtError
-from ckptfmt.format.index import Metadata
-from ckptfmt.ops.convert import open_convertible
-from ckptfmt.ops.globals import list_globals
-from ckptfmt.ops.rewriting import plan_rewrite
-from ckptfmt.pth.bytereader import ByteReader
-from ckptfmt.pth.globals import CALLABLE, Verdict, judge, judge_call
-from ckptfmt.pth.kinds import CHECKED
-from ckptfmt.pth.nodes import Global
-from ckptfmt.pth.pickle_vm import run_pickle
-from ckptfmt.pth.reading import MEANINGS
 from tests.pth import legacy_files
 from tests.pth.attacks import global_of, stream_of, text, zip_of
 

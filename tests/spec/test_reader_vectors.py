@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ckptfmt import PerRank, Typed
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.errors import FormatError, Problem, error_for
-from ckptfmt.numpy import NumpyAdapter
-from ckptfmt.reader import Checkpoint
 from tests.spec.vectors import INVALID, VALID, Vector, integers
 
 # The column "NumPy / ml_dtypes" of the table in section 9; the dtypes that share bytes have no type there.

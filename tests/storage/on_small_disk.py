@@ -19,8 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ckptfmt._core.storage import AtomicFile
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile
 
 OLD = os.urandom(300_000)
 

@@ -5,7 +5,7 @@ Usage: paused_writer.py PATH CONTENT
 
 import sys
 
-from ckptfmt.storage import AtomicFile
+from ckptfmt._core.storage import AtomicFile
 
 with AtomicFile(sys.argv[1]) as file:
     file.write(sys.argv[2].encode())

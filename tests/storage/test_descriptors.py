@@ -16,19 +16,19 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt.ops.convert import convert
-from ckptfmt.ops.export import export
-from ckptfmt.ops.extract import extract
-from ckptfmt.ops.inspect import inspect_file
-from ckptfmt.ops.latest import find_latest
-from ckptfmt.ops.pack import pack
-from ckptfmt.ops.pins import pin, unpin
-from ckptfmt.ops.strip import strip_file
-from ckptfmt.pruning import prune_run
-from ckptfmt.retention import RetentionPolicy
-from ckptfmt.storage import AtomicFile, clean_leftovers, open_source
-from ckptfmt.storage.aside import forget_cached, is_being_written, set_aside
-from ckptfmt.storage.leftovers import temporary_files
+from ckptfmt._core.ops.conversion.convert import convert
+from ckptfmt._core.ops.conversion.export import export
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.ops.directory.pins import pin, unpin
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.ops.members.extract import extract
+from ckptfmt._core.ops.members.pack import pack
+from ckptfmt._core.ops.members.strip import strip_file
+from ckptfmt._core.runs.pruning import prune_run
+from ckptfmt._core.runs.retention import RetentionPolicy
+from ckptfmt._core.storage import AtomicFile, clean_leftovers, open_source
+from ckptfmt._core.storage.local.publication.leftovers import temporary_files
+from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
 from tests.storage.disturbed_writer import NEVER_FAIL, operation_name
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

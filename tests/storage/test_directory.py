@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ckptfmt import StorageError
-from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.directory import AtomicDirectory
-from ckptfmt.storage.temporary import discard_all
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.temporary import discard_all
 
 
 def test_it_appears_with_all_of_its_files(tmp_path: Path) -> None:

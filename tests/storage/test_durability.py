@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.ops.directory.pins import pin
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local import durability
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory, make_directory
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.pins import pin
-from ckptfmt.storage import AtomicFile, durability
-from ckptfmt.storage.directory import AtomicDirectory, make_directory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs")
 

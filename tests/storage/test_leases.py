@@ -15,11 +15,21 @@ from typing import Any
 
 import pytest
 
+from ckptfmt._core.storage.local import file_locks
+from ckptfmt._core.storage.local.leases import lease as leases
+from ckptfmt._core.storage.local.leases.holders import is_orphan, seems_alive, this_process
+from ckptfmt._core.storage.local.leases.lease import (
+    Hold,
+    Holder,
+    Lease,
+    LeaseError,
+    lease_path,
+    leases_in,
+    publish_lease,
+    read_lease,
+)
+from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import file_locks, leases
-from ckptfmt.storage.holders import is_orphan, seems_alive, this_process
-from ckptfmt.storage.leases import Hold, Holder, Lease, LeaseError, lease_path, leases_in, publish_lease, read_lease
-from ckptfmt.storage.locking import directory_lock
 
 ELSEWHERE = Holder("node7", 42, "another-boot", "", "2026-01-01T00:00:00Z", "slurm 9")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.storage import AtomicFile, clean_leftovers
+from ckptfmt._core.storage.local import file_locks
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, clean_leftovers, file_locks
 
 BeginWriter = Callable[[Path, str], "subprocess.Popen[str]"]
 DAY = 24 * 60 * 60

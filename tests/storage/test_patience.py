@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ckptfmt._core.storage.local.os_errors import read_error, storage_error
+from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
 from ckptfmt.errors import ChangedError, ReadError, StorageError
-from ckptfmt.storage.failures import read_error, storage_error
-from ckptfmt.storage.patience import Patience, Trouble, trouble_of
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the pauses that would have been made."""
     made: list[float] = []
-    monkeypatch.setattr("ckptfmt.storage.patience.time.sleep", made.append)
+    monkeypatch.setattr("ckptfmt._core.storage.local.retries.time.sleep", made.append)
     return made
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt.storage import AtomicFile, clean_leftovers
-from ckptfmt.storage.directory import AtomicDirectory
-from ckptfmt.storage.leftovers import Writer, temporary_files
-from ckptfmt.storage.locking import LOCK_NAME, LockedError, directory_lock, prune_lock
-from ckptfmt.storage.permissions import usual_mode
+from ckptfmt._core.storage import AtomicFile, clean_leftovers
+from ckptfmt._core.storage.local.lock import LOCK_NAME, LockedError, directory_lock, prune_lock
+from ckptfmt._core.storage.local.permissions import usual_mode
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.leftovers import Writer, temporary_files
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to be several users")
 
@@ -269,7 +269,7 @@ def test_what_a_stranger_may_not_open_is_listed_without_its_writer(tmp_path_for_
 
 KILLED = """
 import sys
-from ckptfmt.storage.directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 with AtomicDirectory(sys.argv[1]) as directory:
     (directory.work / "member").write_bytes(b"half")
     (directory.work / "below").mkdir()

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckptfmt._core.storage import AtomicFile, open_source
+from ckptfmt._core.storage.local.publication.coverage import Coverage
+from ckptfmt._core.storage.local.publication.direct_io import BLOCK_BYTES, PlacedWriter, Way
+from ckptfmt._core.system.workers import cores
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, open_source
-from ckptfmt.storage.coverage import Coverage
-from ckptfmt.storage.placing import BLOCK_BYTES, PlacedWriter, Way
-from ckptfmt.workers import cores
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="opens its files as POSIX does")
 

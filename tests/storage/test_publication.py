@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from ckptfmt._core.storage import AtomicFile, clean_leftovers
+from ckptfmt._core.storage.local import file_locks
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, clean_leftovers, file_locks
 
 HERE = Path(__file__).parent
 BeginWriter = Callable[[Path, str], "subprocess.Popen[str]"]
@@ -319,7 +320,7 @@ def test_writers_at_once_never_mix(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
     code = """
 import sys
-from ckptfmt.storage import AtomicFile
+from ckptfmt._core.storage import AtomicFile
 for _ in range(20):
     with AtomicFile(sys.argv[1]) as file:
         for _ in range(10):

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication import renaming
+from ckptfmt._core.storage.local.publication.renaming import rename_to_free_name
 from ckptfmt.errors import StorageError
-from ckptfmt.storage import AtomicFile, renaming
-from ckptfmt.storage.renaming import rename_to_free_name
 
 WAYS = ["exclusive", "link", "take"]
 
@@ -104,7 +105,8 @@ def test_a_directory_that_can_not_be_listed_will_do(tmp_path_for_all: Path, no_p
 
 RACE = """
 import errno, os, sys
-from ckptfmt.storage import AtomicFile, renaming
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication import renaming
 if sys.argv[2] != "exclusive":
     renaming._renameat2 = lambda: None
 if sys.argv[2] == "take":

@@ -19,12 +19,14 @@ import torch
 import torch.distributed as dist
 
 import ckptfmt
-from ckptfmt import pruning, writer
-from ckptfmt.planning import SavePlan
-from ckptfmt.torch import Checkpointer, rng
-from ckptfmt.torch.failures import SupersededError
-from ckptfmt.torch.staging import Staging
-from ckptfmt.writer import SaveReport
+from ckptfmt._core.container import writer
+from ckptfmt._core.container.planning import SavePlan
+from ckptfmt._core.container.writer import SaveReport
+from ckptfmt._core.runs import pruning
+from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.training.failures import SupersededError
+from ckptfmt.torch import Checkpointer
 from tests.torch.job import run_job
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
@@ -94,7 +96,7 @@ def slow_writes(rank: int, train_url: Path, when_busy: str) -> list[Any]:
         if number == 3:
             let_go.set()
 
-    with mock.patch("ckptfmt.torch.writing.write_plan", slow):
+    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow):
         return train(train_url, before_step, when_busy=when_busy)
 
 
@@ -106,8 +108,8 @@ def very_slow_write(rank: int, train_url: Path, background: bool) -> list[Any]:
         return writer.write_plan(*arguments, **options)
 
     with (
-        mock.patch("ckptfmt.torch.writing.write_plan", slow),
-        mock.patch("ckptfmt.torch.saving._WORD_SECONDS", 0.5),
+        mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow),
+        mock.patch("ckptfmt._core.torch.saving.saving._WORD_SECONDS", 0.5),
     ):
         ckpt = Checkpointer(train_url, background=background)
         ckpt.resume(quiet=True)
@@ -170,11 +172,13 @@ def failing_saves(rank: int, train_url: Path, what: str, options: dict[str, Any]
         net.fails = place == "state" and here and step in (2, 3)
 
     with (
-        mock.patch("ckptfmt.torch.writing.write_plan", failing(failing(writer.write_plan, "write"), "takeover")),
+        mock.patch(
+            "ckptfmt._core.torch.saving.writing.write_plan", failing(failing(writer.write_plan, "write"), "takeover")
+        ),
         mock.patch.object(Staging, "copy", failing(Staging.copy, "copy")),
         mock.patch.object(rng, "capture", failing(rng.capture, "random states")),
         mock.patch(
-            "ckptfmt.torch.tidying.prune_run",
+            "ckptfmt._core.torch.saving.tidying.prune_run",
             failing(failing(pruning.prune_run, "tidying"), "takeover before tidying"),
         ),
     ):
@@ -245,7 +249,7 @@ def leave_with_failing_saves(rank: int, train_url: Path, whom: int, failures: in
         if number == 2 and rank == whom:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch("ckptfmt.torch.writing.write_plan", fail):
+    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", fail):
         return train(train_url, before_step)
 
 

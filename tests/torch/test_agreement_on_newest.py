@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ckptfmt.torch
+from ckptfmt._core.ops.directory.latest import LatestReport, find_latest
+from ckptfmt._core.pth import limits
 from ckptfmt.errors import MismatchError, UnsafeInputError
-from ckptfmt.ops.latest import LatestReport, find_latest
-from ckptfmt.pth import limits
 from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport, UndecidedError, UsageError, warm_start
 from tests.torch.test_selection import START, Value, damage, put
 
@@ -224,7 +224,7 @@ def test_what_is_beyond_a_limit_is_not_taken_for_damaged(tmp_path: Path, monkeyp
     fill(tmp_path, [Pth(1), Pth(2)])
     state = {"value": {"value": [[] for _ in range(300)]}, "epoch": 5}
     torch.save(state, tmp_path / "f2.pth")
-    monkeypatch.setattr("ckptfmt.pth.machine.MAX_CONTAINERS", 200)
+    monkeypatch.setattr("ckptfmt._core.pth.pickle.machine.MAX_CONTAINERS", 200)
     assert limits.MAX_CONTAINERS > 200
     error = resume(tmp_path)
     assert isinstance(error, UndecidedError)

@@ -17,10 +17,11 @@ import torch
 
 import ckptfmt
 import ckptfmt.torch
+from ckptfmt._core.container.planning import SavePlan
+from ckptfmt._core.container.writer import SaveReport, write_plan
+from ckptfmt._core.torch.saving import staging
 from ckptfmt.errors import StateError, StorageError
-from ckptfmt.planning import SavePlan
-from ckptfmt.torch import Checkpointer, SaveError, staging
-from ckptfmt.writer import SaveReport, write_plan
+from ckptfmt.torch import Checkpointer, SaveError
 from tests.torch.directories import names
 
 SIZE = 1_000_000
@@ -78,7 +79,7 @@ def test_the_memory_of_the_copy_is_used_again(tmp_path: Path) -> None:
     state = State()
     ckpt = Checkpointer(tmp_path, state=state)
     ckpt.resume(quiet=True)
-    with mock.patch("ckptfmt.torch.staging._allocate", wraps=staging._allocate) as allocate:
+    with mock.patch("ckptfmt._core.torch.saving.staging._allocate", wraps=staging._allocate) as allocate:
         for _ in range(4):
             ckpt.save()
     ckpt.wait()
@@ -184,7 +185,7 @@ def test_failed_saves_count_in_a_row_only(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(errno.EIO, "I/O")
         return write_plan(path, plan, **options)
 
-    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", every_other)
+    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", every_other)
     train(Checkpointer(tmp_path, save_interval_steps=1, max_failed_saves=2), 6)
     assert steps_saved(tmp_path) == {2, 4, 6}
 
@@ -244,7 +245,7 @@ def test_the_last_save_of_a_run_is_tried_again(
         left -= 1
         raise OSError(errno.ESTALE, "stale")
 
-    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", stale)
+    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", stale)
     ckpt = Checkpointer(tmp_path, background=background)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):

@@ -17,7 +17,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import ckptfmt.torch
-from ckptfmt.torch import Checkpointer, collecting, fingerprints
+from ckptfmt._core.torch.state import collect as collecting
+from ckptfmt._core.torch.state import rank_digests as fingerprints
+from ckptfmt.torch import Checkpointer
 from tests.torch.job import Ended, run_job
 from tests.torch.same import bits
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ckptfmt.torch
-from ckptfmt.adapters import TensorLeaf
-from ckptfmt.planning import make_metadata, plan_components
-from ckptfmt.state import FlatComponent, flatten_component
-from ckptfmt.torch.collecting import Collector
-from ckptfmt.torch.divergence import Difference, describe, differences, excerpt, merged
-from ckptfmt.torch.fingerprints import Subject, subject_of
-from ckptfmt.torch.values import TorchAdapter
-from ckptfmt.writer import write_plan
+from ckptfmt._core.container.adapters import TensorLeaf
+from ckptfmt._core.container.planning import make_metadata, plan_components
+from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.container.writer import write_plan
+from ckptfmt._core.torch.state.collect import Collector
+from ckptfmt._core.torch.state.divergence import Difference, describe, differences, excerpt, merged
+from ckptfmt._core.torch.state.rank_digests import Subject, subject_of
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter
 from tests import strategies
 from tests.torch.same import same
 

@@ -19,13 +19,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ckptfmt import writer
-from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.directory import AtomicDirectory
-from ckptfmt.storage.leases import read_lease
-from ckptfmt.storage.leftovers import Writer, temporary_files
-from ckptfmt.storage.locking import directory_lock
-from ckptfmt.storage.temporary import discard_all
+from ckptfmt._core.container import writer
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.leases.lease import read_lease
+from ckptfmt._core.storage.local.lock import directory_lock
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.leftovers import Writer, temporary_files
+from ckptfmt._core.storage.local.publication.temporary import discard_all
 from ckptfmt.torch import Checkpointer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -246,7 +246,7 @@ def close_in_child(train_url: Path) -> None:
         os.read(go_on, 1)
         return writer.write_plan(*arguments, **options)  # type: ignore[arg-type]  # they are the same
 
-    with mock.patch("ckptfmt.torch.writing.write_plan", slow):
+    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow):
         with Checkpointer(train_url, on_failed_save="raise", save_on_exception=True) as ckpt:
             ckpt.resume(quiet=True)
             ckpt.save()

@@ -15,9 +15,9 @@ from torch import nn
 
 import ckptfmt.torch
 from ckptfmt import IntegrityError, MismatchError
+from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
+from ckptfmt._core.torch.state.capture import capture_components
 from ckptfmt.torch import UsageError, restore
-from ckptfmt.torch.capturing import capture_components
-from ckptfmt.torch.generators import StatefulGenerator
 from tests.torch.same import same
 from tests.torch.training import Parts, adam, dense_net, places, train, trained
 

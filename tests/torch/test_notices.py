@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.training.notices import LOGGER, notify
 from ckptfmt.torch import Checkpointer
-from ckptfmt.torch.notices import LOGGER, notify
 from tests.hostile_names import HOSTILE_FILE, is_harmless
 
 

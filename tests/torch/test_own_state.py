@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import PerRank
+from ckptfmt._core.training.report import render_report
 from ckptfmt.errors import MismatchError
 from ckptfmt.torch import Checkpointer
-from ckptfmt.torch.report import render_report
 from tests.torch.job import Ended, run_job
 from tests.torch.same import bits
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from ckptfmt._core.pth.failures import LegacyFileError
+from ckptfmt._core.torch.restore.pth_states import open_pth
+from ckptfmt._core.torch.state.inert import inert_objects
 from ckptfmt.errors import MismatchError
-from ckptfmt.pth.failures import LegacyFileError
 from ckptfmt.torch import Checkpointer, warm_start
-from ckptfmt.torch.inert import inert_objects
-from ckptfmt.torch.legacy import open_pth
 
 BASE = torch.arange(60, dtype=torch.float32) / 7
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import ckptfmt.torch
 from ckptfmt import MismatchError
+from ckptfmt._core.training.report import render_report
 from ckptfmt.torch import Checkpointer, ResumeReport, SkippedFile
-from ckptfmt.torch.report import render_report
 from tests.torch.same import same
 from tests.torch.training import dense_net, train
 

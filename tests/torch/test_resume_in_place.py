@@ -9,7 +9,7 @@ import pytest
 
 import ckptfmt.torch
 from ckptfmt import IntegrityError
-from ckptfmt.reader import Checkpoint
+from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.torch import Checkpointer, ResumeError
 from tests.torch.same import same
 from tests.torch.training import Parts, places, trained

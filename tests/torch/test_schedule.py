@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ckptfmt.torch.failures import UsageError
-from ckptfmt.torch.schedule import Due, Schedule, deadline_seconds
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.save_schedule import Due, Schedule, deadline_seconds
 
 STEP = 2.0
 """Seconds of an ordinary step."""

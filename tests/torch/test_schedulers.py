@@ -15,7 +15,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 import ckptfmt.torch
 from ckptfmt import StateError
-from ckptfmt.torch.restoring import plan_restore
+from ckptfmt._core.torch.restore.plan import plan_restore
 from tests.torch.same import same
 from tests.torch.training import Exchange, dense_net, through_ckptfmt, through_pickle, train
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptfmt.planning import SavePlan, make_metadata, plan_save
-from ckptfmt.torch import staging
-from ckptfmt.torch.cpu_copy import copy_in, copy_out
-from ckptfmt.torch.staging import Staging
-from ckptfmt.torch.targets import into_tensor
-from ckptfmt.torch.values import TorchAdapter
+from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
+from ckptfmt._core.torch.restore.read_targets import into_tensor
+from ckptfmt._core.torch.saving import staging
+from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.cpu_copy import copy_in, copy_out
 
 PAGE = 4096
 

@@ -11,9 +11,9 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import StorageError
-from ckptfmt.retention import PolicyError
-from ckptfmt.storage import AtomicFile
-from ckptfmt.storage.temporary import this_machine
+from ckptfmt._core.runs.retention import PolicyError
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.temporary import this_machine
 from ckptfmt.torch import Checkpointer
 from tests.torch.directories import names
 from tests.torch.training import dense_net
@@ -104,7 +104,7 @@ def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.
     def full(path: Path, *_: object, **__: object) -> None:
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
-    monkeypatch.setattr("ckptfmt.torch.writing.write_plan", full)
+    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", full)
     ckpt = Checkpointer(tmp_path, net=dense_net(0), save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     ckpt.save()
@@ -120,7 +120,7 @@ def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(1, "Operation not permitted", str(self))
 
-    monkeypatch.setattr("ckptfmt.pruning.Path.unlink", refuse)
+    monkeypatch.setattr("ckptfmt._core.runs.pruning.Path.unlink", refuse)
     ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     monkeypatch.undo()
     assert steps_in(tmp_path) == [1, 2, 3]
@@ -135,7 +135,7 @@ def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("ckptfmt.torch.tidying.prune_run", fail)
+    monkeypatch.setattr("ckptfmt._core.torch.saving.tidying.prune_run", fail)
     ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     assert steps_in(tmp_path) == [1, 2, 3]
     assert ckpt.last_saved is not None

@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 
 import ckptfmt.torch
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.torch.resume.opening import VerifiedCheckpoint, open_again
 from ckptfmt.errors import StorageError
-from ckptfmt.ops.latest import find_latest
 from ckptfmt.torch import Checkpointer, UndecidedError
-from ckptfmt.torch.opening import VerifiedCheckpoint, open_again
 from tests.torch.job import run_job
 from tests.torch.test_selection import Value, damage, put
 
@@ -61,7 +61,7 @@ class Failing:
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Failing]:
     """Return a function that lets operations fail from now on."""
-    monkeypatch.setattr("ckptfmt.storage.patience._ALL_PAUSES_SECONDS", 0.0)
+    monkeypatch.setattr("ckptfmt._core.storage.local.retries._ALL_PAUSES_SECONDS", 0.0)
 
     def fail(error: str, calls: str, *paths: Path, times: int | None = None, inside: int | None = None) -> Failing:
         it = Failing(getattr(errno, error), frozenset(calls.split()), frozenset(map(str, paths)), times, inside)
@@ -179,7 +179,7 @@ def test_a_directory_that_cannot_be_listed(three: tuple[Path, ...], failing: Any
 
 
 def test_want_of_memory_is_not_damage(three: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckptfmt.storage.patience._ALL_PAUSES_SECONDS", 0.0)
+    monkeypatch.setattr("ckptfmt._core.storage.local.retries._ALL_PAUSES_SECONDS", 0.0)
     left = [2]
     verify = ckptfmt.Checkpoint.verify
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import ckptfmt.torch
 from ckptfmt import FormatError, StateError, Typed, UnsupportedVersionError
-from ckptfmt.adapters import TensorLeaf
-from ckptfmt.format.index import Metadata
-from ckptfmt.torch.io import plan_state
-from ckptfmt.torch.staging import Staging
-from ckptfmt.torch.values import DTYPES, TorchAdapter
+from ckptfmt._core.container.adapters import TensorLeaf
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.torch.save_load import plan_state
+from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.torch.tensors.adapter import DTYPES, TorchAdapter
 from tests.torch.same import same, same_tensor
 
 # tmp_path is shared by the examples of one test; each example overwrites the file of the one before.

@@ -15,9 +15,9 @@ from torch import nn
 
 import ckptfmt.torch
 from ckptfmt import CkptfmtError, FormatError, MismatchError, StorageError, UnsafeInputError
+from ckptfmt._core.torch.warm_start.fit import fit_weights, map_names
+from ckptfmt._core.torch.warm_start.plan import render_warm_start
 from ckptfmt.torch import Checkpointer, UsageError, WarmStartReport, warm_start
-from ckptfmt.torch.fitting import fit_weights, map_names
-from ckptfmt.torch.warming import render_warm_start
 from tests.torch.same import same
 from tests.torch.training import dense_net, train
 

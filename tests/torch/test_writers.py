@@ -21,16 +21,20 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt import StorageError, pruning
-from ckptfmt.ops.latest import find_latest
-from ckptfmt.runs import newest_first, scan
-from ckptfmt.storage import file_locks, holders, leases
-from ckptfmt.storage.failures import storage_error
-from ckptfmt.storage.leases import Holder, Lease, lease_path, publish_lease, read_lease
-from ckptfmt.storage.locking import directory_lock
-from ckptfmt.torch import Checkpointer, claiming
-from ckptfmt.torch.claiming import RunClaim
-from ckptfmt.torch.failures import HeldError, SupersededError, UndecidedError
+from ckptfmt import StorageError
+from ckptfmt._core.ops.directory.latest import find_latest
+from ckptfmt._core.runs import pruning
+from ckptfmt._core.runs.scan import newest_first, scan
+from ckptfmt._core.storage.local import file_locks
+from ckptfmt._core.storage.local.leases import holders
+from ckptfmt._core.storage.local.leases import lease as leases
+from ckptfmt._core.storage.local.leases.lease import Holder, Lease, lease_path, publish_lease, read_lease
+from ckptfmt._core.storage.local.lock import directory_lock
+from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.training import claiming
+from ckptfmt._core.training.claiming import RunClaim
+from ckptfmt._core.training.failures import HeldError, SupersededError, UndecidedError
+from ckptfmt.torch import Checkpointer
 from tests.storage.disturbed_writer import run_disturbed
 from tests.torch.directories import names
 from tests.torch.job import run_job
@@ -451,7 +455,7 @@ def test_a_holder_elsewhere_of_the_same_job_is_not_waited_for(
 
 def test_who_loses_the_run_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: Queue[str] = Queue()
-    monkeypatch.setattr("ckptfmt.torch.claiming.notify", lambda message, level: told.put(message))
+    monkeypatch.setattr("ckptfmt._core.training.claiming.notify", lambda message, level: told.put(message))
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
     ckpt = Checkpointer(tmp_path, run_id="r")
     ckpt.resume(quiet=True)
@@ -479,7 +483,7 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
 
     ckpt = Checkpointer(tmp_path, run_id="r")
     with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt.torch.claiming.publish_lease", refuse)
+        patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         assert ckpt.resume(quiet=True).resumed
         assert (
             "mounted read-only; choose another directory; the run cannot be saved as long as that is so"
@@ -530,7 +534,7 @@ def test_a_run_that_another_process_claimed_when_this_one_could_not_is_left_to_i
     runs = tmp_path / "runs"
     ckpt = Checkpointer(runs, run_id="r")
     with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt.torch.claiming.publish_lease", refuse)
+        patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         ckpt.resume(quiet=True)
     with Writer(context, runs, tmp_path / "said", checkpointer={"run_id": "r"}) as writer:
         assert writer.resumed() == ("r", 0)

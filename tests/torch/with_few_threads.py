@@ -18,9 +18,10 @@ become_nobody()
 import torch  # noqa: E402 - imports start threads, and not all can be stopped
 
 import ckptfmt.torch  # noqa: E402 - as above
-from ckptfmt.ops.verify import verify_paths  # noqa: E402 - as above
-from ckptfmt.storage import placing, publishing  # noqa: E402 - as above
-from ckptfmt.storage.placing import Way  # noqa: E402 - as above
+from ckptfmt._core.ops.directory.verify import verify_paths  # noqa: E402 - as above
+from ckptfmt._core.storage.local.publication import atomic_file as publishing  # noqa: E402 - as above
+from ckptfmt._core.storage.local.publication import direct_io as placing  # noqa: E402 - as above
+from ckptfmt._core.storage.local.publication.direct_io import Way  # noqa: E402 - as above
 from ckptfmt.torch import Checkpointer  # noqa: E402 - as above
 
 TIMES = int(sys.argv[3])

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
+from ckptfmt._core.format.index import CODECS
+from ckptfmt._core.ops.conversion.convert import convert
+from ckptfmt._core.ops.conversion.convert_tree import Failure, convert_tree, plan_tree
+from ckptfmt._core.ops.conversion.export import export, form_of_target
+from ckptfmt._core.ops.conversion.report import ConvertReport
+from ckptfmt._core.ops.progress import Report
+from ckptfmt._core.runs.scan import EXTENSION
 from ckptfmt.errors import CkptfmtError, StorageError
-from ckptfmt.format.index import CODECS
-from ckptfmt.ops.conversion import ConvertReport
-from ckptfmt.ops.convert import convert
-from ckptfmt.ops.convert_tree import Failure, convert_tree, plan_tree
-from ckptfmt.ops.export import export, form_of_target
-from ckptfmt.ops.progress import Report
-from ckptfmt.runs import EXTENSION
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines

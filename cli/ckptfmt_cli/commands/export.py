@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ckptfmt.ops.export import FORMS, export
+from ckptfmt._core.ops.conversion.export import FORMS, export
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.extract import extract
+from ckptfmt._core.ops.members.extract import extract
+from ckptfmt._escaping import escape
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.text import count, size

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ckptfmt.ops.choosing import TensorOrder, choose_tensors
-from ckptfmt.ops.inspect import InspectReport, report_of
-from ckptfmt.ops.moduletree import Module, component_trees
-from ckptfmt.ops.roles import Role
-from ckptfmt.ops.sources import TensorFile, TensorInfo, open_tensors
+from ckptfmt._core.interop.base import TensorFile, TensorInfo, open_tensors
+from ckptfmt._core.ops.inspection.component_roles import Role
+from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
+from ckptfmt._core.ops.inspection.module_tree import Module, component_trees
+from ckptfmt._core.ops.inspection.tensor_filter import TensorOrder, choose_tensors
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_file, write_json, write_lines
@@ -23,7 +23,7 @@ from ckptfmt_cli.views.inspect import inspect_lines
 from ckptfmt_cli.views.tensors import SHOWN_TENSORS, tensor_lines, tree_lines
 
 if TYPE_CHECKING:
-    from ckptfmt.ops.stats import TensorStats
+    from ckptfmt._core.ops.inspection.stats import TensorStats
 
 __all__ = ["command"]
 
@@ -126,7 +126,7 @@ def command(
 
 
 def _statistics(file: TensorFile, tensors: Sequence[TensorInfo]) -> Sequence[TensorStats]:
-    from ckptfmt.ops.stats import tensor_stats  # NumPy, which the rest does without
+    from ckptfmt._core.ops.inspection.stats import tensor_stats  # NumPy, which the rest does without
 
     with progress_line() as line:
         return tensor_stats(file, tensors, line.update if line else None)
@@ -145,7 +145,7 @@ def _write_page(path: str, report: InspectReport, stats: Sequence[TensorStats] |
 
 
 def _show_values(file: TensorFile, name: str, *, as_json: bool) -> None:
-    from ckptfmt.ops.showing import find_tensor, view_tensor
+    from ckptfmt._core.ops.inspection.tensor_preview import find_tensor, view_tensor
     from ckptfmt_cli.views.stats import value_lines
 
     view = view_tensor(file, find_tensor(file.tensors, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ckptfmt.ops.latest import find_latest
+from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_path

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from ckptfmt.ops.listing import list_directory
+from ckptfmt._core.ops.directory.listing import list_directory
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal

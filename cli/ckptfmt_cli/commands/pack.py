@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ckptfmt.escaping import escape
-from ckptfmt.format.index import CODECS
-from ckptfmt.ops.pack import pack
+from ckptfmt._core.format.index import CODECS
+from ckptfmt._core.ops.members.pack import pack
+from ckptfmt._escaping import escape
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.text import count, size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ckptfmt.ops.courses import read_courses
+from ckptfmt._core.ops.directory.curves import read_courses
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.pages.plot import plot_page
 from ckptfmt_cli.progress import progress_line

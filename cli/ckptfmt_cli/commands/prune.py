@@ -9,10 +9,10 @@ from typing import Literal
 
 import click
 
-from ckptfmt.metric_names import mode_of
-from ckptfmt.ops.prune import PrunePlan, PruneResult, apply_prune, plan_prune
-from ckptfmt.retention import RetentionPolicy
-from ckptfmt.runs import run_ids
+from ckptfmt._core.ops.directory.prune import PrunePlan, PruneResult, apply_prune, plan_prune
+from ckptfmt._core.runs.metric_names import mode_of
+from ckptfmt._core.runs.retention import RetentionPolicy
+from ckptfmt._core.runs.scan import run_ids
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import on_screen, progress_line
 from ckptfmt_cli.quantities import size_option, span_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ckptfmt.ops.pins import unpin
+from ckptfmt._core.ops.directory.pins import unpin
 from ckptfmt_cli.pinning import tell
 
 __all__ = ["command"]

@@ -6,7 +6,14 @@ import sys
 
 import click
 
-from ckptfmt.ops.verify import FileVerdict, Selection, Verdict, VerifyReport, select_files, verify_selection
+from ckptfmt._core.ops.directory.verify import (
+    FileVerdict,
+    Selection,
+    Verdict,
+    VerifyReport,
+    select_files,
+    verify_selection,
+)
 from ckptfmt_cli.inert import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines

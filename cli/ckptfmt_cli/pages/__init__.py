@@ -10,7 +10,7 @@ import json
 from importlib.resources import files
 
 from ckptfmt import __version__
-from ckptfmt.escaping import escape
+from ckptfmt._escaping import escape
 
 __all__ = ["page", "read_asset"]
 

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.inspect import InspectReport
-from ckptfmt.ops.moduletree import component_trees
+from ckptfmt._core.ops.inspection.inspect import InspectReport
+from ckptfmt._core.ops.inspection.module_tree import component_trees
+from ckptfmt._escaping import escape
 from ckptfmt_cli.pages import page, read_asset
 from ckptfmt_cli.text import count, size
 from ckptfmt_cli.views.inspect import fact_texts
 from ckptfmt_cli.views.state import resume_text
 
 if TYPE_CHECKING:
-    from ckptfmt.ops.stats import TensorStats
+    from ckptfmt._core.ops.inspection.stats import TensorStats
 
 __all__ = ["inspect_page"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.courses import CourseReport
+from ckptfmt._core.ops.directory.curves import CourseReport
+from ckptfmt._escaping import escape
 from ckptfmt_cli.pages import page
 from ckptfmt_cli.views.plot import plot_svg
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.conversion import ConvertReport, Findings
-from ckptfmt.ops.convert_tree import Failure, TreeReport
+from ckptfmt._core.ops.conversion.convert_tree import Failure, TreeReport
+from ckptfmt._core.ops.conversion.report import ConvertReport, Findings
+from ckptfmt._escaping import escape
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import count, listed, shorten, size

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from textwrap import wrap
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.diff import ComponentDifference, DiffReport, Side
-from ckptfmt.ops.inspect import InspectReport
-from ckptfmt.ops.jsonform import tree_json
-from ckptfmt.ops.leaves import ABSENT
-from ckptfmt.ops.sources import TensorInfo
-from ckptfmt.ops.tensorchanges import Change, TensorChange
+from ckptfmt._core.interop.base import TensorInfo
+from ckptfmt._core.ops.comparison.diff import ComponentDifference, DiffReport, Side
+from ckptfmt._core.ops.comparison.tensor_changes import Change, TensorChange
+from ckptfmt._core.ops.comparison.trees import ABSENT
+from ckptfmt._core.ops.inspection.inspect import InspectReport
+from ckptfmt._core.ops.report_json import tree_json
+from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten

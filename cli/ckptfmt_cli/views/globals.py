@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.globals import GlobalsReport
-from ckptfmt.pth.globals import Verdict
-from ckptfmt.pth.survey import NameUse
+from ckptfmt._core.ops.conversion.pickle_imports import GlobalsReport
+from ckptfmt._core.pth.audit import NameUse
+from ckptfmt._core.pth.names.globals import Verdict
+from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from textwrap import wrap
 
-from ckptfmt.escaping import escape
-from ckptfmt.format.index import Metadata
-from ckptfmt.ops.inspect import InspectReport
-from ckptfmt.ops.jsonform import value_json
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.ops.inspection.inspect import InspectReport
+from ckptfmt._core.ops.report_json import value_json
+from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import ago, cells, count, metric, shorten, size, timestamp

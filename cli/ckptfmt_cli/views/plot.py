@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptfmt.ops.courses import Course, CourseReport
+from ckptfmt._core.ops.directory.curves import Course, CourseReport
 from ckptfmt_cli.chart import CHART_STYLE, Line, chart, chart_height
 
 __all__ = ["plot_svg"]

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.prune import PrunePlan, PruneResult
-from ckptfmt.retention import Decision
-from ckptfmt.runs import distinct_bytes
+from ckptfmt._core.ops.directory.prune import PrunePlan, PruneResult
+from ckptfmt._core.runs.retention import Decision
+from ckptfmt._core.runs.scan import distinct_bytes
+from ckptfmt._escaping import escape
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import age, cells, count, shorten, size

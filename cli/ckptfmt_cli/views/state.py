@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ckptfmt.ops.inspect import StateInfo
-from ckptfmt.ops.jsonform import integer_json, tree_json
-from ckptfmt.ops.optimizers import OptimizerInfo
-from ckptfmt.ops.ranked import RankedValue
-from ckptfmt.ops.resumable import Resumable, ResumeAnswer
-from ckptfmt.ops.roles import PlaceInfo, SchedulerInfo
+from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, SchedulerInfo
+from ckptfmt._core.ops.inspection.inspect import StateInfo
+from ckptfmt._core.ops.inspection.optimizers import OptimizerInfo
+from ckptfmt._core.ops.inspection.resumable import Resumable, ResumeAnswer
+from ckptfmt._core.ops.report_json import integer_json, tree_json
 from ckptfmt_cli.text import count
 
 __all__ = ["resume_text", "state_texts"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.showing import TensorView
-from ckptfmt.ops.stats import TensorStats
+from ckptfmt._core.ops.inspection.stats import TensorStats
+from ckptfmt._core.ops.inspection.tensor_preview import TensorView
+from ckptfmt._escaping import escape
 from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.moduletree import Module
-from ckptfmt.ops.sources import TensorInfo
+from ckptfmt._core.interop.base import TensorInfo
+from ckptfmt._core.ops.inspection.module_tree import Module
+from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import cells, shape, size

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ckptfmt.escaping import escape
-from ckptfmt.ops.verify import FileVerdict, Verdict, VerifyReport
+from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyReport
+from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, size
 

@@ -1,0 +1,1 @@
+"""One checkpoint file: its components and trees, read and written."""

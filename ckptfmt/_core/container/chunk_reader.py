@@ -1,0 +1,297 @@
+"""Reading chunks: ranged reads, both digests and the codec, on worker threads (spec 7.2, 7.4, 8).
+
+A worker has buffers of its own, used again and again, which nobody else can reach. What they hold is verified there,
+and goes to its place once, afterwards.
+
+Whole chunks that are stored as they are go straight to their memory, and are verified where they lie: a copy would
+take as long as reading them from the page cache. That is sound because each job is done once (`system.workers`), its
+read is over when its bytes are hashed, and no two jobs have memory in common, so that nothing of ours writes there
+again. Whoever calls `fetch` keeps others away from the memory until it returns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from ckptfmt._core.format.codec import decode_chunk
+from ckptfmt._core.format.digest import CHUNK_BYTES, DIGEST_BYTES, Segment, digest
+from ckptfmt._core.format.index import CODECS, Member
+from ckptfmt._core.format.planes import copy_bytes
+from ckptfmt._core.storage import Source
+from ckptfmt._core.system.workers import CORES, Workers
+from ckptfmt.errors import FormatError, Problem, error_for
+
+__all__ = ["Into", "NewBuffer", "Want", "fetch", "new_buffer"]
+
+Into = memoryview | Callable[[int, memoryview], None] | None
+"""Where the bytes of a segment go: memory of its length; a function that is given each verified piece and its place
+in the segment, from any thread; or nowhere, if they are only to be verified."""
+
+NewBuffer = Callable[[int], memoryview]
+"""Makes the buffer of a worker, of so many bytes."""
+
+_READERS = CORES + 1  # one waits for the disk while the others hash
+_MAX_SEGMENTS = 4096
+_SMALL_BYTES = 64 << 10
+
+_TRUTH_VALUES = bytes([0]) + bytes([1]) * 255
+
+
+class Want(NamedTuple):
+    """A segment to be read and verified.
+
+    Attributes:
+        member: The member it belongs to.
+        segment: The segment.
+        into: Where its logical bytes go.
+    """
+
+    member: Member
+    segment: Segment
+    into: Into = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring segments of one member, about a chunk together, or a chunk of one; one read brings them all.
+
+    Attributes:
+        member: The member.
+        segments: Each of one chunk.
+        targets: For each segment, where its bytes go.
+        nbytes: Length of all of them.
+    """
+
+    member: Member
+    segments: list[Segment]
+    targets: list[Into]
+    nbytes: int
+
+
+def new_buffer(nbytes: int) -> memoryview:
+    """Return ordinary memory for a worker."""
+    return memoryview(bytearray(nbytes))
+
+
+def normalize_truth_values(memory: memoryview) -> None:
+    """Put 1 in place of every byte that is not 0: the libraries of arrays know no other true (9.8)."""
+    for start in range(0, len(memory), CHUNK_BYTES):
+        piece = memory[start : start + CHUNK_BYTES]
+        piece[:] = bytes(piece).translate(_TRUTH_VALUES)
+
+
+def fetch(
+    source: Source,
+    wants: Iterable[Want],
+    *,
+    problems: list[Problem] | None = None,
+    progress: Callable[[int], None] | None = None,
+    make_buffer: NewBuffer = new_buffer,
+) -> None:
+    """Read and verify segments, which have to be in file order.
+
+    A function is never given damaged bytes. Memory may hold some: use it only if there are no problems. When this
+    returns or raises, nothing writes any more.
+
+    Args:
+        source: The file.
+        wants: What to read. No two of them may have memory in common.
+        problems: Takes what is wrong, so that the rest is still read; without it, the first problem raises.
+        progress: Called on the caller's thread with the number of logical bytes done since its last call.
+        make_buffer: Makes the memory that functions among the `wants` are given views of.
+
+    Raises:
+        IntegrityError: A digest does not match.
+        FormatError: A stored chunk is not what its codec makes.
+        UnsupportedVersionError: The codec is unknown.
+        StorageError: The file cannot be read.
+    """
+    reader = _Reader(source, make_buffer)
+    jobs = (partial(reader.run, group) for group in _groups(wants))
+    with Workers(_READERS, "ckptfmt-read") as workers:
+        for done in workers.in_order(jobs):
+            if done.problems and problems is None:
+                raise error_for(done.problems)
+            if problems is not None:
+                problems.extend(done.problems)
+            if progress is not None:
+                progress(done.nbytes)
+
+
+def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
+    """Cut large segments into chunks, and join neighbouring small ones, so that they share one read."""
+    member: Member | None = None
+    segments: list[Segment] = []
+    targets: list[Into] = []
+    nbytes = following = 0
+    for want in wants:
+        segment = want.segment
+        size = segment.nbytes
+        if not size:
+            continue
+        joins = want.member is member and segment.first_chunk == following
+        if segments and not (joins and nbytes + size <= CHUNK_BYTES and len(segments) < _MAX_SEGMENTS):
+            assert member is not None  # there are segments of it
+            yield _Group(member, segments, targets, nbytes)
+            segments, targets, nbytes = [], [], 0
+        member = want.member
+        if size > CHUNK_BYTES:
+            yield from _chunks(want)
+            following = -1
+            continue
+        segments.append(segment)
+        targets.append(want.into)
+        nbytes += size
+        following = segment.first_chunk + 1
+    if segments:
+        assert member is not None  # there are segments of it
+        yield _Group(member, segments, targets, nbytes)
+
+
+def _chunks(want: Want) -> Iterator[_Group]:
+    member, segment, into = want
+    for chunk in segment.chunks():
+        start = chunk.offset - segment.offset
+        part: Into = into
+        if isinstance(into, memoryview):
+            part = into[start : start + chunk.nbytes]
+        elif into is not None:
+            part = partial(_at, into, start)
+        yield _Group(member, [chunk.alone()], [part], chunk.nbytes)
+
+
+def _at(into: Callable[[int, memoryview], None], start: int, begin: int, data: memoryview) -> None:
+    into(start + begin, data)
+
+
+def _stored_range(group: _Group) -> tuple[int, int]:
+    """Return place and length of what is stored of a group."""
+    member, first, last = group.member, group.segments[0], group.segments[-1]
+    if member.stored_chunk_bytes is None:
+        return member.offset + first.offset, group.nbytes
+    start = member.stored_offsets[first.first_chunk]
+    end = member.stored_offsets[last.first_chunk] + member.stored_chunk_bytes[last.first_chunk]
+    return member.offset + start, end - start
+
+
+class _Done(NamedTuple):
+    """A group that was read.
+
+    Attributes:
+        nbytes: Its logical length.
+        problems: What is wrong with it.
+    """
+
+    nbytes: int
+    problems: list[Problem]
+
+
+class _Reader:
+    """Reads groups, in any number of threads."""
+
+    def __init__(self, source: Source, make_buffer: NewBuffer) -> None:
+        self._source = source
+        self._make_buffer = make_buffer
+        self._local = threading.local()
+
+    def run(self, group: _Group) -> _Done:
+        """Read, verify and deliver the segments of a group."""
+        return _Done(group.nbytes, self._read_group(group))
+
+    def _read_group(self, group: _Group) -> list[Problem]:
+        member = group.member
+        if member.codec not in CODECS:
+            message = f"codec {member.codec!r} is unknown to this reader; a newer ckptfmt reads it"
+            return [Problem("codec-unknown", message, member=member.name)]
+        return self._plain(group) if member.codec == "none" else self._decoded(group)
+
+    def _plain(self, group: _Group) -> list[Problem]:
+        member, segments, targets = group.member, group.segments, group.targets
+        only, into = segments[0], targets[0]
+        if len(segments) == 1 and isinstance(into, memoryview):
+            self._source.read_into(member.offset + only.offset, into)
+            return _check(member, only, digest(into))
+        data = self._read(*_stored_range(group))
+        digests = []
+        begin = 0
+        for segment in segments:
+            end = begin + segment.nbytes
+            digests.append(digest(data[begin:end]))
+            begin = end
+        sound = b"".join(digests) == member.digests_of(only.first_chunk, len(segments))
+        problems: list[Problem] = []
+        begin = 0
+        for segment, into, found in zip(segments, targets, digests, strict=True):
+            end = begin + segment.nbytes
+            faults = [] if sound else _check(member, segment, found)
+            problems += faults
+            if not faults:
+                _deliver(data[begin:end], into)
+            begin = end
+        return problems
+
+    def _decoded(self, group: _Group) -> list[Problem]:
+        """Read, check, decode and check again the chunks of a member with a codec."""
+        member = group.member
+        sizes, digests = member.stored_chunk_bytes or (), member.stored_digests or b""
+        place, nbytes = _stored_range(group)
+        start = place - member.offset
+        data = self._read(place, nbytes)
+        problems: list[Problem] = []
+        for segment, into in zip(group.segments, group.targets, strict=True):
+            number, tensor = segment.first_chunk, segment.tensor
+            begin = member.stored_offsets[number] - start
+            stored = bytes(data[begin : begin + sizes[number]])
+            if digest(stored) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+                offset = member.offset + start + begin
+                message = f"{len(stored)} stored bytes are not what was written"
+                problems.append(Problem("stored-digest", message, member=member.name, tensor=tensor, offset=offset))
+                continue
+            logical = self._buffer("decoded", segment.nbytes)
+            try:
+                decode_chunk(stored, logical, segment.split, member=member.name, tensor=tensor)
+            except FormatError as error:
+                problems += error.problems
+                continue
+            found = _check(member, segment, digest(logical))
+            problems += found
+            if not found:
+                _deliver(logical, into)
+        return problems
+
+    def _read(self, offset: int, nbytes: int) -> memoryview:
+        data = self._buffer("stored", nbytes)
+        self._source.read_into(offset, data)
+        return data
+
+    def _buffer(self, use: str, nbytes: int) -> memoryview:
+        """Return memory of this thread, which keeps its content until the next call for the same use."""
+        buffer: memoryview | None = getattr(self._local, use, None)
+        if buffer is None or len(buffer) < nbytes:
+            wanted = nbytes if nbytes <= _SMALL_BYTES else CHUNK_BYTES  # a small file is not worth a large buffer
+            buffer = self._make_buffer(max(nbytes, wanted))
+            setattr(self._local, use, buffer)
+        return buffer[:nbytes]
+
+
+def _deliver(data: memoryview, into: Into) -> None:
+    """Bring verified bytes to their place."""
+    if isinstance(into, memoryview) and len(data) > _SMALL_BYTES:
+        copy_bytes(data, into)
+    elif isinstance(into, memoryview):
+        into[:] = data
+    elif into is not None:
+        into(0, data)
+
+
+def _check(member: Member, segment: Segment, found: bytes) -> list[Problem]:
+    """Return the problem of a chunk whose logical bytes have another digest than the index says (7.2)."""
+    if found == member.digests_of(segment.first_chunk, 1):
+        return []
+    offset = member.offset + segment.offset if member.codec == "none" else None
+    message = f"{segment.nbytes} bytes are not what was written"
+    return [Problem("chunk-digest", message, member=member.name, tensor=segment.tensor, offset=offset)]

@@ -1,0 +1,192 @@
+"""The NumPy adapter: NumPy's arrays and scalars, and every array on the CPU that speaks DLPack or buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt.errors import FormatError, Problem, StateError, error_for
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NATIVE = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+}
+_ML_DTYPES = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+_NAMES = {numpy_name: name for name, numpy_name in (_NATIVE | _ML_DTYPES).items()}
+
+
+class NumpyAdapter:
+    """NumPy's arrays and scalars, and any array on the CPU that speaks the buffer protocol or DLPack."""
+
+    @property
+    def host(self) -> Adapter:
+        """Itself: NumPy is the host's own array library."""
+        return self
+
+    def encode(self, value: object, path: str) -> object:
+        """See `container.adapters.Adapter.encode`."""
+        import numpy as np
+
+        if isinstance(value, np.generic):
+            return _encode_scalar(value, path)
+        if type(value) in (np.ndarray, np.memmap):
+            return Typed(NUMPY_ARRAY, _leaf(value, path))  # type: ignore[arg-type]  # one of the two
+        if isinstance(value, np.ndarray):
+            raise StateError(path, f"{type(value)} is more than its values", "save np.asarray(...) of it")
+        if isinstance(value, bytes | bytearray) or not _is_array(value):
+            return NotImplemented
+        return _leaf(_as_numpy(value, path), path)
+
+    def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
+        """See `container.adapters.Adapter.empty`.
+
+        Raises:
+            UnsupportedVersionError: NumPy has no such dtype (4- and 6-bit floats).
+            FormatError: NumPy has no array of such a shape (an empty one with huge dimensions).
+        """
+        import numpy as np
+
+        try:
+            array = np.empty(shape, numpy_dtype(dtype))
+        except ValueError as error:
+            if isinstance(error, FormatError):
+                raise
+            raise error_for(Problem("tensor-shape", f"NumPy cannot make an array of its shape: {error}")) from error
+        return array, _bytes_of(array)
+
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> Any | None:
+        """See `container.adapters.Adapter.view`; None also for memory that does not suit the elements."""
+        import numpy as np
+
+        array = np.frombuffer(memory, numpy_dtype(dtype)).reshape(shape)
+        return array if array.flags.aligned else None
+
+    def decode(self, typed: Typed) -> object:
+        """See `container.adapters.Adapter.decode`."""
+        import numpy as np
+
+        if typed.name == "C128":
+            return typed.value.view(np.complex128).reshape(typed.value.shape[:-1])
+        if typed.name == NUMPY_SCALAR:
+            name, data = typed.value
+            dtype = np.dtype(np.complex128) if name == "C128" else numpy_dtype(name)
+            return np.frombuffer(data, dtype)[0]
+        return typed
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return NumPy's dtype for a dtype name of the spec's section 9, ml_dtypes' where NumPy has none.
+
+    Raises:
+        UnsupportedVersionError: Neither has one (4- and 6-bit floats).
+    """
+    import numpy as np
+
+    if name in _NATIVE:
+        native: np.dtype[Any] = np.dtype(_NATIVE[name])
+        return native.newbyteorder("<")
+    if name in _ML_DTYPES:
+        import ml_dtypes
+
+        extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+        return extended
+    raise error_for(Problem("tensor-dtype", f"NumPy has no dtype for {name}; read its bytes with Component.read_bytes"))
+
+
+def _dtype_name(dtype: np.dtype[Any], path: str) -> str:
+    name = "C128" if dtype.name == "complex128" else _NAMES.get(dtype.name)
+    if name is None:
+        raise StateError(path, f"an array of dtype {dtype} cannot be expressed", "convert it to a numeric dtype")
+    return name
+
+
+def _leaf(array: np.ndarray[Any, Any], path: str) -> object:
+    """Return the leaf of an array; a complex128 array is typed `C128` of one (11.6)."""
+    name = _dtype_name(array.dtype, path)
+    if name == "C128":
+        return Typed("C128", _NumpyLeaf("F64", (*array.shape, 2), array))
+    return _NumpyLeaf(name, array.shape, array)
+
+
+@dataclass(slots=True, eq=False)
+class _NumpyLeaf(TensorLeaf):
+    """An array of NumPy."""
+
+    array: np.ndarray[Any, Any]
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`."""
+        array = self.array
+        if not array.size:
+            return id(array)
+        return array.__array_interface__["data"][0], array.dtype.str, self.dtype, array.shape, array.strides
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`."""
+        import numpy as np
+
+        return _bytes_of(np.ascontiguousarray(self.array, self.array.dtype.newbyteorder("<")))
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    """Return the memory of a C-contiguous array as a flat view of bytes."""
+    import numpy as np
+
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _encode_scalar(value: np.generic, path: str) -> Typed:
+    import numpy as np
+
+    array = np.asarray(value)
+    name = _dtype_name(array.dtype, path)
+    return Typed(NUMPY_SCALAR, [name, array.astype(array.dtype.newbyteorder("<")).tobytes()])
+
+
+def _is_array(value: object) -> bool:
+    if hasattr(value, "__dlpack__"):
+        return True
+    try:
+        memoryview(value)  # type: ignore[arg-type]  # this asks whether it is one
+    except TypeError:
+        return False
+    return True
+
+
+def _as_numpy(value: Any, path: str) -> np.ndarray[Any, Any]:
+    """Return an array that speaks DLPack or the buffer protocol as NumPy's, without a copy if possible."""
+    import numpy as np
+
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        # An `__array__` beside DLPack knows dtypes that DLPack in NumPy does not, such as bfloat16.
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise StateError(path, f"{type(value)} does not give its values: {error}", "copy it to the CPU") from error

@@ -1,0 +1,372 @@
+"""Trees of a training state to structure and tensors, and back; knows no framework (spec 11).
+
+A framework comes in through an `Adapter`: it says what its tensors and values are in the terms of the
+specification, and makes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.per_rank import PerRank, place_of
+from ckptfmt._core.format.index import ROOT, is_component_name
+from ckptfmt._core.format.packing import (
+    MAX_DEPTH,
+    MAX_LOOSE_KEYS,
+    MAX_MSGPACK_BYTES,
+    MAX_VALUES,
+    TensorRef,
+    Timestamp,
+    Typed,
+    datetime_of,
+    encode,
+    timestamp_of,
+)
+from ckptfmt._core.format.tensors import METADATA_KEY
+from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, PER_RANK
+from ckptfmt.errors import StateError
+
+
+@dataclass(frozen=True)
+class FlatComponent:
+    """A component as it is written.
+
+    Attributes:
+        name: The component's name.
+        structure: The bytes of its msgpack member, None if it is flat (11.1).
+        tensors: Its tensors by name, in the order of the header.
+    """
+
+    name: str
+    structure: bytes | None
+    tensors: Mapping[str, TensorLeaf]
+
+
+def flatten_state(state: object, adapter: Adapter, *, numpy_is_plain: bool) -> Iterator[FlatComponent]:
+    """Yield the components of a state (11.5).
+
+    Args:
+        state: A mapping of component names to trees, or any other tree.
+        adapter: Knows the framework's tensors.
+        numpy_is_plain: NumPy arrays are the tensors of a component that has no other kind; otherwise each
+            is marked as an array, to come back as one beside another framework's tensors.
+
+    Raises:
+        StateError: Something cannot be expressed; the message names the path to it.
+    """
+    components = _as_components(state, adapter)
+    if components is None:
+        yield flatten_component(ROOT, state, adapter, numpy_is_plain=numpy_is_plain)
+        return
+    for name, tree in components.items():
+        yield flatten_component(name, tree, adapter, numpy_is_plain=numpy_is_plain)
+
+
+def _as_components(state: object, adapter: Adapter) -> Mapping[str, object] | None:
+    """Return the state if it is a mapping of component names to trees, else None."""
+    if not isinstance(state, Mapping) or not all(map(is_component_name, state)):
+        return None
+    if state and all(_is_tensor(adapter.encode(tree, str(name))) for name, tree in state.items()):
+        return None
+    return state
+
+
+def _is_tensor(encoded: object) -> bool:
+    match encoded:
+        case TensorLeaf():
+            return True
+        case Typed(name, value):
+            return (name == NUMPY_ARRAY or name in COMPLEX_PARTS) and _is_tensor(value)
+    return False
+
+
+def flatten_component(
+    name: str, tree: object, adapter: Adapter, *, numpy_is_plain: bool, per_rank: bool = True
+) -> FlatComponent:
+    """Return a component as it is to be written.
+
+    Args:
+        name: Its name.
+        tree: Its state.
+        adapter: Knows the framework's tensors.
+        numpy_is_plain: See `flatten_state`.
+        per_rank: Whether it may hold a `PerRank`.
+
+    Raises:
+        StateError: Something cannot be expressed; the message names the path to it.
+    """
+    flat = _as_flat(name, tree, adapter, numpy_is_plain)
+    if flat is not None:
+        return FlatComponent(name, None, flat)
+    flattener = _Flattener(name, adapter, unmark_numpy=numpy_is_plain, per_rank=per_rank)
+    structure = flattener.encode(tree, (), 0)
+    if numpy_is_plain and flattener.found_numpy and flattener.found_other:
+        flattener = _Flattener(name, adapter, unmark_numpy=False, per_rank=per_rank)
+        structure = flattener.encode(tree, (), 0)
+    packed = encode(structure)
+    if len(packed) > MAX_MSGPACK_BYTES:
+        advice = "put long lists into arrays"
+        raise StateError(name, f"its structure takes {len(packed)} bytes, the limit is {MAX_MSGPACK_BYTES}", advice)
+    return FlatComponent(name, packed, flattener.tensors)
+
+
+def _as_flat(component: str, tree: object, adapter: Adapter, numpy_is_plain: bool) -> dict[str, TensorLeaf] | None:
+    """Return the tensors of a tree that can be stored as a safetensors member alone, else None (11.3)."""
+    if not isinstance(tree, Mapping) or not tree or METADATA_KEY in tree:
+        return None
+    leaves: dict[str, TensorLeaf] = {}
+    marked = 0
+    for key, value in tree.items():
+        if type(key) is not str or not _is_unicode(key):
+            return None
+        leaf = adapter.encode(value, f"{component}.{key}") if not isinstance(value, (Mapping, list, tuple)) else None
+        if numpy_is_plain and isinstance(leaf, Typed) and leaf.name == NUMPY_ARRAY:
+            leaf = leaf.value
+            marked += 1
+        if not isinstance(leaf, TensorLeaf):
+            return None
+        leaves[key] = leaf
+    distinct = len({leaf.alias for leaf in leaves.values()}) == len(leaves)
+    return leaves if distinct and marked in (0, len(leaves)) else None
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+_Path = tuple[str | int, ...]
+_PLAIN = frozenset({type(None), bool, int, float, complex, bytes, Timestamp})
+_LOOSE_KEYS = frozenset({type(None), bool, int, float})
+_TIMES = frozenset({datetime, date, time, timedelta})
+
+
+@dataclass
+class _Flattener:
+    """Turns one tree into what `packing.encode` takes, and collects its tensors."""
+
+    component: str
+    adapter: Adapter
+    unmark_numpy: bool
+    per_rank: bool
+    tensors: dict[str, TensorLeaf] = field(default_factory=dict)
+    found_numpy: bool = False
+    found_other: bool = False
+    _refs: dict[Hashable, TensorRef] = field(default_factory=dict)
+    _foreign_kinds: set[type] = field(default_factory=set)
+    _values: int = 1
+    _loose_keys: int = 0
+    _in_per_rank: bool = False
+
+    def place(self, path: _Path) -> str:
+        """Return a path as a person writes it: `optimizer.param_groups[0].lr`."""
+        return place_of(self.component, path)
+
+    def encode(self, value: object, path: _Path, level: int) -> object:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind in self._foreign_kinds:
+            return self.foreign(value, path, level)
+        if isinstance(value, TensorLeaf):
+            return self.tensor(value, path)
+        if kind is dict or isinstance(value, Mapping):
+            return self.mapping(value, path, level)  # type: ignore[arg-type]  # it is one
+        if isinstance(value, str) and kind is str:
+            if not _is_unicode(value):
+                raise StateError(self.place(path), "a str with a lone surrogate, which UTF-8 cannot express")
+            return value
+        if kind is list or kind is tuple:
+            assert isinstance(value, list | tuple)
+            self.enter(len(value), path, level)
+            items = [self.encode(item, (*path, number), level + 1) for number, item in enumerate(value)]
+            return items if kind is list else tuple(items)
+        if isinstance(value, PerRank):
+            return self.typed(Typed(PER_RANK, list(value.values)), path, level)
+        if isinstance(value, Typed):
+            return self.typed(value, path, level)
+        if isinstance(value, set | frozenset) and kind in (set, frozenset):
+            self.enter(len(value), path, level)
+            elements = {self.key(element, path) for element in value}
+            return elements if kind is set else Typed("frozenset", elements)
+        if isinstance(value, datetime | date | time | timedelta) and kind in _TIMES:
+            return self.moment(value, path)
+        self._foreign_kinds.add(kind)  # all of the above depends on nothing but the type
+        return self.foreign(value, path, level)
+
+    def typed(self, value: Typed, path: _Path, level: int) -> Typed:
+        self.enter(2, path, level)
+        if value.name != PER_RANK:
+            return Typed(value.name, self.encode(value.value, path, level + 1))
+        if self._in_per_rank or not self.per_rank:
+            where = " inside another" if self._in_per_rank else ""
+            raise StateError(self.place(path), f"a PerRank{where}", "give the value of one rank")
+        self._in_per_rank = True
+        encoded = Typed(PER_RANK, self.encode(value.value, path, level + 1))
+        self._in_per_rank = False
+        return encoded
+
+    def moment(self, value: datetime | date | time | timedelta, path: _Path) -> object:
+        """Encode what is written as text; the zone of an aware one becomes its offset at that moment (11.6)."""
+        if isinstance(value, timedelta):
+            return Typed("timedelta", [value.days, value.seconds, value.microseconds])
+        if isinstance(value, datetime | time):
+            offset = value.utcoffset()
+            if value.tzinfo is not None and (offset is None or offset.microseconds):
+                found = f"{value!r:.200}, whose offset from UTC is not known, or not in whole seconds"
+                raise StateError(self.place(path), found, "store it without its tzinfo, and the zone's name beside it")
+            if isinstance(value, datetime) and offset == timedelta(0):
+                return timestamp_of(value)
+        return Typed(type(value).__name__, value.isoformat())
+
+    def foreign(self, value: object, path: _Path, level: int) -> object:
+        """Encode what only the adapter can know."""
+        try:
+            encoded = self.adapter.encode(value, self.component)
+        except StateError:
+            self.adapter.encode(value, self.place(path))  # only a message needs the path, which takes a while to write
+            raise
+        if isinstance(encoded, TensorLeaf):
+            self.found_other = True
+            return self.tensor(encoded, path)
+        if encoded is NotImplemented:
+            place = self.place(path)
+            advice = "ckptfmt never pickles: save its numbers, text or tensors (a state_dict) instead"
+            raise StateError(place, f"{type(value)} cannot be expressed", advice)
+        if isinstance(encoded, Typed) and encoded.name == NUMPY_ARRAY:
+            self.found_numpy = True
+            return self.encode(encoded.value if self.unmark_numpy else encoded, path, level)
+        if isinstance(encoded, Typed) and encoded.name in COMPLEX_PARTS:
+            self.found_other = True
+        return self.encode(encoded, path, level)
+
+    def tensor(self, leaf: TensorLeaf, path: _Path) -> TensorRef:
+        """Return the reference to a tensor; the same one for the same tensor (11.2)."""
+        alias = leaf.alias
+        ref = self._refs.get(alias)
+        if ref is None:
+            ref = self._refs[alias] = TensorRef(self.free_name(path))
+            self.tensors[ref.name] = leaf
+        return ref
+
+    def free_name(self, path: _Path) -> str:
+        """Return the name of the tensor at `path` (11.4)."""
+        wanted = ".".join([part if type(part) is str else str(part) for part in path])
+        if wanted and wanted != METADATA_KEY and wanted not in self.tensors:
+            return wanted
+        number = 2
+        while f"{wanted}#{number}" in self.tensors:
+            number += 1
+        return f"{wanted}#{number}"
+
+    def mapping(self, value: Mapping[Any, object], path: _Path, level: int) -> dict[object, object]:
+        self.enter(2 * len(value), path, level)
+        result = {}
+        for number, (key, item) in enumerate(value.items()):
+            part = key if type(key) is str or type(key) is int else f"#{number}"
+            inside = (*path, part)
+            result[self.key(key, inside)] = self.encode(item, inside, level + 1)
+        return result
+
+    def key(self, key: object, path: _Path) -> object:
+        """Return a key or set element after checking that it may be one (10.3)."""
+        kind = type(key)
+        if kind is str and key.isascii():  # type: ignore[attr-defined]  # it is a str
+            return key
+        if kind is bytes or (isinstance(key, str) and kind is str and _is_unicode(key)):
+            return key
+        fits_64_bits = not isinstance(key, int) or -(2**63) <= key < 2**64
+        if kind not in _LOOSE_KEYS or key != key or not fits_64_bits:
+            advice = "a key or set element is a str, bytes, int of 64 bits, float, bool or None"
+            raise StateError(self.place(path), f"the key {key!r:.100} of {kind} cannot be expressed", advice)
+        self._loose_keys += 1
+        if self._loose_keys > MAX_LOOSE_KEYS:
+            found = f"more than {MAX_LOOSE_KEYS} keys that are neither str nor bytes"
+            raise StateError(self.place(path), found, "use arrays of keys and values")
+        return key
+
+    def enter(self, elements: int, path: _Path, level: int) -> None:
+        """Check the limits of which a reader will hold us to (13.1)."""
+        if elements and level >= MAX_DEPTH:
+            raise StateError(self.place(path), f"nested deeper than {MAX_DEPTH} levels", "does it contain itself?")
+        self._values += elements
+        if self._values > MAX_VALUES:
+            raise StateError(self.place(path), f"more than {MAX_VALUES} values", "put long lists into arrays")
+
+
+def tensor_uses(tree: object, adapter: Adapter) -> list[tuple[str, Adapter]]:
+    """Return which tensors a tree refers to, each with the adapter that has to make it, without repetition."""
+    found: dict[tuple[str, Adapter], None] = {}
+
+    def look(node: Any, adapter: Adapter) -> None:
+        match node:
+            case TensorRef(name):
+                found[name, adapter] = None
+            case Typed(name, value):
+                look(value, adapter.host if name == NUMPY_ARRAY else adapter)
+            case dict():
+                for value in node.values():
+                    look(value, adapter)
+            case list() | tuple():
+                for value in node:
+                    look(value, adapter)
+
+    look(tree, adapter)
+    return list(found)
+
+
+def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapter: Adapter) -> object:
+    """Return the value that a validated tree stands for.
+
+    Args:
+        tree: Valid by `format.trees.validate_tree`.
+        tensor: Returns the tensor of a name as one of the adapter's: the same object each time it is asked,
+            so that a tensor in several places is one again (11.2).
+        adapter: Makes the framework's values.
+    """
+
+    def decode(node: Any, adapter: Adapter) -> object:
+        match node:
+            case TensorRef(name):
+                return tensor(name, adapter)
+            case Typed(name, value):
+                inside = adapter.host if name == NUMPY_ARRAY else adapter
+                typed = Typed(name, decode(value, inside))
+                return typed.value if name == NUMPY_ARRAY else _decode_typed(typed, inside)
+            case Timestamp():
+                return datetime_of(node)
+            case dict():
+                return {key: decode(value, adapter) for key, value in node.items()}
+            case list():
+                return [decode(value, adapter) for value in node]
+            case tuple():
+                return tuple(decode(value, adapter) for value in node)
+        return node
+
+    return decode(tree, adapter)
+
+
+def _decode_typed(typed: Typed, adapter: Adapter) -> object:
+    match typed.name:
+        case "frozenset":
+            return frozenset(typed.value)
+        case "datetime":
+            return datetime.fromisoformat(typed.value)
+        case "date":
+            return date.fromisoformat(typed.value)
+        case "time":
+            return time.fromisoformat(typed.value)
+        case "timedelta":
+            return timedelta(*typed.value)
+        case name if name == PER_RANK:
+            return PerRank(tuple(typed.value))
+    return adapter.decode(typed)

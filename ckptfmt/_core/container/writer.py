@@ -1,0 +1,276 @@
+"""Writing a checkpoint front to back in one pass, and publishing it (spec 15)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from ckptfmt._core.container.adapters import Adapter
+from ckptfmt._core.container.planning import MemberPlan, SavePlan, plan_save, require_valid
+from ckptfmt._core.format.codec import encode_chunk
+from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike, digest
+from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
+from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
+from ckptfmt._core.format.planes import Split
+from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.system.workers import CORES, Workers
+from ckptfmt.errors import StateError
+
+# Some of them hash while the others wait for the disk, which is quicker with several writes at a time.
+WRITERS = max(2 * CORES, min(8, 4 * CORES))
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        identity: Its identity, 64 hex digits (12.1).
+        file_bytes: Its length in bytes.
+        components: Names of the components, in file order.
+        per_rank: Places of the values that were found to differ between ranks, such as `net.avg`. Random states and
+            places in the data, which each rank has for itself, are not named.
+    """
+
+    path: str
+    identity: str
+    file_bytes: int
+    components: tuple[str, ...]
+    per_rank: tuple[str, ...] = ()
+
+
+class WrittenFile(NamedTuple):
+    """A whole file that was written.
+
+    Attributes:
+        identity: Its identity, 64 hex digits (12.1).
+        file_bytes: Its length in bytes.
+        written_bytes: How many of them were written; the others are padding.
+        facts: What its index says.
+    """
+
+    identity: str
+    file_bytes: int
+    written_bytes: int
+    facts: Index
+
+
+class Sink(Protocol):
+    """What a checkpoint is written to. Several threads write, each byte once; what is left out is zero."""
+
+    def write_at(self, offset: int, buffer: BytesLike, /) -> object:
+        """Take all of `buffer` at its place."""
+
+
+def save_state(
+    path: str | os.PathLike[str],
+    state: object,
+    adapter: Adapter,
+    *,
+    metadata: Metadata,
+    numpy_is_plain: bool,
+    codec: str | Mapping[str, str] = "none",
+    text_metadata: Mapping[str, Mapping[str, str]] | None = None,
+) -> SaveReport:
+    """Save a state atomically; nothing is touched before it is known that the state can be expressed.
+
+    Takes what `plan_save` takes.
+
+    Raises:
+        StateError: The state, or an argument, cannot be expressed.
+        StorageError: The file could not be written; what was at `path` is untouched.
+    """
+    plan = plan_save(
+        state,
+        adapter,
+        metadata=metadata,
+        numpy_is_plain=numpy_is_plain,
+        codec=codec,
+        text_metadata=text_metadata,
+    )
+    return write_plan(path, plan)
+
+
+def write_plan(
+    path: str | os.PathLike[str],
+    plan: SavePlan,
+    *,
+    replace: bool = True,
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    instead: Callable[[Index], SaveReport | None] | None = None,
+) -> SaveReport:
+    """Write a planned checkpoint, and publish it.
+
+    Args:
+        path: Where to.
+        plan: What.
+        replace: Replace what is at the path. False: publish beside it (see `AtomicFile`); the report says where.
+        guard: Held while the file is published. If it raises, nothing is.
+        instead: Called with what the index of the new file says, while the guard is held. If it returns the report of
+            another file, that one will do: nothing is published.
+
+    Raises:
+        StateError: A tensor does not give the bytes that its dtype and shape make.
+        StorageError: The file could not be written; what was at `path` is untouched.
+    """
+    with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
+        written = write_file(file, plan.members, plan.metadata)
+        if instead is not None:
+            with guard():
+                other = instead(written.facts)
+            if other is not None:
+                return other
+        file.commit(written_bytes=written.written_bytes)
+    return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)
+
+
+def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> WrittenFile:
+    """Write a whole file to `sink`.
+
+    Raises:
+        StateError: A reader would refuse the names of the members, or the facts; or a tensor does not give the bytes
+            that its dtype and shape make.
+    """
+    require_valid([plan.name for plan in members], metadata)
+    preamble = encode_preamble()
+    sink.write_at(0, preamble)
+    position = len(preamble)
+    written: list[Member] = []
+    with Workers(WRITERS, "ckptfmt-write") as workers:
+        for plan in members:
+            write = _write_plain if plan.codec == "none" else _write_compressed
+            member = write(sink, workers, plan, align(position, MEMBER_ALIGNMENT))
+            written.append(member)
+            position = member.offset + member.stored_bytes
+    offset = align(position, INDEX_ALIGNMENT)
+    facts = Index(metadata, tuple(written))
+    index = encode_index(facts)
+    end = align(offset + len(index), INDEX_ALIGNMENT)
+    trailer = encode_trailer(preamble, offset, index)
+    sink.write_at(offset, index)
+    sink.write_at(end, trailer)
+    written_bytes = len(preamble) + sum(member.stored_bytes for member in written) + len(index) + len(trailer)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
+
+
+class _Batch(NamedTuple):
+    """Chunks, each with the way it is split; small ones together.
+
+    Attributes:
+        chunks: Their bytes.
+        splits: How each is split.
+        nbytes: Length of all of them.
+    """
+
+    chunks: list[BytesLike]
+    splits: list[Split]
+    nbytes: int
+
+
+def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
+    """Write a member as it is. Where each chunk goes is known, so the workers write, too."""
+    position = offset
+
+    def jobs() -> Iterator[Callable[[], bytes]]:
+        nonlocal position
+        for batch in _batches(plan):
+            yield partial(_hash_and_write, sink, position, batch)
+            position += batch.nbytes
+
+    digests = b"".join(workers.in_order(jobs()))
+    return Member(
+        name=plan.name,
+        codec=plan.codec,
+        offset=offset,
+        stored_bytes=position - offset,
+        logical_bytes=plan.logical_bytes,
+        digests=digests,
+        header=plan.header.text if plan.header is not None else None,
+    )
+
+
+def _hash_and_write(sink: Sink, offset: int, batch: _Batch) -> bytes:
+    chunks = batch.chunks
+    digests = b"".join(map(digest, chunks))
+    sink.write_at(offset, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+    return digests
+
+
+@dataclass(frozen=True, slots=True)
+class _Compressed:
+    """Chunks after the worker: what to store, and the digests of the chunks."""
+
+    stored: list[bytes]
+    digests: bytes
+
+
+def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
+    """Write a member compressed. Only when a chunk is compressed it is known where the next one goes."""
+    position = offset
+    digests, stored_digests = bytearray(), bytearray()
+    sizes: list[int] = []
+    for done in workers.in_order(partial(_compress, batch) for batch in _batches(plan)):
+        for stored in done.stored:
+            sink.write_at(position, stored)
+            position += len(stored)
+            sizes.append(len(stored))
+            stored_digests += digest(stored)
+        digests += done.digests
+    return Member(
+        name=plan.name,
+        codec=plan.codec,
+        offset=offset,
+        stored_bytes=position - offset,
+        logical_bytes=plan.logical_bytes,
+        digests=bytes(digests),
+        header=plan.header.text if plan.header is not None else None,
+        stored_chunk_bytes=tuple(sizes),
+        stored_digests=bytes(stored_digests),
+    )
+
+
+def _compress(batch: _Batch) -> _Compressed:
+    return _Compressed(list(map(encode_chunk, batch.chunks, batch.splits)), b"".join(map(digest, batch.chunks)))
+
+
+def _batches(plan: MemberPlan) -> Iterator[_Batch]:
+    """Yield the chunks with the ways they are split, small ones in batches of about a chunk.
+
+    Raises:
+        StateError: A tensor does not give the bytes that its dtype and shape make.
+    """
+    chunks: list[BytesLike] = []
+    splits: list[Split] = []
+    nbytes = 0
+    for number, (size, split, read, _) in enumerate(plan.parts):
+        data = read()
+        if len(data) != size:
+            found = f"gives {len(data)} bytes, its dtype and shape make them {size}"
+            raise StateError(_place(plan, number), found, "do not change tensors while they are being saved")
+        if not size:
+            continue
+        if nbytes + size > CHUNK_BYTES and chunks:
+            yield _Batch(chunks, splits, nbytes)
+            chunks, splits, nbytes = [], [], 0
+        if size <= CHUNK_BYTES:
+            chunks.append(data)
+            splits.append(split)
+            nbytes += size
+            continue
+        view = memoryview(data)
+        for start in range(0, size, CHUNK_BYTES):
+            yield _Batch([view[start : start + CHUNK_BYTES]], [split], min(CHUNK_BYTES, size - start))
+    if chunks:
+        yield _Batch(chunks, splits, nbytes)
+
+
+def _place(plan: MemberPlan, number: int) -> str:
+    """Return what to call a part of a member: the tensor's name, if parts and tensors go together."""
+    tensors = plan.header.by_offset() if plan.header is not None else []
+    component = plan.name.rpartition(".")[0]
+    return f"{component}.{tensors[number - 1].name}" if len(tensors) == len(plan.parts) - 1 else component

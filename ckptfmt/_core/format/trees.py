@@ -1,0 +1,179 @@
+"""What a component's tree has to be beyond well-formed MessagePack: references and typed values (spec 11)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from typing import TypeGuard
+
+from ckptfmt._core.format.layout import MAX_UINT
+from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.tensors import DTYPES, TensorEntry
+from ckptfmt.errors import Problem
+
+COMPLEX_PARTS = {"C128": "F64", "C32": "F16"}  # 11.6: dtype of the real tensor that expresses each
+SPARSE_COO = "torch.sparse_coo"
+SPARSE_COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
+NUMPY_ARRAY = "numpy.ndarray"
+NUMPY_SCALAR = "numpy.scalar"
+PER_RANK = "per_rank"
+
+_SCALAR_BYTES = {name: dtype.bits // 8 for name, dtype in DTYPES.items() if dtype.bits >= 8} | {"C128": 16}
+_MICROSECONDS_PER_SECOND = 1_000_000
+_SECONDS_PER_DAY = 86_400
+
+
+def validate_tree(tree: object, tensors: Mapping[str, TensorEntry], member: str) -> list[Problem]:
+    """Return every broken reference (11.2) and every typed value that is not as the table says (11.8).
+
+    Args:
+        tree: What the msgpack member decodes to.
+        tensors: The component's tensors by name.
+        member: Name of the msgpack member, for the messages.
+    """
+    problems: list[Problem] = []
+    referred: set[str] = set()
+    for node in walk(tree):
+        if isinstance(node, TensorRef):
+            if node.name not in tensors:
+                message = f"it refers to a tensor {node.name[:200]!r} that the component does not have"
+                problems.append(Problem("tree-reference", message, member=member, tensor=node.name))
+            referred.add(node.name)
+        elif isinstance(node, Typed):
+            fault = _typed_fault(node, tensors)
+            if fault is not None:
+                problems.append(Problem("typed-value", f"a {node.name} value {fault}", member=member))
+    for name in tensors.keys() - referred:
+        problems.append(Problem("tree-unreferenced", "nothing in the tree refers to it", member=member, tensor=name))
+    return problems
+
+
+def walk(tree: object) -> Iterator[object]:
+    """Yield every value of the tree that can hold another, or is a reference: containers, Typed, TensorRef."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        match node:
+            case TensorRef():
+                yield node
+            case Typed(_, value):
+                yield node
+                pending.append(value)
+            case dict():
+                pending.extend(node.values())
+            case list() | tuple():
+                pending.extend(node)
+
+
+def _typed_fault(typed: Typed, tensors: Mapping[str, TensorEntry]) -> str | None:
+    """Return what is wrong with a typed value, None if nothing is or the name is unknown."""
+    value = typed.value
+    if typed.name in COMPLEX_PARTS:
+        part = COMPLEX_PARTS[typed.name]
+        entry = tensors.get(value.name) if isinstance(value, TensorRef) else None
+        fits = entry is not None and entry.dtype == part and entry.shape[-1:] == (2,)
+        return None if fits else f"is not an {part} tensor whose last dimension is 2"
+    if typed.name == NUMPY_ARRAY:
+        fits = _is_tensor(value, tensors, _SCALAR_BYTES.keys()) or (isinstance(value, Typed) and value.name == "C128")
+        return None if fits else "is not a tensor of a dtype that NumPy has"
+    if typed.name in _SPARSE:
+        return _sparse_fault(value, tensors, _SPARSE[typed.name])
+    check = _CHECKS.get(typed.name)
+    return check(value) if check is not None else None
+
+
+def _frozenset(value: object) -> str | None:
+    return None if isinstance(value, set) else "is not a set"
+
+
+def _iso(parse: Callable[[str], date | time]) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        try:
+            moment = parse(value) if isinstance(value, str) else None
+        except ValueError:
+            moment = None
+        # Python reads more spellings of ISO 8601 than it writes; the one that it writes is the spec's.
+        if moment is None or moment.isoformat() != value:
+            return "is not text in the one form for it"
+        offset = moment.utcoffset() if isinstance(moment, datetime | time) else None
+        if offset is not None and offset.microseconds:
+            return "has an offset from UTC that is not in whole seconds"
+        return "is in UTC, and no timestamp" if offset == timedelta(0) and isinstance(moment, datetime) else None
+
+    return check
+
+
+def _timedelta(value: object) -> str | None:
+    if not _are_ints(value) or len(value) != 3:
+        return "is not an array of days, seconds and microseconds"
+    days, seconds, micros = value
+    within = abs(days) <= 999_999_999 and 0 <= seconds < _SECONDS_PER_DAY and 0 <= micros < _MICROSECONDS_PER_SECOND
+    return None if within else "is not normalized"
+
+
+def _numpy_scalar(value: object) -> str | None:
+    match value:
+        case ["BOOL", bytes(data)]:
+            return None if data in (b"\0", b"\1") else "is neither 0 nor 1"
+        case [str(dtype), bytes(data)] if _SCALAR_BYTES.get(dtype) == len(data):
+            return None
+    return "is not an array of a dtype and the bytes of one element"
+
+
+def _sizes(value: object) -> str | None:
+    return None if _are_ints(value) and all(0 <= size <= MAX_UINT for size in value) else "is not an array of sizes"
+
+
+def _name(form: str) -> Callable[[object], str | None]:
+    return lambda value: None if isinstance(value, str) and re.fullmatch(form, value) else "is not a name"
+
+
+def _sparse_fault(
+    value: object, tensors: Mapping[str, TensorEntry], index_dtypes: Mapping[str, Collection[str]]
+) -> str | None:
+    """Return what is wrong with the parts of a sparse tensor, given the dtypes that each of its indices may have."""
+    flags = ["is_coalesced"] if "indices" in index_dtypes else []
+    keys = [*index_dtypes, "values", "size", *flags]
+    if not isinstance(value, dict) or list(value) != keys:
+        return f"is not a map of {', '.join(keys)}"
+    values = value["values"]
+    fits = isinstance(values, TensorRef) or (isinstance(values, Typed) and values.name in COMPLEX_PARTS)
+    fits = fits and all(_is_tensor(value[key], tensors, dtypes) for key, dtypes in index_dtypes.items())
+    fits = fits and _sizes(value["size"]) is None and all(isinstance(value[flag], bool) for flag in flags)
+    return None if fits else f"has {', '.join(keys)} of the wrong types"
+
+
+def _is_tensor(value: object, tensors: Mapping[str, TensorEntry], dtypes: Collection[str]) -> bool:
+    return isinstance(value, TensorRef) and value.name in tensors and tensors[value.name].dtype in dtypes
+
+
+def _per_rank(value: object) -> str | None:
+    if not isinstance(value, list) or len(value) < 2:
+        return "is not an array of two values or more"
+    nested = any(isinstance(node, Typed) and node.name == PER_RANK for node in walk(value))
+    return "holds another one" if nested else None
+
+
+def _are_ints(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+_CHECKS: Mapping[str, Callable[[object], str | None]] = {
+    "frozenset": _frozenset,
+    "datetime": _iso(datetime.fromisoformat),
+    "date": _iso(date.fromisoformat),
+    "time": _iso(time.fromisoformat),
+    "timedelta": _timedelta,
+    NUMPY_SCALAR: _numpy_scalar,
+    PER_RANK: _per_rank,
+    "torch.Size": _sizes,
+    "torch.dtype": _name(r"[A-Za-z_][A-Za-z0-9_]*"),
+    "torch.device": _name(r"[A-Za-z_][A-Za-z0-9_]*(:(0|[1-9][0-9]*))?"),
+}
+
+# The indices of each sparse type, and the dtypes that they may have; PyTorch would convert others.
+_SPARSE: Mapping[str, Mapping[str, Collection[str]]] = {
+    SPARSE_COO: {"indices": ("I64",)},
+    **dict.fromkeys(SPARSE_COMPRESSED, dict.fromkeys(("compressed_indices", "plain_indices"), ("I64", "I32"))),
+}

@@ -1,0 +1,1 @@
+"""Files of other formats as files of tensors. Nothing in them is run."""

@@ -1,0 +1,148 @@
+"""Files of PyTorch as checkpoints of a directory: what they say of their training, and whether all of them can be read.
+
+Nothing in them is run, and no tensor is read to look into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+
+from ckptfmt._core.container.pytorch_epochs import epochs_finished
+from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.layout import PREAMBLE_MAGIC
+from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.interop.training_facts import facts_of
+from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
+from ckptfmt._core.pth.failures import LegacyFileError
+from ckptfmt._core.pth.nodes import DictNode, Record
+from ckptfmt._core.pth.reading import LegacyState, look, read_state
+from ckptfmt._core.runs.scan import CheckpointFile, Stamp, look_at_ours, unreadable, verified
+from ckptfmt._core.storage import Source, open_source
+from ckptfmt.errors import ChangedError, CkptfmtError, StorageError
+
+__all__ = ["is_native", "look_at_pth", "metadata_of", "verified_pth"]
+
+
+def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile | None:
+    """Return what a file named as PyTorch's tells as a checkpoint; None if it is gone.
+
+    One that is refused, or holds what is not supported, may be sound. Its metadata then have the epochs that it says
+    are finished: 0 if it says nothing of the kind, none if that cannot be seen.
+
+    Args:
+        path: The file. One of our own format is known by its content.
+        inert: See `pth.reading.read_state`.
+    """
+    stamp = Stamp.of(path)
+    try:
+        with open_source(path) as source:
+            if not _is_native(source):
+                return _look(source, stamp, inert)
+    except StorageError as error:
+        return unreadable(path, error, stamp)
+    return look_at_ours(path)
+
+
+def is_native(path: str) -> bool:
+    """Say whether a file is a checkpoint of our own format by its first bytes, whatever its name.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    with open_source(path) as source:
+        return _is_native(source)
+
+
+def metadata_of(legacy: LegacyState) -> Metadata:
+    """Return the facts that a file of PyTorch tells of its training."""
+    facts = facts_of(legacy.state)
+    producer = facts.producer or legacy.producer
+    return Metadata(step=facts.step, epoch=facts.epoch, metrics=facts.metrics, producer=producer)
+
+
+def verified_pth(
+    file: CheckpointFile, progress: Callable[[int], None] | None = None, *, inert: Collection[str] = ()
+) -> CheckpointFile:
+    """Return what is known of a usable file after all its tensors were read: `verified`, or with an error.
+
+    Args:
+        file: What `look_at_pth` returned.
+        progress: Called with the number of bytes that were read.
+        inert: See `pth.reading.read_state`.
+    """
+    if file.identity is not None:
+        return verified(file, progress)
+    try:
+        with open_source(file.path) as source:
+            if Stamp.of(file.path) != file.stamp:
+                raise ChangedError(f"{file.path}: another file has taken its place meanwhile")
+            legacy = read_state(source, inert=inert)
+            _read_storages(legacy, progress)
+            legacy.finish()
+    except LegacyFileError as error:
+        return replace(file, error=error.at(file.path))
+    except CkptfmtError as error:
+        return replace(file, error=error)
+    return replace(file, verified=True)
+
+
+def _look(source: Source, stamp: Stamp | None, inert: Collection[str]) -> CheckpointFile:
+    path = source.path
+    try:
+        return CheckpointFile(path, metadata_of(read_state(source, inert=inert)), stamp=stamp)
+    except StorageError:
+        raise
+    except CkptfmtError as error:
+        return CheckpointFile(path, Metadata(epoch=_noted_epochs(source)), error=error, stamp=stamp)
+
+
+def _noted_epochs(source: Source) -> int | None:
+    """Return how many epochs a file that is not read says are finished: a look at its nodes, of which none is built.
+
+    0: it is no checkpoint of a loop that counts epochs; None: that cannot be seen.
+    """
+    try:
+        container, _ = look(source)
+    except LegacyFileError:
+        return None
+    root = container.root
+    if container.fault is not None:
+        return None
+    entries = root.entries if isinstance(root, DictNode | Record) else []
+    nodes = {key: {} if isinstance(it, DictNode | Record) else it for key, it in entries if isinstance(key, str)}
+    return epochs_finished(nodes) or 0
+
+
+def _read_storages(legacy: LegacyState, progress: Callable[[int], None] | None) -> None:
+    """Read each storage once, in order."""
+    done = set()
+    for storage in _storages(legacy.state):
+        if id(storage.data) in done:
+            continue
+        done.add(id(storage.data))
+        for start in range(0, storage.data.nbytes, CHUNK_BYTES):
+            nbytes = len(storage.data.read(start, min(CHUNK_BYTES, storage.data.nbytes - start)))
+            if progress is not None:
+                progress(nbytes)
+
+
+def _storages(tree: object) -> Iterator[Storage]:
+    """Yield the storages of a state, some of them again and again."""
+    seen: set[int] = set()
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, LegacyTensor):
+            yield node.view.storage
+        elif isinstance(node, Typed):
+            pending.append(node.value)
+        elif isinstance(node, dict | list | tuple) and id(node) not in seen:
+            seen.add(id(node))  # nothing of the state is let go meanwhile, so no id is used twice
+            pending += node.values() if isinstance(node, dict) else node
+
+
+def _is_native(source: Source) -> bool:
+    nbytes = len(PREAMBLE_MAGIC)
+    return source.size >= nbytes and source.read(0, nbytes) == PREAMBLE_MAGIC

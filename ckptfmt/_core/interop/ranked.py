@@ -1,0 +1,147 @@
+"""Values that differ between ranks, where a single state is wanted: those of rank 0, and which ones they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ckptfmt._core.container.per_rank import choose
+from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.tensors import METADATA_KEY
+from ckptfmt._core.format.trees import walk
+from ckptfmt._core.interop.base import Chunk, Part
+
+__all__ = ["RankZeroPart", "RankedValue", "as_rank_0", "ranked_values", "with_rank_0"]
+
+
+@dataclass(frozen=True)
+class RankedValue:
+    """A value that differs between the ranks of a data-parallel job (spec 11.6 v).
+
+    Attributes:
+        place: Where it stands, such as `net.avg`.
+        ranks: How many ranks have a value of their own.
+    """
+
+    place: str
+    ranks: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `place`, `ranks` (count)."""
+        return {"place": self.place, "ranks": self.ranks}
+
+
+def as_rank_0(component: str, tree: object) -> tuple[object, tuple[RankedValue, ...]]:
+    """Return the tree of a component with the values of rank 0, and which these are."""
+    found = []
+
+    def pick(place: str, values: Sequence[Any]) -> object:
+        found.append(RankedValue(place, len(values)))
+        return values[0]
+
+    return choose(component, tree, pick), tuple(found)
+
+
+def ranked_values(component: str, tree: object) -> tuple[RankedValue, ...]:
+    """Return which values of a component differ between ranks."""
+    return as_rank_0(component, tree)[1]
+
+
+class RankZeroPart(Part):
+    """A component with the values of rank 0 only, for formats that hold a single state.
+
+    Its tensors have the names that they would have in a checkpoint of one process (spec 11.4).
+
+    Args:
+        part: The component.
+
+    Attributes:
+        ranked: The values that differ between ranks.
+    """
+
+    def __init__(self, part: Part) -> None:
+        tree, self.ranked = as_rank_0(part.name, part.tree())
+        shared = set(_references(choose(part.name, part.tree(), lambda _place, _values: None)))
+        names = _plain_names(tree, shared)
+        self._part = part
+        self._original = {name: original for original, name in names.items()}
+        self._tree = _renamed(tree, names)
+        self._flat = isinstance(self._tree, dict) and all(
+            isinstance(key, str) and value == TensorRef(key) for key, value in self._tree.items()
+        )
+        self.name = part.name
+        self.codec = part.codec
+        self.stored_bytes = part.stored_bytes
+        self.logical_bytes = part.logical_bytes
+        self.text_metadata = part.text_metadata
+        self.has_digests = part.has_digests
+        self.tensors = {name: replace(part.tensors[original], name=name) for name, original in self._original.items()}
+
+    @property
+    def flat(self) -> bool:
+        """See `Part.flat`."""
+        return self._flat
+
+    def tree(self) -> object:
+        """See `Part.tree`."""
+        return None if self._flat else self._tree
+
+    def chunks(self, name: str) -> Iterator[Chunk]:
+        """See `Part.chunks`."""
+        return self._part.chunks(self._original[name])
+
+    def digest(self, name: str) -> bytes:
+        """See `Part.digest`."""
+        return self._part.digest(self._original[name])
+
+
+def with_rank_0(part: Part) -> Part:
+    """Return a component with the values of rank 0 only; itself if there are no others."""
+    return RankZeroPart(part) if ranked_values(part.name, part.tree()) else part
+
+
+def _references(tree: object) -> Iterator[str]:
+    return (node.name for node in walk(tree) if isinstance(node, TensorRef))
+
+
+def _plain_names(tree: object, shared: Collection[str]) -> dict[str, str]:
+    """Return the names of the tensors of a tree, in its order: that of the path for those that only one rank has."""
+    names: dict[str, str] = {}
+    taken = set(shared)
+    for original, path in _places(tree, ()):
+        if original in names:
+            continue
+        wanted = ".".join(path)
+        free = original not in shared and wanted and wanted != METADATA_KEY and wanted not in taken
+        names[original] = wanted if free else original
+        taken.add(names[original])
+    return names
+
+
+def _places(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    match tree:
+        case TensorRef(name):
+            yield name, path
+        case Typed(_, value):
+            yield from _places(value, path)
+        case dict():
+            for number, (key, value) in enumerate(tree.items()):
+                part = str(key) if type(key) in (str, int) else f"#{number}"
+                yield from _places(value, (*path, part))
+        case list() | tuple():
+            for number, value in enumerate(tree):
+                yield from _places(value, (*path, str(number)))
+
+
+def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
+    match tree:
+        case TensorRef(name):
+            return TensorRef(names[name])
+        case Typed(name, value):
+            return Typed(name, _renamed(value, names))
+        case dict():
+            return {key: _renamed(value, names) for key, value in tree.items()}
+        case list() | tuple():
+            return type(tree)(_renamed(value, names) for value in tree)
+    return tree

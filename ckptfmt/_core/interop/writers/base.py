@@ -1,0 +1,74 @@
+"""What the writers of other formats are asked for, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.interop.base import Chunk, Part, TensorFile
+from ckptfmt._core.ops.conversion.report import Dropped
+from ckptfmt._core.system.workers import in_order
+from ckptfmt.errors import CkptfmtError, StateError
+
+__all__ = ["ExportError", "Exported", "Request"]
+
+
+class ExportError(CkptfmtError, ValueError):
+    """A checkpoint cannot be written in the format that was asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to write some components of an open file.
+
+    Attributes:
+        file: The file.
+        parts: The components.
+        target: The file or directory to write.
+        alone: Whether the component is to be written by itself, without its name.
+        shard_bytes: Most bytes of tensors in one shard.
+        advance: Takes how many more bytes of tensors were read.
+    """
+
+    file: TensorFile
+    parts: tuple[Part, ...]
+    target: str
+    alone: bool
+    shard_bytes: int
+    advance: Callable[[int], None]
+
+    def data_of(self, part: Part, name: str) -> Iterator[BytesLike]:
+        """Yield the data of a tensor, piece by piece; those of a long one are read and verified ahead.
+
+        Raises:
+            StateError: They are not of the length of its shape.
+        """
+        missing = part.tensors[name].nbytes
+        chunks = part.chunks(name)
+        for data in in_order(_read, chunks) if missing > CHUNK_BYTES else map(_read, chunks):
+            nbytes = memoryview(data).nbytes
+            missing -= nbytes
+            self.advance(nbytes)
+            yield data
+        if missing:
+            raise StateError(f"{part.name}.{name}", "its data are not of the length of its shape")
+
+
+def _read(chunk: Chunk) -> BytesLike:
+    return chunk()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        nbytes: Its length; of a directory, that of all files in it.
+        dropped: What was left out, and why.
+        notes: What is not as it was, in sentences.
+    """
+
+    nbytes: int
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()

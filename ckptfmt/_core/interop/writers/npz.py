@@ -1,0 +1,85 @@
+"""Components as `.npz` files, written without NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
+from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
+from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
+from ckptfmt._core.storage import AtomicFile
+
+__all__ = ["write_file"]
+
+_DESCRIPTIONS = {
+    "BOOL": "|b1",
+    "U8": "|u1",
+    "I8": "|i1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "C64": "<c8",
+    "C128": "<c16",
+}
+_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def write_file(request: Request) -> Exported:
+    """Write the tensors of a component as arrays.
+
+    Raises:
+        ExportError: NumPy has no such dtype, or a name cannot be one of an array.
+    """
+    (part,) = request.parts
+    complex_of = _complex_tensors(part)
+    headers = {}
+    for name, tensor in part.tensors.items():
+        dtype, shape = tensor.dtype, tensor.shape
+        if name in complex_of:
+            dtype, shape = complex_of[name], shape[:-1]
+        if dtype not in _DESCRIPTIONS:
+            raise ExportError(
+                f"{part.name}.{name}: NumPy has no dtype for {dtype}; export to .safetensors, or convert it first"
+            )
+        if "\\" in name or name.startswith("/") or ".." in name.split("/") or not name.isprintable():
+            raise ExportError(f"{part.name}.{name!a}: cannot be the name of an array in a file")
+        headers[name] = _header(_DESCRIPTIONS[dtype], shape)
+    if not headers:
+        raise ExportError(f"{request.file.path}: component {part.name} has no tensors")
+    with AtomicFile(request.target) as file:
+        archive = ZipWriter(file)
+        for name, header in headers.items():
+            data: Iterator[BytesLike] = request.data_of(part, name)
+            archive.add(f"{name}.npy", len(header) + part.tensors[name].nbytes, chain([header], data))
+        nbytes = archive.finish()
+        request.file.finish()
+        file.commit(written_bytes=nbytes)
+    return Exported(nbytes)
+
+
+def _complex_tensors(part: Part) -> dict[str, str]:
+    """Return which tensors are the parts of complex numbers, and of which dtype."""
+    return {
+        node.value.name: node.name
+        for node in walk(part.tree())
+        if isinstance(node, Typed) and node.name in COMPLEX_PARTS and isinstance(node.value, TensorRef)
+    }
+
+
+def _header(description: str, shape: tuple[int, ...]) -> bytes:
+    """Return what stands before the data of an array, padded so that these are aligned."""
+    sizes = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    text = f"{{'descr': '{description}', 'fortran_order': False, 'shape': {sizes}, }}"
+    unpadded = len(_MAGIC) + 2 + len(text) + 1
+    text += " " * (-unpadded % ALIGNMENT) + "\n"
+    return _MAGIC + len(text).to_bytes(2, "little") + text.encode("ascii")

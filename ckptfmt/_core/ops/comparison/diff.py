@@ -1,0 +1,326 @@
+"""What differs between two files: told from digests where there are some, and from the data where that is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ckptfmt._core.format.index import ROOT
+from ckptfmt._core.interop.base import Part, TensorFile, open_tensors
+from ckptfmt._core.ops.comparison.tensor_changes import Pair, TensorChange, compare_tensors
+from ckptfmt._core.ops.comparison.trees import ABSENT, LeafChange, compare_trees, is_same_value
+from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
+from ckptfmt._core.ops.inspection.resumable import Resumable
+from ckptfmt._core.ops.progress import Report
+from ckptfmt._core.ops.report_json import metadata_json
+
+__all__ = [
+    "ComponentDifference",
+    "DiffReport",
+    "FactChange",
+    "ResumeVerdict",
+    "Side",
+    "diff_files",
+]
+
+
+class Side(StrEnum):
+    """Where a component is."""
+
+    BOTH = "both"
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True)
+class ComponentDifference:
+    """How a component differs.
+
+    Attributes:
+        name: Its name; that in the second file if the first one has no components.
+        side: Where it is.
+        equal: Number of its tensors that are equal.
+        tensors: Number of its tensors that differ; all of them if it is on one side only.
+        values: Number of its values that differ.
+        opaque: Whether it is a member that belongs to no component.
+    """
+
+    name: str
+    side: Side
+    equal: int = 0
+    tensors: int = 0
+    values: int = 0
+    opaque: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether there is no difference."""
+        return self.side is Side.BOTH and self.tensors == self.values == 0
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `name`, `side`, `same`, `equal_tensors`, `changed_tensors`, `changed_values`, `opaque`."""
+        return {
+            "name": self.name,
+            "side": self.side.value,
+            "same": self.same,
+            "equal_tensors": self.equal,
+            "changed_tensors": self.tensors,
+            "changed_values": self.values,
+            "opaque": self.opaque,
+        }
+
+
+@dataclass(frozen=True)
+class FactChange:
+    """A fact about the checkpoint that is another.
+
+    Attributes:
+        name: Which: `step`, `metrics.val_loss`, `user.note`, ...
+        before: Its value in the first file, in JSON; `ABSENT` if it has none.
+        after: Its value in the second file; likewise.
+    """
+
+    name: str
+    before: object
+    after: object
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `name`, and `before` and `after`, absent if it is."""
+        sides = {"before": self.before, "after": self.after}
+        return {"name": self.name, **{side: value for side, value in sides.items() if value is not ABSENT}}
+
+
+@dataclass(frozen=True)
+class ResumeVerdict:
+    """Would both files resume identically, bit for bit?
+
+    Attributes:
+        identical: Yes or no; None if the files do not hold what decides it.
+        reason: Why.
+    """
+
+    identical: bool | None
+    reason: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `identical` (boolean or null), `reason`."""
+        return {"identical": self.identical, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class DiffReport:
+    """What differs between two files.
+
+    Attributes:
+        before: What stands in the first file.
+        after: What stands in the second file.
+        components: Each component of either, in the order of the first file.
+        facts: Facts about the checkpoints that differ. They do not count for `same`.
+        values: Values of trees that differ, such as hyper-parameters.
+        tensors: Tensors that differ; the largest differences first if values were compared.
+        resume: Would both resume identically?
+        tolerance: Differences up to this, in absolute value, do not count for `same`; None: all count.
+    """
+
+    before: InspectReport
+    after: InspectReport
+    components: tuple[ComponentDifference, ...]
+    facts: tuple[FactChange, ...]
+    values: tuple[LeafChange, ...]
+    tensors: tuple[TensorChange, ...]
+    resume: ResumeVerdict
+    tolerance: float | None = None
+
+    @property
+    def equal_tensors(self) -> int:
+        """Number of tensors that are equal."""
+        return sum(component.equal for component in self.components)
+
+    @property
+    def same(self) -> bool:
+        """Whether the content is the same: all components, up to the tolerance."""
+        if self.values or any(
+            item.side is not Side.BOTH or (item.opaque and not item.same) for item in self.components
+        ):
+            return False
+        return all(self.within(change) for change in self.tensors)
+
+    def within(self, change: TensorChange) -> bool:
+        """Say whether a change does not count, because it is within the tolerance."""
+        found = change.values
+        return self.tolerance is not None and found is not None and found.max_abs <= self.tolerance
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report in JSON.
+
+        Keys: `report` (`"diff/1"`), `before` and `after` (objects: `path`, `form`, `identity` or null, `metadata`),
+        `same` (boolean), `tolerance` (or null), `components` (`ComponentDifference.to_json`), `facts`
+        (`FactChange.to_json`), `values` (`LeafChange.to_json`), `tensors` (`TensorChange.to_json`), `equal_tensors`
+        (count), `resume` (`ResumeVerdict.to_json`).
+        """
+        return {
+            "report": "diff/1",
+            "before": _side_json(self.before),
+            "after": _side_json(self.after),
+            "same": self.same,
+            "tolerance": self.tolerance,
+            "components": [component.to_json() for component in self.components],
+            "facts": [fact.to_json() for fact in self.facts],
+            "values": [value.to_json() for value in self.values],
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "equal_tensors": self.equal_tensors,
+            "resume": self.resume.to_json(),
+        }
+
+
+def diff_files(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    *,
+    values: bool = False,
+    tolerance: float | None = None,
+    inert: Collection[str] = (),
+    progress: Report | None = None,
+) -> DiffReport:
+    """Return what differs between two files, of any formats.
+
+    Of two checkpoints of ours, no tensor is read unless values are asked for: digests tell what is equal. Of a file
+    that has none, all tensors are read that have a counterpart.
+
+    Args:
+        before: The first file.
+        after: The second file.
+        values: Read the tensors that differ, and say how far they are apart.
+        tolerance: Absolute differences up to this do not count as such; implies `values`.
+        inert: See `interop.base.open_tensors`.
+        progress: Takes how far the reading is.
+
+    Raises:
+        FormatError: One is not valid, or what has to be read of it is damaged.
+        ForeignFileError: Likewise, of a file of another format.
+        StorageError: One cannot be read.
+    """
+    with open_tensors(before, inert=inert) as one, open_tensors(after, inert=inert) as other:
+        reports = report_of(one, os.fspath(before)), report_of(other, os.fspath(after))
+        pairs = list(_pairs(one, other))
+        changes = compare_tensors(pairs, values=values or tolerance is not None, progress=progress)
+        leaves = [leaf for pair in pairs for leaf in _leaf_changes(*pair)]
+        components = [*(_component(pair, changes, leaves) for pair in pairs), *_opaque(one, other)]
+    return DiffReport(
+        *reports,
+        components=tuple(components),
+        facts=tuple(_facts(one, other)),
+        values=tuple(leaves),
+        tensors=changes,
+        resume=_verdict(components, *reports),
+        tolerance=tolerance,
+    )
+
+
+def _pairs(one: TensorFile, other: TensorFile) -> Iterator[Pair]:
+    """Yield which component of the first file is which of the second one."""
+    names = {name: name for name in one.parts if name in other.parts}
+    if not names:
+        # A file without components is one; which of the other's it is, the names of the tensors tell.
+        if list(one.parts) == [ROOT] and (likely := _likeliest(one.parts[ROOT], other.parts)):
+            names = {ROOT: likely}
+        elif list(other.parts) == [ROOT] and (likely := _likeliest(other.parts[ROOT], one.parts)):
+            names = {likely: ROOT}
+    for name, part in one.parts.items():
+        yield part, other.parts[names[name]] if name in names else None
+    taken = set(names.values())
+    for name, part in other.parts.items():
+        if name not in taken:
+            yield None, part
+
+
+def _likeliest(part: Part, parts: Mapping[str, Part]) -> str | None:
+    shared = {name: len(part.tensors.keys() & candidate.tensors.keys()) for name, candidate in parts.items()}
+    best = max(shared, key=lambda name: shared[name], default=None)
+    return best if best is not None and shared[best] else None
+
+
+def _leaf_changes(one: Part | None, other: Part | None) -> Iterator[LeafChange]:
+    if one is None or other is None or (one.identity is not None and one.identity == other.identity):
+        return
+    if one.flat != other.flat and {one.name, other.name} & {ROOT}:
+        return  # a tree that holds tensors alone against a format that has no trees: the tensors tell
+    trees = [{} if part.flat else part.tree() for part in (one, other)]
+    yield from compare_trees(other.name if one.name == ROOT else one.name, *trees)
+
+
+def _component(pair: Pair, changes: Iterable[TensorChange], leaves: Iterable[LeafChange]) -> ComponentDifference:
+    one, other = pair
+    if one is None or other is None:
+        part = one or other
+        assert part is not None  # a pair has at least one
+        return ComponentDifference(part.name, Side.AFTER if one is None else Side.BEFORE, tensors=len(part.tensors))
+    name = other.name if one.name == ROOT else one.name
+    mine = [
+        change
+        for change in changes
+        if (change.before is not None and change.before.component == one.name)
+        or (change.before is None and change.after is not None and change.after.component == other.name)
+    ]
+    gone = sum(change.before is not None for change in mine)
+    return ComponentDifference(
+        name=name,
+        side=Side.BOTH,
+        equal=len(one.tensors) - gone,
+        tensors=len(mine),
+        values=sum(leaf.component == name for leaf in leaves),
+    )
+
+
+def _opaque(one: TensorFile, other: TensorFile) -> Iterator[ComponentDifference]:
+    before, after = one.opaque_digests, other.opaque_digests
+    for name in (*before, *(name for name in after if name not in before)):
+        side = Side.BOTH if name in before and name in after else Side.BEFORE if name in before else Side.AFTER
+        changed = side is Side.BOTH and before[name] != after[name]
+        yield ComponentDifference(name, side, values=int(changed), opaque=True)
+
+
+def _facts(one: TensorFile, other: TensorFile) -> Iterator[FactChange]:
+    before, after = (dict(_flat_facts(file)) for file in (one, other))
+    for name in (*before, *(name for name in after if name not in before)):
+        values = before.get(name, ABSENT), after.get(name, ABSENT)
+        if not is_same_value(*values):
+            yield FactChange(name, *values)
+
+
+def _flat_facts(file: TensorFile) -> Iterator[tuple[str, object]]:
+    for name, value in metadata_json(file.metadata).items():
+        if isinstance(value, dict) and name in ("metrics", "user"):
+            yield from ((f"{name}.{key}", item) for key, item in value.items())
+        elif value is not None:
+            yield name, value
+    for part in file.parts.values():
+        yield from ((f"{part.name} metadata.{key}", text) for key, text in part.text_metadata.items())
+
+
+def _verdict(components: Iterable[ComponentDifference], before: InspectReport, after: InspectReport) -> ResumeVerdict:
+    different = [component.name for component in components if not component.same]
+    if different:
+        return ResumeVerdict(False, f"{_joined(different)} {'differ' if len(different) > 1 else 'differs'}")
+    answers = {before.state.resume.answer, after.state.resume.answer}
+    if answers == {Resumable.EXACTLY}:
+        return ResumeVerdict(True, "they hold the same, and all that a training goes on with")
+    if answers & {Resumable.NO, Resumable.WARM_START}:
+        return ResumeVerdict(None, "they hold the same, but no training can go on from that")
+    lacks = _joined([role.value for role in before.state.resume.lacks])
+    return ResumeVerdict(None, f"they hold the same, but no {lacks}, which a training goes on with as well")
+
+
+def _joined(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _side_json(report: InspectReport) -> dict[str, object]:
+    return {
+        "path": report.path,
+        "form": report.form,
+        "identity": report.identity,
+        "metadata": metadata_json(report.metadata),
+    }

@@ -1,0 +1,158 @@
+"""Checkpoints of other formats made into ours: safely, chunk by chunk, and as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ckptfmt._core.container.writer import write_file
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.interop.base import TensorFile, open_tensors
+from ckptfmt._core.interop.failures import ForeignFileError
+from ckptfmt._core.ops.conversion.compare import compare_conversion
+from ckptfmt._core.ops.conversion.findings import findings_of, refuse_unknown
+from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
+from ckptfmt._core.ops.conversion.transcode import plan_rewrite
+from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt._core.pth.reading import refuse_code
+from ckptfmt._core.storage import AtomicFile, open_source
+from ckptfmt._core.storage.local.paths import name_as_text
+from ckptfmt._version import __version__
+from ckptfmt.errors import FormatError, StorageError
+
+__all__ = ["convert", "open_convertible", "same_file"]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    inert: Collection[str] = (),
+    check: bool = False,
+    codec: str = "none",
+    run_id: str | None = None,
+    progress: Report | None = None,
+) -> ConvertReport:
+    """Convert a checkpoint of another format into one of ours, without running anything in it.
+
+    Read are files of `torch.save` in every form that it has had, TorchScript archives, plain pickles, `.safetensors`
+    and `.npz` files, and directories: models and Trainer checkpoints of Hugging Face, and what Accelerate's
+    `save_state` writes. A pickle is read as data: its names are compared with a short list of what checkpoints hold,
+    and nothing is imported or called. Objects of other packages become inert data, which the report lists.
+
+    The tensors are read and written chunk by chunk, so memory does not grow with them.
+
+    Args:
+        source: The file or directory.
+        target: The file to write. One that is there already is replaced once the new one is durable.
+        strict: Refuse objects of other packages, instead of keeping them as inert data.
+        inert: Names, dotted as the error shows them, that are no reason to refuse a file of PyTorch: what is made of
+            them is kept as inert data, and listed. Nothing is run for them either.
+        check: Read source and target again, and compare every value.
+        codec: `none` or `zstd`, for all components.
+        run_id: The run that the checkpoint is to belong to, so that `Checkpointer.resume` finds it in its directory.
+        progress: Called after each piece of work.
+
+    Returns:
+        What was found, and what became of it.
+
+    Raises:
+        UnsafeInputError: The source asks for code to be run. Nothing was run and nothing was written.
+        ForeignFileError: It is not a valid file of its format.
+        StateError: It holds something that cannot be expressed.
+        StorageError: It cannot be read, or the target cannot be written; what was at the target is untouched.
+        IntegrityError: With `check`: a value in the target is not the source's.
+    """
+    source, target = os.fspath(source), os.fspath(target)
+    if same_file(source, target):
+        raise StorageError(f"{target}: is the source itself; name another target")
+    with open_convertible(source, strict=strict, inert=inert) as file:
+        total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
+        meter = Meter(source, total, progress)
+        plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
+        with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
+            written = write_file(output, plan.members, plan.metadata)
+            file.finish()
+            output.commit(written_bytes=written.written_bytes)
+        report = ConvertReport(
+            source=source,
+            target=target,
+            form=file.form,
+            source_bytes=file.file_bytes,
+            target_form="ckptfmt",
+            target_bytes=written.file_bytes,
+            identity=written.identity,
+            components=plan.components,
+            tensors=sum(1 for _ in file.tensors),
+            tensor_bytes=sum(tensor.nbytes for tensor in file.tensors),
+            epoch=file.metadata.epoch,
+            step=file.metadata.step,
+            aliases=aliases_of(file),
+            findings=findings_of(file),
+        )
+    if not check:
+        return report
+    with open_convertible(source, inert=inert) as before, open_convertible(target) as after:
+        return replace(report, compared=compare_conversion(before, after, meter))
+
+
+def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] = ()) -> TensorFile:
+    """Open a file or directory that can be converted.
+
+    Args:
+        path: The file or directory.
+        strict: See `convert`.
+        inert: See `convert`.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run; with `strict`, also if it has objects of other packages.
+        CkptfmtError: As `open_tensors`.
+    """
+    try:
+        file = open_tensors(path, inert=inert)
+    except FormatError as error:
+        if Path(path).is_dir() or error.code not in ("magic", "too-short"):
+            raise
+        # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
+        with open_source(path) as source:
+            known = refuse_code(source, inert=inert)
+        raise ForeignFileError(path, "checkpoint", known or "it has none of the formats that are known") from error
+    try:
+        if strict:
+            refuse_unknown(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def same_file(source: str, target: str) -> bool:
+    """Say whether two paths lead to the same file."""
+    try:
+        return Path(source).samefile(target)
+    except OSError:
+        return False
+
+
+def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
+    """Return the facts for the new index: those that the source has, and where it comes from."""
+    if file.form == "ckptfmt":
+        if run_id in (None, file.metadata.run_id):
+            return file.metadata
+        return replace(file.metadata, run_id=run_id, generation=None)  # another run counts its own
+    told: Mapping[str, str | None] = {
+        "converted_from": name_as_text(Path(file.path).resolve()),
+        "form": file.form,
+        "written_by": file.metadata.producer,
+    }
+    return replace(
+        file.metadata,
+        run_id=file.metadata.run_id if run_id is None else run_id,
+        created=datetime.now(UTC),
+        producer=f"ckptfmt {__version__}",
+        user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},
+    )

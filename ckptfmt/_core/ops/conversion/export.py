@@ -1,0 +1,183 @@
+"""Checkpoints written in the formats of others: `.pth`, `.safetensors`, `.npz`, and directories of Hugging Face."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ckptfmt._core.interop.base import Part, TensorFile
+from ckptfmt._core.interop.ranked import RankZeroPart, with_rank_0
+from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
+from ckptfmt._core.ops.conversion.compare import compare_export
+from ckptfmt._core.ops.conversion.convert import open_convertible, same_file
+from ckptfmt._core.ops.conversion.findings import findings_of
+from ckptfmt._core.ops.conversion.report import ConvertReport, Dropped, aliases_of
+from ckptfmt._core.ops.inspection.component_roles import Role, role_of
+from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt.errors import StorageError, TensorNotFoundError
+
+__all__ = ["FORMS", "ExportError", "export", "form_of_target"]
+
+FORMS = ("safetensors", "pth", "npz", "hf")
+_BY_EXTENSION = {
+    ".safetensors": "safetensors",
+    ".pth": "pth",
+    ".pt": "pth",
+    ".bin": "pth",
+    ".ckpt": "pth",
+    ".npz": "npz",
+}
+_USUAL = ("net", "model", "state_dict", "model_state_dict")
+_SHARD_BYTES = 5_000_000_000
+"""Length of a shard as Hugging Face's libraries write it."""
+
+
+def form_of_target(target: str | os.PathLike[str]) -> str:
+    """Return the format that a target is to have by its extension: one of `FORMS`, or `ckptfmt` for any other."""
+    return _BY_EXTENSION.get(Path(target).suffix.lower(), "ckptfmt")
+
+
+def export(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    form: str | None = None,
+    component: str | None = None,
+    shard_bytes: int = _SHARD_BYTES,
+    strict: bool = False,
+    inert: Collection[str] = (),
+    check: bool = False,
+    progress: Report | None = None,
+) -> ConvertReport:
+    """Write a checkpoint in another format, chunk by chunk, as a whole or not at all.
+
+    - `.pth`: all components, as a dict that `torch.load(weights_only=True)` takes; written without PyTorch.
+    - `.safetensors`, and `hf`: the tensors of one component, under their own names; `hf` is a directory with
+      `model.safetensors`, or with shards and their index.
+    - `.npz`: the tensors of one component.
+
+    Of values that differ between ranks, those of rank 0 are written, and the report says which.
+
+    Args:
+        source: A checkpoint of ours, or of any format that `convert` reads.
+        target: The file, or for `hf` the directory, which must not be there yet or be empty.
+        form: One of `FORMS`; told by the extension of the target if None, `hf` where it has none.
+        component: The component to write. If None, all for `.pth`; else the only one with tensors, or the only one
+            that holds weights.
+        shard_bytes: Most bytes of tensors in one shard of `hf`.
+        strict: See `convert`.
+        inert: See `convert`.
+        check: Read source and target again, and compare every tensor; of `.pth`, also all else that is written as it
+            is.
+        progress: Called after each piece of work.
+
+    Raises:
+        ExportError: The format cannot hold it, or it is not clear which component is meant.
+        TensorNotFoundError: There is no such component.
+        IntegrityError: With `check`: the target does not hold what the source does.
+        CkptfmtError: As `convert`.
+    """
+    source, target = os.fspath(source), os.fspath(target)
+    chosen = form or _form(target)
+    if chosen not in FORMS:
+        raise ExportError(f"{chosen!r} is no format to export to; use one of: {', '.join(FORMS)}")
+    if same_file(source, target):
+        raise StorageError(f"{target}: is the source itself; name another target")
+    with open_convertible(source, strict=strict, inert=inert) as file:
+        parts = _parts(file, component, whole=chosen == "pth")
+        total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values()) * (3 if check else 1)
+        meter = Meter(source, total, progress)
+        write = _writer(chosen)
+        request = Request(file, parts, target, component is not None, shard_bytes, meter.advance)
+        written = write(request)
+        report = _report(request, written, chosen)
+    if not check:
+        return report
+    with open_convertible(source, inert=inert) as before, open_convertible(target) as after:
+        whole = chosen == "pth"
+        again = _parts(before, component, whole=whole)
+        alone = not whole or component is not None
+        compared = compare_export(again, after, alone=alone, exact=not written.notes, meter=meter)
+        before.finish()
+        after.finish()
+    return replace(report, compared=compared)
+
+
+def _form(target: str) -> str:
+    if Path(target).suffix.lower() == ".ckptfmt":
+        raise ExportError(f"{target}: to write a checkpoint of ours, use convert")
+    form = form_of_target(target)
+    return "hf" if form == "ckptfmt" and (not Path(target).suffix or Path(target).is_dir()) else form
+
+
+def _writer(form: str) -> Callable[[Request], Exported]:
+    from ckptfmt._core.interop.writers import npz as export_npz
+    from ckptfmt._core.interop.writers import pth as export_pth
+    from ckptfmt._core.interop.writers import safetensors as export_safetensors
+
+    writers: Mapping[str, Callable[[Request], Exported]] = {
+        "safetensors": export_safetensors.write_file,
+        "hf": export_safetensors.write_directory,
+        "pth": export_pth.write_file,
+        "npz": export_npz.write_file,
+    }
+    return writers[form]
+
+
+def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Part, ...]:
+    """Return the components to write, with the values of rank 0 where they differ between ranks."""
+    if component is not None:
+        if component not in file.parts:
+            raise TensorNotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.parts)}")
+        return (with_rank_0(file.parts[component]),)
+    parts = tuple(map(with_rank_0, file.parts.values()))
+    if whole:
+        return parts
+    candidates = [part for part in parts if part.tensors]
+    if len(candidates) > 1:
+        candidates = [part for part in candidates if _is_weights(part)]
+        usual = [part for part in candidates if part.name in _USUAL]
+        candidates = usual[:1] if usual else candidates
+    if len(candidates) != 1:
+        names = ", ".join(part.name for part in candidates or parts)
+        raise ExportError(f"{file.path}: say which component to write, one of: {names}")
+    return (candidates[0],)
+
+
+def _is_weights(part: Part) -> bool:
+    return (part.flat or isinstance(part.tree(), dict)) and role_of(part.name, part.tree()) is Role.WEIGHTS
+
+
+def _report(request: Request, written: Exported, form: str) -> ConvertReport:
+    file, parts = request.file, request.parts
+    findings = findings_of(file)
+    others = [name for name in file.parts if name not in {part.name for part in parts}]
+    dropped = [Dropped(f"component {name}", "it was not asked for") for name in others]
+    return ConvertReport(
+        source=file.path,
+        target=request.target,
+        form=file.form,
+        source_bytes=file.file_bytes,
+        target_form=form,
+        target_bytes=written.nbytes,
+        identity=None,
+        components=tuple(part.name for part in parts),
+        tensors=sum(len(part.tensors) for part in parts),
+        tensor_bytes=sum(tensor.nbytes for part in parts for tensor in part.tensors.values()),
+        epoch=file.metadata.epoch,
+        step=file.metadata.step,
+        aliases=aliases_of(file),
+        findings=replace(
+            findings,
+            dropped=(*findings.dropped, *dropped, *written.dropped),
+            notes=(*findings.notes, *written.notes, *_notes_of_ranks(parts)),
+        ),
+    )
+
+
+def _notes_of_ranks(parts: Iterable[Part]) -> Iterator[str]:
+    for part in parts:
+        for value in part.ranked if isinstance(part, RankZeroPart) else ():
+            yield f"{value.place} differs between {value.ranks} ranks: rank 0's value was taken"

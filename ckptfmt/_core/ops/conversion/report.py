@@ -1,0 +1,160 @@
+"""What is reported of a conversion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ckptfmt._core.format.packing import TensorRef
+from ckptfmt._core.format.trees import walk
+from ckptfmt._core.interop.base import TensorFile
+
+__all__ = ["Alias", "ConvertReport", "Dropped", "Findings", "aliases_of"]
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A tensor that stands in several places, and is stored once: tied weights.
+
+    Attributes:
+        component: Name of its component.
+        tensor: Its name there.
+        places: In how many places it stands.
+    """
+
+    component: str
+    tensor: str
+    places: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: the attributes under their names."""
+        return {"component": self.component, "tensor": self.tensor, "places": self.places}
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something of the source that is not in the target, or not as it was.
+
+    Attributes:
+        what: What it is.
+        why: Why.
+        times: How often.
+    """
+
+    what: str
+    why: str
+    times: int = 1
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: the attributes under their names."""
+        return {"what": self.what, "why": self.why, "times": self.times}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is to be told of a source, beyond what every file has.
+
+    Attributes:
+        producer: The program that wrote it, where it says so.
+        inert: Classes of which objects became inert data, with how many.
+        unknown: Those names among them that are of other packages.
+        modules: Classes of whole modules and optimizers whose state was recovered, with how many.
+        dropped: What was left out, and why.
+        notes: How its content was taken, in sentences.
+    """
+
+    producer: str | None = None
+    inert: Mapping[str, int] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    modules: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return them in JSON.
+
+        Keys: `producer` (or null), `inert` and `modules` (objects: class name to number), `unknown` and `notes` (arrays
+        of strings), `dropped` (array, see `Dropped.to_json`).
+        """
+        return {
+            "producer": self.producer,
+            "inert": dict(self.inert),
+            "unknown": list(self.unknown),
+            "modules": dict(self.modules),
+            "dropped": [dropped.to_json() for dropped in self.dropped],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What became of one source.
+
+    Attributes:
+        source: The file or directory that was read.
+        target: The file or directory that was written.
+        form: What the source is: `pth zip`, `safetensors`, `hf trainer`, ...
+        source_bytes: Its length.
+        target_form: What the target is: `ckptfmt`, `safetensors`, `pth`, `npz` or `hf`.
+        target_bytes: Its length; of a directory, that of all files in it.
+        identity: Identity of the target (spec 12.1); None where the format has none.
+        components: Names of the components that were taken over.
+        tensors: Number of their tensors.
+        tensor_bytes: Length of these.
+        epoch: Epochs finished, where the source tells.
+        step: Steps done, where the source tells.
+        aliases: Tensors that stand in several places.
+        findings: What else is to be told of the source.
+        compared: Number of tensors that were read again on both sides and are equal; None if that was not asked for.
+    """
+
+    source: str
+    target: str
+    form: str
+    source_bytes: int
+    target_form: str
+    target_bytes: int
+    identity: str | None
+    components: tuple[str, ...]
+    tensors: int
+    tensor_bytes: int
+    epoch: int | None
+    step: int | None
+    aliases: tuple[Alias, ...]
+    findings: Findings
+    compared: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report in JSON.
+
+        Keys: `report` (`"convert/1"`), the attributes under their names (`aliases`: array, see `Alias.to_json`), and
+        in the place of `findings` those of `Findings.to_json`.
+        """
+        return {
+            "report": "convert/1",
+            "source": self.source,
+            "target": self.target,
+            "form": self.form,
+            "source_bytes": self.source_bytes,
+            "target_form": self.target_form,
+            "target_bytes": self.target_bytes,
+            "identity": self.identity,
+            "components": list(self.components),
+            "tensors": self.tensors,
+            "tensor_bytes": self.tensor_bytes,
+            "epoch": self.epoch,
+            "step": self.step,
+            "aliases": [alias.to_json() for alias in self.aliases],
+            "compared": self.compared,
+            **self.findings.to_json(),
+        }
+
+
+def aliases_of(file: TensorFile) -> tuple[Alias, ...]:
+    """Return the tensors that stand in several places of their component."""
+    found = []
+    for part in file.parts.values():
+        places = Counter(node.name for node in walk(part.tree()) if isinstance(node, TensorRef))
+        found += [Alias(part.name, name, count) for name, count in places.items() if count > 1]
+    return tuple(found)

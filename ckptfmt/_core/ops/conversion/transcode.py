@@ -1,0 +1,149 @@
+"""Any file of tensors as the plan of a checkpoint of ours: read chunk by chunk while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
+from ckptfmt._core.container.planning import Part as Piece
+from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Member, Metadata
+from ckptfmt._core.format.packing import TensorRef, Typed, encode
+from ckptfmt._core.format.planes import WHOLE
+from ckptfmt._core.format.tensors import DTYPES, Header, plan_header
+from ckptfmt._core.format.trees import COMPLEX_PARTS
+from ckptfmt._core.interop.base import Chunk, Part, TensorFile
+from ckptfmt._core.interop.native import OurFile
+from ckptfmt.errors import FormatError, StateError
+
+__all__ = ["plan_rewrite", "tensor_pieces"]
+
+_FLAT = object()
+
+Advance = Callable[[int], None]
+"""Takes how many more bytes of tensors were read."""
+
+
+def plan_rewrite(file: TensorFile, metadata: Metadata, *, codec: str, advance: Advance) -> SavePlan:
+    """Return the plan of a checkpoint with the content of a file.
+
+    The pieces of the plan are to be read in their order, each once, as the writer does.
+
+    Args:
+        file: The file. It has to stay open until all is written.
+        metadata: Facts for the index.
+        codec: Codec of all components.
+        advance: Called after each piece of work.
+
+    Raises:
+        StateError: The file holds something that cannot be expressed.
+    """
+    members = [member for part in file.parts.values() for member in _members(part, codec, advance)]
+    if isinstance(file, OurFile):
+        members += [_opaque(file, member) for member in file.checkpoint.opaque_members]
+    return SavePlan(tuple(file.parts), tuple(members), metadata)
+
+
+def _opaque(file: OurFile, member: Member) -> MemberPlan:
+    """Return the plan of a member that belongs to no component: it is kept as it is (spec 6.5)."""
+    pieces = [Piece(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member)]
+    return MemberPlan(member.name, member.codec, None, pieces)
+
+
+def tensor_pieces(part: Part, name: str, advance: Advance) -> list[Piece]:
+    """Return the data of a tensor as pieces of the length of a chunk, to be read in order, each once."""
+    tensor = part.tensors[name]
+    split = DTYPES[tensor.dtype].split if tensor.dtype in DTYPES else WHOLE
+    stream = _Stream(part, name, advance)
+    return [
+        Piece(nbytes, split, stream.taking(nbytes))
+        for nbytes in (min(CHUNK_BYTES, tensor.nbytes - start) for start in range(0, tensor.nbytes, CHUNK_BYTES))
+    ]
+
+
+class _Stream:
+    """The chunks of a tensor, begun when the first one is asked for."""
+
+    def __init__(self, part: Part, name: str, advance: Advance) -> None:
+        self._part = part
+        self._name = name
+        self._advance = advance
+        self._chunks: Iterator[Chunk] | None = None
+        self._missing = part.tensors[name].nbytes
+
+    def taking(self, nbytes: int) -> Callable[[], BytesLike]:
+        """Return what reads the next chunk, which has to be of this length."""
+
+        def read() -> BytesLike:
+            if self._chunks is None:
+                self._chunks = self._part.chunks(self._name)
+            chunk = next(self._chunks, None)
+            data = b"" if chunk is None else chunk()
+            self._missing -= nbytes
+            too_long = False
+            if not self._missing:
+                # Whoever yields the last chunk holds it, and finds what is wrong with the end of its data.
+                too_long = next(self._chunks, None) is not None
+                self._chunks = None
+            if memoryview(data).nbytes != nbytes or too_long:
+                raise StateError(f"{self._part.name}.{self._name}", "its data are not of the length of its shape")
+            self._advance(nbytes)
+            return data
+
+        return read
+
+
+def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
+    tree, dtypes = _expressed(part)
+    if tree is not _FLAT:
+        yield MemberPlan(part.name + MSGPACK, codec, None, [fixed_part(encode(tree))])
+    if not part.tensors:
+        return
+    header = _header(part, dtypes)
+    pieces = [fixed_part(header.block())]
+    for tensor in header.by_offset():
+        pieces += tensor_pieces(part, tensor.name, advance)
+    yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)
+
+
+_Dtypes = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def _expressed(part: Part) -> tuple[object, _Dtypes]:
+    """Return the tree of a component, `_FLAT` if it is to be flat, and its tensors' dtypes and shapes as stored.
+
+    Arrays of complex128 stand in `.npz` files; a component of ours has a tree for them (spec 11.6).
+
+    Raises:
+        StateError: A dtype has no expression.
+    """
+    dtypes = {}
+    for name, tensor in part.tensors.items():
+        dtype, shape = tensor.dtype, tensor.shape
+        if dtype in COMPLEX_PARTS:
+            dtype, shape = COMPLEX_PARTS[dtype], (*shape, 2)
+        elif dtype not in DTYPES:
+            raise StateError(f"{part.name}.{name}", f"an array of dtype {dtype}", "convert it to numbers first")
+        dtypes[name] = dtype, shape
+    if not part.flat:
+        return part.tree(), dtypes
+    if not part.tensors:
+        return {}, dtypes
+    if all(tensor.dtype in DTYPES for tensor in part.tensors.values()):
+        return _FLAT, dtypes
+    tree = {
+        name: Typed(tensor.dtype, TensorRef(name)) if tensor.dtype in COMPLEX_PARTS else TensorRef(name)
+        for name, tensor in part.tensors.items()
+    }
+    return tree, dtypes
+
+
+def _header(part: Part, dtypes: _Dtypes) -> Header:
+    try:
+        return plan_header(((name, *facts) for name, facts in dtypes.items()), _fitting(part.text_metadata))
+    except FormatError as error:
+        raise StateError(part.name, str(error)) from error
+
+
+def _fitting(text: Mapping[str, str]) -> dict[str, str] | None:
+    return dict(text) or None

@@ -1,0 +1,131 @@
+"""The checkpoint that a training run would resume from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from ckptfmt._core.catalog import Candidates, Choice, choose_newest, resume_candidates, scan_all, verified_all
+from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt._core.ops.report_json import metadata_json
+from ckptfmt._core.runs.scan import CheckpointFile, reason
+from ckptfmt._core.storage.local.retries import Patience
+
+__all__ = ["LatestReport", "PassedOver", "find_latest"]
+
+_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A file that could not be used, and why."""
+
+    path: str
+    reason: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `path`, `reason`."""
+        return {"path": self.path, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class LatestReport:
+    """The newest checkpoint of a run.
+
+    Attributes:
+        directory: The directory, as it was named.
+        run_id: The run; None if no checkpoint belongs to one.
+        file: The checkpoint; None if there is none that can be used, or it is not known which is the newest.
+        resumable: Whether a training would resume from it. If not, it belongs to no run and does not say how many
+            epochs are finished, and there is no other.
+        passed_over: What could not be used: newer ones, and files that do not tell how new they are.
+        undecided: Those among them that may be sound and newer: a training would not resume before somebody has looked
+            at them.
+    """
+
+    directory: str
+    run_id: str | None
+    file: CheckpointFile | None
+    resumable: bool = False
+    passed_over: tuple[PassedOver, ...] = ()
+    undecided: tuple[PassedOver, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report in JSON.
+
+        Keys: `report` (`"latest/1"`), `directory`, `run_id` (or null), `path`, `file_bytes` and `identity` (null if
+        there is none), `metadata` (see `metadata_json`, or null), `verified` (whether every byte was read and found
+        right), `resumable` (whether a training would resume from it), `passed_over` and `undecided` (arrays, see
+        `PassedOver.to_json`; what is in the second is in the first, too).
+        """
+        file = self.file
+        return {
+            "report": "latest/1",
+            "directory": self.directory,
+            "run_id": self.run_id,
+            "path": None if file is None else file.path,
+            "file_bytes": None if file is None else file.file_bytes,
+            "identity": None if file is None else file.identity,
+            "metadata": None if file is None else metadata_json(file.metadata),
+            "verified": file is not None and file.verified,
+            "resumable": self.resumable,
+            "passed_over": [item.to_json() for item in self.passed_over],
+            "undecided": [item.to_json() for item in self.undecided],
+        }
+
+
+def find_latest(
+    directory: str | os.PathLike[str],
+    *,
+    run_id: str | None = None,
+    verify: bool = False,
+    inert: Collection[str] = (),
+    progress: Report | None = None,
+) -> LatestReport:
+    """Return the newest checkpoint of a run by what is written inside: the one that a training would resume from.
+
+    Which one that is, `catalog` says. If there is none, but checkpoints that belong to no run, it is the newest
+    of these. Files that are removed or replaced meanwhile are no reason to find none: the directory is looked at again.
+
+    Args:
+        directory: The directory.
+        run_id: The run; None for the one that would be resumed (`runs.scan.choose_run`).
+        verify: Read every byte, and take the newest one that is right.
+        inert: See `interop.base.open_tensors`.
+        progress: Takes how far the reading is.
+
+    Raises:
+        StorageError: The directory cannot be listed.
+    """
+    patience = Patience()
+
+    def use(file: CheckpointFile) -> CheckpointFile:
+        def read() -> CheckpointFile:
+            meter = Meter(file.path, file.file_bytes or 0, progress)
+            checked = verified_all(file, meter.advance, inert=inert)
+            if checked.error is not None:
+                raise checked.error
+            return checked
+
+        return patience(read, file.path) if verify else file
+
+    for _ in range(_LOOKS):
+        candidates = resume_candidates(scan_all(directory, inert=inert, patience=patience), run_id)
+        choice = choose_newest(candidates, use)
+        resumable = choice.file is not None
+        if not candidates.files and not choice.undecided and run_id is None:
+            choice = choose_newest(replace(candidates, files=candidates.runless), use)
+        if choice.file is not None or not choice.changed:
+            break
+    return _report(os.fspath(directory), candidates, choice, resumable=resumable)
+
+
+def _report(directory: str, candidates: Candidates, choice: Choice[CheckpointFile], *, resumable: bool) -> LatestReport:
+    passed, undecided = (tuple(map(_passed_over, files)) for files in (choice.passed_over, choice.undecided))
+    return LatestReport(directory, candidates.run_id, choice.result, resumable, passed, undecided)
+
+
+def _passed_over(file: CheckpointFile) -> PassedOver:
+    assert file.error is not None  # it would not have been passed over
+    return PassedOver(file.path, reason(file.error, file.path))

@@ -1,0 +1,1 @@
+"""The members of a checkpoint, taken out, put in and left out."""

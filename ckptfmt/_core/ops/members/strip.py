@@ -1,0 +1,232 @@
+"""A checkpoint without some of its components, for publishing: members are copied as they lie, none is decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from ckptfmt._core.container.planning import require_valid
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.container.writer import WrittenFile
+from ckptfmt._core.format.digest import CHUNK_BYTES, DIGEST_BYTES, digest
+from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
+from ckptfmt._core.format.layout import (
+    INDEX_ALIGNMENT,
+    MEMBER_ALIGNMENT,
+    MINOR,
+    PREAMBLE_BYTES,
+    align,
+    encode_preamble,
+    encode_trailer,
+)
+from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
+from ckptfmt._core.system.workers import in_order
+from ckptfmt._version import __version__
+from ckptfmt.errors import CkptfmtError, Problem, StorageError, TensorNotFoundError, error_for
+
+__all__ = ["StripReport", "strip_file"]
+
+
+@dataclass(frozen=True)
+class StripReport:
+    """What was written.
+
+    Attributes:
+        source: The file that was read.
+        path: The file that was written.
+        identity: Its identity (spec 12.1).
+        file_bytes: Its length.
+        source_bytes: Length of the file that was read.
+        kept: Names of the components, and of the members that belong to none, that are in it.
+        dropped: Names of those that are not.
+    """
+
+    source: str
+    path: str
+    identity: str
+    file_bytes: int
+    source_bytes: int
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report in JSON: `report` (`"strip/1"`), and the attributes under their names."""
+        return {
+            "report": "strip/1",
+            "source": self.source,
+            "path": self.path,
+            "identity": self.identity,
+            "file_bytes": self.file_bytes,
+            "source_bytes": self.source_bytes,
+            "kept": list(self.kept),
+            "dropped": list(self.dropped),
+        }
+
+
+def strip_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    drop: Collection[str] = (),
+    only: Collection[str] = (),
+    notes: bool = True,
+    progress: Report | None = None,
+) -> StripReport:
+    """Write a checkpoint without some of its components.
+
+    What stays, stays byte for byte, codec and order included (spec 6.5), and each chunk is verified while it is copied.
+    The new file belongs to no run, so that no training takes it for a checkpoint to go on from; the identity of the
+    source is noted as its parent.
+
+    Args:
+        source: A checkpoint of ours.
+        target: The file to write.
+        drop: Names of components, or of members that belong to none, to leave out.
+        only: Names to keep, all others being left out. Give one of the two.
+        notes: Whether the user's notes stay.
+        progress: Takes how far the copying is.
+
+    Raises:
+        TensorNotFoundError: There is none of a name.
+        IntegrityError: A byte of what stays has changed; nothing is written.
+        FormatError: `source` is no valid checkpoint.
+        StorageError: It cannot be read, or `target` not be written.
+    """
+    with open_source(source) as file:
+        checkpoint = Checkpoint(file)
+        _require_known_version(checkpoint)
+        names = [_owner(member) for member in checkpoint.index.members]
+        dropped = _dropped(file.path, list(dict.fromkeys(names)), drop, only)
+        members = [member for member, name in zip(checkpoint.index.members, names, strict=True) if name not in dropped]
+        if os.path.realpath(source) == os.path.realpath(target):
+            raise StorageError(f"{os.fspath(target)}: is the file that is read; give another name")
+        metadata = _metadata(checkpoint, notes=notes)
+        meter = Meter(file.path, sum(member.stored_bytes for member in members), progress)
+        expected = sum(align(member.stored_bytes, MEMBER_ALIGNMENT) for member in members) + MEMBER_ALIGNMENT
+        with AtomicFile(target, expected_bytes=expected) as out:
+            written = _write(file, out, members, replace(checkpoint.index, metadata=metadata), meter)
+            out.commit(written_bytes=written.written_bytes)
+    return StripReport(
+        source=file.path,
+        path=os.fspath(target),
+        identity=written.identity,
+        file_bytes=written.file_bytes,
+        source_bytes=file.size,
+        kept=tuple(dict.fromkeys(name for name in names if name not in dropped)),
+        dropped=tuple(dict.fromkeys(name for name in names if name in dropped)),
+    )
+
+
+def _owner(member: Member) -> str:
+    return member.name if member.component is None else member.component
+
+
+def _dropped(path: str, names: list[str], drop: Collection[str], only: Collection[str]) -> set[str]:
+    unknown = [name for name in (*drop, *only) if name not in names]
+    if unknown:
+        raise TensorNotFoundError(f"{path}: there is no component {unknown[0]!r}; there are: {', '.join(names)}")
+    return {name for name in names if name in drop or (only and name not in only)}
+
+
+def _require_known_version(checkpoint: Checkpoint) -> None:
+    """Raise if the index may hold what this program does not know, which would be lost."""
+    major, minor = checkpoint.version
+    if minor > MINOR:
+        raise CkptfmtError(
+            f"{checkpoint.path}: is of format {major}.{minor}, and what is newer than {major}.{MINOR} in it would be "
+            "lost; upgrade ckptfmt"
+        )
+
+
+def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
+    facts = checkpoint.metadata
+    return replace(
+        facts,
+        run_id=None,
+        parent=bytes.fromhex(checkpoint.identity),
+        producer=f"ckptfmt {__version__}",
+        user=facts.user if notes else None,
+    )
+
+
+def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: Index, meter: Meter) -> WrittenFile:
+    """Write the file."""
+    require_valid([member.name for member in members], index.metadata)
+    preamble = encode_preamble()
+    out.write_at(0, preamble)
+    position = PREAMBLE_BYTES
+    placed = []
+    for member in members:
+        moved = replace(member, offset=align(position, MEMBER_ALIGNMENT))
+        placed.append(moved)
+        position = moved.offset + moved.stored_bytes
+
+    def copy(run: _Run) -> int:
+        data = _read(source, run)
+        out.write_at(run.target, data)
+        return len(data)
+
+    runs = (run for old, new in zip(members, placed, strict=True) for run in _runs(old, new.offset))
+    for nbytes in in_order(copy, runs):
+        meter.advance(nbytes)
+    offset = align(position, INDEX_ALIGNMENT)
+    facts = replace(index, members=tuple(placed))
+    encoded = encode_index(facts)
+    end = align(offset + len(encoded), INDEX_ALIGNMENT)
+    trailer = encode_trailer(preamble, offset, encoded)
+    out.write_at(offset, encoded)
+    out.write_at(end, trailer)
+    written_bytes = len(preamble) + sum(member.stored_bytes for member in placed) + len(encoded) + len(trailer)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring chunks of a member that are copied together.
+
+    Attributes:
+        member: The member, as it lies in the source.
+        start: First stored byte, counted from the member's start.
+        target: Where it goes, as an absolute offset.
+        chunks: Of each chunk, its number and stored length.
+    """
+
+    member: Member
+    start: int
+    target: int
+    chunks: tuple[tuple[int, int], ...]
+
+
+def _runs(member: Member, offset: int) -> Iterator[_Run]:
+    """Yield all stored bytes of a member in runs of about the length of a chunk."""
+    sizes = member.stored_chunk_bytes or tuple(chunk.nbytes for chunk in member.chunks())
+    run: list[tuple[int, int]] = []
+    start = nbytes = 0
+    for number, size in enumerate(sizes):
+        if run and nbytes + size > CHUNK_BYTES:
+            yield _Run(member, start, offset + start, tuple(run))
+            run, start, nbytes = [], start + nbytes, 0
+        run.append((number, size))
+        nbytes += size
+    if run:
+        yield _Run(member, start, offset + start, tuple(run))
+
+
+def _read(source: LocalSource, run: _Run) -> bytes:
+    """Return the stored bytes of a run, verified."""
+    member = run.member
+    data = source.read(member.offset + run.start, sum(size for _, size in run.chunks))
+    digests = member.digests if member.stored_digests is None else member.stored_digests
+    code = "chunk-digest" if member.stored_digests is None else "stored-digest"
+    position = 0
+    for number, size in run.chunks:
+        expected = digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+        if digest(memoryview(data)[position : position + size]) != expected:
+            offset = member.offset + run.start + position
+            tensor = next((chunk.segment.tensor for chunk in member.chunks() if chunk.number == number), None)
+            message = f"{size} bytes are not what was written"
+            raise error_for(Problem(code, message, member=member.name, tensor=tensor, offset=offset), source.path)
+        position += size
+    return data

@@ -1,0 +1,222 @@
+"""The bytes behind the tensors: read by ranges, decompressed as they are read, and compared with their checksum."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.pth.data.archive import STORED, Member
+from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
+from ckptfmt._core.storage import Source
+
+__all__ = ["MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
+
+_BLOCK_BYTES = 1 << 20
+
+
+class StorageData(Protocol):
+    """The bytes of one storage."""
+
+    @property
+    def nbytes(self) -> int:
+        """Their number."""
+
+    def read(self, start: int, nbytes: int) -> BytesLike:
+        """Return a range of them. Raises LegacyFileError if they are not what their checksum says."""
+
+    def finish(self) -> None:
+        """Check what has not been checked by reading. Raises LegacyFileError."""
+
+
+def _fetch(source: Source, offset: int, nbytes: int) -> bytearray:
+    """Return bytes of a source, copied once."""
+    data = bytearray(nbytes)
+    source.read_into(offset, memoryview(data))
+    return data
+
+
+class RangeData:
+    """Bytes that lie in a file as they are, without a checksum."""
+
+    def __init__(self, source: Source, offset: int, nbytes: int) -> None:
+        self._source = source
+        self._offset = offset
+        self.nbytes = nbytes
+
+    def read(self, start: int, nbytes: int) -> BytesLike:
+        """See `StorageData.read`."""
+        return _fetch(self._source, self._offset + start, nbytes)
+
+    def part(self, start: int, nbytes: int) -> RangeData:
+        """Return a range of them as bytes of their own."""
+        return RangeData(self._source, self._offset + start, nbytes)
+
+    def finish(self) -> None:
+        """Nothing to do: there is no checksum."""
+
+
+class MemoryData:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.nbytes = len(data)
+
+    def read(self, start: int, nbytes: int) -> BytesLike:
+        """See `StorageData.read`."""
+        return self._data[start : start + nbytes]
+
+    def finish(self) -> None:
+        """Nothing to do: there is no checksum."""
+
+
+@dataclass
+class Rework:
+    """How many bytes of compressed members may be decompressed beside those that are asked for.
+
+    Attributes:
+        left: How many are left.
+    """
+
+    left: int
+
+    def spend(self, nbytes: int, name: str) -> None:
+        """Take some.
+
+        Raises:
+            LegacyFileError: There are not so many left.
+        """
+        self.left -= nbytes
+        if self.left < 0:
+            raise UnsupportedLegacyError(
+                "its tensors lie in compressed data in such an order that these would be decompressed over and over; "
+                "store it without compression first"
+            ).inside(name)
+
+
+class MemberData:
+    """The content of a member of a zip archive.
+
+    It is cheapest to read it once and in order: then each byte is read, decompressed and checked once. A read that
+    does not go on where the last one ended first checks the whole member. A compressed one is decompressed up to
+    there, from its beginning if need be.
+
+    Args:
+        source: The archive.
+        member: The member.
+        rework: How many bytes may be decompressed beside those that are asked for; None: any number.
+    """
+
+    def __init__(self, source: Source, member: Member, rework: Rework | None = None) -> None:
+        self._source = source
+        self._member = member
+        self._rework = rework
+        self._verified = False
+        self._restart()
+
+    @property
+    def nbytes(self) -> int:
+        """See `StorageData.nbytes`."""
+        return self._member.nbytes
+
+    def read(self, start: int, nbytes: int) -> BytesLike:
+        """See `StorageData.read`."""
+        if start < self._position or (start > self._position and self._inflater is None):
+            self.finish()
+            self._restart()
+        if self._verified and self._member.method == STORED:
+            return _fetch(self._source, self._member.offset + start, nbytes)
+        if start > self._position:
+            if self._rework is not None:
+                self._rework.spend(start - self._position, self._name)
+            self._skip(start - self._position)
+        return self._take(nbytes)
+
+    def finish(self) -> None:
+        """Check the content, if that was not done by reading all of it.
+
+        Raises:
+            LegacyFileError: Its CRC-32 is not the one in the directory.
+        """
+        if not self._verified:
+            self._skip(self.nbytes - self._position)
+
+    def _restart(self) -> None:
+        self._position = self._crc = self._fed = 0
+        self._waiting = b""
+        self._inflater = None if self._member.method == STORED else zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def _skip(self, nbytes: int) -> None:
+        while nbytes:
+            nbytes -= len(self._take(min(nbytes, _BLOCK_BYTES)))
+        if not self.nbytes:
+            self._take(0)
+
+    def _take(self, nbytes: int) -> BytesLike:
+        """Return the next bytes, and compare the checksum with the last of them."""
+        data: BytesLike
+        if self._inflater is None:
+            data = _fetch(self._source, self._member.offset + self._position, nbytes)
+        else:
+            data = self._inflate(self._inflater, nbytes)
+        self._position += nbytes
+        if not self._verified:
+            self._crc = zlib.crc32(data, self._crc)
+            if self._position == self.nbytes:
+                self._check_end()
+        return data
+
+    def _inflate(self, inflater: zlib._Decompress, nbytes: int) -> bytes:
+        parts: list[bytes] = []
+        missing = nbytes
+        while missing:
+            if not self._waiting:
+                more = min(_BLOCK_BYTES, self._member.stored_bytes - self._fed)
+                self._waiting = self._source.read(self._member.offset + self._fed, more)
+                self._fed += more
+            try:
+                part = inflater.decompress(self._waiting, missing)
+            except zlib.error as error:
+                raise LegacyFileError(f"its compressed data are damaged ({error})").inside(self._name) from error
+            if not part and (inflater.eof or (not inflater.unconsumed_tail and self._fed == self._member.stored_bytes)):
+                raise LegacyFileError(f"its compressed data end before byte {self.nbytes}").inside(self._name)
+            self._waiting = inflater.unconsumed_tail
+            missing -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check_end(self) -> None:
+        if self._inflater is not None:
+            self._check_nothing_follows(self._inflater)
+        if self._crc != self._member.crc:
+            raise LegacyFileError("its content is damaged: the CRC-32 does not match").inside(self._name)
+        self._verified = True
+
+    def _check_nothing_follows(self, inflater: zlib._Decompress) -> None:
+        rest = self._waiting + self._source.read(
+            self._member.offset + self._fed, min(_BLOCK_BYTES, self._member.stored_bytes - self._fed)
+        )
+        more = b"" if inflater.eof else inflater.decompress(rest, 1)
+        if more or not inflater.eof or inflater.unused_data or (rest and inflater.unconsumed_tail):
+            raise LegacyFileError(f"its compressed data do not end at byte {self.nbytes}").inside(self._name)
+
+    @property
+    def _name(self) -> str:
+        return f"member {self._member.name!a}"
+
+
+def read_member(source: Source, member: Member, limit: int) -> bytes:
+    """Return the whole checked content of a member.
+
+    Raises:
+        LegacyFileError: It is damaged, or longer than `limit`.
+    """
+    if member.nbytes > limit:
+        found = f"it has {member.nbytes} bytes, the limit is {limit}"
+        raise UnsupportedLegacyError(found).inside(f"member {member.name!a}")
+    data = MemberData(source, member)
+    content = data.read(0, member.nbytes)
+    data.finish()
+    return bytes(content)

@@ -1,0 +1,1 @@
+"""The forms in which PyTorch has written files: zip archives, streams, tar archives, TorchScript."""

@@ -1,0 +1,1 @@
+"""The names in pickles, and which of them may stand there."""

@@ -1,0 +1,178 @@
+"""Files of PyTorch as the state that is in them: opened, judged, and only then built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ckptfmt._core.pth.audit import Survey, check, survey
+from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
+from ckptfmt._core.pth.forms.container import Container, Form
+from ckptfmt._core.pth.forms.stream_form import read_stream
+from ckptfmt._core.pth.forms.tar_form import TAR_MAGIC, TAR_MAGIC_OFFSET, read_tar
+from ckptfmt._core.pth.forms.torchscript import recover_scripted
+from ckptfmt._core.pth.forms.zip_form import read_zip
+from ckptfmt._core.pth.nodes import Record
+from ckptfmt._core.pth.values.builder import Builder
+from ckptfmt._core.pth.values.inert_constructors import INERT_MEANINGS
+from ckptfmt._core.pth.values.modules import recover
+from ckptfmt._core.pth.values.notes import Notes
+from ckptfmt._core.pth.values.numpy_constructors import NUMPY_MEANINGS
+from ckptfmt._core.pth.values.python_constructors import PYTHON_MEANINGS
+from ckptfmt._core.pth.values.torch_constructors import TORCH_MEANINGS
+from ckptfmt._core.storage import Source
+
+__all__ = ["MEANINGS", "LegacyState", "is_tar", "look", "read_state", "refuse_code"]
+
+MEANINGS = {**PYTHON_MEANINGS, **INERT_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
+"""What each name that may be called means."""
+
+_OTHER_ARCHIVES = (
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b", "packed with gzip"),
+    (b"BZh", "packed with bzip2"),
+    (b"\xfd7zXZ\x00", "packed with xz"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "packed with lz4"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"\x93NUMPY", "a single NumPy array (.npy)"),
+    (b"GGUF", "a GGUF file"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<html", "a web page"),
+)
+
+
+@dataclass(frozen=True)
+class LegacyState:
+    """What a file of PyTorch holds.
+
+    Attributes:
+        form: In which form it is.
+        state: Its content: plain values, `LegacyTensor` and `Typed`.
+        producer: What it says of the program that wrote it.
+        survey: What its pickles would have done.
+        notes: What became of the parts that are no plain values.
+        whole_module: Whether its content is a whole module of which the state was recovered.
+        finish: Checks what has not been checked by reading the tensors. Raises LegacyFileError.
+    """
+
+    form: Form
+    state: object
+    producer: str | None
+    survey: Survey
+    notes: Notes
+    whole_module: bool
+    finish: Callable[[], None]
+
+
+def is_tar(source: Source) -> bool:
+    """Say whether a file is a tar archive."""
+    end = TAR_MAGIC_OFFSET + len(TAR_MAGIC)
+    return source.size >= end and source.read(TAR_MAGIC_OFFSET, len(TAR_MAGIC)) == TAR_MAGIC
+
+
+def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Survey]:
+    """Return what a file consists of, and what it would have run; nothing is refused for it.
+
+    Args:
+        source: The file.
+        inert: See `read_state`.
+
+    Raises:
+        LegacyFileError: It is known to be something else.
+        StorageError: It cannot be read.
+    """
+    head = source.read(0, min(source.size, 32))
+    if not head:
+        raise LegacyFileError("it is empty").at(source.path)
+    for magic, what in _OTHER_ARCHIVES:
+        if head.startswith(magic):
+            raise LegacyFileError(f"it is {what}, and no checkpoint of PyTorch").at(source.path)
+    if head.startswith(b"PK"):
+        container = read_zip(source)
+    elif is_tar(source):
+        container = read_tar(source)
+    else:
+        container = read_stream(source)
+    return container, survey(container.pickles, inert)
+
+
+def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
+    """Refuse a file that would have run code, whatever else it is.
+
+    Args:
+        source: The file.
+        inert: See `read_state`.
+
+    Returns:
+        What it is known to be, in words that go on after the name of the file; None if it is not known.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        StorageError: It cannot be read.
+    """
+    try:
+        _, found = look(source, inert=inert)
+    except LegacyFileError as error:
+        return error.matter
+    check(found, source.path)
+    return None
+
+
+def read_state(source: Source, *, strict: bool = False, inert: Collection[str] = ()) -> LegacyState:
+    """Return the state in a file.
+
+    Nothing in it is run, imported or looked up. Tensors are read when they are asked for.
+
+    Args:
+        source: The file. It has to stay open for the tensors.
+        strict: Refuse objects of classes of other packages, instead of keeping them as inert data.
+        inert: Names, dotted as an error shows them, that are no reason to refuse the file: they and the objects made
+            of them are kept as inert data. Nothing is run for them either.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        UnsupportedLegacyError: It is beyond a limit, or holds what has no meaning here.
+        LegacyFileError: It is broken, cut, or something else.
+        StorageError: It cannot be read.
+    """
+    container, found = look(source, inert=inert)
+    check(found, source.path, strict=strict)
+    try:
+        if container.fault is not None:
+            raise container.fault
+        return _build(container, found, source)
+    except LegacyFileError as error:
+        raise error.at(source.path) from error
+
+
+def _build(container: Container, found: Survey, source: Source) -> LegacyState:
+    notes = Notes()
+    for part, why in container.dropped.items():
+        notes.drop(part, why)
+    scripted = container.read_code if container.form is Form.TORCHSCRIPT else None
+    hooks = [recover] if scripted is None else [recover_scripted(scripted), recover]
+
+    def recovered(builder: Builder, record: Record) -> object:
+        for hook in hooks:
+            made = hook(builder, record)
+            if made is not NotImplemented:
+                return made
+        return NotImplemented
+
+    resolve = container.resolve or _nothing_outside
+    builder = Builder(MEANINGS, resolve, notes, source.size, recovered)
+    try:
+        state = builder.value(container.root)
+    except LegacyFileError as error:
+        # The pickles are whole. What they say has no meaning here, which says nothing about the file's bytes.
+        raise UnsupportedLegacyError(error.matter) from error
+    whole = bool(notes.modules) and isinstance(container.root, Record)
+    return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
+
+
+def _nothing_outside(_: object) -> NoReturn:
+    raise LegacyFileError("the pickle refers to something outside that is not there")

@@ -1,0 +1,1 @@
+"""Inert nodes of a pickle made into values of a checkpoint."""

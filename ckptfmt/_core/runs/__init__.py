@@ -1,0 +1,1 @@
+"""The checkpoints of a directory: found, put in order, kept and removed."""

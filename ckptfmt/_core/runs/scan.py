@@ -1,0 +1,345 @@
+"""The checkpoints of a directory, by what is written inside them: found, put in order, and the run chosen (spec 14.5).
+
+Names and file times say nothing about the order. Only the structure and the index of a file are read here; whether
+its data are sound, `verified` finds out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.storage.local.paths import is_directory, is_gone
+from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._escaping import escape
+from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
+
+__all__ = [
+    "EXTENSION",
+    "OURS",
+    "PIN",
+    "CheckpointFile",
+    "Look",
+    "Stamp",
+    "children",
+    "choose_run",
+    "distinct",
+    "distinct_bytes",
+    "look_at_ours",
+    "merged",
+    "newest_first",
+    "place",
+    "reason",
+    "run_ids",
+    "scan",
+    "unreadable",
+    "verified",
+]
+
+EXTENSION = ".ckptfmt"  # spec section 17
+PIN = ".pin"
+"""What the name of a file has to be followed by in the name of another one, its pin, for retention to keep it."""
+
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+# A time of creation further in the future than this is the work of a wrong clock. Shorter ones may come from a clock
+# that shows local time as UTC.
+_BELIEVED_FUTURE = timedelta(days=1)
+_NO_FACTS = Metadata()
+_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what the operating system tells that a file is the same as before: device, inode, length, time of change."""
+
+    device: int
+    inode: int
+    nbytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Stamp | None:
+        """Return the stamp of the file that a path leads to, None if the system does not tell."""
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return None
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One file of a directory that is named as a checkpoint.
+
+    Attributes:
+        path: The directory as it was named, joined with the file's name.
+        metadata: The facts written inside; unless it is usable, at most the epochs that it says are finished.
+        identity: Identity of the file (spec 12.1); None unless it is usable.
+        error: Why it is not usable, if it is not: its index could not be read, or its data are damaged.
+        stamp: How to know the file again; None if the system does not tell.
+        pinned: Whether it has a pin.
+        link: Whether it is a symbolic link to another file.
+        verified: Whether every byte of it was found to be right.
+    """
+
+    path: str
+    metadata: Metadata = _NO_FACTS
+    identity: str | None = None
+    error: CkptfmtError | None = field(default=None, compare=False)
+    stamp: Stamp | None = None
+    pinned: bool = False
+    link: bool = False
+    verified: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing is known to be wrong with it."""
+        return self.error is None
+
+    @property
+    def name(self) -> str:
+        """Name of the file in its directory."""
+        return Path(self.path).name
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Length of the file; None if it cannot be known."""
+        return None if self.stamp is None else self.stamp.nbytes
+
+    @property
+    def inode(self) -> object:
+        """What all names of the file have in common, and no other file."""
+        return self.path if self.stamp is None else (self.stamp.device, self.stamp.inode)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that it says it belongs to."""
+        return self.metadata.run_id
+
+
+Look = Callable[[str], "CheckpointFile | None"]
+"""Returns what is known of a file from a look into it; None if it is gone, or a directory."""
+
+
+def look_at_ours(path: str) -> CheckpointFile | None:
+    """Return what the index of a checkpoint tells; None if the file is gone."""
+    # The stamp comes first: if the file is replaced in between, it does not fit and the file is read again next time.
+    stamp = Stamp.of(path)
+    try:
+        with Checkpoint.open(path) as checkpoint:
+            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=stamp)
+    except FormatError as error:
+        return CheckpointFile(path, error=error, stamp=stamp)
+    except StorageError as error:
+        return unreadable(path, error, stamp)
+
+
+def unreadable(path: str, error: StorageError, stamp: Stamp | None) -> CheckpointFile | None:
+    """Return what is known of a file that cannot be read; None if there is none, but perhaps a directory."""
+    # A name that leads nowhere is worth telling, one that is gone is not.
+    return None if is_gone(path) or is_directory(path) else CheckpointFile(path, error=error, stamp=stamp)
+
+
+OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
+"""How files are looked into, by the end of their names."""
+
+
+def scan(
+    directory: str | os.PathLike[str],
+    known: Collection[CheckpointFile] = (),
+    looks: Mapping[str, Look] = OURS,
+    patience: Patience | None = None,
+) -> tuple[CheckpointFile, ...]:
+    """Return the checkpoints that are directly in a directory, by name; directories are none.
+
+    A file that cannot be used is among them, with the reason. One that is removed meanwhile is left out; what has
+    taken its place is not: the directory is then looked at once more.
+
+    Args:
+        directory: The directory.
+        known: What is known from before: files that are unchanged since then are not opened again.
+        looks: Which files count, by the ends of their names: those named `*.ckptfmt` unless told otherwise.
+        patience: How often to try what cannot be read; None: once.
+
+    Raises:
+        StorageError: The directory cannot be listed.
+    """
+    patience = Patience(pauses=()) if patience is None else patience
+    files = {file.path: file for file in known}
+    for _ in range(_LOOKS):
+        found = patience(partial(children, directory), os.fspath(directory))
+        names = {path.name for path in found}
+        wanted = [(str(path), look) for path in found if (look := _look_for(path.name, looks)) is not None]
+        before, files = files, {}
+        gone = False
+        for path, look in wanted:
+            file = _known(before.get(path)) or _looked_at(path, look, patience)
+            if file is not None:
+                files[path] = replace(file, pinned=Path(path).name + PIN in names)
+            gone = gone or (file is None and is_gone(path))
+        if not gone:
+            break
+    return tuple(files.values())
+
+
+def _look_for(name: str, looks: Mapping[str, Look]) -> Look | None:
+    return next((look for end, look in looks.items() if name.endswith(end)), None)
+
+
+def _looked_at(path: str, look: Look, patience: Patience) -> CheckpointFile | None:
+    def act() -> CheckpointFile | None:
+        try:
+            link = stat.S_ISLNK(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(path, "cannot be looked at", error) from error
+        file = look(path)
+        if file is not None and isinstance(file.error, StorageError):
+            raise file.error
+        return file if file is None else replace(file, link=link)
+
+    try:
+        return patience(act, path)
+    except StorageError as error:
+        file = unreadable(path, error, Stamp.of(path))
+        # No error of the system comes out of islink, as it does out of pathlib's.
+        return file if file is None else replace(file, link=os.path.islink(path))  # noqa: PTH114 - see above
+
+
+def children(directory: str | os.PathLike[str]) -> list[Path]:
+    """Return what is directly in a directory, by name.
+
+    Raises:
+        StorageError: It cannot be listed.
+    """
+    try:
+        return sorted(Path(directory).iterdir())
+    except OSError as error:
+        raise storage_error(os.fspath(directory), "cannot be listed", error) from error
+
+
+def place(metadata: Metadata) -> tuple[int, int, int, datetime]:
+    """Return where in its run a checkpoint stands: generation, step, epoch, time of creation. What is absent is first.
+
+    What a program wrote that had to give way to another one is older than anything that the other wrote, even if it
+    is steps ahead. Clocks decide only between checkpoints of the same generation, step and epoch.
+    """
+    return (
+        -1 if metadata.generation is None else metadata.generation,
+        -1 if metadata.step is None else metadata.step,
+        -1 if metadata.epoch is None else metadata.epoch,
+        metadata.created or _EARLIEST,
+    )
+
+
+def newest_first(files: Iterable[CheckpointFile], run_id: str | None) -> tuple[CheckpointFile, ...]:
+    """Return the usable checkpoints of a run, the newest first; of equal ones, a link after the file itself."""
+    ours = [file for file in files if file.usable and file.run_id == run_id]
+    return tuple(sorted(ours, key=lambda file: (place(file.metadata), not file.link, file.name), reverse=True))
+
+
+def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
+    """Yield the checkpoints of a run, the newest first, and among them those that count epochs and nothing else.
+
+    One of these comes before a checkpoint of the run only if it has more epochs finished.
+
+    Args:
+        ours: Those of the run, the newest first.
+        others: Those of a training loop that notes no run, in any order.
+    """
+
+    def newness(file: CheckpointFile) -> tuple[int, bool, tuple[int, int, int, datetime], bool, str]:
+        # Of two that are equally far, one that can be used comes first.
+        return (file.metadata.epoch or 0, file.usable, place(file.metadata), not file.link, file.name)
+
+    waiting = deque(sorted(others, key=newness, reverse=True))
+    for file in ours:
+        while waiting and (waiting[0].metadata.epoch or 0) > (file.metadata.epoch or 0):
+            yield waiting.popleft()
+        yield file
+    yield from waiting
+
+
+def distinct(files: Iterable[CheckpointFile]) -> tuple[CheckpointFile, ...]:
+    """Return the files in their order, and of several names of one file only one: that of the file, not of a link."""
+    files = tuple(files)
+    chosen: dict[object, CheckpointFile] = {}
+    for file in sorted(files, key=lambda file: file.link):
+        chosen.setdefault(file.inode, file)
+    return tuple(file for file in files if chosen[file.inode].path == file.path)
+
+
+def distinct_bytes(files: Iterable[CheckpointFile]) -> int:
+    """Return the length of files together, of those that have several names once."""
+    return sum(file.file_bytes or 0 for file in distinct(files))
+
+
+def run_ids(files: Iterable[CheckpointFile]) -> tuple[str, ...]:
+    """Return the ids of the runs that have usable checkpoints, sorted."""
+    return tuple(sorted({file.run_id for file in files if file.usable and file.run_id is not None}))
+
+
+def choose_run(files: Iterable[CheckpointFile], now: datetime | None = None) -> str | None:
+    """Return the run that goes on in a directory if none is named: that of the checkpoint that was created last.
+
+    Steps of different runs can't be compared, so the times written inside decide. A time that is more than a day in
+    the future was written by a wrong clock; a run that has no others gives way to one that has. Beyond that no
+    content tells a slow clock from an old run: where machines disagree about the time, runs that share a directory
+    need to be named.
+
+    Args:
+        files: The checkpoints; those that are not usable or belong to no run do not count.
+        now: The present, aware; the clock's if None.
+
+    Returns:
+        Its id; None if no checkpoint belongs to a run.
+    """
+    latest = (datetime.now(UTC) if now is None else now) + _BELIEVED_FUTURE
+
+    def age(file: CheckpointFile) -> tuple[bool, datetime, str]:
+        created = file.metadata.created or _EARLIEST
+        return (created <= latest, created, str(file.run_id))
+
+    ours = [file for file in files if file.usable and file.run_id is not None]
+    return max(ours, key=age).run_id if ours else None
+
+
+def verified(file: CheckpointFile, progress: Callable[[int], None] | None = None) -> CheckpointFile:
+    """Return what is known of a usable checkpoint after every byte of it was read: `verified`, or with an error.
+
+    Args:
+        file: The checkpoint.
+        progress: Called with the number of logical bytes checked since its last call.
+    """
+    try:
+        with Checkpoint.open(file.path) as checkpoint:
+            if checkpoint.identity != file.identity:
+                raise ChangedError(f"{file.path}: another file has taken its place meanwhile")
+            problems = checkpoint.verify(progress)
+        if problems:
+            raise error_for(problems, file.path)
+    except (FormatError, StorageError) as error:
+        return replace(file, error=error)
+    return replace(file, verified=True)
+
+
+def reason(error: CkptfmtError, path: str) -> str:
+    """Return why a file could not be used, without the path that the message begins with."""
+    return str(error).removeprefix(f"{escape(path)}: ")
+
+
+def _known(file: CheckpointFile | None) -> CheckpointFile | None:
+    """Return what is known of a file if it is still the same; what could not be read is tried again."""
+    if file is None or file.stamp is None or isinstance(file.error, StorageError):
+        return None
+    return file if file.stamp == Stamp.of(file.path) else None

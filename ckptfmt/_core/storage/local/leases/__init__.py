@@ -1,0 +1,1 @@
+"""Which process saves a run."""

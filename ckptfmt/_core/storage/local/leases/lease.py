@@ -1,0 +1,288 @@
+"""Leases: which process saves a run, and as which generation (spec, annex B).
+
+A lease is a small JSON file beside the checkpoints, one for each run. Whoever resumes the run replaces it by one of the
+next generation, under the lock of the directory. Whoever saves reads it again before each publication and each removal:
+if it holds another claim than one's own, the run is another's, and nothing more may be published or removed.
+
+Its holder keeps the file open and locked for as long as it lives, so that processes on the same machine know at once
+whether it does. For other machines it touches the file now and then. Both are hints: what counts is the claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ckptfmt._core.format.digest import digest
+from ckptfmt._core.storage.local import file_locks
+from ckptfmt._core.storage.local.durability import flush_file
+from ckptfmt._core.storage.local.file_locks import leads_to
+from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.storage.local.permissions import give_to_removers
+from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
+from ckptfmt._core.storage.local.publication.temporary import TemporaryFile
+from ckptfmt._core.system.forks import OwnDescriptor
+from ckptfmt.errors import StorageError
+
+__all__ = [
+    "BEAT_SECONDS",
+    "Hold",
+    "Holder",
+    "Lease",
+    "LeaseError",
+    "lease_path",
+    "leases_in",
+    "publish_lease",
+    "read_lease",
+]
+
+BEAT_SECONDS = 10.0
+"""How often a holder touches its lease."""
+
+_VERSION = 1
+_PREFIX, _SUFFIX = ".ckptfmt.", ".lease"
+_NAME_DIGITS = 32
+_MAX_BYTES = 1 << 16
+
+
+class LeaseError(StorageError):
+    """A file that has the name of a lease cannot be understood."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that saves a run.
+
+    Attributes:
+        host: Name of its machine, for people.
+        pid: Its number there.
+        machine: What all processes on one kernel share, and no others, from one boot to the next.
+        process: What tells it from a later process of the same number; empty if the system does not tell.
+        since: When it claimed the run, in ISO 8601, UTC.
+        job: The job that it belongs to, if a scheduler or launcher named one.
+        launcher: Number of the process that started it, if that watches over it.
+    """
+
+    host: str
+    pid: int
+    machine: str
+    process: str
+    since: str
+    job: str | None = None
+    launcher: int | None = None
+
+    def __str__(self) -> str:
+        job = "" if self.job is None else f" (job {self.job})"
+        return f"process {self.pid} on {self.host}{job}, since {self.since}"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a lease says.
+
+    Attributes:
+        run_id: The run.
+        generation: How many times it was claimed.
+        claim: Tells this claim from every other one.
+        holder: Who made it; None once it saves the run no more.
+    """
+
+    run_id: str
+    generation: int
+    claim: str
+    holder: Holder | None
+
+
+def lease_path(directory: str | os.PathLike[str], run_id: str) -> Path:
+    """Return the path of the lease of a run: hidden, and such as any file system takes, whatever the run is called."""
+    return Path(directory, f"{_PREFIX}{digest(run_id.encode(errors='surrogatepass')).hex()[:_NAME_DIGITS]}{_SUFFIX}")
+
+
+def leases_in(directory: str | os.PathLike[str]) -> Iterator[Lease]:
+    """Yield the leases in a directory that can be understood, in no particular order.
+
+    Raises:
+        OSError: It cannot be listed, or one of them not be read.
+    """
+    for path in Path(directory).iterdir():
+        if path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX):
+            with contextlib.suppress(LeaseError):
+                lease = _read(path)
+                if lease is not None and lease_path(directory, lease.run_id) == path:
+                    yield lease
+
+
+def read_lease(directory: str | os.PathLike[str], run_id: str) -> Lease | None:
+    """Return the lease of a run; None if there is none.
+
+    Raises:
+        LeaseError: It cannot be understood.
+        StorageError: It cannot be read.
+    """
+    path = lease_path(directory, run_id)
+    try:
+        lease = _read(path)
+    except LeaseError:
+        raise
+    except OSError as error:
+        raise storage_error(str(path), "cannot be read to learn who saves the run", error) from error
+    if lease is not None and lease.run_id != run_id:
+        raise LeaseError(f"{path}: is the lease of another run, {lease.run_id!r}; remove it if nobody saves here")
+    return lease
+
+
+def publish_lease(directory: str | os.PathLike[str], lease: Lease, *, durably: bool = True) -> Hold:
+    """Replace the lease of a run, as a whole or not at all, and hold the new one. The directory must be locked.
+
+    Raises:
+        StorageError: It was not replaced, or may not outlast a power cut.
+    """
+    path = lease_path(directory, lease.run_id)
+    temporary = TemporaryFile(path)
+    try:
+        clean_leftovers(path.parent, path.name)
+        descriptor = temporary.create()
+        give_to_removers(descriptor, path.parent)
+        _write_all(descriptor, _encode(lease))
+        if durably:
+            flush_file(descriptor)
+        # The lock is that of the open file, and stays with the second descriptor. Windows renames no open file.
+        hold = Hold(path, OwnDescriptor(os.dup(descriptor)) if file_locks.HAVE_LOCKS else None)
+        try:
+            temporary.rename()
+            if durably:
+                temporary.flush_name()
+        except BaseException:
+            hold.close()
+            raise
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise storage_error(str(path), "the run cannot be claimed", error) from error
+    finally:
+        temporary.discard()
+    return hold
+
+
+class Hold:
+    """A lease that this process holds. As long as it is open, others see that its holder lives.
+
+    Args:
+        path: The lease.
+        file: The open file, locked; it is closed with this object. None where there are no locks.
+    """
+
+    def __init__(self, path: Path, file: OwnDescriptor | None) -> None:
+        self._path = path
+        self._file = file
+        self._ended = threading.Event()
+        if file is not None:
+            weakref.finalize(self, file.close)
+
+    def keep_alive(self, lost: Callable[[], object]) -> None:
+        """Touch the lease now and then, until it is closed.
+
+        Where no thread is to be had, other machines are not told that the holder lives.
+
+        Args:
+            lost: Called once, in a thread, if another lease takes its place. It must not refer to this object.
+        """
+        with contextlib.suppress(RuntimeError, MemoryError):
+            threading.Thread(
+                target=_beat, args=(weakref.ref(self), self._ended, lost), name="ckptfmt-lease", daemon=True
+            ).start()
+
+    def touch(self) -> bool:
+        """Show that its holder lives, as far as the system lets it; say whether it is still the lease of the run."""
+        if self._file is None or self._file.number is None or os.utime not in os.supports_fd:
+            return True
+        try:
+            os.utime(self._file.number)
+            return leads_to(self._path, self._file.number)
+        except OSError:  # nobody knows, for the moment
+            return True
+
+    def close(self) -> None:
+        """Hold it no more. A second call does nothing."""
+        self._ended.set()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # nothing is lost with it
+                self._file.close()
+
+
+def _beat(reference: weakref.ref[Hold], ended: threading.Event, lost: Callable[[], object]) -> None:
+    while not ended.wait(BEAT_SECONDS):
+        hold = reference()
+        if hold is None:
+            return
+        if not hold.touch():
+            lost()
+            return
+        del hold
+
+
+def _encode(lease: Lease) -> bytes:
+    holder = None if lease.holder is None else {k: v for k, v in asdict(lease.holder).items() if v is not None}
+    facts = {
+        "lease": _VERSION,
+        "run_id": lease.run_id,
+        "generation": lease.generation,
+        "claim": lease.claim,
+        "holder": holder,
+    }
+    return json.dumps(facts, indent=1).encode() + b"\n"
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _read(path: Path) -> Lease | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return None
+    try:
+        content = os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)
+    try:
+        return _decode(json.loads(content))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise LeaseError(f"{path}: is not a lease; remove it if nobody saves the run ({error!r})") from error
+
+
+def _decode(facts: Any) -> Lease:
+    if _of(facts, "lease", int) != _VERSION:
+        raise ValueError(f"version {facts['lease']!r}, this program knows version {_VERSION}")
+    holder = facts["holder"]
+    if _of(facts, "generation", int) < 0:
+        raise ValueError("the generation is negative")
+    return Lease(
+        _of(facts, "run_id", str),
+        _of(facts, "generation", int),
+        _of(facts, "claim", str),
+        None if holder is None else _decode_holder(holder),
+    )
+
+
+def _decode_holder(facts: Mapping[str, Any]) -> Holder:
+    texts = {name: _of(facts, name, str) for name in ("host", "machine", "process", "since")}
+    job = _of(facts, "job", str) if "job" in facts else None
+    launcher = _of(facts, "launcher", int) if "launcher" in facts else None
+    return Holder(pid=_of(facts, "pid", int), job=job, launcher=launcher, **texts)
+
+
+def _of(facts: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = facts[name]
+    if type(value) is not kind:
+        raise TypeError(f"{name} is {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Files and directories published as a whole or not at all."""

@@ -1,0 +1,1 @@
+"""The process and its machine: threads, forks, the garbage collector."""

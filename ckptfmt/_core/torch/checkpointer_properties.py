@@ -1,0 +1,67 @@
+"""What a Checkpointer tells of its run."""
+
+from __future__ import annotations
+
+from ckptfmt._core.container.writer import SaveReport
+from ckptfmt._core.torch.run.components import Run
+from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.saving.saving import RunSaves
+from ckptfmt.errors import CkptfmtError
+
+__all__ = ["RunFacts"]
+
+
+class RunFacts:
+    """The facts of a run that is under way.
+
+    Args:
+        run: The run.
+        loop: Its loop.
+        saves: Its saves.
+    """
+
+    def __init__(self, run: Run, loop: Loop, saves: RunSaves) -> None:
+        self._run = run
+        self._loop = loop
+        self._saves = saves
+
+    @property
+    def train_url(self) -> str:
+        """Directory of the run's checkpoints."""
+        return self._run.directory
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run; None before `resume()` if it was not given."""
+        return self._run.id
+
+    @property
+    def parent(self) -> str | None:
+        """Identity of the checkpoint that the run started from, 64 hex digits; None if it started from none."""
+        return self._run.parent
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps done since the start of the run."""
+        return self._loop.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished, which is the number of the present epoch, counted from 0."""
+        return self._loop.epoch
+
+    @property
+    def last_saved(self) -> SaveReport | None:
+        """The last checkpoint that was written since `resume()` and is durable; None if there is none.
+
+        It is the same on all ranks. With several of them it changes only in the methods that all of them call.
+        """
+        return self._saves.last
+
+    @property
+    def last_error(self) -> CkptfmtError | None:
+        """Why the last save failed, or what went wrong beside it; None if nothing did.
+
+        With several ranks it is set on all of them, as `last_saved` is.
+        """
+        return self._saves.last_error

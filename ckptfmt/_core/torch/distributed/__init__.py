@@ -1,0 +1,1 @@
+"""Several processes of one job, and modules wrapped for them."""

@@ -1,0 +1,1 @@
+"""What live objects keep in memory, seen without running any code of theirs."""

@@ -1,0 +1,374 @@
+"""Passes over a data loader: how one began, and how to come to the same place in it again.
+
+A loader without a state of its own is brought there by repetition: the pass begins as it began before, the batches
+that were worked off are loaded once more and dropped, and one of them is compared with what it was. One that has
+`state_dict()` and `load_state_dict()`, such as torchdata's StatefulDataLoader, is given its state and goes on at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from ckptfmt._core.container.state import flatten_state
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
+from ckptfmt._core.torch.loader.recall import lost, undisturbed
+from ckptfmt._core.torch.loader.watch import BatchMark, Watch, repeat
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import MismatchError
+
+__all__ = ["LoaderPasses", "LoaderState", "OpenPass", "PassStart"]
+
+T = TypeVar("T")
+
+_TORCHDATA = "torchdata.stateful_dataloader"
+_PLACES = ("dataset_state", "dataset_iter_state")  # where torchdata keeps what a data set says of its place
+
+
+@dataclass(frozen=True)
+class LoaderState:
+    """What is to be known of a loader, at one moment.
+
+    Attributes:
+        remembered: Its generators, and what passes have changed in it.
+        history: What is known of its ways; empty for the beginning of a pass.
+        workers_started: Its persistent workers run. They draw a seed when they start, and only then.
+        own: What the loader's own `state_dict()` returned; None if it has none.
+    """
+
+    remembered: Remembered
+    history: History
+    workers_started: bool
+    own: Any = None
+
+
+@dataclass(frozen=True)
+class PassStart:
+    """How a pass over a loader began: all it takes to get the same batches in the same order.
+
+    Attributes:
+        random: States of the global generators just before `iter(loader)`.
+        loader: State of the loader then, but for its own.
+        batches: The loader's length; None if it has none.
+    """
+
+    random: rng.RandomState
+    loader: LoaderState
+    batches: int | None
+
+
+@dataclass(frozen=True)
+class OpenPass:
+    """The unfinished pass of an unfinished epoch.
+
+    Attributes:
+        epoch_random: States of the global generators when the epoch began, before the pass did.
+        start: How the pass began.
+        consumed: How many of its batches have been worked off.
+        mark: The fingerprint of one of them.
+    """
+
+    epoch_random: rng.RandomState
+    start: PassStart
+    consumed: int
+    mark: BatchMark | None = None
+
+
+class LoaderPasses:
+    """The passes of a run over its loader, one after the other.
+
+    Args:
+        waived: Whether a loader that does not fit the checkpoint is told and taken, or else is an error.
+    """
+
+    def __init__(self, *, waived: bool = False) -> None:
+        self._waived = waived
+        self._memory = LoaderMemory()
+        self._watch = Watch()
+        self._told_of_workers = False
+        self._start: PassStart | None = None
+        self._loader: Iterable[object] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether this process has begun a pass."""
+        return self._loader is not None
+
+    def begin(self, loader: Iterable[T], then: LoaderState | None = None) -> Iterator[T]:
+        """Begin a pass and return its batches.
+
+        Args:
+            loader: The loader.
+            then: What is to be known of the loader of the last pass, if another process did that.
+
+        Raises:
+            MismatchError: The loader is another one: its generators, or it takes no such state.
+        """
+        if then is not None:
+            try:
+                self._recall_between(loader, then)
+            except MismatchError as error:
+                self._unless_waived(error, "its passes begin as if there had been none")
+        for line in self._memory.overlooked(loader):
+            notify(f"loader: {line}")
+        remembered = self._memory.begin(loader, _length(loader))
+        state = LoaderState(remembered, History(), _workers_started(loader))
+        self._start = PassStart(rng.capture(), state, _length(loader))
+        return self._go_on(loader, iter(loader), Watch(steady=_is_steady(loader)), 0)
+
+    def resume(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> tuple[Iterator[T], int]:
+        """Come to the place in a pass that another process had reached.
+
+        The global generators are left anywhere: their states have to be set afterwards.
+
+        Args:
+            loader: The loader.
+            open_pass: The pass.
+            now: What is to be known of its loader when it was left.
+
+        Returns:
+            The rest of its batches, and how many of its batches are done. That is none if the loader is another one
+            and that is waived: the pass has begun anew then.
+
+        Raises:
+            MismatchError: The loader is another one: its length, its generators, its batches, or it has fewer of
+                them than were consumed.
+        """
+        try:
+            iterator = self._come_to(loader, open_pass, now)
+        except MismatchError as error:
+            self._unless_waived(error, "the pass begins anew")
+            self._memory = LoaderMemory()
+            return self.begin(loader), 0
+        self._start = open_pass.start
+        watch = Watch(steady=_is_steady(loader), mark=open_pass.mark)
+        return self._go_on(loader, iterator, watch, open_pass.consumed), open_pass.consumed
+
+    def end(self) -> None:
+        """Take note that the epoch is over."""
+        if self._start is not None:
+            self._memory.note(self._loader)
+        self._start = None
+
+    def state(self) -> LoaderState | None:
+        """Return what is to be known of the loader now; None if this process has begun no pass."""
+        if self._loader is None:
+            return None
+        remembered = self._memory.now(self._loader)
+        own = _own_state(self._loader)
+        if own is not None:
+            self._tell_of_workers(self._loader)
+        return LoaderState(remembered, self._memory.history, _workers_started(self._loader), own)
+
+    def open_pass(self, epoch_random: rng.RandomState, consumed: int) -> OpenPass | None:
+        """Return the pass that is under way; to be called after `state`."""
+        start = self._start
+        if start is None:
+            return None
+        remembered = self._memory.at_the_beginning(start.loader.remembered)
+        start = replace(start, loader=replace(start.loader, remembered=remembered))
+        return OpenPass(epoch_random, start, consumed, self._watch.mark())
+
+    def _go_on(self, loader: Iterable[T], iterator: Iterator[T], watch: Watch, consumed: int) -> Iterator[T]:
+        self._loader = loader
+        self._watch = watch
+        return watch.batches(iterator, consumed)
+
+    def _come_to(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> Iterator[T]:
+        start, consumed = open_pass.start, open_pass.consumed
+        length = _length(loader)
+        if length != start.batches:
+            raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
+        others = self._memory.meet(loader, length, now.history)
+        if now.own is None:
+            _start_workers(loader, start.loader)
+        self._memory.recall_beginning(loader, now.history, start.loader.remembered)
+        rng.restore(start.random)
+        same = True
+        if now.own is not None:
+            _load_own(loader, now.own)
+            iterator = iter(loader)
+            self._tell_of_workers(loader)
+        else:
+            iterator = iter(loader)
+            there, same = repeat(iterator, consumed, open_pass.mark)
+            if there < consumed:
+                raise lost(f"{consumed} batches were consumed, now there are {there}")
+        _start_workers(loader, now)
+        touched = self._memory.recall_now(loader, now.remembered)
+        if not same and touched:
+            notify(
+                f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
+            )
+        elif not same:
+            self._differ(open_pass, others, excused=start.loader.workers_started and not _streams(loader))
+        elif now.own is not None:
+            for line in others:
+                notify(f"loader: {line}")
+        if start.loader.workers_started:
+            _tell_of_persistent_workers()
+        return iterator
+
+    def _differ(self, open_pass: OpenPass, others: list[str], *, excused: bool) -> None:
+        assert open_pass.mark is not None
+        which = f"batch {open_pass.mark.number} of the pass is not the one that was trained on"
+        if excused or self._waived:
+            notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
+        else:
+            raise lost(f"the data order differs from the checkpoint's: {which}", *others)
+
+    def _recall_between(self, loader: Iterable[object], then: LoaderState) -> None:
+        others = self._memory.meet(loader, _length(loader), then.history)
+        if then.own is not None:
+            _load_own(loader, then.own)
+            # Those of torchdata take in a state with the next iterator that they make, and draw for that. This is not
+            # the next pass.
+            random = rng.capture()
+            for made in filter(_is_torchdata, _dataloaders(loader)):
+                iter(made)
+            rng.restore(random)
+        _start_workers(loader, then)
+        others += self._memory.recall_between(loader, then.history, then.remembered)
+        for line in others:
+            notify(f"loader: {line}")
+        if then.workers_started:
+            _tell_of_persistent_workers()
+
+    def _tell_of_workers(self, loader: object) -> None:
+        if self._told_of_workers or not (_is_torchdata(loader) and _has_workers(loader)):
+            return
+        self._told_of_workers = True
+        if ranks.world().rank == 0:
+            notify(
+                "loader: after a resume its worker processes begin with new random states; what they draw is the same "
+                "only if the state_dict() of the data set holds the generators that it draws from"
+            )
+
+    def _unless_waived(self, error: MismatchError, instead: str) -> None:
+        if not self._waived:
+            raise error
+        notify(f"{error}; waived: {instead}")
+
+
+def _start_workers(loader: object, state: LoaderState) -> None:
+    if not state.workers_started:
+        return
+    for made in _dataloaders(loader):
+        if made.persistent_workers and not _has_started(made):
+            with undisturbed(loader):  # the draw for their seed came earlier and must not come again
+                iter(made)
+
+
+def _own_state(loader: object) -> Any:
+    """Return what a loader says of its place; None if it says nothing.
+
+    Having `state_dict` is not being stateful: wrappers have it whatever they wrap, and where that is no stateful
+    loader, it raises or returns None. One that passes itself off as the loader inside runs a batch ahead of it: what
+    that batch drew would be drawn again. Nor is a state of use that the format cannot express. In all these cases the
+    pass will be repeated.
+    """
+    if not isinstance(loader, Stateful) or loader.__class__ is not type(loader):
+        return None
+    try:
+        own = loader.state_dict()
+        for _ in flatten_state({"own": own}, TorchAdapter(), numpy_is_plain=False):
+            pass
+    except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
+        return None
+    return own if not _is_torchdata(loader) or _knows_place(loader, own) else None
+
+
+def _knows_place(loader: object, own: object) -> bool:
+    """Say whether the state of a loader of torchdata brings it to its place exactly.
+
+    It does not over a stream that says nothing of its own place: it would count the batches that it skips twice, and
+    the next time skip too many. Nor with worker processes: those begin with new random states, whatever their place;
+    of a data set that has a state, it is to be hoped that its generators are in it. Nor with a sampler that knows
+    nothing of it: to take its state in, the loader begins to iterate twice, which a sampler may count.
+    """
+    if _has_place(own):
+        return True
+    samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    return not _streams(loader) and not _has_workers(loader) and all(map(_is_known_sampler, samplers))
+
+
+def _is_known_sampler(sampler: object) -> bool:
+    known = type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
+    return sampler is None or known or isinstance(sampler, Stateful)
+
+
+def _load_own(loader: object, own: Any) -> None:
+    if not isinstance(loader, Stateful):
+        raise lost("with a state of its own in the checkpoint, without load_state_dict() now")
+    try:
+        loader.load_state_dict(own)
+    except Exception as error:
+        raise lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
+
+
+def _tell_of_persistent_workers() -> None:
+    if ranks.world().rank == 0:
+        notify(
+            "loader: its persistent workers begin anew; what they draw at random, such as augmentation, is not that of "
+            "an uninterrupted run; for an exact resume, set persistent_workers=False"
+        )
+
+
+def _workers_started(loader: object) -> bool:
+    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it.
+    return any(map(_has_started, _dataloaders(loader)))
+
+
+def _has_started(loader: DataLoader[Any]) -> bool:
+    return loader.persistent_workers and getattr(loader, "_iterator", None) is not None
+
+
+def _streams(loader: object) -> bool:
+    return any(isinstance(made.dataset, IterableDataset) for made in _dataloaders(loader))
+
+
+def _has_workers(loader: object) -> bool:
+    return any(made.num_workers > 0 for made in _dataloaders(loader))
+
+
+def _is_steady(loader: object) -> bool:
+    """Say whether a loader loads each batch when it is asked for it, in an order that is fixed when the pass begins."""
+    if type(loader) is not DataLoader or loader.num_workers > 0 or isinstance(loader.dataset, IterableDataset):
+        return False
+    return _is_known_sampler(loader.sampler) and _is_known_sampler(loader.batch_sampler)
+
+
+def _dataloaders(loader: object) -> list[DataLoader[Any]]:
+    """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
+    found = (loader, *(slot.value for slot in walk(loader)))
+    return [value for value in found if isinstance(value, DataLoader) and DataLoader in type(value).__mro__]
+
+
+def _is_torchdata(loader: object) -> bool:
+    return any(kind.__module__.startswith(_TORCHDATA) for kind in type(loader).__mro__)
+
+
+def _has_place(own: object) -> bool:
+    """Say whether a state of torchdata's loader holds one of its data set or of an iterator over that."""
+    if not isinstance(own, Mapping):
+        return False
+    return any(own.get(key) is not None for key in _PLACES) or any(map(_has_place, own.values()))
+
+
+def _length(loader: object) -> int | None:
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:  # a DataLoader over an iterable data set without a length
+        return None
+
+
+def _count(batches: int | None) -> str:
+    return "no fixed number of batches" if batches is None else f"{batches} batches"

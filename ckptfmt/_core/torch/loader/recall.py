@@ -1,0 +1,112 @@
+"""Putting back into a loader what it remembered, and leaving it as it is while something is tried on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.attributes import Slot, attributes, is_generator, walk
+from ckptfmt._core.torch.live_objects.generators import StatefulGenerator, make_generator
+from ckptfmt._core.torch.live_objects.snapshots import content, look, mark_in, put_content
+from ckptfmt.errors import MismatchError
+
+__all__ = ["lost", "put_generators", "put_values", "undisturbed"]
+
+
+def put_values(loader: object, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put values back that `looks.content` returned, by path. Those that have no place are left out."""
+    slots = {slot.path: slot for slot in walk(loader)}
+    for path, saved in values.items():
+        slot = slots.get(path) or _empty_slot(loader, slots, path)
+        if slot is not None:
+            put_content(slot, saved)
+
+
+def put_generators(
+    loader: object,
+    states: Mapping[str, Any],
+    *,
+    left_alone: Collection[str] = (),
+    may_be_missing: bool = False,
+) -> None:
+    """Set the generators of a loader, by path. One that is made at its first use is made now.
+
+    Args:
+        loader: The loader.
+        states: Their states.
+        left_alone: Paths of which nothing is to be done or asked.
+        may_be_missing: Whether it is no error if one is not there and has no place.
+
+    Raises:
+        MismatchError: It has other generators. Nothing was changed.
+    """
+    slots = {slot.path: slot for slot in walk(loader)}
+    found = {
+        path: StatefulGenerator(slot.value)
+        for path, slot in slots.items()
+        if is_generator(slot.value) and path not in left_alone
+    }
+    made = {}
+    for path in states.keys() - found.keys():
+        slot = slots.get(path) or _empty_slot(loader, slots, path)
+        if slot is not None and slot.value is None and (generator := make_generator(states[path])) is not None:
+            made[path] = (slot, generator)
+    here, there = found.keys() | made.keys(), set(states)
+    if may_be_missing:
+        there = there & here
+    if len(here) != len(there):
+        raise lost(f"{len(states)} generators of its own in the checkpoint, {len(found)} now")
+    if here != there:
+        raise lost(f"its generators are at {_listed(there)} in the checkpoint, at {_listed(here)} now")
+    for path, generator in found.items():
+        difference = generator.difference(states[path])
+        if difference is not None:
+            raise lost(f"{path}: {difference}")
+    for path, generator in found.items():
+        generator.load_state_dict(states[path])
+    for slot, generator in made.values():
+        slot.put(generator.generator)
+
+
+@contextmanager
+def undisturbed(loader: object) -> Iterator[None]:
+    """Leave a loader's counters and generators, and the global generators, as they were before the block."""
+    random = rng.capture()
+    slots = list(walk(loader))
+    looks = look(slots)
+    generators = {slot.path: StatefulGenerator(slot.value).state_dict() for slot in slots if is_generator(slot.value)}
+    # Worker processes have data sets of their own: the large things in this one stay as they are.
+    values = {slot.path: content(slot.value) for slot in slots if not slot.in_dataset and not is_generator(slot.value)}
+    yield
+    after = look(walk(loader))
+    changed = {path: value for path, value in values.items() if mark_in(after, path) != mark_in(looks, path)}
+    put_values(loader, {path: value for path, value in changed.items() if value is not None})
+    for slot in walk(loader):
+        if is_generator(slot.value) and slot.path in generators:
+            StatefulGenerator(slot.value).load_state_dict(generators[slot.path])
+    rng.restore(random)
+
+
+def lost(difference: str, *more: str) -> MismatchError:
+    """Return the error of a loader that is not the one of the checkpoint."""
+    advice = "build it with the data set, batch size and generator= of before, or resume with waive=['progress']"
+    return MismatchError(
+        "the place in the data cannot be found again",
+        [f"loader: {difference}; {advice}", *(f"loader: {line}" for line in more)],
+    )
+
+
+def _empty_slot(loader: object, slots: Mapping[str, Slot], path: str) -> Slot | None:
+    """Return where an attribute would be that an object has not yet; None if there is no such object."""
+    parent, _, name = path.rpartition(".")
+    holder = slots[parent].value if parent in slots else None if parent else loader
+    if not name.isidentifier() or not attributes(holder) or name in attributes(holder):
+        return None
+    owner = slots[parent].owner if parent in slots else ""
+    return Slot(path, holder, name, None, owner, False)
+
+
+def _listed(paths: Collection[str]) -> str:
+    return ", ".join(sorted(paths))

@@ -1,0 +1,1 @@
+"""Loaded states put into live objects."""

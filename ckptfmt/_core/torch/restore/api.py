@@ -1,0 +1,221 @@
+"""A checkpoint into live objects, straight into the memory that they have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from ckptfmt._core.container.chunk_reader import Into
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.system.gc_pause import collector_paused
+from ckptfmt._core.torch import save_load as io
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.data_parallel import keep_own_buffers
+from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.torch.restore.in_place import Placement
+from ckptfmt._core.torch.restore.placeholders import Skeletons
+from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, RestorePlan, plan_restore
+from ckptfmt._core.torch.restore.read_targets import staging_buffer
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.report import ComponentReport
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import error_for
+
+__all__ = ["ComponentStates", "RestoreReport", "restore"]
+
+
+class ComponentStates:
+    """The states of components in an open checkpoint, read but for their large tensors, which wait for their place.
+
+    Of values that differ between ranks, each rank has its own, if there are as many ranks as there were.
+
+    Args:
+        checkpoint: The checkpoint. It has to stay open.
+        takers: The live objects by name. Of others, such as None, the state is read whole.
+
+    Attributes:
+        trees: The states by name, of those that are in the checkpoint.
+
+    Raises:
+        FormatError: A state is malformed; IntegrityError if a byte of what was read has changed.
+        StorageError: The file cannot be read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, takers: Mapping[str, object]) -> None:
+        self._checkpoint = checkpoint
+        self._world = ranks.world()
+        self._skeletons = Skeletons(checkpoint, self._world)
+        with collector_paused():
+            self.trees = {
+                name: self._skeletons.read(name, taker) for name, taker in takers.items() if name in checkpoint
+            }
+
+    def plan(
+        self,
+        takers: Mapping[str, Stateful],
+        trees: Mapping[str, Any],
+        waive: Collection[str],
+        refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> RestorePlan:
+        """Compare the trees, or what is chosen of them, with the objects that are to take them (see `plan_restore`)."""
+        with collector_paused():
+            plan = plan_restore(takers, trees, waive, same=self._skeletons.same_bits, refused=refused)
+        return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
+
+    def rank_count(self, name: str) -> int:
+        """Return of how many ranks a component has values of their own: 1 if nothing differs, 0 if the places do."""
+        counts = set(self._skeletons.per_rank.get(name, {}).values()) or {1}
+        return counts.pop() if len(counts) == 1 else 0
+
+    def _with_ranks(self, plan: ComponentPlan) -> ComponentPlan:
+        """Return a plan that tells which values are this rank's own, and which cannot be."""
+        counts = self._skeletons.per_rank.get(plan.name, {})
+        size = self._world.size
+        here = "1 rank is" if size == 1 else f"{size} ranks are"
+        lost = [
+            f"{place}: saved per rank by {count} ranks, and {here} here; if waived, rank 0's value is taken"
+            for place, count in counts.items()
+            if count != size
+        ]
+        own = tuple(place for place, count in counts.items() if count == size)
+        return replace(plan, differences=(*plan.differences, *lost), per_rank=own)
+
+    def restore(
+        self,
+        plan: RestorePlan,
+        progress: Callable[[int], None] | None = None,
+        patience: Patience | None = None,
+    ) -> tuple[ComponentReport, ...]:
+        """Read the data straight to where a plan of `plan` wants them, and verify them.
+
+        Args:
+            plan: The plan.
+            progress: Called with the number of bytes read since its last call.
+            patience: How often to try what cannot be read, from the beginning each time; None: once.
+
+        Raises:
+            MismatchError: They cannot be put there. Nothing was changed.
+            FormatError: A byte has changed; a note says that the objects are a mixture now.
+            StorageError: The file cannot be read; the same note says so.
+        """
+        plan.require_fit()
+        with collector_paused():
+            placement = Placement(plan, self._skeletons)
+        names = [component.name for component in plan.components]
+        targets = {name: placement.targets.get(name, {}) for name in names if name in self.trees}
+        try:
+            patience = Patience(pauses=()) if patience is None else patience
+            patience(partial(_fill, self._checkpoint, targets, progress), self._checkpoint.path)
+            with collector_paused():
+                reports = placement.finish()
+                for component in plan.components:
+                    _keep_own_buffers(component)
+                return reports
+        except BaseException as error:
+            error.add_note(
+                f"{self._checkpoint.path}: raised while it was being restored: {', '.join(names)} may be part old and "
+                "part new now; do not train on with them: restore another checkpoint into them, or build them anew"
+            )
+            raise
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What `restore` did.
+
+    Attributes:
+        path: The checkpoint.
+        identity: Its identity, 64 hex digits.
+        step: Optimizer steps done, if it says so.
+        epoch: Epochs finished, if it says so.
+        components: What became of each component that was given.
+        ignored: Names of components that are in the checkpoint and were not given.
+    """
+
+    path: str
+    identity: str
+    step: int | None
+    epoch: int | None
+    components: tuple[ComponentReport, ...]
+    ignored: tuple[str, ...]
+
+
+def restore(
+    path: str | os.PathLike[str],
+    /,
+    *,
+    waive: Collection[str] = (),
+    verify_first: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **components: object,
+) -> RestoreReport:
+    """Restore live objects from a checkpoint, without a second copy of it in memory.
+
+    The data are read straight into the memory of the parameters and of what the optimizer keeps for them, on any
+    device, and each byte is verified. Beside that memory it takes less than 64 MiB; moments that an optimizer has
+    not made yet are made. What has hooks or its own way to load a state is given it as by `load_state_dict`.
+
+    First everything is compared: names, shapes, dtypes, options. What does not fit is an error that lists it all, and
+    nothing is changed. The data themselves are verified as they come in. Should some be damaged, the error names
+    every damaged tensor, and the objects are then a mixture of old and new: do not train on with them, but restore
+    another checkpoint into them or build them anew. With `verify_first`, the data are read twice, and nothing is
+    changed unless all are right.
+
+    Args:
+        path: The checkpoint.
+        waive: Names of components that may differ: they take what fits.
+        verify_first: Verify all data before the first object is changed.
+        progress: Called with the number of bytes read since its last call.
+        components: The objects by name, as they were saved: modules, optimizers, schedulers, scalers, your own.
+
+    Raises:
+        MismatchError: The checkpoint does not fit the objects; lists every reason. Nothing was changed.
+        IntegrityError: Data are damaged; its `problems` name every tensor, its notes what has been changed.
+        FormatError: It is not a valid ckptfmt file, or of a newer version. Nothing was changed.
+        StorageError: The file cannot be read.
+        UsageError: An object has no `state_dict` and `load_state_dict`.
+    """
+    if isinstance(waive, str):
+        raise UsageError(f"waive is {waive!r}: give a list of names of components")
+    takers = {name: _stateful(name, component) for name, component in components.items()}
+    with io.open(path) as checkpoint:
+        with collector_paused():
+            states = ComponentStates(checkpoint, takers)
+            plan = states.plan(takers, states.trees, waive)
+            plan.require_fit()
+        if verify_first:
+            _fill(checkpoint, {name: {} for name in states.trees}, None)
+        reports = states.restore(plan, progress)
+        return RestoreReport(
+            path=checkpoint.path,
+            identity=checkpoint.identity,
+            step=checkpoint.metadata.step,
+            epoch=checkpoint.metadata.epoch,
+            components=reports,
+            ignored=tuple(name for name in checkpoint if name not in takers),
+        )
+
+
+def _keep_own_buffers(plan: ComponentPlan) -> None:
+    if plan.per_rank and isinstance(plan.load, LoadModule):
+        keep_own_buffers(plan.load.module, {place.removeprefix(f"{plan.name}.") for place in plan.per_rank})
+
+
+def _fill(
+    checkpoint: Checkpoint, targets: Mapping[str, Mapping[str, Into]], progress: Callable[[int], None] | None
+) -> None:
+    problems = checkpoint.fill(targets, progress=progress, make_buffer=staging_buffer)
+    if problems:
+        raise error_for(problems, checkpoint.path)
+
+
+def _stateful(name: str, component: object) -> Stateful:
+    stateful = as_stateful(component)
+    if not isinstance(stateful, Stateful):
+        raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+    return stateful

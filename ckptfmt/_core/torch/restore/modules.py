@@ -1,0 +1,141 @@
+"""State dicts of modules: compared tensor by tensor with a saved one, and loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ckptfmt._core.torch.distributed.wrappers import plain_state, unwrap, wrapped_state
+
+__all__ = ["compare_module", "is_state_dict", "kind_of", "load_module", "same_bits", "shared_names"]
+
+
+def is_state_dict(tree: object, tensor: type | tuple[type, ...] = torch.Tensor) -> bool:
+    """Say whether a loaded tree can be the state dict of a module: names, and tensors with them.
+
+    Args:
+        tree: The tree.
+        tensor: What its tensors are.
+    """
+    return (
+        isinstance(tree, Mapping)
+        and all(isinstance(name, str) for name in tree)
+        and any(isinstance(value, tensor) for value in tree.values())
+        and not any(isinstance(value, Mapping | list | tuple) for name, value in tree.items() if not _is_extra(name))
+    )
+
+
+def compare_module(
+    live: Mapping[str, Any], saved: object, same: Callable[[object, object], bool]
+) -> Iterator[tuple[str | None, str]]:
+    """Yield each difference as (name of the tensor or None for the whole, what is the matter).
+
+    Args:
+        live: The state dict of the module, with plain names.
+        saved: What the checkpoint has, with plain names.
+        same: Says whether two tensors of the checkpoint hold the same bits.
+    """
+    if not isinstance(saved, Mapping):
+        yield None, f"a state dict is expected, the checkpoint has a {type(saved).__name__}"
+        return
+    lacking = [name for name in live if name not in saved]
+    tied = _tied_names(live, saved) if lacking else {}
+    for name in lacking:
+        if name not in tied:
+            yield name, "in the model, not in the checkpoint"
+    for name, value in saved.items():
+        if name not in live:
+            yield name, "in the checkpoint, not in the model"
+        elif isinstance(live[name], torch.Tensor) and not is_lazy(live[name]):
+            here, there = kind_of(live[name]), kind_of(value)
+            if here != there:
+                yield name, f"{here} in the model, {there} in the checkpoint"
+    for first, other in shared_names(live):
+        if first in saved and other in saved and not same(saved[first], saved[other]):
+            yield other, f"one tensor with {first} in the model, another one in the checkpoint"
+
+
+def load_module(module: nn.Module, state: Mapping[str, Any], *, strict: bool = True) -> None:
+    """Load a state dict with plain names; if not `strict`, what is missing stays as it is.
+
+    Of tied weights, which some programs save once, one name is enough.
+    """
+    inner = unwrap(module)
+    if strict and _ties_parameters(inner):
+        state = _with_tied(plain_state(module), state)
+    state = wrapped_state(module, state)
+    if strict:
+        inner.load_state_dict(state)  # one that a class defines itself need not know `strict`
+    else:
+        inner.load_state_dict(state, strict=False)
+
+
+def _ties_parameters(module: nn.Module) -> bool:
+    named = sum(1 for _ in module.named_parameters(remove_duplicate=False))
+    return named != sum(1 for _ in module.parameters())
+
+
+def _tied_names(live: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
+    """Return names that were not saved, and for each another name of the same tensor of the model that was."""
+    groups: dict[str, list[str]] = {}
+    for first, other in shared_names(live):
+        groups.setdefault(first, [first]).append(other)
+    found = {}
+    for names in groups.values():
+        there = next((name for name in names if name in saved), None)
+        if there is not None:
+            found.update({name: there for name in names if name not in saved})
+    return found
+
+
+def _with_tied(live: Mapping[str, Any], state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a state dict with the names that it lacks because their tensors stand under others."""
+    tied = _tied_names(live, state)
+    if not tied:
+        return state
+    whole = OrderedDict((name, state[tied.get(name, name)]) for name in (*state, *tied))
+    if hasattr(state, "_metadata"):
+        whole._metadata = state._metadata  # type: ignore[attr-defined]  # where PyTorch keeps the versions of modules
+    return whole
+
+
+def kind_of(value: object) -> str:
+    """Return dtype and shape of a tensor as people write them, or the type of anything else."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def shared_names(state: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (first name, further name) for each tensor that stands in a state dict more than once: tied weights."""
+    first: dict[Hashable, str] = {}
+    found = []
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and not is_lazy(value) and value.layout is torch.strided and value.numel():
+            key = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
+            if first.setdefault(key, name) != name and not value.is_meta:
+                found.append((first[key], name))
+    return found
+
+
+def same_bits(a: object, b: object) -> bool:
+    """Say whether two loaded tensors hold the same bits; a NaN is the same as itself."""
+    if a is b:
+        return True
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or kind_of(a) != kind_of(b):
+        return False
+    return torch.equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _is_extra(name: str) -> bool:
+    """Say whether an entry is what a module's `get_extra_state` returned: anything at all."""
+    return name.rpartition(".")[2] == "_extra_state"

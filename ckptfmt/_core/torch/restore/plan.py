@@ -1,0 +1,243 @@
+"""Putting a loaded state into live objects: all differences are found before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from ckptfmt._core.torch.distributed.wrappers import plain_state, without_wrapper_names
+from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
+from ckptfmt._core.torch.restore.lr_schedulers import compare_scheduler, fit_scheduler
+from ckptfmt._core.torch.restore.modules import compare_module, load_module, same_bits
+from ckptfmt._core.torch.restore.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
+from ckptfmt._core.torch.state.empty_components import is_empty
+from ckptfmt._core.torch.state.parameter_names import ParameterNames, groups_of, parameter_names
+from ckptfmt._core.training.report import ComponentReport
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import MismatchError
+
+__all__ = ["ComponentPlan", "LoadModule", "LoadOptimizer", "RestorePlan", "apply_component", "plan_restore"]
+
+SameBits = Callable[[object, object], bool]
+
+
+class Load(Protocol):
+    """Gives a component what is restored of it."""
+
+    def __call__(self) -> object:
+        """Do it."""
+
+
+@dataclass(frozen=True)
+class LoadModule:
+    """Gives a module its tensors.
+
+    Attributes:
+        module: The module.
+        state: What it takes, with plain names.
+        strict: Whether that is all that it has.
+    """
+
+    module: nn.Module
+    state: Mapping[str, Any]
+    strict: bool = True
+
+    def __call__(self) -> None:
+        """Do it."""
+        load_module(self.module, self.state, strict=self.strict)
+
+
+@dataclass(frozen=True)
+class LoadOptimizer:
+    """Gives an optimizer its state.
+
+    Attributes:
+        optimizer: The optimizer, or an object that stands for one.
+        groups: Its parameter groups.
+        state: A state dict for it.
+    """
+
+    optimizer: Any
+    groups: Sequence[dict[str, Any]]
+    state: dict[str, Any]
+
+    def __call__(self) -> None:
+        """Do it."""
+        load_optimizer(self.optimizer, self.groups, self.state)
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """What is to become of one component.
+
+    Attributes:
+        name: Its name.
+        load: Gives it its state; None: it stays as it is.
+        differences: What is not restored of it, a line each.
+        notes: What is restored in another way than it was saved, a line each.
+        per_rank: Places of the values that differ between ranks, and of which this rank gets its own.
+        empty: Whether there is nothing in its state.
+    """
+
+    name: str
+    load: Load | None
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What is to become of all components. Nothing is changed before `apply`.
+
+    Attributes:
+        components: Their plans.
+        waived: Names of those that may differ.
+    """
+
+    components: tuple[ComponentPlan, ...]
+    waived: frozenset[str]
+
+    @property
+    def differences(self) -> list[str]:
+        """All that makes the restored objects others than the saved ones, and is not waived."""
+        return [line for plan in self.components if plan.name not in self.waived for line in plan.differences]
+
+    def require_fit(self) -> None:
+        """Do nothing if there are no differences that are not waived.
+
+        Raises:
+            MismatchError: There are.
+        """
+        if self.differences:
+            raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
+
+    def apply(self) -> tuple[ComponentReport, ...]:
+        """Restore the components, in their order.
+
+        Raises:
+            MismatchError: There are differences that are not waived. Nothing was changed.
+        """
+        self.require_fit()
+        return tuple(apply_component(plan, plan.load) for plan in self.components)
+
+
+def plan_restore(
+    components: Mapping[str, Stateful],
+    state: Mapping[str, Any],
+    waive: Collection[str] = (),
+    *,
+    names: ParameterNames | None = None,
+    same: SameBits = same_bits,
+    refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> RestorePlan:
+    """Compare a state with the live objects that are to take it.
+
+    Modules are compared by the names, shapes and dtypes of their tensors, whatever they are wrapped in; optimizers by
+    the names and shapes of their parameters, and by their options. What any other object takes, only it can tell.
+
+    Args:
+        components: The objects by name.
+        state: Their states by name.
+        waive: Names of components that may differ: they take what fits.
+        names: The names of the parameters; None: those of the modules among the components.
+        same: Says whether two tensors of the state hold the same bits.
+        refused: Why the states of some components cannot be given to an object, a line each.
+    """
+    if names is None:
+        names = parameter_names(components)
+    optimizers: dict[int, OptimizerPlan] = {}
+    plans = {}
+    # Schedulers come last: a group of theirs is where that of their optimizer is.
+    for name, component in sorted(components.items(), key=lambda item: isinstance(item[1], LRScheduler)):
+        if refused.get(name):
+            plans[name] = ComponentPlan(name, None, tuple(refused[name]))
+        elif name not in state:
+            plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
+        else:
+            plan = _plan(name, component, state, names, optimizers, same)
+            plans[name] = replace(plan, empty=is_empty(state[name]) and not plan.differences)
+    return RestorePlan(tuple(plans[name] for name in components), frozenset(waive))
+
+
+def _plan(
+    name: str,
+    component: Stateful,
+    state: Mapping[str, Any],
+    names: ParameterNames,
+    optimizers: dict[int, OptimizerPlan],
+    same: SameBits,
+) -> ComponentPlan:
+    saved = state[name]
+    groups = groups_of(component)
+    if isinstance(component, nn.Module):
+        return _plan_module(name, component, saved, same)
+    if groups is not None:
+        plan = plan_optimizer(component, groups, names, saved, partial(_saved_shape, state))
+        optimizers[id(component)] = plan
+        load = None if plan.state is None else LoadOptimizer(component, groups, plan.state)
+        return ComponentPlan(name, load, _lines(name, plan.differences), _lines(name, plan.notes))
+    if isinstance(component, LRScheduler):
+        source = _source(optimizers.get(id(getattr(component, "optimizer", None))))
+        live = component.state_dict()
+        differences = list(compare_scheduler(live, saved, source))
+        fit = None if differences else partial(_load_scheduler, component, saved, source)
+        return ComponentPlan(name, fit, _lines(name, differences))
+    if isinstance(component, StatefulGenerator):
+        difference = component.difference(saved)
+        if difference is not None:
+            return ComponentPlan(name, None, (f"{name}: {difference}",))
+    return ComponentPlan(name, partial(component.load_state_dict, saved))
+
+
+def _plan_module(name: str, module: nn.Module, saved: Any, same: SameBits) -> ComponentPlan:
+    live = plain_state(module)
+    if isinstance(saved, Mapping):
+        saved = without_wrapper_names(saved, live)
+    found = list(compare_module(live, saved, same))
+    lines = tuple(f"{name}: {what}" if tensor is None else f"{name}.{tensor}: {what}" for tensor, what in found)
+    if not found:
+        return ComponentPlan(name, LoadModule(module, saved))
+    unfit = {tensor for tensor, _ in found}
+    fitting = {tensor: value for tensor, value in saved.items() if tensor not in unfit} if None not in unfit else {}
+    load = LoadModule(module, fitting, strict=False) if fitting else None
+    return ComponentPlan(name, load, lines)
+
+
+def _load_scheduler(scheduler: LRScheduler, saved: Mapping[str, Any], source: Sequence[int | None] | None) -> None:
+    scheduler.load_state_dict(fit_scheduler(scheduler.state_dict(), saved, source))
+
+
+def _source(plan: OptimizerPlan | None) -> Sequence[int | None] | None:
+    return None if plan is None or plan.state is None else plan.source
+
+
+def _saved_shape(state: Mapping[str, Any], name: str) -> torch.Size | None:
+    component, _, tensor = name.partition(".")
+    tree = state.get(component)
+    value = tree.get(tensor) if isinstance(tree, Mapping) else None
+    return value.shape if isinstance(value, torch.Tensor) else None
+
+
+def _lines(name: str, lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{name}{line}" for line in lines)
+
+
+def apply_component(plan: ComponentPlan, load: Load | None) -> ComponentReport:
+    """Give a component what is restored of it, and report it."""
+    if load is not None:
+        try:
+            load()
+        except Exception as error:
+            error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
+            raise
+    restored = load is not None and not plan.empty
+    return ComponentReport(plan.name, restored, plan.differences, plan.notes, plan.per_rank, plan.empty)

@@ -1,0 +1,252 @@
+"""Files of PyTorch as states for live objects: read by `pth`, which runs nothing, then turned into tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.per_rank import place_of
+from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt._core.pth.data.dtypes import ElementType
+from ckptfmt._core.pth.data.storages import StorageData
+from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
+from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
+from ckptfmt._core.pth.reading import LegacyState, read_state
+from ckptfmt._core.pth.values.builder import PAIRS, StateDict
+from ckptfmt._core.storage import open_source
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
+from ckptfmt._core.torch.tensors.sparse import LAYOUTS
+from ckptfmt.errors import FormatError
+
+__all__ = ["PthStates", "open_pth"]
+
+_Path = tuple[Any, ...]
+_SETS: Mapping[str, Callable[[Iterable[Any]], object]] = {"python.set": set, "python.frozenset": frozenset}
+_KNOWN = frozenset({*LAYOUTS, "torch.Size", "torch.dtype", "torch.device"})
+
+
+class PthStates:
+    """The content of a file of PyTorch, of which each part is read when it is asked for.
+
+    Tensors that share memory in the file share it here, over all parts.
+
+    Attributes:
+        path: The file.
+        legacy: What it holds; its tensors are not read yet.
+    """
+
+    def __init__(self, path: str, legacy: LegacyState) -> None:
+        self.path = path
+        self.legacy = legacy
+        self._tensors = _Tensors()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its components; empty if it is no mapping of names."""
+        content = self.legacy.state
+        named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+        return tuple(content) if isinstance(content, Mapping) and named else ()
+
+    def component(self, name: str) -> Any:
+        """Return the state of a component: tensors, plain values, and `Typed` for each object that stays inert data.
+
+        Raises:
+            LegacyFileError: Its data are damaged; `UnsupportedLegacyError` if they mean nothing here.
+            StorageError: They cannot be read.
+        """
+        return self._read(name, self.legacy.state[name])  # type: ignore[index]  # `names` says that it is a mapping
+
+    def whole(self) -> Any:
+        """Return the whole content, as `component` does a part of it."""
+        return self._read("", self.legacy.state)
+
+    def finish(self) -> None:
+        """Check what has not been checked by reading, as far as the form of the file can tell.
+
+        Raises:
+            LegacyFileError: It is damaged.
+            StorageError: It cannot be read.
+        """
+        with _naming(self.path):
+            self.legacy.finish()
+
+    def _read(self, name: str, tree: object) -> Any:
+        with _naming(self.path), warnings.catch_warnings(action="ignore"):  # of dtypes that PyTorch calls experimental
+            return _Tree(name, self._tensors).value(tree)
+
+
+@contextmanager
+def open_pth(path: str, inert: Collection[str] = ()) -> Iterator[PthStates]:
+    """Open a file of `torch.save`, in any of its forms.
+
+    Args:
+        path: The file.
+        inert: See `pth.reading.read_state`.
+
+    Raises:
+        UnsafeInputError: It asks for code to be run.
+        LegacyFileError: It is broken or something else; `UnsupportedLegacyError` if it is beyond a limit.
+        StorageError: It cannot be read.
+    """
+    with open_source(path) as source:
+        yield PthStates(path, read_state(source, inert=inert))
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    try:
+        yield
+    except LegacyFileError as error:
+        raise error.at(path) from error
+
+
+class _Tensors:
+    """The tensors of one file, made when they are asked for."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, torch.Tensor] = {}
+        self._views: dict[tuple[object, ...], torch.Tensor] = {}
+        self._kept: list[StorageData] = []  # so that no id in the keys is used twice
+
+    def tensor(self, view: TensorView) -> torch.Tensor:
+        """Return the elements of a view; those of one storage share its memory, as PyTorch's own loader has it."""
+        made = self._views.get(view.identity)
+        if made is None:
+            made = self._views[view.identity] = self._make(view)
+            self._kept.append(view.storage.data)
+        return made
+
+    def _make(self, view: TensorView) -> torch.Tensor:
+        dtype = _dtype(view.kind)
+        if 0 in view.shape:
+            return torch.empty(view.shape, dtype=dtype)
+        if view.storage.swapped and view.kind.word_bytes > 1:
+            return _filled(view.nbytes, view.chunks()).view(dtype).view(view.shape)  # resolved and in order
+        memory = self._storage(view.storage.data)
+        elements = memory[: memory.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
+        tensor = torch.as_strided(elements, view.shape, view.strides, view.offset)
+        if view.conjugated:
+            tensor = tensor.conj()
+        return torch._neg_view(tensor) if view.negated else tensor
+
+    def _storage(self, data: StorageData) -> torch.Tensor:
+        """Return the bytes of a storage, whose checksum is compared with the last of them."""
+        memory = self._storages.get(id(data))
+        if memory is None:
+            starts = range(0, data.nbytes, CHUNK_BYTES)
+            pieces = (data.read(start, min(CHUNK_BYTES, data.nbytes - start)) for start in starts)
+            memory = self._storages[id(data)] = _filled(data.nbytes, pieces)
+        return memory
+
+
+class _Tree:
+    """Makes the state of one component of what `pth` has read of it."""
+
+    def __init__(self, component: str, tensors: _Tensors) -> None:
+        self._component = component
+        self._tensors = tensors
+        self._adapter = TorchAdapter()
+        self._numpy = NumpyAdapter()
+        self._made: dict[int, object] = {}
+
+    def value(self, node: object, path: _Path = ()) -> Any:
+        """Return the value of a node."""
+        if isinstance(node, LegacyTensor):
+            return self._tensors.tensor(node.view)
+        if not isinstance(node, dict | list | tuple | Typed):
+            return node
+        # What stands in several places is one object again.
+        if id(node) not in self._made:
+            self._made[id(node)] = self._typed(node, path) if isinstance(node, Typed) else self._container(node, path)
+        return self._made[id(node)]
+
+    def _container(self, node: object, path: _Path) -> object:
+        match node:
+            case StateDict():
+                state = OrderedDict((key, self.value(item, (*path, key))) for key, item in node.items())
+                noted = OrderedDict(self.value(node._metadata, (*path, "_metadata")))
+                state._metadata = noted  # type: ignore[attr-defined]  # where torch.nn.Module looks
+                return state
+            case dict():
+                return {key: self.value(item, (*path, key)) for key, item in node.items()}
+            case list():
+                return [self.value(item, (*path, number)) for number, item in enumerate(node)]
+            case tuple():
+                return tuple([self.value(item, (*path, number)) for number, item in enumerate(node)])
+        raise AssertionError(node)  # the caller gives nothing else
+
+    def _typed(self, node: Typed, path: _Path) -> object:
+        match node:
+            case Typed(word, LegacyTensor(view=view)) if word in COMPLEX_PARTS:
+                return self._tensors.tensor(view)
+            case Typed(word, inner) if word == NUMPY_ARRAY:
+                return self._array(inner)
+            case Typed(word, _) if word == NUMPY_SCALAR:
+                return self._numpy.decode(node)
+            case Typed(word, list(pairs)) if word == PAIRS:
+                return {self.value(key): self.value(item, (*path, key)) for key, item in pairs}
+            case Typed(word, list(elements)) if word in _SETS:
+                return _SETS[word](self.value(elements))
+            case Typed("torch.quantized", dict(parts)):
+                tensor = _quantized({name: self.value(part, (*path, name)) for name, part in parts.items()})
+                return node if tensor is None else tensor
+            case Typed(word, inner) if word in _KNOWN:
+                try:
+                    return self._adapter.decode(Typed(word, self.value(inner, path)))
+                except FormatError as error:
+                    place = place_of(self._component, path)
+                    raise UnsupportedLegacyError(f"{place}: {error.problems[0].message}") from error
+        return node
+
+    def _array(self, inner: object) -> object:
+        leaf = inner.value if isinstance(inner, Typed) else inner
+        assert isinstance(leaf, LegacyTensor)  # the reader makes no others
+        array, memory = self._numpy.empty(leaf.dtype, leaf.shape)
+        _fill(memory, leaf.chunks())
+        return self._numpy.decode(Typed(inner.name, array)) if isinstance(inner, Typed) else array
+
+
+def _dtype(kind: ElementType) -> torch.dtype:
+    dtype = getattr(torch, kind.name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UnsupportedLegacyError(f"a tensor of torch.{kind.name}, which PyTorch {torch.__version__} does not have")
+    return dtype
+
+
+def _filled(nbytes: int, pieces: Iterable[BytesLike]) -> torch.Tensor:
+    """Return bytes as a tensor of its own memory."""
+    tensor = new_tensor((nbytes,), torch.uint8)
+    if nbytes:
+        _fill(memory_of(tensor), pieces)
+    return tensor
+
+
+def _fill(memory: memoryview, pieces: Iterable[BytesLike]) -> None:
+    position = 0
+    for piece in pieces:
+        memory[position : position + len(piece)] = piece
+        position += len(piece)
+
+
+def _quantized(parts: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return a quantized tensor; None if its parts are not those of one."""
+    match parts:
+        case {"int_repr": torch.Tensor() as integers, "scale": float(scale), "zero_point": int(zero)}:
+            return torch._make_per_tensor_quantized_tensor(integers, scale, zero)
+        case {
+            "int_repr": torch.Tensor() as integers,
+            "scheme": "per_channel_affine",
+            "scales": torch.Tensor() as scales,
+            "zero_points": torch.Tensor() as zeros,
+            "axis": int(axis),
+        } if 0 <= axis < integers.dim() and scales.shape == zeros.shape == (integers.shape[axis],):
+            return torch._make_per_channel_quantized_tensor(integers, scales, zeros, axis)
+    return None

@@ -1,0 +1,248 @@
+"""Files to start a new run from: checkpoints of ours, files of `torch.save`, and plain `.safetensors`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file
+
+from ckptfmt._core.catalog import OTHER_EXTENSIONS
+from ckptfmt._core.container import module_versions as versions
+from ckptfmt._core.container.component import Component
+from ckptfmt._core.container.per_rank import choose
+from ckptfmt._core.format.digest import CHUNK_BYTES, digest_stream
+from ckptfmt._core.format.index import ROOT, Metadata
+from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.interop.pth_checkpoints import is_native
+from ckptfmt._core.pth.data.tensors import LegacyTensor
+from ckptfmt._core.runs.scan import Stamp
+from ckptfmt._core.storage import open_source
+from ckptfmt._core.storage.local.paths import name_as_text
+from ckptfmt._core.torch import save_load as io
+from ckptfmt._core.torch.distributed.ranks import World
+from ckptfmt._core.torch.restore.modules import is_state_dict
+from ckptfmt._core.torch.restore.pth_states import open_pth
+from ckptfmt._core.torch.state.inert import inert_objects
+from ckptfmt.errors import ChangedError, MismatchError, Problem, StorageError, error_for
+
+__all__ = ["Ancestor", "Origin", "lineage_from", "lineage_of", "open_origin"]
+
+PerRankCounts = dict[str, dict[str, int]]
+"""For each component, the places of the values that differ between ranks, and how many ranks have one there."""
+
+LoadStates = Callable[[Collection[str], int, PerRankCounts], Mapping[str, Any]]
+"""Returns the states of some components, with the values of a rank where they differ, which it notes."""
+
+_PICKLED = (*OTHER_EXTENSIONS, ".bin", ".ckpt")
+_SAFETENSORS = ".safetensors"
+_LARGEST_GENERATION = 64
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A file that a run started from, directly or by way of other runs.
+
+    Attributes:
+        identity: Its identity, 64 hex digits (spec 12.1); of another format, the BLAKE3 digest of its bytes.
+        name: The file's name, if it is known.
+        run_id: The run that it belongs to, if it says.
+        step: Its step, if it says.
+        epoch: Its epoch, if it says.
+    """
+
+    identity: str
+    name: str | None = None
+    run_id: str | None = None
+    step: int | None = None
+    epoch: int | None = None
+
+
+class Origin:
+    """A file that a run is to start from.
+
+    Args:
+        path: The file.
+        metadata: The facts written inside; empty for other formats.
+        lineage: The file itself, then what its run started from, and so on.
+        components: The names of its components; `ROOT` for a file that is one bare state dict.
+        per_rank: For each component that was read, the places of the values that differ between ranks, and how many
+            ranks have one there. Those of rank 0 were taken.
+        load: Returns the states of some components.
+        models: Names of those that may be state dicts of models; None: any may be.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        metadata: Metadata,
+        lineage: tuple[Ancestor, ...],
+        components: Collection[str],
+        load: LoadStates,
+        models: Collection[str] | None = None,
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.lineage = lineage
+        self.components = tuple(components)
+        self.per_rank: PerRankCounts = {}
+        self._load = load
+        self._models = self.components if models is None else tuple(models)
+        self._states: dict[str, Any] = {}
+
+    def state(self, component: str) -> Any:
+        """Return the state of a component, every byte of it verified as far as the format can tell.
+
+        Raises:
+            CkptfmtError: It cannot be read, or is damaged.
+        """
+        self._states |= self._load([name for name in (component,) if name not in self._states], 0, self.per_rank)
+        return self._states[component]
+
+    def state_of_rank(self, component: str, world: World) -> Any:
+        """Return the state of a component that belongs to a rank; None if the file has none for one of so many."""
+        if component not in self.components:
+            return None
+        if component in self._states:
+            state = self._states[component]
+        else:
+            state = self._load([component], world.rank, self.per_rank)[component]
+        counts = set(self.per_rank.get(component, {}).values()) or {1}
+        return state if counts == {world.size} else None
+
+    def weights(self, component: str | None) -> tuple[str, Mapping[str, Any]]:
+        """Return the name and the state dict of a component; None: of the only one that is the state dict of a model.
+
+        Raises:
+            MismatchError: There is no such component, it is no state dict, or several are.
+        """
+        if component is not None:
+            state: Any = self.state(component) if component in self.components else None
+            if not is_state_dict(state):
+                raise self._no(f"no weights under {component!r}")
+            return component, self._plain(component)
+        self._states |= self._load([name for name in self._models if name not in self._states], 0, self.per_rank)
+        found = [name for name in self._models if is_state_dict(self._states[name])]
+        if len(found) != 1:
+            raise self._no("no weights" if not found else f"several weights: {', '.join(found)}; say which")
+        return found[0], self._plain(found[0])
+
+    def refused(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return why the states of some components cannot be given to an object, a line each."""
+        # What a run has saved, its components have expressed themselves; other programs may have put in anything.
+        foreign = self.metadata.run_id is None
+        return {name: inert_objects(name, self.state(name)) for name in names if foreign}
+
+    def _plain(self, component: str) -> Any:
+        lines = self.refused([component]).get(component)
+        if lines:
+            raise MismatchError(f"{self.path}: cannot be started from", lines)
+        return self.state(component)
+
+    def _no(self, what: str) -> MismatchError:
+        return MismatchError(f"{self.path}: cannot be started from", [f"{what}; it has: {', '.join(self.components)}"])
+
+
+def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Origin:
+    """Open a file to start from. Only what is asked for is read later; nothing in a file is ever run.
+
+    Args:
+        path: A checkpoint of ours, whatever its name; or a file named `*.pth`, `*.pt`, `*.bin`, `*.ckpt` or
+            `*.safetensors`.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
+
+    Raises:
+        CkptfmtError: It cannot be read, is damaged, or asks for code to be run.
+    """
+    name = os.fspath(path)
+    if name.endswith(_SAFETENSORS):
+        weights = {ROOT: _read_safetensors(name)}
+        return Origin(name, Metadata(), (_foreign(name),), weights, lambda *_: weights)
+    if name.endswith(_PICKLED) and not is_native(name):
+        return _from_pth(name, inert)
+    with io.open(name) as checkpoint:
+        facts, identity = checkpoint.metadata, checkpoint.identity
+        lineage = lineage_from(name, identity, facts)
+        return Origin(name, facts, lineage, list(checkpoint), partial(_read_native, name, identity))
+
+
+def lineage_from(path: str, identity: str, metadata: Metadata) -> tuple[Ancestor, ...]:
+    """Return what a run that starts from a checkpoint descends from, the checkpoint itself first."""
+    itself = Ancestor(identity, name_as_text(path), metadata.run_id, metadata.step, metadata.epoch)
+    return (itself, *lineage_of(metadata))
+
+
+def lineage_of(metadata: Metadata) -> tuple[Ancestor, ...]:
+    """Return what a checkpoint says its run started from, the nearest first; nothing if it says it in another way."""
+    noted = (metadata.user or {}).get("lineage")
+    entries = noted if isinstance(noted, list) else []
+    try:
+        return tuple(Ancestor(**entry) for entry in entries[:_LARGEST_GENERATION])
+    except TypeError:
+        return ()
+
+
+def _read_native(
+    path: str, identity: str, names: Collection[str], rank: int, per_rank: PerRankCounts
+) -> dict[str, Any]:
+    """Read components, with the values of one rank where they differ, or else those of rank 0."""
+    if not names:
+        return {}
+    with io.open(path) as checkpoint:
+        if checkpoint.identity != identity:
+            raise ChangedError(f"{path}: another file has taken its place meanwhile")
+        return {name: _read_component(name, checkpoint[name], rank, per_rank) for name in names}
+
+
+def _read_component(name: str, part: Component, rank: int, per_rank: PerRankCounts) -> Any:
+    counts = per_rank[name] = {}
+
+    def pick(place: str, values: Sequence[Any]) -> object:
+        counts[place] = len(values)
+        return values[rank if rank < len(values) else 0]
+
+    state = part.load() if part.flat else part.load(tree=choose(name, part.structure(), pick))
+    return versions.attach(state, part.text_metadata)
+
+
+def _from_pth(path: str, inert: Collection[str]) -> Origin:
+    stamp, itself = Stamp.of(path), _foreign(path)
+    kinds = (LegacyTensor, Typed)  # what is none of these will not be a tensor
+
+    def load(names: Collection[str], _rank: int, _per_rank: PerRankCounts) -> dict[str, Any]:
+        if not names:
+            return {}
+        with open_pth(path, inert) as states:
+            if Stamp.of(path) != stamp:
+                raise ChangedError(f"{path}: another file has taken its place meanwhile")
+            return {name: states.whole() if name == ROOT else states.component(name) for name in names}
+
+    with open_pth(path, inert) as states:
+        content = states.legacy.state
+        if is_state_dict(content, kinds):
+            return Origin(path, Metadata(), (itself,), [ROOT], load)
+        if not isinstance(content, Mapping):
+            raise MismatchError(f"{path}: cannot be started from", [f"it holds a {type(content).__name__}, not states"])
+        models = [name for name in states.names if is_state_dict(content[name], kinds)]
+        return Origin(path, Metadata(), (itself,), states.names, load, models)
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise error_for(Problem("header-json", f"not a sound safetensors file: {error}"), path) from error
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _foreign(path: str) -> Ancestor:
+    """Return a file that has no identity by the digest of its bytes."""
+    with open_source(path) as source:
+        starts = range(0, source.size, CHUNK_BYTES)
+        identity = digest_stream(source.read(start, min(CHUNK_BYTES, source.size - start)) for start in starts)
+    return Ancestor(identity.hex(), name_as_text(path))

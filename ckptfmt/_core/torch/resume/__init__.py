@@ -1,0 +1,1 @@
+"""Going on with a run: which checkpoint, and everything restored from it."""

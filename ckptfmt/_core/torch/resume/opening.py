@@ -1,0 +1,140 @@
+"""A checkpoint that a run resumes from, opened: every byte of it verified, as far as its format can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.format.index import ROOT, Metadata
+from ckptfmt._core.interop.pth_checkpoints import metadata_of
+from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.storage.local.quarantine import forget_cached
+from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.torch import save_load as io
+from ckptfmt._core.torch.restore.api import ComponentStates
+from ckptfmt._core.torch.restore.pth_states import open_pth
+from ckptfmt._core.training.report import SkippedFile
+from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
+
+__all__ = ["VerifiedCheckpoint", "open_again", "open_verified"]
+
+_EPOCH = "epoch"
+
+
+@dataclass(frozen=True)
+class VerifiedCheckpoint:
+    """A checkpoint every byte of which was verified, as far as its format can tell.
+
+    Attributes:
+        path: The file.
+        metadata: The facts written inside.
+        identity: Its identity (spec 12.1); None for a file of `torch.save`, which has none. It has no run either, and
+            neither states of generators nor a place in the data.
+        names: Names of its components.
+        states: The states that were asked for, by component; the data are still to be read.
+        whole: The states of a file without such components, read whole: of `torch.save`, or one that holds a single
+            tree.
+        skipped: Newer ones, and files whose age can't be told, that could not be used. The reason ends with the new
+            name where one was set aside.
+        unreadable: Newer ones of which the device does not give some bytes, by path, and why.
+    """
+
+    path: str
+    metadata: Metadata
+    identity: str | None
+    names: tuple[str, ...]
+    states: ComponentStates | None = None
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    skipped: tuple[SkippedFile, ...] = ()
+    unreadable: Mapping[str, CkptfmtError] = field(default_factory=dict)
+
+    @property
+    def trees(self) -> Mapping[str, Any]:
+        """The states by component, with stand-ins for the data that are still to be read."""
+        return self.whole if self.states is None else self.states.trees
+
+    def rank_count(self, name: str) -> int:
+        """See `ComponentStates.rank_count`."""
+        return 1 if self.states is None else self.states.rank_count(name)
+
+
+def open_again(
+    found: VerifiedCheckpoint, takers: Mapping[str, object], stack: ExitStack, inert: Collection[str] = ()
+) -> VerifiedCheckpoint:
+    """Return a checkpoint that another process has verified and chosen, as `open_newest` returns it there.
+
+    Raises:
+        CkptfmtError: It cannot be read here, or is another one.
+    """
+    if found.identity is None:
+        return replace(_load_pth(found.path, found.metadata, takers, inert), skipped=found.skipped)
+    checkpoint = stack.enter_context(io.open(found.path))
+    if checkpoint.identity != found.identity:
+        raise StorageError(f"{found.path}: here it is another file than on rank 0: use a directory that all share")
+    return replace(_read(checkpoint, takers), skipped=found.skipped)
+
+
+def open_verified(
+    file: CheckpointFile, takers: Mapping[str, object], stack: ExitStack, inert: Collection[str], patience: Patience
+) -> VerifiedCheckpoint:
+    """Return a checkpoint that the catalog has found, verified; one that seems damaged is read again, from the disk.
+
+    Args:
+        file: What is known of it.
+        takers: What takes the states (see `ComponentStates`).
+        stack: Keeps the file open.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
+        patience: How often to try what cannot be read.
+
+    Raises:
+        CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
+    """
+
+    def load() -> VerifiedCheckpoint:
+        if file.identity is None:
+            return _load_pth(file.path, file.metadata, takers, inert)
+        try:
+            return _verified(file, takers, stack)
+        except FormatError:
+            forget_cached(file.path)
+            return _verified(file, takers, stack)
+
+    return patience(load, file.path)
+
+
+def _load_pth(
+    path: str, metadata: Metadata, takers: Mapping[str, object], inert: Collection[str]
+) -> VerifiedCheckpoint:
+    with open_pth(path, inert) as states:
+        facts = metadata_of(states.legacy)
+        if (facts.epoch, facts.step) != (metadata.epoch, metadata.step):
+            raise ChangedError(f"{path}: another file has taken its place meanwhile")
+        names = tuple(name for name in states.names if name != _EPOCH)
+        whole = {name: states.component(name) for name in names if name in takers}
+        states.finish()
+    return VerifiedCheckpoint(path, metadata, None, names, whole=whole)
+
+
+def _verified(file: CheckpointFile, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
+    with ExitStack() as meanwhile:
+        checkpoint = meanwhile.enter_context(io.open(file.path))
+        if checkpoint.identity != file.identity:
+            raise ChangedError(f"{file.path}: another file has taken its place meanwhile")
+        problems = checkpoint.verify()
+        if problems:
+            raise error_for(problems, file.path)
+        found = _read(checkpoint, takers)
+        stack.push(meanwhile.pop_all())  # only what can be used stays open
+        return found
+
+
+def _read(checkpoint: Checkpoint, takers: Mapping[str, object]) -> VerifiedCheckpoint:
+    facts = (checkpoint.path, checkpoint.metadata, checkpoint.identity)
+    if ROOT in checkpoint:
+        tree = io.read_state(checkpoint)
+        whole = tree if isinstance(tree, Mapping) else {}
+        return VerifiedCheckpoint(*facts, tuple(whole), whole=whole)
+    return VerifiedCheckpoint(*facts, tuple(checkpoint), ComponentStates(checkpoint, takers))

@@ -1,0 +1,316 @@
+"""Which checkpoint a run resumes from: decided by what is written inside, never by names or file times (spec 14.5).
+
+`catalog` says which ones count, in which order, and what an error says of one:
+
+- A damaged one is passed over, reported, and set aside (see below).
+- What may be sound is never passed over: a file that is refused, that needs a newer reader, or that cannot be read,
+  although that was tried several times. Then nothing is resumed, and a person has to look (`UndecidedError`).
+- A file of which the device does not give some bytes, however often it is asked, counts as damaged if another
+  checkpoint can be read. It is not renamed, and this process removes no older one either.
+
+Set aside is renamed to `NAME.damaged`, so that a damaged checkpoint neither comes up at every start nor is in the way
+of the next save. That is done to
+
+- only checkpoints that were read twice, the second time from the disk, and were damaged or cut short both times;
+- of this run; or, if even that can't be told, in a directory in which no other run has checkpoints;
+- that nobody is seen to write to, and that have not changed in between;
+- and only once another checkpoint has been read to its last byte, so that a run whose checkpoints are all damaged is
+  left as it is, for people to look at.
+
+Files of `torch.save` are never set aside: nothing proves their damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from ckptfmt._core.catalog import (
+    OTHER_EXTENSIONS,
+    Candidates,
+    Choice,
+    Finding,
+    choose_newest,
+    finding_of,
+    resume_candidates,
+    scan_all,
+)
+from ckptfmt._core.interop.pth_checkpoints import look_at_pth
+from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Stamp, look_at_ours, reason, run_ids
+from ckptfmt._core.storage.local.paths import is_directory
+from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
+from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
+from ckptfmt._core.torch import save_load as io
+from ckptfmt._core.torch.resume.opening import VerifiedCheckpoint, open_verified
+from ckptfmt._core.training.failures import ResumeError, UndecidedError, UsageError
+from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.report import SkippedFile
+from ckptfmt.errors import FormatError, ProblemKind, StorageError
+
+__all__ = ["Resume", "Selection", "new_patience", "of_no_run", "open_newest", "select", "undecided_if_unknown"]
+
+Resume = str | os.PathLike[str]
+"""`auto`, `must`, `never`, or a path."""
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The checkpoints that a run may resume from.
+
+    Attributes:
+        directory: Where they are.
+        candidates: The checkpoints, the newest first, and the others that are there.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
+        required: Whether it is an error if there is none.
+        exact: Whether it is this one file or none.
+        tidy: Whether damaged ones are to be set aside.
+    """
+
+    directory: str
+    candidates: Candidates
+    inert: Collection[str] = ()
+    required: bool = False
+    exact: bool = False
+    tidy: bool = False
+
+
+def new_patience() -> Patience:
+    """Return the patience of one resume: it tells what it waits for."""
+    return Patience(lambda error: notify(f"{error}; trying again"))
+
+
+def select(
+    directory: str | os.PathLike[str],
+    run_id: str | None = None,
+    resume: Resume = "auto",
+    *,
+    patience: Patience,
+    inert: Collection[str] = (),
+    now: datetime | None = None,
+) -> Selection:
+    """Return the checkpoints to resume from (see `catalog`); of those of this format only the indexes are read.
+
+    Args:
+        directory: The directory of the run.
+        run_id: The run; None for the one of the checkpoint that was created last (`runs.scan.choose_run`).
+        resume: `auto`: the newest that verifies, or none if there is no checkpoint. `must`: the same, and no checkpoint
+            is an error. `never`: none. A path to a file: exactly this one. A path to a directory: the newest there,
+            which must be.
+        patience: How often to try what cannot be read.
+        inert: Names in pickles to keep as inert data instead of refusing them.
+        now: The present, aware; the clock's if None.
+
+    Raises:
+        StorageError: The directory cannot be listed, or the path does not lead to a file or directory.
+        CkptfmtError: The one file that was asked for is not valid.
+        ResumeError: It is not a checkpoint of a training loop.
+        UsageError: `never`, and the run that was named has checkpoints already.
+    """
+    directory = os.fspath(directory)
+    if resume == "never":
+        return _none(directory, run_id, patience)
+    if resume in ("auto", "must"):
+        newest = _newest(directory, run_id, inert, patience, now)
+        return replace(newest, required=resume == "must", tidy=True)
+    path = os.fspath(resume)
+    if is_directory(path):
+        return replace(_newest(path, run_id, inert, patience, now), required=True)
+    return _exactly(path, inert, patience)
+
+
+def open_newest(
+    selection: Selection, takers: Mapping[str, object], stack: ExitStack, patience: Patience
+) -> VerifiedCheckpoint | None:
+    """Return the newest checkpoint that verifies; None if there is none at all, which is fine unless it is required.
+
+    Of several processes that resume together, only one should call this: it sets damaged checkpoints aside.
+
+    Args:
+        selection: What there is to choose from.
+        takers: What takes the states (see `ComponentStates`).
+        stack: Keeps the file open that is returned.
+        patience: How often to try what cannot be read.
+
+    Raises:
+        UndecidedError: One that may be the newest cannot be judged.
+        ResumeError: There are some and none can be used, or there is none and it is required.
+        CkptfmtError: The one file that was asked for cannot be used.
+    """
+    for _ in range(_ATTEMPTS):
+        use = partial(open_verified, takers=takers, stack=stack, inert=selection.inert, patience=patience)
+        choice = choose_newest(selection.candidates, use)
+        if choice.result is not None:
+            return _chosen(choice, choice.result, selection)
+        if not choice.changed or selection.exact:
+            break
+        # Retention removes old checkpoints when there are newer ones: these are to be found now.
+        selection = _again(selection, patience)
+    passed = choice.passed_over
+    if selection.exact and passed and not choice.undecided:
+        assert passed[0].error is not None  # it would not have been passed over
+        raise passed[0].error
+    if choice.undecided:
+        raise UndecidedError(_undecided(selection), [_told(file) for file in choice.undecided])
+    if passed:
+        raise ResumeError(
+            f"{selection.directory}: none of the checkpoints can be used, and starting from scratch beside them would "
+            "waste what they hold; move them away to start anew, or pass the run_id= of another run:",
+            [_told(file) for file in passed],
+        )
+    if selection.required:
+        raise ResumeError(_nothing(selection))
+    return None
+
+
+@contextmanager
+def undecided_if_unknown(path: str) -> Iterator[None]:
+    """Turn an error of the system, which says nothing about the checkpoints, into one that ends restarts.
+
+    Raises:
+        UndecidedError: There was such an error.
+    """
+    try:
+        yield
+    except StorageError as error:
+        if trouble_of(error) in (Trouble.UNKNOWN, Trouble.DEVICE):
+            raise UndecidedError(f"{path}: what there is to resume from cannot be told: {error}") from error
+        raise
+
+
+def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
+    files = scan_all(directory, patience=patience)
+    runs = run_ids(files)
+    if run_id in runs:
+        raise UsageError(
+            f'{directory}: run {run_id} has checkpoints here, and resume="never" would begin a second one under its '
+            "name: give another run_id= or directory"
+        )
+    undecided = [file for file in files if file.error is not None and finding_of(file) is Finding.UNDECIDED]
+    if run_id is not None and undecided:
+        told = [_told(file) for file in undecided]
+        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here cannot be told:", told)
+    return Selection(directory, Candidates(run_id, other_runs=runs))
+
+
+def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection:
+    other = path.endswith(OTHER_EXTENSIONS)
+
+    def look() -> CheckpointFile:
+        file = look_at_pth(path, inert=inert) if other else look_at_ours(path)
+        if file is None:  # gone, or a directory: opening it says which
+            with io.open(path) as checkpoint:
+                return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=Stamp.of(path))
+        if isinstance(file.error, StorageError):
+            raise file.error
+        return file
+
+    try:
+        file = patience(look, path)
+    except StorageError as error:
+        file = CheckpointFile(path, error=error)
+    if file.usable and file.identity is None and not file.metadata.epoch:
+        raise ResumeError(
+            f"{path}: is no checkpoint of a training loop: that is a dict with an int `epoch` beside the states; "
+            "to start from weights alone, load them into the model instead"
+        )
+    candidates = Candidates(file.run_id, (file,))
+    return Selection(str(Path(path).parent), candidates, inert, required=True, exact=True)
+
+
+def _newest(
+    directory: str, run_id: str | None, inert: Collection[str], patience: Patience, now: datetime | None
+) -> Selection:
+    files = scan_all(directory, inert=inert, patience=patience)
+    doubtful = [file.path for file in files if _is_damaged(file)]
+    if doubtful:
+        for path in doubtful:
+            forget_cached(path)
+        known = [file for file in files if file.path not in doubtful]
+        files = scan_all(directory, known, inert=inert, patience=patience)
+    return Selection(directory, resume_candidates(files, run_id, now), inert)
+
+
+def _again(selection: Selection, patience: Patience) -> Selection:
+    """Return the same selection as it is now."""
+    now = _newest(selection.directory, selection.candidates.run_id, selection.inert, patience, None)
+    return replace(now, required=selection.required, tidy=selection.tidy)
+
+
+def _chosen(choice: Choice[VerifiedCheckpoint], found: VerifiedCheckpoint, selection: Selection) -> VerifiedCheckpoint:
+    """Return what was found with what is to be told of the others, after setting aside what may be."""
+    unreadable = {file.path: file for file in choice.passed_over if finding_of(file) is Finding.UNREADABLE}
+    for file in unreadable.values():
+        notify(
+            f"{file.path}: CANNOT BE READ, so the run falls back to {found.path}; nothing is renamed, and this process "
+            f"removes no checkpoint that is there now; check the disk: {_told(file).reason}",
+            logging.ERROR,
+        )
+    skipped = [*_report(choice.passed_over, selection), *of_no_run(selection.candidates)]
+    errors = {path: file.error for path, file in unreadable.items() if file.error is not None}
+    return replace(found, skipped=tuple(skipped), unreadable=errors)
+
+
+def _report(passed_over: Sequence[CheckpointFile], selection: Selection) -> list[SkippedFile]:
+    """Set aside what may be, and return what is told of all."""
+    told = []
+    for file in passed_over:
+        note = _told(file)
+        if selection.tidy and _may_be_set_aside(file, selection.candidates):
+            try:
+                note = replace(note, reason=f"{note.reason}; set aside as {Path(set_aside(file.path)).name}")
+            except StorageError as error:
+                note = replace(note, reason=f"{note.reason}; {reason(error, file.path)}")
+        told.append(note)
+    return told
+
+
+def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
+    """Return what is told of checkpoints of a training that do not count because they belong to no run."""
+    told = []
+    for file in candidates.runless:
+        if file.metadata.epoch or (file.metadata.step and file.name.endswith(EXTENSION)):
+            why = "it belongs to no run" + ("" if file.metadata.epoch else " and notes no finished epochs")
+            told.append(SkippedFile(file.path, why))
+    return tuple(told)
+
+
+def _may_be_set_aside(file: CheckpointFile, candidates: Candidates) -> bool:
+    ours = file.run_id is not None or not candidates.other_runs
+    unchanged = file.stamp is not None and file.stamp == Stamp.of(file.path)
+    return ours and _is_damaged(file) and unchanged and not is_being_written(file.path)
+
+
+def _is_damaged(file: CheckpointFile) -> bool:
+    """Say whether a file is known to be no whole checkpoint, rather than only out of reach."""
+    if not isinstance(file.error, FormatError) or file.name.endswith(OTHER_EXTENSIONS):
+        return False
+    return all(problem.kind is not ProblemKind.UNSUPPORTED for problem in file.error.problems)
+
+
+def _told(file: CheckpointFile) -> SkippedFile:
+    assert file.error is not None  # it would not have been passed over
+    return SkippedFile(file.path, reason(file.error, file.path))
+
+
+def _undecided(selection: Selection) -> str:
+    if selection.exact:
+        return "the checkpoint cannot be judged, and nothing was changed; make it readable or name another one:"
+    return (
+        f"{selection.directory}: which checkpoint is the newest cannot be told, and nothing was changed; make these "
+        "readable or move them away, or name the one to resume from: resume(PATH):"
+    )
+
+
+def _nothing(selection: Selection) -> str:
+    run_id, others = selection.candidates.run_id, selection.candidates.other_runs
+    run = "" if run_id is None else f" of run {run_id}"
+    there = f"; there are checkpoints of other runs: {', '.join(others)}" if others else ""
+    return f"{selection.directory}: there is no checkpoint{run} to resume from, and one is required{there}"

@@ -1,0 +1,1 @@
+"""A training run: its components, and how far it has come."""

@@ -1,0 +1,166 @@
+"""The live objects of a training run, and their state at one moment as a plan to be written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ckptfmt._core.container.planning import SavePlan, choose_codecs, make_metadata, plan_components
+from ckptfmt._core.format.index import is_component_name
+from ckptfmt._core.torch.distributed.data_parallel import sharded_by
+from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.torch.restore.weight_files import Ancestor
+from ckptfmt._core.torch.run.progress import Moment
+from ckptfmt._core.torch.state.collect import Collected, Collector
+from ckptfmt._core.torch.state.empty_components import HollowComponents
+from ckptfmt._core.training.claiming import RunClaim
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.report import the_first
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import CkptfmtError, StateError
+
+__all__ = ["PROGRESS", "RNG", "Run"]
+
+RNG = "rng"
+"""Component of the random states: of one process, or a `PerRank`."""
+PROGRESS = "progress"
+"""Component of the place in the run: of one process, or a `PerRank`."""
+
+
+class Run:
+    """The objects of a run, and the facts about it that are written into each checkpoint.
+
+    Args:
+        directory: Where its checkpoints are.
+        run_id: Its id, if it is known.
+        components: The objects by name.
+        codec: How they are compressed.
+
+    Attributes:
+        directory: Where its checkpoints are.
+        id: Its id; None as long as it is not known.
+        claim: The right of this process to save it.
+        lineage: The file that it started from, then what that one's run started from, and so on.
+        components: The objects by name.
+        unreadable: Checkpoints of which the device does not give some bytes, by path, and why. They may be anything.
+        protected: Paths of checkpoints that this process does not remove.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        run_id: str | None,
+        components: Mapping[str, object],
+        codec: str | Mapping[str, str],
+    ) -> None:
+        self.directory = directory
+        self.id = run_id
+        self.claim = RunClaim(directory)
+        self.lineage: tuple[Ancestor, ...] = ()
+        self.unreadable: Mapping[str, CkptfmtError] = {}
+        self.protected: frozenset[str] = frozenset()
+        self.components = _checked(components)
+        self._codec = codec
+        self._collector = Collector(self.components)
+        self._told: set[str] = set()
+        try:
+            choose_codecs(codec, [*self.components, RNG, PROGRESS])
+        except StateError as error:
+            raise UsageError(str(error)) from None
+
+    @property
+    def parent(self) -> str | None:
+        """Identity of the file that it started from, 64 hex digits; None if it started from none."""
+        return self.lineage[0].identity if self.lineage else None
+
+    def protect(self, unreadable: Mapping[str, CkptfmtError], there: Iterable[str]) -> None:
+        """If there are checkpoints that cannot be read, note them, and let none of those that are there be removed."""
+        if unreadable:
+            self.unreadable = dict(unreadable)
+            self.protected = frozenset({*unreadable, *there})
+
+    @property
+    def hollow(self) -> HollowComponents:
+        """Those of the components that have nothing to save."""
+        return self._collector.hollow
+
+    def gather(self, moment: Callable[[], Moment]) -> Collected | None:
+        """Return the present state of all ranks on rank 0, None on the others. All ranks have to call it.
+
+        Args:
+            moment: Returns what this rank remembers.
+
+        Raises:
+            StateError: A component's state cannot be expressed, or more differs between ranks than may be saved.
+            Exception: What a component or `moment` raised; RankError on the ranks where it did not.
+        """
+
+        def own() -> dict[str, Any]:
+            progress, random = moment()
+            return {RNG: random, PROGRESS: progress.to_tree()}
+
+        return self._collector.collect(own)
+
+    def plan(self, collected: Collected, metrics: Mapping[str, float]) -> SavePlan:
+        """Return the plan of a checkpoint.
+
+        Args:
+            collected: What `gather` returned.
+            metrics: Values to note.
+
+        Raises:
+            StateError: A component's state cannot be expressed.
+            SupersededError: Another process has taken over the run.
+            StorageError: The run could not be claimed so far, and cannot now.
+        """
+        place = collected.own[0][PROGRESS]
+        metadata = make_metadata(
+            {},
+            step=place["step"],
+            epoch=place["epoch"],
+            metrics=metrics or None,
+            run_id=self.id,
+            generation=self.claim.renew(),
+            parent=self.parent,
+            user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
+        )
+        components = collected.put_together()
+        self._tell(collected)
+        return plan_components(
+            components,
+            metadata=metadata,
+            codec=self._codec,
+            text_metadata=collected.text_metadata,
+            per_rank=collected.places,
+        )
+
+    def _tell(self, collected: Collected) -> None:
+        """Tell once of each value that differs between ranks."""
+        new = [place for place in collected.places if place not in self._told]
+        if new:
+            self._told.update(new)
+            count = len(collected.own)
+            notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
+
+
+def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
+    checked = {}
+    for name, component in components.items():
+        if name in (RNG, PROGRESS) or not is_component_name(name):
+            raise UsageError(f"{name!r} cannot be the name of a component: it is reserved or not of A-Z a-z 0-9 _ . -")
+        stateful = as_stateful(component)
+        if not isinstance(stateful, Stateful):
+            raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
+        sharding = sharded_by(component)
+        if sharding is not None:
+            found = f"{name} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
+            raise UsageError(f"{found}; train it with DistributedDataParallel and an optimizer of each rank's own")
+        checked[name] = stateful
+    return checked
+
+
+def _noted(ancestor: Ancestor) -> dict[str, Any]:
+    return {key: value for key, value in asdict(ancestor).items() if value is not None}

@@ -1,0 +1,201 @@
+"""The training loop's own state: which epoch, which batch, which step, and what may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from enum import Enum, auto
+from typing import TypeVar
+
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.loader.position import LoaderPasses
+from ckptfmt._core.torch.run.progress import Progress
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.notices import notify
+
+__all__ = ["Loop"]
+
+T = TypeVar("T")
+
+
+class Phase(Enum):
+    """Where the loop stands."""
+
+    UNRESUMED = auto()
+    """`resume()` was not called."""
+    BETWEEN = auto()
+    """Between two epochs, or before the first."""
+    EPOCH = auto()
+    """In an epoch, no pass over the data begun."""
+    BATCH = auto()
+    """A batch is being worked on."""
+    STEPPED = auto()
+    """The batch is done: `step()` was called."""
+    PASSED = auto()
+    """In an epoch, the pass is over."""
+
+
+class Loop:
+    """Counts steps and epochs, hands out batches, and knows how to go on where another process stopped."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.epoch = 0
+        self._phase = Phase.UNRESUMED
+        self._consumed = 0
+        # What this process has done in the present epoch.
+        self._epoch_batches = 0
+        self._epoch_steps = 0
+        self._missed_steps = False
+        self._epoch_random: rng.RandomState = {}
+        self._passes = LoaderPasses()
+        # What a resumed run has to catch up with, until the loop has come to that place.
+        self._pending: Progress | None = None
+        self._pending_random: rng.RandomState | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether `begin` was called."""
+        return self._phase is not Phase.UNRESUMED
+
+    @property
+    def new(self) -> bool:
+        """Whether this is a run that nothing has happened in."""
+        return self._phase is Phase.BETWEEN and self._pending == Progress() and self._pending_random is None
+
+    @property
+    def between_epochs(self) -> bool:
+        """Whether no epoch is open."""
+        return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
+
+    def begin(self, progress: Progress, random: rng.RandomState | None, *, waived: bool = False) -> None:
+        """Set the place from which the loop goes on, and the states of the global generators there.
+
+        Args:
+            progress: The place.
+            random: The states.
+            waived: Whether the place may turn out to be another one with the loader that is there.
+        """
+        self.step = progress.step
+        self.epoch = progress.epoch
+        self._pending = progress
+        self._pending_random = random
+        self._passes = LoaderPasses(waived=waived)
+        self._phase = Phase.BETWEEN
+        if random is not None:
+            rng.restore(random)
+
+    def require_place(self) -> None:
+        """Make sure that the loop stands at a place from which the run can go on.
+
+        Raises:
+            UsageError: It does not: a batch was begun and not stepped, or the end of an epoch is not announced.
+        """
+        match self._phase:
+            case Phase.UNRESUMED:
+                raise UsageError("save() before resume(): call resume() once, before the loop")
+            case Phase.EPOCH | Phase.PASSED:
+                raise UsageError(
+                    "save() in an epoch, outside its batches: the work of that part would be done twice after "
+                    "a resume; end_epoch() saves"
+                )
+            case Phase.BATCH:
+                raise UsageError(
+                    "save() between a batch and its step(): the batch would be lost after a resume; call step() first"
+                )
+
+    def progress(self) -> Progress:
+        """Return how far the run has come. The loop must be at a place from which the run can go on."""
+        self.require_place()
+        loader = self._passes.state()
+        if loader is not None:
+            stepped = self._phase is Phase.STEPPED
+            open_pass = self._passes.open_pass(self._epoch_random, self._consumed) if stepped else None
+            return Progress(self.step, self.epoch, loader, open_pass)
+        waiting = self._pending or Progress()
+        return Progress(self.step, self.epoch, waiting.loader, waiting.open_pass)
+
+    def epochs(self, n: int) -> Iterator[int]:
+        """Yield the number of each epoch from the present one to n - 1. Each must be ended before the next."""
+        if self._phase is Phase.UNRESUMED:
+            raise UsageError("epochs() before resume(): call resume() once; with no checkpoint it starts a run")
+        while self.epoch < n:
+            if self._phase is not Phase.BETWEEN:
+                raise UsageError(f"epochs() while epoch {self.epoch} is open: call end_epoch() first")
+            self._catch_up_epoch()
+            self._epoch_random = rng.capture()
+            self._consumed = self._epoch_batches = self._epoch_steps = 0
+            self._phase = Phase.EPOCH
+            yield self.epoch
+
+    def batches(self, loader: Iterable[T]) -> Iterator[T]:
+        """Yield the batches of the epoch's one pass over `loader`, from the present place on."""
+        if self._phase is not Phase.EPOCH:
+            raise UsageError(
+                "batches() outside epochs()"
+                if self.between_epochs
+                else "batches() twice in one epoch: once is possible"
+            )
+        iterator = self._catch_up_pass(loader)
+        epoch = self.epoch
+        self._phase = Phase.PASSED
+        for batch in iterator:
+            self._consumed += 1
+            self._epoch_batches += 1
+            self._phase = Phase.BATCH
+            yield batch
+            if self.epoch != epoch:
+                raise UsageError("end_epoch() inside the loop over batches(): call it after that loop")
+            self._phase = Phase.PASSED
+
+    def count_step(self) -> None:
+        """Count one optimizer step: the batch is worked off."""
+        if self._phase is Phase.STEPPED:
+            raise UsageError("step() twice for one batch: call it once, when all work on the batch is done")
+        if self._phase is not Phase.BATCH:
+            raise UsageError("step() outside the loop over batches()")
+        self.step += 1
+        self._epoch_steps += 1
+        self._phase = Phase.STEPPED
+
+    def end_epoch(self) -> None:
+        """Count one finished epoch."""
+        if self.between_epochs:
+            raise UsageError("end_epoch() outside the loop over epochs(), or twice in one epoch")
+        if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
+            self._missed_steps = True
+            self._tell_missed_steps()
+        self._passes.end()
+        self.epoch += 1
+        self._phase = Phase.BETWEEN
+        self._pending_random = None
+        if self._pending is not None:  # the epoch went by without a pass over the data
+            self._pending = replace(self._pending, open_pass=None)
+
+    def _tell_missed_steps(self) -> None:
+        if ranks.world().rank == 0:
+            notify(
+                f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
+                "epochs only, and steps are not counted; call step() after each batch"
+            )
+
+    def _catch_up_epoch(self) -> None:
+        """Set the generators to what they were when this epoch began: code before the loop may have drawn."""
+        if self._pending is not None and self._pending.open_pass is not None:
+            rng.restore(self._pending.open_pass.epoch_random)
+        elif self._pending_random is not None:
+            rng.restore(self._pending_random)
+
+    def _catch_up_pass(self, loader: Iterable[T]) -> Iterator[T]:
+        """Begin the pass or, in the epoch in which the run was resumed, come to the place it had reached."""
+        resumed, self._pending = self._pending, None
+        then = resumed.loader if resumed is not None else None
+        open_pass = resumed.open_pass if resumed is not None else None
+        if then is None or open_pass is None:
+            return self._passes.begin(loader, then)
+        self._epoch_random = open_pass.epoch_random
+        iterator, self._consumed = self._passes.resume(loader, open_pass, then)
+        if self._pending_random is not None:
+            rng.restore(self._pending_random)
+        return iterator

@@ -1,0 +1,1 @@
+"""Saves of a training run."""

@@ -1,0 +1,46 @@
+"""Removing old checkpoints after each save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ckptfmt._core.runs.pruning import prune_run
+from ckptfmt._core.runs.retention import RetentionPolicy
+from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.torch.run.components import Run
+
+__all__ = ["Tidying"]
+
+
+class Tidying:
+    """Applies a retention policy to a run, from one save to the next.
+
+    Args:
+        run: The run.
+        policy: What to keep.
+    """
+
+    def __init__(self, run: Run, policy: RetentionPolicy) -> None:
+        self._run = run
+        self._policy = policy
+        self._known: tuple[CheckpointFile, ...] = ()
+
+    def __call__(self, written: Path) -> tuple[str, ...]:
+        """Remove what the policy gives up now that this checkpoint is durable; return what went wrong."""
+        if self._policy.keeps_everything or self._run.id is None:
+            return ()
+        report = prune_run(
+            self._run.directory,
+            self._run.id,
+            self._policy,
+            just_written=written,
+            known=self._known,
+            guard=self._run.claim.held,
+            protected=dict.fromkeys(self._run.protected, "there was one that could not be read"),
+            unreadable=self._run.unreadable,
+        )
+        self._known = report.known
+        told = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
+        if report.hindered is not None:
+            told.append(f"no old checkpoint was removed after {written}: {report.hindered}")
+        return tuple(told)

@@ -1,0 +1,167 @@
+"""Writing a run's checkpoints, on the one rank that writes: copied, written in a thread, and told of when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ckptfmt._core.container.planning import SavePlan
+from ckptfmt._core.container.writer import write_plan
+from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.runs.scan import EXTENSION
+from ckptfmt._core.storage import clean_leftovers
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.run.components import Run
+from ckptfmt._core.torch.saving.repeats import LastWritten
+from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.training.background_saver import FinishedSave, Saver, Written
+from ckptfmt._core.training.failures import SupersededError, UsageError
+from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.outcomes import Outcomes, as_ours
+from ckptfmt.errors import StorageError
+
+__all__ = ["RunWriter", "SaveOptions", "WhenBusy"]
+
+WhenBusy = Literal["wait", "skip"]
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """How a run saves.
+
+    Attributes:
+        background: Write while training goes on, from a copy of the state.
+        when_busy: What a save that is due does while another one is under way.
+        afterwards: Called with the path of each new checkpoint, once it is durable, in the thread that wrote it.
+            Returns what went wrong.
+    """
+
+    background: bool = True
+    when_busy: WhenBusy = "wait"
+    afterwards: Callable[[Path], Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.when_busy not in ("wait", "skip"):
+            raise UsageError(f"when_busy is {self.when_busy!r}: give 'wait' or 'skip'")
+
+
+class RunWriter:
+    """Writes the checkpoints of a run, one at a time. No error gets out of it but through `result`.
+
+    Args:
+        run: The run.
+        options: How to write.
+        outcomes: What is known of the saves before.
+    """
+
+    def __init__(self, run: Run, options: SaveOptions, outcomes: Outcomes) -> None:
+        self._run = run
+        self._options = options
+        self._outcomes = outcomes
+        self._staging = Staging()
+        self._saver = Saver()
+        self._finished: FinishedSave | None = None
+        self._last = LastWritten()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._saver.busy
+
+    @property
+    def finished(self) -> FinishedSave | None:
+        """The save that is over, as `poll` has seen it; None once `result` was called."""
+        return self._finished
+
+    def start(self, step: int, plan: Callable[[], SavePlan], complaints: Sequence[str] = ()) -> None:
+        """Save what a function plans: in the background, once it is copied, or here and now.
+
+        The result of the save before must have been taken.
+
+        Args:
+            step: Optimizer steps of the state.
+            plan: Looks at the live state.
+            complaints: What went wrong with this save already.
+        """
+        for complaint in complaints:
+            notify(complaint)
+        try:
+            planned = plan()
+            if self._options.background:
+                planned = self._staging.copy(planned)
+        except Exception as error:  # noqa: BLE001 - the state may be anybody's code, and memory may be short
+            self.tell(error, step)
+            self._saver.give_up(step, error)
+            return
+
+        def write() -> Written:
+            try:
+                self._run.claim.prepare()
+                # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
+                with contextlib.suppress(StorageError):
+                    clean_leftovers(self._run.directory)
+                path = Path(self._run.directory, _name(planned.metadata))
+                held, same = self._run.claim.held, self._last.same
+                report = write_plan(path, planned, replace=False, guard=held, instead=same)
+                self._last.note(report)
+            except Exception as error:
+                self.tell(error, step)
+                raise
+            return self._tidied(Written(report, tuple(complaints)), step)
+
+        # The other ranks have to be given a word from time to time, so this thread must be free.
+        in_thread = self._options.background or ranks.world().size > 1
+        (self._saver.start if in_thread else self._saver.run)(step, write)
+
+    def poll(self, *, wait: bool = False) -> FinishedSave | None:
+        """Return the save that is over, the first time that it is asked for; None if there is none.
+
+        Args:
+            wait: Wait for the one that is under way.
+        """
+        finished = self._saver.take(wait=wait)
+        if finished is not None:
+            self._finished = finished
+        return finished
+
+    def result(self) -> Written:
+        """Return what the last save has written. `poll` must have seen its end.
+
+        Raises:
+            Exception: It failed.
+        """
+        finished, self._finished = self._finished, None
+        assert finished is not None, "no save is over"
+        if finished.error is not None:
+            raise finished.error
+        assert finished.written is not None, "a save without an error has written something"
+        return finished.written
+
+    def tell(self, error: Exception, step: int) -> None:
+        """Tell people that a save failed."""
+        notify(self._outcomes.describe_failure(error, step, time.monotonic()), logging.ERROR)
+
+    def _tidied(self, written: Written, step: int) -> Written:
+        """Do what comes after a save. The checkpoint is durable whatever happens here."""
+        target = Path(written.report.path)
+        afterwards = self._options.afterwards
+        try:
+            complaints = tuple(afterwards(target)) if afterwards is not None else ()
+        except SupersededError as error:
+            self.tell(error, step)
+            return Written(written.report, written.complaints, str(error))
+        except Exception as error:  # noqa: BLE001 - nothing that fails here makes the save fail
+            complaints = (f"{target}: saved, but older checkpoints could not be removed: {as_ours(error)}",)
+        for complaint in complaints:
+            notify(complaint)
+        return Written(written.report, (*written.complaints, *complaints))
+
+
+def _name(metadata: Metadata) -> str:
+    """Return the name of a checkpoint. It is for people: what decides stands inside (spec 14.5)."""
+    return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{EXTENSION}"

@@ -1,0 +1,1 @@
+"""The state of live objects, as it is saved."""

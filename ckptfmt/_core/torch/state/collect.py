@@ -1,0 +1,218 @@
+"""The state of all ranks, brought to the one that writes: once where it is the same, per rank where it differs.
+
+Only digests travel at first. Each rank takes part in each exchange, whatever fails on it, and then all fail together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from ckptfmt._core.container import module_versions as versions
+from ckptfmt._core.container.per_rank import PerRank
+from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.system.gc_pause import collector_paused
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.state.capture import capture_components
+from ckptfmt._core.torch.state.divergence import Difference, Excerpt, Node, Path, describe, differences, excerpt, merged
+from ckptfmt._core.torch.state.empty_components import HollowComponents
+from ckptfmt._core.torch.state.rank_digests import Fingerprint, Subject, subject_of
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.training.report import the_first
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import StateError
+
+__all__ = ["MOST_PER_RANK_BYTES", "Collected", "Collector"]
+
+MOST_PER_RANK_BYTES = 256 << 20
+"""How much may differ between ranks, in bytes of all ranks together. It all passes through the memory of each."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The state of a job at one moment, on the rank that writes it.
+
+    Attributes:
+        components: The components of this rank, in their order.
+        text_metadata: The `__metadata__` of their safetensors members.
+        own: What each rank remembers for itself, by component.
+        found: Where components differ between ranks.
+        excerpts: The values there of each rank but this one, by component.
+    """
+
+    components: tuple[FlatComponent, ...]
+    text_metadata: Mapping[str, Mapping[str, str]]
+    own: tuple[Mapping[str, Any], ...]
+    found: Mapping[str, Sequence[Difference]] = field(default_factory=dict)
+    excerpts: tuple[Mapping[str, Excerpt], ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where components differ between ranks: `net.avg`."""
+        return tuple(difference.place for found in self.found.values() for difference in found)
+
+    def put_together(self) -> tuple[FlatComponent, ...]:
+        """Return all components as they are to be written.
+
+        Raises:
+            StateError: They cannot be expressed.
+        """
+        with collector_paused():
+            whole = [
+                merged(component, self.found[component.name], [other[component.name] for other in self.excerpts])
+                if component.name in self.found
+                else component
+                for component in self.components
+            ]
+            for name in self.own[0]:
+                values = tuple(own[name] for own in self.own)
+                tree = values[0] if len(values) == 1 else PerRank(values)
+                whole.append(flatten_component(name, tree, TorchAdapter(), numpy_is_plain=False))
+        return tuple(whole)
+
+
+class _Captured(NamedTuple):
+    components: tuple[FlatComponent, ...]
+    text_metadata: Mapping[str, Mapping[str, str]]
+
+
+class _Glance(NamedTuple):
+    """What each rank sends first."""
+
+    own: Mapping[str, Any]
+    fingerprints: Mapping[str, Fingerprint]
+
+
+class Collector:
+    """Collects the state of the objects of a run, again and again.
+
+    Args:
+        components: The objects by name.
+    """
+
+    def __init__(self, components: Mapping[str, Stateful]) -> None:
+        self._components = components
+        self.hollow = HollowComponents(components)
+        self._turn: int | None = None
+        self._suspects: frozenset[str] = frozenset()
+
+    def collect(self, remembered: Callable[[], Mapping[str, Any]]) -> Collected | None:
+        """Return the state of the job on rank 0, None on the others. All ranks have to call it.
+
+        Args:
+            remembered: Returns what this rank remembers for itself, by component.
+
+        Raises:
+            StateError: A state cannot be expressed, or more differs between ranks than may be saved.
+            Exception: What a component raised; RankError on the ranks where it did not.
+        """
+        if ranks.world().size == 1:
+            own, captured = remembered(), self._capture()
+            return Collected(captured.components, captured.text_metadata, (own,))
+        subjects: dict[str, Subject] = {}
+        captures: list[_Captured] = []
+
+        def glance() -> _Glance:
+            own, captured = remembered(), self._capture()
+            captures.append(captured)
+            with collector_paused():
+                for component in captured.components:
+                    subjects[component.name] = subject_of(self._components[component.name], component)
+                turns = {name: None if name in self._suspects else self._turn for name in subjects}
+                return _Glance(own, {name: subject.fingerprint(turns[name]) for name, subject in subjects.items()})
+
+        glances = ranks.gather(glance)
+        suspicious = ranks.on_rank_0(lambda: _compare([it.fingerprints for it in glances or ()]))
+        collected = None if glances is None else Collected(*captures[0], tuple(it.own for it in glances))
+        self._turn = 0 if self._turn is None else self._turn + 1
+        return self._with_differences(collected, subjects, suspicious) if suspicious else collected
+
+    def _capture(self) -> _Captured:
+        with collector_paused():
+            state = capture_components(self._components)
+            self.hollow.note(state)
+            components = tuple(
+                flatten_component(name, tree, TorchAdapter(), numpy_is_plain=False, per_rank=False)
+                for name, tree in state.items()
+            )
+        return _Captured(components, versions.text_metadata(state))
+
+    def _with_differences(
+        self, collected: Collected | None, subjects: Mapping[str, Subject], suspicious: Mapping[str, bool]
+    ) -> Collected | None:
+        """Find out what differs in these components, and collect that.
+
+        Args:
+            collected: What is collected so far.
+            subjects: The components of this rank.
+            suspicious: Which of them differ, and whether their large tensors do.
+        """
+
+        def description() -> dict[str, Node]:
+            with collector_paused():
+                return {name: describe(subjects[name], large=large) for name, large in suspicious.items()}
+
+        nodes = ranks.gather(description)
+        # From now on a sample does not do for them: what differs must not be taken for equal where it is not looked at.
+        self._suspects |= {name for name, large in suspicious.items() if large}
+        found = ranks.on_rank_0(lambda: _differences(nodes or ()))
+        if not found:
+            return collected
+
+        def excerpts() -> dict[str, Excerpt]:
+            wanted = found if ranks.world().rank else {}  # rank 0 has its own
+            return {name: excerpt(subjects[name].component, _paths(those)) for name, those in wanted.items()}
+
+        gathered = ranks.gather(excerpts)
+        if collected is None or gathered is None:
+            return None
+        return replace(collected, found=found, excerpts=tuple(gathered[1:]))
+
+
+def _paths(found: Sequence[Difference]) -> list[Path]:
+    return [difference.path for difference in found]
+
+
+def _compare(fingerprints: Sequence[Mapping[str, Fingerprint]]) -> dict[str, bool]:
+    """Return the components that differ between ranks, and whether their large tensors do.
+
+    A component that only some ranks have is that of rank 0, if those that have it agree.
+
+    Raises:
+        StateError: Rank 0 lacks a component, or some ranks lack one that differs between others.
+    """
+    suspicious = {}
+    for name in dict.fromkeys(name for rank in fingerprints for name in rank):
+        having = [rank for rank, those in enumerate(fingerprints) if name in those]
+        if having[0] != 0:
+            raise StateError(name, f"is a component of rank {having[0]} and not of rank 0, which writes", _SAME)
+        known = [fingerprints[rank][name] for rank in having]
+        if any(other != known[0] for other in known):
+            if len(having) < len(fingerprints):
+                lacking = next(rank for rank in range(len(fingerprints)) if rank not in having)
+                raise StateError(name, f"differs between ranks, and is no component of rank {lacking}", _SAME)
+            suspicious[name] = any(other.large != known[0].large for other in known)
+    return suspicious
+
+
+_SAME = "give all ranks the same components"
+
+
+def _differences(nodes: Sequence[Mapping[str, Node]]) -> dict[str, list[Difference]]:
+    """Return where components differ.
+
+    Raises:
+        StateError: They do by more than may be saved.
+    """
+    found = {name: differences(name, [rank[name] for rank in nodes]) for name in nodes[0]}
+    found = {name: those for name, those in found.items() if those}
+    everything = sorted((it for those in found.values() for it in those), key=lambda it: -it.nbytes)
+    # In an exchange, the message of each rank is as long as the longest.
+    most = max((sum(it.sizes[rank] for it in everything) for rank in range(len(nodes))), default=0)
+    if most * len(nodes) > MOST_PER_RANK_BYTES:
+        places = the_first([difference.place for difference in everything])
+        limit = f"{most:,} bytes differ in each of {len(nodes)} ranks, the limit is {MOST_PER_RANK_BYTES:,} for all"
+        advice = "make them equal before the save, or leave them out of the state"
+        raise StateError(places, limit, advice)
+    return found

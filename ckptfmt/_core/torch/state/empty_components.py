@@ -1,0 +1,92 @@
+"""Components whose `state_dict()` is empty although they have a state: nothing of it is saved, and that is told.
+
+An empty state is right for what has none, such as `nn.ReLU` or a disabled `GradScaler`. It is wrong for metrics of
+torchmetrics, whose states are not persistent by default, and for objects whose attributes change as training goes on.
+A module may fill a cache once, so modules have to change between two saves too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.live_objects.attributes import attributes, walk
+from ckptfmt._core.torch.live_objects.snapshots import look
+from ckptfmt._core.training.notices import notify
+
+__all__ = ["HollowComponents", "is_empty"]
+
+# Hooks and modes that every module has: they are not state.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+
+
+def is_empty(state: object) -> bool:
+    """Say whether a state dict has nothing in it."""
+    return isinstance(state, Mapping) and not state
+
+
+class HollowComponents:
+    """Watches components that have nothing to save.
+
+    Args:
+        components: All components by name.
+    """
+
+    def __init__(self, components: Mapping[str, object]) -> None:
+        self._components = components
+        self._marks = {name: _marks(component) for name, component in components.items() if _may_be_empty(component)}
+        self._changed: set[str] = set()
+        self._told: set[str] = set()
+
+    def note(self, states: Mapping[str, object]) -> None:
+        """Tell once of each component that has an empty state and changes. To be called at each save."""
+        for name in self._marks.keys() & {name for name, state in states.items() if is_empty(state)} - self._told:
+            component = self._components[name]
+            if _is_metric(component):
+                self._tell(name)
+                continue
+            marks = _marks(component)
+            if marks == self._marks[name]:
+                continue
+            self._marks[name] = marks
+            if name in self._changed or not isinstance(component, nn.Module):
+                self._tell(name)
+            self._changed.add(name)
+
+    def note_restored(self, empty: Collection[str]) -> None:
+        """Tell of metrics among components of which a checkpoint has nothing."""
+        for name in empty:
+            if name not in self._told and _is_metric(self._components[name]):
+                self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        self._told.add(name)
+        if ranks.world().rank == 0:
+            component = self._components[name]
+            cure = "call its persistent(True)" if _is_metric(component) else "let its state_dict() return its state"
+            notify(f"component {name} has an empty state: nothing of it is saved or restored; {cure}")
+
+
+def _may_be_empty(component: object) -> bool:
+    if isinstance(component, nn.Module):
+        return next(component.parameters(), None) is None
+    return not isinstance(component, Optimizer | LRScheduler)
+
+
+def _is_metric(component: object) -> bool:
+    """Say whether an object is one of torchmetrics with states, or a collection of those."""
+    parts = component.modules() if isinstance(component, nn.Module) else ()
+    return any(attributes(part).get("_defaults") and "_persistent" in attributes(part) for part in parts)
+
+
+def _marks(component: object) -> dict[str, str]:
+    looks = look(walk(component))
+    return {
+        path: seen.mark
+        for path, seen in looks.items()
+        if _OF_EVERY_MODULE.isdisjoint(path.replace("[", ".").split("."))
+    }

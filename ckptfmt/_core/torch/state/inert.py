@@ -1,0 +1,37 @@
+"""Objects that were kept as inert data, since only code could make them again, and where they stand in a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ckptfmt._core.container.per_rank import PerRank, place_of
+from ckptfmt._core.format.packing import Typed
+
+__all__ = ["inert_objects"]
+
+_MOST_NAMED = 5
+
+
+def inert_objects(component: str, tree: object) -> tuple[str, ...]:
+    """Return a line for each object in the state of a component that is inert data, for the first few of them.
+
+    Args:
+        component: Name of the component.
+        tree: Its state.
+    """
+    found: list[str] = []
+    seen: set[int] = set()  # by id: all of the tree stays alive meanwhile
+
+    def look(node: object, path: tuple[object, ...]) -> None:
+        if isinstance(node, Typed):
+            place = place_of(component, path)
+            found.append(f"{place}: an object of {node.name}, kept as inert data, which no component takes")
+        elif isinstance(node, Mapping | list | tuple | PerRank) and id(node) not in seen:
+            seen.add(id(node))
+            inside = node.values if isinstance(node, PerRank) else node
+            for part, item in inside.items() if isinstance(inside, Mapping) else enumerate(inside):
+                look(item, (*path, part))
+
+    look(tree, ())
+    rest = len(found) - _MOST_NAMED
+    return (*found[:_MOST_NAMED], *([f"{component}: and {rest} more such objects"] if rest > 0 else []))

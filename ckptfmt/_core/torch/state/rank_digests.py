@@ -1,0 +1,152 @@
+"""What the ranks of a job compare of a component: digests of all that is small, and of all or a sample of the rest.
+
+Data-parallel training keeps parameters, and what an optimizer keeps for each of them, equal on all ranks. They are
+compared as a whole once, and by samples from then on. Buffers and everything else are compared each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+from torch import nn
+
+from ckptfmt._core.container.adapters import TensorLeaf
+from ckptfmt._core.container.planning import SMALL_BYTES
+from ckptfmt._core.container.state import FlatComponent
+from ckptfmt._core.format.digest import BytesLike, digest, digest_parts, digest_stream
+from ckptfmt._core.format.packing import encode
+from ckptfmt._core.format.tensors import tensor_nbytes
+from ckptfmt._core.system.workers import CORES, Workers
+from ckptfmt._core.torch.distributed.data_parallel import synced_buffers
+from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
+from ckptfmt._core.torch.state.parameter_names import groups_of
+from ckptfmt._core.training.stateful import Stateful
+
+__all__ = ["Fingerprint", "Subject", "nbytes_of", "subject_of"]
+
+_LARGE_BYTES = 1 << 20
+_WINDOW_BYTES = 64 << 10
+_WINDOWS = 64
+
+
+class Fingerprint(NamedTuple):
+    """Digests of a component, equal on two ranks if that is.
+
+    Attributes:
+        small: Of its structure, the dtypes and shapes of its tensors, and the data of the small ones.
+        large: Of the data of the others, or of a sample of them.
+    """
+
+    small: bytes
+    large: bytes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A component of one rank that is compared with those of others.
+
+    Attributes:
+        component: The component.
+        large: Names of the tensors that are sampled.
+        ignored: Names of the tensors whose data do not count.
+    """
+
+    component: FlatComponent
+    large: frozenset[str]
+    ignored: frozenset[str]
+
+    def fingerprint(self, turn: int | None) -> Fingerprint:
+        """Return its digests.
+
+        Args:
+            turn: How often large tensors were sampled before: each time other pieces are. None: take all their data.
+        """
+        tensors = self.component.tensors
+        others = self.large | self.ignored
+        small = (_read(leaf) for name, leaf in tensors.items() if name not in others)
+        head = repr([(name, leaf.dtype, leaf.shape) for name, leaf in tensors.items()]).encode(errors="surrogatepass")
+        large = [leaf for name, leaf in tensors.items() if name in self.large]
+        data = _digests(large) if turn is None else _sample(large, turn)
+        return Fingerprint(digest_stream(chain([self.component.structure or b"", head], small)), digest_stream(data))
+
+    def data_digests(self, *, large: bool) -> Mapping[str, bytes]:
+        """Return a digest of the dtype, shape and data of each tensor; without the data where they do not count.
+
+        Args:
+            large: Whether those of large tensors count.
+        """
+        tensors = self.component.tensors
+        counting = [name for name in tensors if name not in self.ignored and (large or name not in self.large)]
+        data = dict(zip(counting, _digests([tensors[name] for name in counting]), strict=True))
+        return {
+            name: digest_parts(encode([leaf.dtype, list(leaf.shape)]), data.get(name, b""))
+            for name, leaf in tensors.items()
+        }
+
+
+def subject_of(live: Stateful, component: FlatComponent) -> Subject:
+    """Return what is compared of an object.
+
+    Args:
+        live: The object.
+        component: Its state.
+    """
+    tensors = component.tensors
+    if isinstance(live, nn.Module):
+        inner = unwrap(live)
+        plain = plain_namer(inner)
+        parameters = {plain(name) for name, _ in inner.named_parameters(remove_duplicate=False)}
+        return Subject(component, frozenset(parameters & tensors.keys()), synced_buffers(live) & tensors.keys())
+    if groups_of(live) is not None:
+        large = {name for name, leaf in tensors.items() if any(size != 1 for size in leaf.shape)}
+    else:
+        large = {name for name, leaf in tensors.items() if nbytes_of(leaf) > _LARGE_BYTES}
+    return Subject(component, frozenset(large), frozenset())
+
+
+def nbytes_of(leaf: TensorLeaf) -> int:
+    """Return the length of a tensor's data in bytes."""
+    return tensor_nbytes(leaf.dtype, leaf.shape) or 0
+
+
+def _sample(leaves: Sequence[TensorLeaf], turn: int) -> Iterator[BytesLike]:
+    """Yield pieces of some of the tensors. In the course of the turns each piece of each tensor has its turn."""
+    count = min(len(leaves), _WINDOWS)
+    for position in range(turn * count, (turn + 1) * count):
+        visit, number = divmod(position, len(leaves))
+        yield leaves[number].window(visit, _WINDOW_BYTES)
+
+
+def _digests(leaves: Sequence[TensorLeaf]) -> list[bytes]:
+    """Return the digest of the data of each tensor.
+
+    They are read in this thread, whose stream a device's tensors are up to date in, and hashed in others.
+    """
+    with Workers(CORES, "ckptfmt-compare") as workers:
+        batches = (partial(_digest_all, [_read(leaf) for leaf in batch]) for batch in _batches(leaves))
+        return [found for batch in workers.in_order(batches) for found in batch]
+
+
+def _read(leaf: TensorLeaf) -> BytesLike:
+    return leaf.read_copy() if nbytes_of(leaf) <= SMALL_BYTES else leaf.read()
+
+
+def _digest_all(data: Sequence[BytesLike]) -> list[bytes]:
+    return [digest(piece) for piece in data]
+
+
+def _batches(leaves: Iterable[TensorLeaf]) -> Iterator[list[TensorLeaf]]:
+    """Yield tensors in batches that are worth a turn of a thread."""
+    batch: list[TensorLeaf] = []
+    nbytes = 0
+    for leaf in leaves:
+        batch.append(leaf)
+        nbytes += nbytes_of(leaf)
+        if nbytes >= _LARGE_BYTES:
+            yield batch
+            batch, nbytes = [], 0
+    yield batch

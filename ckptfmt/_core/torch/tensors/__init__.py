@@ -1,0 +1,1 @@
+"""PyTorch's tensors, in files and on devices."""

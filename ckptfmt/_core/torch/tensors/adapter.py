@@ -1,0 +1,278 @@
+"""How PyTorch's tensors and values go into a checkpoint and come out again (spec 9, 11.6)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parameter import is_lazy
+from torch.torch_version import TorchVersion
+
+from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import SMALL_BYTES
+from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.format.trees import COMPLEX_PARTS
+from ckptfmt._core.torch.tensors import sparse
+from ckptfmt._core.torch.tensors.cpu_copy import copy_out
+from ckptfmt.errors import Problem, StateError, error_for
+
+__all__ = ["DTYPES", "TorchAdapter", "memory_of", "new_tensor"]
+
+_ALIGNMENT = 64
+_LARGE_BYTES = 4 << 20
+
+_ATTRIBUTES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, attribute) for name, attribute in _ATTRIBUTES.items() if hasattr(torch, attribute)
+}
+"""PyTorch's dtype for each dtype of the spec's section 9; those that this PyTorch lacks are left out."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_COMPLEX = {torch.complex128: "C128", torch.complex32: "C32"}  # safetensors lacks these (11.6)
+_DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+class TorchAdapter:
+    """PyTorch in and out of checkpoints: the `Adapter` behind `ckptfmt.torch`.
+
+    Tensors are read into CPU memory. What is not PyTorch's own goes to `host`, the NumPy adapter, so NumPy
+    arrays beside the tensors come back as NumPy arrays.
+    """
+
+    def __init__(self) -> None:
+        self.host: Adapter = NumpyAdapter()
+
+    def encode(self, value: object, path: str) -> object:
+        """Return the form in which a value is stored, or NotImplemented for an unknown type.
+
+        Raises:
+            StateError: A tensor or object of PyTorch that the format cannot express, with advice.
+        """
+        match value:
+            case torch.Tensor():
+                return _encode_tensor(value, path)
+            case torch.Size():
+                return Typed("torch.Size", list(value))
+            case torch.dtype():
+                return Typed("torch.dtype", str(value).removeprefix("torch."))
+            case torch.device():
+                return Typed("torch.device", str(value))
+            case TorchVersion():
+                return str(value)
+            case torch.nn.Module() | torch.optim.Optimizer() | torch.optim.lr_scheduler.LRScheduler():
+                raise StateError(path, f"an object of {type(value)}", "store what its state_dict() returns")
+            case torch.Generator():
+                raise StateError(path, f"an object of {type(value)}", "store what its get_state() returns")
+        return self.host.encode(value, path)
+
+    def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
+        """Return a new CPU tensor and its writable flat bytes.
+
+        Raises:
+            UnsupportedVersionError: This PyTorch has no such dtype.
+        """
+        if dtype not in DTYPES:
+            message = f"PyTorch {torch.__version__} has no dtype for {dtype}; read its bytes with Component.read_bytes"
+            raise error_for(Problem("tensor-dtype", message))
+        tensor = new_tensor(shape, DTYPES[dtype])
+        return tensor, memory_of(tensor)
+
+    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> None:
+        """Return None: PyTorch knows no read-only memory, and to write to this would end the process."""
+
+    def decode(self, typed: Typed) -> object:
+        """Return the value that a typed value stands for; an unknown one as it is (spec 11.8).
+
+        Raises:
+            FormatError: With code `typed-value`: PyTorch refuses the value.
+        """
+        try:
+            match typed.name:
+                case name if name in COMPLEX_PARTS:
+                    return torch.view_as_complex(typed.value)
+                case name if name in sparse.LAYOUTS:
+                    return sparse.decode(typed)
+                case "torch.Size":
+                    return torch.Size(typed.value)
+                case "torch.dtype":
+                    return _DTYPE_BY_NAME.get(f"torch.{typed.value}", typed)
+                case "torch.device":
+                    return _decode_device(typed)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what PyTorch's checks raise
+            why = str(error).partition("\n")[0]
+            raise error_for(Problem("typed-value", f"PyTorch refuses a {typed.name} value: {why}")) from error
+        return self.host.decode(typed)
+
+
+def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
+    plain = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
+    if plain and tensor.is_cpu and tensor.dtype in _NAMES and tensor.layout is torch.strided and not tensor.is_nested:
+        return _leaf(tensor)  # as nearly all are
+    # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
+    if not plain:
+        kind = "a DTensor, sharded over ranks" if hasattr(tensor, "full_tensor") else f"a tensor of {type(tensor)}"
+        raise StateError(path, kind, _advice_for_subclass(tensor))
+    if tensor.is_nested:
+        raise StateError(path, "a nested tensor", "store the list that its unbind() returns")
+    if tensor.is_quantized:
+        raise StateError(path, "a quantized tensor", "store its int_repr() and its scales and zero points")
+    if tensor.is_meta:
+        raise StateError(path, "a tensor on the meta device, which has no values", "give it values or leave it out")
+    if tensor.layout in sparse.LAYOUTS.values():
+        return sparse.encode(tensor)
+    if tensor.layout is not torch.strided:
+        raise StateError(path, f"a tensor of layout {tensor.layout}", "store what its to_dense() returns")
+    if tensor.dtype in _COMPLEX:
+        parts = torch.view_as_real(tensor.detach().resolve_conj().resolve_neg())
+        return Typed(_COMPLEX[tensor.dtype], _leaf(parts))
+    if tensor.dtype not in _NAMES:
+        raise StateError(path, f"a tensor of {tensor.dtype}", "view it as a dtype of the spec's section 9")
+    return _leaf(tensor)
+
+
+def _advice_for_subclass(tensor: torch.Tensor) -> str:
+    if is_lazy(tensor):
+        return "it gets its values in the first forward pass: save after it"
+    if hasattr(tensor, "full_tensor"):
+        return "store what its full_tensor() returns"
+    return "store plain tensors that it can be built from again"
+
+
+@dataclass(slots=True, eq=False)
+class _TorchLeaf(TensorLeaf):
+    """A tensor of PyTorch."""
+
+    tensor: torch.Tensor
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`: the same elements of the same memory."""
+        tensor = self.tensor
+        if not tensor.numel():
+            return self  # no memory: nothing to share
+        place = tensor.data_ptr() if tensor.is_cpu else (tensor.device, tensor.data_ptr())
+        flags = (tensor.is_conj(), tensor.is_neg()) if tensor.is_complex() or tensor.is_neg() else None
+        return place, tensor.shape, tensor.stride(), tensor.dtype, flags
+
+    def read(self) -> memoryview:
+        """See `TensorLeaf.read`: the tensor's own memory, if its elements lie there as they are to be stored."""
+        tensor = self.tensor
+        if _lies_ready(tensor):
+            return memory_of(tensor)
+        if tensor.is_cpu:
+            memory = memory_of(new_tensor((tensor.nbytes,), torch.uint8))
+            copy_out(tensor, memory)
+            return memory
+        return _flat_bytes(tensor.detach().cpu().resolve_conj().resolve_neg().contiguous())
+
+    def read_copy(self) -> bytes:
+        """See `TensorLeaf.read_copy`."""
+        tensor = self.tensor
+        return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if _lies_ready(tensor) else bytes(self.read())
+
+    def window(self, number: int, nbytes: int) -> BytesLike:
+        """See `TensorLeaf.window`; only that piece is copied, from whatever device."""
+        tensor = self.tensor.detach()
+        if not tensor.numel() or _lies_ready(tensor):
+            return TensorLeaf.window(self, number, nbytes)
+        if tensor.is_contiguous():
+            tensor = tensor.view(-1)
+        rows = max(1, nbytes * len(tensor) // tensor.nbytes)
+        start = number % -(-len(tensor) // rows) * rows
+        return _flat_bytes(tensor[start : start + rows].cpu().resolve_conj().resolve_neg().contiguous())
+
+    def copy_into(self, buffer: memoryview) -> None:
+        """See `TensorLeaf.copy_into`: in one pass; from a device without waiting, if the memory is pinned."""
+        tensor = self.tensor
+        if not tensor.numel():
+            return
+        if _lies_ready(tensor):
+            if tensor.nbytes <= SMALL_BYTES:
+                buffer[:] = self.read_copy()
+                return
+            # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
+            # have them spin while they wait: on a busy machine that takes several times as long.
+            np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
+            return
+        if tensor.is_cpu:
+            copy_out(tensor, buffer)
+            return
+        target = torch.frombuffer(buffer, dtype=tensor.dtype)
+        if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
+            buffer[:] = self.read()
+        else:
+            target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
+
+
+def _leaf(tensor: torch.Tensor) -> TensorLeaf:
+    return _TorchLeaf(_NAMES[tensor.dtype], tuple(tensor.shape), tensor)
+
+
+def _lies_ready(tensor: torch.Tensor) -> bool:
+    """Say whether the elements lie in memory in C order, as their values."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor as a flat, writable view of bytes, which keeps the tensor alive.
+
+    Through NumPy it would take several times as long, which shows with tensors by the ten thousand.
+    """
+    memory = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+    memory.tensor = tensor  # type: ignore[attr-defined]  # any object of ctypes can hold another
+    return memoryview(memory).cast("B")
+
+
+def new_tensor(
+    shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return a tensor whose values are not set yet.
+
+    A large one on the CPU lies in NumPy's memory: NumPy asks the system for huge pages, without which memory that is
+    touched for the first time takes several times as long.
+    """
+    nbytes = torch.Size(shape).numel() * dtype.itemsize
+    if nbytes < _LARGE_BYTES or torch.device(device).type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    memory = torch.from_numpy(np.empty(nbytes + _ALIGNMENT, np.uint8))
+    start = -memory.data_ptr() % _ALIGNMENT
+    return memory[start : start + nbytes].view(dtype).view(shape)
+
+
+def _flat_bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def _decode_device(typed: Typed) -> torch.device | Typed:
+    """Return the device, or the typed value itself if this PyTorch has none of that name (11.8)."""
+    try:
+        device = torch.device(typed.value)
+    except RuntimeError:
+        return typed
+    return device if str(device) == typed.value else typed  # it takes an index beyond its range for another one

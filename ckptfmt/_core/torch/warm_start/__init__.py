@@ -1,0 +1,1 @@
+"""A new run started from the weights of an earlier one."""

@@ -1,0 +1,326 @@
+"""Starting a new run from the weights of an earlier one: everything is compared before anything is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.wrappers import plain_state
+from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.restore.modules import load_module
+from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
+from ckptfmt._core.torch.restore.weight_files import Ancestor, Origin, open_origin
+from ckptfmt._core.torch.run.components import RNG, Run
+from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.run.progress import Progress
+from ckptfmt._core.torch.state.parameter_names import parameter_names
+from ckptfmt._core.torch.warm_start.fit import Fit, Names, Rename, fit_weights
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.notices import show
+from ckptfmt._core.training.report import told
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt._escaping import escape
+from ckptfmt.errors import MismatchError
+
+__all__ = [
+    "Mapped",
+    "Request",
+    "WarmStart",
+    "WarmStartReport",
+    "plan_warm_start",
+    "render_warm_start",
+    "warm_start",
+    "warm_start_run",
+]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How saved weights are fitted into a model that is not quite the same.
+
+    Attributes:
+        rename: New names for saved ones.
+        strip_prefix: What saved names begin with that the model's do not.
+        partial: Which tensors may be left out.
+        resize: Of which tensors the common part may be taken.
+    """
+
+    rename: Rename | None = None
+    strip_prefix: str = ""
+    partial: Names = False
+    resize: Names = False
+
+    def fit(self, live: Mapping[str, Any], saved: Mapping[str, Any]) -> Fit:
+        """Return what a model takes; see `fit_weights`."""
+        return fit_weights(
+            live,
+            saved,
+            rename=self.rename,
+            strip_prefix=self.strip_prefix,
+            partial=self.partial,
+            resize=self.resize,
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a new run is to take from a file.
+
+    Attributes:
+        path: The file.
+        mapped: How weights are fitted.
+        sources: For modules: which component of the file has their weights, if not that of the same name.
+        take: Names of other components to be restored too, `rng` among them.
+        go_on: Begin with the step and the epoch of the file, not with 0.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
+    """
+
+    path: str | os.PathLike[str]
+    mapped: Mapped
+    sources: Mapping[str, str | None] | None = None
+    take: Collection[str] = ()
+    go_on: bool = False
+    inert: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class WarmStartReport:
+    """What a new run starts with.
+
+    Attributes:
+        path: The file that it starts from.
+        lineage: That file, then what its own run started from, and so on.
+        loaded: Names of the tensors that were taken.
+        converted: Those that got another dtype, a line each.
+        resized: Those of which the common part was taken, a line each.
+        kept: Tensors of the models that stay as they were initialized, a line each.
+        unused: What the file has and no model takes, a line each.
+        taken: Names of the other components that were restored.
+        left: Names of components that start anew.
+        per_rank: Values that differ between the ranks of the file, and of which rank 0's was taken, a line each.
+        step: Where the steps of the new run begin.
+        epoch: Where its epochs begin.
+    """
+
+    path: str
+    lineage: tuple[Ancestor, ...]
+    loaded: tuple[str, ...]
+    converted: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
+    step: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A plan. Nothing is changed before `apply`.
+
+    Attributes:
+        report: What will have been done.
+        fits: What each model takes.
+        others: What the other components take.
+        random: The states for the global generators; None: they stay.
+    """
+
+    report: WarmStartReport
+    fits: tuple[tuple[nn.Module, Fit], ...]
+    others: RestorePlan
+    random: rng.RandomState | None = None
+
+    def apply(self) -> WarmStartReport:
+        """Change the objects."""
+        for module, fit in self.fits:
+            load_module(module, fit.state, strict=False)
+        self.others.apply()
+        return self.report
+
+
+def warm_start(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    component: str | None = None,
+    rename: Rename | None = None,
+    strip_prefix: str = "",
+    partial: Names = False,
+    resize: Names = False,
+    inert: Collection[str] = (),
+    quiet: bool = False,
+) -> WarmStartReport:
+    """Load the weights of a file into a model, to go on from them with something new.
+
+    Every byte is verified as far as the format can tell, and all that does not fit is told at once, before anything
+    is changed. Nothing in the file is run. Names that a wrapper (DDP, `torch.compile`) has left are known without it.
+
+    Args:
+        model: The model.
+        path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
+        component: Which component of the file has the weights; None: the only one that can be a model's.
+        rename: New names for saved ones: `{"transformer": "encoder", "lm_head": None}` renames tensors, or what their
+            names begin with up to a dot, and leaves out what gets None. Or a function from name to name or None.
+        strip_prefix: What saved names begin with that the model's do not, such as `model.`.
+        partial: Tensors that may be missing in the file or in the model, or be of another shape: True for all, or
+            patterns such as `["head.*"]`. Those of the model stay as they are.
+        resize: Tensors of which the common part is to be taken where sizes differ, such as `["wte.weight"]` for a
+            larger vocabulary: True for all, or patterns. The rest stays as it is.
+        inert: Names for which a pickle is not refused, as its error shows them. Nothing is run for them.
+        quiet: Do not print the report to stderr.
+
+    Raises:
+        MismatchError: The file has no such weights, or they do not fit; lists every reason. Nothing was changed.
+        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+    """
+    mapped = Mapped(rename, strip_prefix, partial, resize)
+    request = Request(path, mapped, sources={"model": component}, inert=inert)
+    report = plan_warm_start({"model": model}, request).apply()
+    if not quiet:
+        show(render_warm_start(report))
+    return report
+
+
+def warm_start_run(run: Run, loop: Loop, request: Request) -> WarmStartReport:
+    """Let a new run begin with what a file has, as `Checkpointer.warm_start` says. To be called by all ranks."""
+    if not loop.new:
+        raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
+    plan = ranks.together(lambda: plan_warm_start(run.components, request))
+    report = ranks.together(plan.apply)
+    run.lineage = report.lineage
+    loop.begin(Progress(report.step, report.epoch), plan.random)
+    return report
+
+
+def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> WarmStart:
+    """Compare the components of a new run with a file that it is to start from.
+
+    Args:
+        components: The objects by name. Modules take weights.
+        request: What is to be taken.
+
+    Raises:
+        MismatchError: Something does not fit; lists every reason.
+        UsageError: Something else than the components is to be taken.
+        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+    """
+    path, mapped, sources, take, go_on = request.path, request.mapped, request.sources, request.take, request.go_on
+    if isinstance(take, str):
+        raise UsageError(f"take is {take!r}: give a list of names of components")
+    if isinstance(request.inert, str):
+        raise UsageError(f"inert is {request.inert!r}: give a list of names")
+    modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+    unknown = [name for name in take if name not in components and name != RNG]
+    unknown += [name for name in sources or {} if name not in modules]
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: not among the components: {', '.join(components)}")
+    if not modules:
+        raise UsageError("warm_start() without a module: there is nothing to take weights")
+    origin = open_origin(path, request.inert)
+    sources_of: dict[str, str | None] = {}
+    fits = {}
+    for name, module in modules.items():
+        fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
+    others = {name: part for name, part in components.items() if name in take and name not in modules}
+    state = {name: origin.state(name) for name in others if name in origin.components}
+    refused = origin.refused(name for name in others if name in state)
+    plan = plan_restore(others, state, names=parameter_names(modules), refused=refused)
+    random, lost = _random(origin) if RNG in take else (None, [])
+    differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
+    differences += [*plan.differences, *lost]
+    if differences:
+        advice = "what may be left out, be renamed or be cut can be said: partial=, rename=, resize="
+        raise MismatchError(f"{path}: the weights do not fit, and nothing was changed; {advice}", differences)
+    facts = origin.metadata
+
+    def lines(of: str) -> tuple[str, ...]:
+        return tuple(line for name, fit in fits.items() for line in _prefixed(name, modules, getattr(fit, of)))
+
+    report = WarmStartReport(
+        path=os.fspath(path),
+        lineage=origin.lineage,
+        loaded=lines("state"),
+        converted=lines("converted"),
+        resized=lines("resized"),
+        kept=lines("kept"),
+        unused=lines("unused"),
+        taken=(*others, *([RNG] if random is not None else [])),
+        left=tuple(name for name in (*components, RNG) if name not in modules and name not in take),
+        per_rank=tuple(_taken_of_rank_0(origin, {*sources_of.values(), *others})),
+        step=(facts.step or 0) if go_on else 0,
+        epoch=(facts.epoch or 0) if go_on else 0,
+    )
+    return WarmStart(report, tuple((modules[name], fit) for name, fit in fits.items()), plan, random)
+
+
+def _fit(
+    name: str,
+    module: nn.Module,
+    origin: Origin,
+    mapped: Mapped,
+    sources: Mapping[str, str | None] | None,
+    count: int,
+) -> tuple[Fit, str | None]:
+    """Return what a module takes, and of which component; None if of none."""
+    source = (sources or {}).get(name)
+    if source is None and name in origin.components:
+        source = name
+    if source is None and count > 1:
+        line = f"{name}: not in the file, which has: {', '.join(origin.components)}"
+        return (Fit({}, kept=(line,)) if mapped.partial is True else Fit({}, differences=(line,))), None
+    found, saved = origin.weights(source)
+    return mapped.fit(plain_state(module), saved), found
+
+
+def _random(origin: Origin) -> tuple[rng.RandomState | None, list[str]]:
+    random = origin.state_of_rank(RNG, ranks.world())
+    if random is None:
+        return None, ["rng: the file has no random states for this process"]
+    try:
+        rng.check(random)
+    except MismatchError as error:
+        return None, list(error.differences)
+    return random, []
+
+
+def _taken_of_rank_0(origin: Origin, components: Collection[str | None]) -> Iterator[str]:
+    """Yield a line for each value that differs between ranks."""
+    for component, counts in origin.per_rank.items():
+        for place, count in counts.items() if component in components else ():
+            yield f"{place}: rank 0's value, which differs from those of {count - 1} others"
+
+
+def _prefixed(name: str, modules: Mapping[str, object], lines: Collection[str]) -> Iterator[str]:
+    """Yield lines with the name of the component, if there is more than one that they could be of."""
+    return (line if len(modules) == 1 or line.startswith(f"{name}: ") else f"{name}.{line}" for line in lines)
+
+
+def render_warm_start(report: WarmStartReport) -> str:
+    """Return the report as a few lines of text, each ended by a line feed. No name in it can harm a terminal."""
+    return "".join(f"{escape(line)}\n" for line in _lines(report))
+
+
+def _lines(report: WarmStartReport) -> Iterator[str]:
+    itself = report.lineage[0]
+    facts = [f"run {itself.run_id}"] if itself.run_id is not None else []
+    facts += [f"step {itself.step}"] if itself.step is not None else []
+    yield f"ckptfmt: starts from {report.path}" + (f" ({', '.join(facts)})" if facts else "")
+    yield f"  weights   {len(report.loaded)} tensors"
+    yield from told("resized", report.resized)
+    yield from told("converted", report.converted)
+    yield from told("kept", report.kept)
+    yield from told("unused", report.unused)
+    yield from told("per rank", report.per_rank)
+    if report.taken:
+        yield f"  taken     {', '.join(report.taken)}"
+    if report.left:
+        yield f"  anew      {', '.join(report.left)}"
+    if report.step or report.epoch:
+        yield f"  place     step {report.step}; epochs finished: {report.epoch}"

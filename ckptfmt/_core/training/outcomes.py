@@ -1,0 +1,122 @@
+"""What came of a run's saves: what is durable, what failed since, and when failures end the training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ckptfmt._core.container.writer import SaveReport
+from ckptfmt._core.training.background_saver import Written
+from ckptfmt._core.training.failures import SaveError, SupersededError, UsageError
+from ckptfmt.errors import CkptfmtError
+
+__all__ = ["FailedSave", "Outcomes", "as_ours", "complaint"]
+
+FailedSave = Literal["warn", "raise"]
+
+
+class Outcomes:
+    """The outcomes of a run's saves, the same on all ranks.
+
+    Args:
+        on_failed_save: What a failed save does: `warn` and go on, or `raise`.
+        max_failed_saves: How many failed saves in a row end the training all the same; None: any number does not.
+
+    Attributes:
+        last: The last checkpoint that this process wrote; None if there is none.
+        last_error: What went wrong with the last save; None if nothing did.
+    """
+
+    def __init__(self, on_failed_save: FailedSave = "warn", max_failed_saves: int | None = None) -> None:
+        if on_failed_save not in ("warn", "raise"):
+            raise UsageError(f"on_failed_save is {on_failed_save!r}: give 'warn' or 'raise'")
+        if max_failed_saves is not None and max_failed_saves < 1:
+            raise UsageError(f"max_failed_saves is {max_failed_saves}: give a number from 1 on, or None")
+        self._most = 1 if on_failed_save == "raise" else max_failed_saves
+        self.last: SaveReport | None = None
+        self.last_error: CkptfmtError | None = None
+        self._failures = 0
+        self._path: str | None = None
+        self._step = 0
+        self._moment = 0.0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last save failed."""
+        return self._failures > 0
+
+    def begin(self, path: str | None, step: int, now: float) -> None:
+        """Note where the run starts.
+
+        Args:
+            path: The checkpoint that it resumes from; None if it is new.
+            step: Its steps so far.
+            now: Time of a clock that does not jump, in seconds.
+        """
+        self._path, self._step, self._moment = path, step, now
+
+    def saved(self, written: Written, step: int, moment: float) -> None:
+        """Note a checkpoint that is durable.
+
+        Args:
+            written: What was written.
+            step: Steps of the run that are in it.
+            moment: When its state was that of the run.
+
+        Raises:
+            SupersededError: Another process has taken over the run.
+        """
+        self.last = written.report
+        self._path, self._step, self._moment = written.report.path, step, moment
+        self._failures = 0
+        self.last_error = complaint(written)
+        if written.superseded:
+            raise SupersededError(written.superseded)
+
+    def failed(self, error: Exception) -> None:
+        """Note a save that failed.
+
+        Raises:
+            CkptfmtError: The same error, if that is the end of the training.
+        """
+        self.last_error = as_ours(error)
+        self._failures += 1
+        if isinstance(error, SupersededError) or (self._most is not None and self._failures >= self._most):
+            raise self.last_error
+
+    def describe_failure(self, error: Exception, step: int, now: float) -> str:
+        """Return what to tell of a save that just failed.
+
+        Args:
+            error: Why.
+            step: Steps of the run that were to be saved.
+            now: Time of a clock that does not jump, in seconds.
+        """
+        if isinstance(error, SupersededError):
+            return f"{error}; this process writes nothing more and stops at its next step"
+        last = self._most is not None and self._failures + 1 >= self._most
+        then = "training ends" if last else "training continues and saving is tried again soon"
+        steps = step - self._step
+        lost = f"{steps} step{'' if steps == 1 else 's'} and {_duration(now - self._moment)}"
+        since = self._path or "the start of the run"
+        return f"SAVE FAILED at step {step}, nothing saved for {lost} (since {since}): {as_ours(error)}; {then}"
+
+
+def as_ours(error: Exception) -> CkptfmtError:
+    """Return the error of a save as one of ckptfmt's."""
+    if isinstance(error, CkptfmtError):
+        return error
+    ours = SaveError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    ours.__cause__ = error
+    return ours
+
+
+def complaint(written: Written | None) -> CkptfmtError | None:
+    """Return what went wrong beside a save that is durable; None if nothing did."""
+    return SaveError("; ".join(written.complaints)) if written is not None and written.complaints else None
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
