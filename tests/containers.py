@@ -12,7 +12,7 @@ from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import MemberPlan, Part, fixed_part
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import write_file
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.tensors import DTYPES, Header
 

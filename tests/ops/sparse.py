@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ckptfmt._core.format.digest import CHUNK_BYTES, digest
+from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
 from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
 from ckptfmt._core.format.tensors import plan_header

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.pth.data import gathering, tensors
 from ckptfmt._core.pth.data.dtypes import TYPES
 from ckptfmt._core.pth.data.storages import MemoryData

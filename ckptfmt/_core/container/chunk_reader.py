@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from ckptfmt._core.format.chunks import CHUNK_BYTES, Segment
 from ckptfmt._core.format.codec import decode_chunk
-from ckptfmt._core.format.digest import CHUNK_BYTES, DIGEST_BYTES, Segment, digest
+from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import CODECS, Member
 from ckptfmt._core.format.planes import copy_bytes
 from ckptfmt._core.storage import Source

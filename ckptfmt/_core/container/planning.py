@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.container.state import FlatComponent, flatten_state
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata
 from ckptfmt._core.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.parsing import validate_metadata, validate_names

@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol
 
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.planning import MemberPlan, SavePlan, plan_save, require_valid
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.codec import encode_chunk
-from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike, digest
+from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
 from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
 from ckptfmt._core.format.planes import Split

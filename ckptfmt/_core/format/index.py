@@ -9,7 +9,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from ckptfmt._core.format.digest import DIGEST_BYTES, Chunk, Segment, plan_segments
+from ckptfmt._core.format.chunks import Chunk, Segment, plan_segments
+from ckptfmt._core.format.digest import DIGEST_BYTES
 from ckptfmt._core.format.layout import PREAMBLE_BYTES
 from ckptfmt._core.format.packing import encode, timestamp_of
 from ckptfmt._core.format.planes import WHOLE

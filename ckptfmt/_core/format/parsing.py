@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from ckptfmt._core.format.digest import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest
+from ckptfmt._core.format.chunks import CHUNK_BYTES, chunk_count
+from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import (
     INDEX_KEYS,
     MEMBER_KEYS,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-    from ckptfmt._core.format.digest import BytesLike
+    from ckptfmt._core.format.buffers import BytesLike
 
     _Array = np.ndarray[Any, np.dtype[Any]]
 

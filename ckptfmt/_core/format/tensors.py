@@ -13,7 +13,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn, TypeGuard
 
-from ckptfmt._core.format.digest import Segment, plan_segments
+from ckptfmt._core.format.chunks import Segment, plan_segments
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES, MAX_UINT, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.planes import WHOLE, Split
 from ckptfmt.errors import FormatError, Problem, error_for

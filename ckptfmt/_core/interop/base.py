@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from ckptfmt._core.format.digest import BytesLike, digest
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.layout import PREAMBLE_MAGIC
 from ckptfmt._core.runs.scan import EXTENSION

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptfmt._core.container.adapters import TensorLeaf
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.interop.base import Part, TensorFile, open_tensors
 from ckptfmt._core.interop.failures import ForeignFileError, TooLargeError
 from ckptfmt._core.interop.pth import PthFile

@@ -8,8 +8,9 @@ from functools import cached_property, partial
 from ckptfmt._core.container.chunk_reader import Want, fetch
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.format.digest import BytesLike, Segment
-from ckptfmt._core.format.digest import Chunk as Piece
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import Chunk as Piece
+from ckptfmt._core.format.chunks import Segment
 from ckptfmt._core.format.index import Member
 from ckptfmt._core.interop.base import Chunk, MemberInfo, Part, TensorFile, TensorInfo
 from ckptfmt._core.storage import AtomicFile, LocalSource

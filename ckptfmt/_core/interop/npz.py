@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
 from ckptfmt._core.interop.failures import ForeignFileError, TooLargeError, named_as

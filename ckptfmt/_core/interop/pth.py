@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from ckptfmt._core.container.adapters import Adapter, TensorLeaf
 from ckptfmt._core.container.module_versions import text_metadata
 from ckptfmt._core.container.state import FlatComponent, flatten_state
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import MSGPACK, is_component_name
 from ckptfmt._core.format.layout import MAX_MEMBERS
 from ckptfmt._core.format.packing import Typed

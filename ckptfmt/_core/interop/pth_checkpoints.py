@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
-from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.layout import PREAMBLE_MAGIC
 from ckptfmt._core.format.packing import Typed

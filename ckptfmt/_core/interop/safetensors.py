@@ -9,7 +9,7 @@ from functools import partial
 from operator import itemgetter
 from typing import NoReturn
 
-from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES
 from ckptfmt._core.format.tensors import DTYPES, LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes

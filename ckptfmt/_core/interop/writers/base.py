@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile
-from ckptfmt._core.ops.conversion.report import Dropped
+from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.system.workers import in_order
 from ckptfmt.errors import CkptfmtError, StateError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
 from ckptfmt._core.interop.base import Part

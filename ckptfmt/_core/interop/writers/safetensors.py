@@ -12,8 +12,8 @@ from ckptfmt._core.format.packing import TensorRef
 from ckptfmt._core.format.tensors import DTYPES, METADATA_KEY, plan_header
 from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
-from ckptfmt._core.ops.conversion.report import Dropped
 from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 from ckptfmt.errors import FormatError

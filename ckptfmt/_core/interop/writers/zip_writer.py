@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.layout import align
 
 __all__ = ["ALIGNMENT", "ZipWriter"]

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.huggingface import CheckpointDirectory
 from ckptfmt._core.interop.pth import PthFile
-from ckptfmt._core.ops.conversion.report import Dropped, Findings
+from ckptfmt._core.ops.conversion.report import Findings
 from ckptfmt._core.pth.audit import check
 
 __all__ = ["findings_of", "refuse_unknown"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from ckptfmt._core.format.packing import TensorRef
 from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.dropped import Dropped
 
-__all__ = ["Alias", "ConvertReport", "Dropped", "Findings", "aliases_of"]
+__all__ = ["Alias", "ConvertReport", "Findings", "aliases_of"]
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,6 @@ class Alias:
     def to_json(self) -> dict[str, object]:
         """Return it in JSON: the attributes under their names."""
         return {"component": self.component, "tensor": self.tensor, "places": self.places}
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Something of the source that is not in the target, or not as it was.
-
-    Attributes:
-        what: What it is.
-        why: Why.
-        times: How often.
-    """
-
-    what: str
-    why: str
-    times: int = 1
-
-    def to_json(self) -> dict[str, object]:
-        """Return it in JSON: the attributes under their names."""
-        return {"what": self.what, "why": self.why, "times": self.times}
 
 
 @dataclass(frozen=True)

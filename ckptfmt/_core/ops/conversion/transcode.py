@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.planning import Part as Piece
-from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Member, Metadata
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.planes import WHOLE

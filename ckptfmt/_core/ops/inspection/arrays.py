@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckptfmt._core.container.numpy_adapter import numpy_dtype
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt.errors import FormatError
 
 __all__ = ["array_of", "has_numbers"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.interop.base import Chunk, TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.inspection.running_stats import BINS, Block, Sums, blocks_of, blocks_of_rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.interop.base import Part, TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.report_json import float_json

@@ -14,7 +14,7 @@ from typing import Any
 from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.planning import Part as Piece
 from ckptfmt._core.container.writer import SaveReport, write_plan
-from ckptfmt._core.format.digest import CHUNK_BYTES
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata, component_of
 from ckptfmt._core.format.layout import MAX_MSGPACK_BYTES
 from ckptfmt._core.format.parsing import validate_metadata, validate_names

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from ckptfmt._core.container.planning import require_valid
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import WrittenFile
-from ckptfmt._core.format.digest import CHUNK_BYTES, DIGEST_BYTES, digest
+from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
 from ckptfmt._core.format.layout import (
     INDEX_ALIGNMENT,

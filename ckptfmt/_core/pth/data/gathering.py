@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 
 __all__ = ["finish_numbers", "gather", "gather_block"]
 

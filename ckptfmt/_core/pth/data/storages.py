@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.pth.data.archive import STORED, Member
 from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.storage import Source

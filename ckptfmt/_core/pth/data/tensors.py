@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ckptfmt._core.container.adapters import TensorLeaf
-from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import StorageData
 from ckptfmt._core.pth.failures import LegacyFileError

@@ -12,7 +12,8 @@ import torch
 
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.per_rank import place_of
-from ckptfmt._core.format.digest import CHUNK_BYTES, BytesLike
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.pth.data.dtypes import ElementType

@@ -15,7 +15,8 @@ from ckptfmt._core.catalog import OTHER_EXTENSIONS
 from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.per_rank import choose
-from ckptfmt._core.format.digest import CHUNK_BYTES, digest_stream
+from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.digest import digest_stream
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.pth_checkpoints import is_native

@@ -17,7 +17,8 @@ from torch import nn
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.planning import SMALL_BYTES
 from ckptfmt._core.container.state import FlatComponent
-from ckptfmt._core.format.digest import BytesLike, digest, digest_parts, digest_stream
+from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.digest import digest, digest_parts, digest_stream
 from ckptfmt._core.format.packing import encode
 from ckptfmt._core.format.tensors import tensor_nbytes
 from ckptfmt._core.system.workers import CORES, Workers

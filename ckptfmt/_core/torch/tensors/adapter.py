@@ -15,7 +15,7 @@ from torch.torch_version import TorchVersion
 from ckptfmt._core.container.adapters import Adapter, TensorLeaf
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import SMALL_BYTES
-from ckptfmt._core.format.digest import BytesLike
+from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS
 from ckptfmt._core.torch.tensors import sparse
