@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.training.failures import RankError, SupersededError, UndecidedError
 from ckptfmt.errors import StateError
 from tests.torch.job import run_job

@@ -12,7 +12,7 @@ from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs.retention import Mode, RetentionPolicy
 from ckptfmt._core.storage.local.paths import local_path
 from ckptfmt._core.torch.checkpointer_properties import RunFacts
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.resume.resuming import resume_run
 from ckptfmt._core.torch.run.components import Run

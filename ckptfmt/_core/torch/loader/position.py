@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader, IterableDataset
 
 from ckptfmt._core.container.state import flatten_state
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.attributes import walk
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered

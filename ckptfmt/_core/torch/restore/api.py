@@ -14,8 +14,8 @@ from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._core.torch import save_load as io
-from ckptfmt._core.torch.distributed import ranks
 from ckptfmt._core.torch.distributed.data_parallel import keep_own_buffers
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects.generators import as_stateful
 from ckptfmt._core.torch.restore.in_place import Placement
 from ckptfmt._core.torch.restore.placeholders import Skeletons

@@ -17,10 +17,10 @@ from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.per_rank import choose
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.packing import TensorRef, Typed
-from ckptfmt._core.torch.distributed.ranks import World
 from ckptfmt._core.torch.restore.modules import same_bits
 from ckptfmt._core.torch.state.parameter_names import groups_of
 from ckptfmt._core.torch.tensors.adapter import DTYPES
+from ckptfmt._core.training.ranks import World
 
 __all__ = ["Origin", "Skeletons"]
 

@@ -25,10 +25,10 @@ from ckptfmt._core.runs.scan import Stamp
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import name_as_text
 from ckptfmt._core.torch import save_load as io
-from ckptfmt._core.torch.distributed.ranks import World
 from ckptfmt._core.torch.restore.modules import is_state_dict
 from ckptfmt._core.torch.restore.pth_states import open_pth
 from ckptfmt._core.torch.state.inert import inert_objects
+from ckptfmt._core.training.ranks import World
 from ckptfmt.errors import ChangedError, MismatchError, Problem, StorageError, error_for
 
 __all__ = ["Ancestor", "Origin", "lineage_from", "lineage_of", "open_origin"]

@@ -13,7 +13,7 @@ from typing import Any
 from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
 from ckptfmt._core.torch.restore.weight_files import Ancestor, lineage_from, lineage_of

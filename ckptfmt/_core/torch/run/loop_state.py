@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TypeVar
 
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.position import LoaderPasses
 from ckptfmt._core.torch.run.progress import Progress

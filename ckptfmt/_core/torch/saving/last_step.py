@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.saving import RunSaves
 from ckptfmt._core.training.notices import notify

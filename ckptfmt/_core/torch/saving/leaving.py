@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.saving import RunSaves
 from ckptfmt._core.training.notices import notify

@@ -10,7 +10,7 @@ from typing import NamedTuple, SupportsFloat
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.metrics import as_numbers
 from ckptfmt._core.torch.run.progress import Moment

@@ -15,7 +15,7 @@ from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.scan import EXTENSION
 from ckptfmt._core.storage import clean_leftovers
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.saving.repeats import LastWritten
 from ckptfmt._core.torch.saving.staging import Staging

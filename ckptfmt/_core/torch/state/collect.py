@@ -13,7 +13,7 @@ from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.per_rank import PerRank
 from ckptfmt._core.container.state import FlatComponent, flatten_component
 from ckptfmt._core.system.gc_pause import collector_paused
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.state.capture import capture_components
 from ckptfmt._core.torch.state.divergence import Difference, Excerpt, Node, Path, describe, differences, excerpt, merged
 from ckptfmt._core.torch.state.empty_components import HollowComponents

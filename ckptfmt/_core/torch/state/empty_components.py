@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects.attributes import attributes, walk
 from ckptfmt._core.torch.live_objects.snapshots import look
 from ckptfmt._core.training.notices import notify

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ckptfmt._core.torch.distributed import ranks
+from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.distributed.wrappers import plain_state
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.restore.modules import load_module

@@ -1,0 +1,193 @@
+"""What the processes of one data-parallel job agree on, whatever carries their messages.
+
+No rank may wait in an exchange that another one never enters. So whatever can fail on one rank alone is done by
+`gather`, `together` or `on_rank_0`: the rank that fails takes part in the exchange with its error, and all ranks fail
+together.
+
+Objects travel between ranks by pickle. That is the memory of one job, which runs one program; nothing that comes from
+a file is ever unpickled here.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from ckptfmt._core.training.failures import HeldError, RankError, SupersededError, UndecidedError
+from ckptfmt.errors import CkptfmtError
+
+__all__ = ["Exchange", "Ranks", "SingleProcess", "World"]
+
+T = TypeVar("T")
+
+
+class World(NamedTuple):
+    """Which process this is, and of how many."""
+
+    rank: int
+    size: int
+
+
+class Exchange(Protocol):
+    """What carries messages between the processes of a job. With one process, only `world` is called."""
+
+    def world(self) -> World:
+        """Return the place of this process in the job; (0, 1) if there is no job."""
+
+    def all_gather(self, message: bytes) -> Sequence[bytes]:
+        """Return the messages of all ranks, in their order, on every rank."""
+
+    def broadcast(self, message: bytes | None) -> bytes:
+        """Return the message of rank 0 on every rank; the others pass None."""
+
+    def maxima(self, values: Sequence[int]) -> Sequence[int]:
+        """Return the largest of each value over all ranks, on every rank. Called at each step, so it has to be fast."""
+
+
+class SingleProcess:
+    """The `Exchange` of a program that is one process."""
+
+    def world(self) -> World:
+        """Return (0, 1)."""
+        return World(0, 1)
+
+    def all_gather(self, message: bytes) -> Sequence[bytes]:
+        """Return the message itself."""
+        return [message]
+
+    def broadcast(self, message: bytes | None) -> bytes:
+        """Return the message itself."""
+        assert message is not None, "rank 0 gives one"
+        return message
+
+    def maxima(self, values: Sequence[int]) -> Sequence[int]:
+        """Return the values themselves."""
+        return values
+
+
+class Ranks:
+    """The processes of one job, which succeed or fail together.
+
+    Args:
+        exchange: What carries their messages.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def world(self) -> World:
+        """Return the place of this process in the job; (0, 1) if there is no job."""
+        return self._exchange.world()
+
+    def gather(self, act: Callable[[], T]) -> list[T] | None:
+        """Act on every rank, and bring the results to rank 0. If one rank fails, all of them do.
+
+        All ranks call it. A result holds only data in host memory: what lies on a device of another rank would be put
+        on that device here.
+
+        Returns:
+            On rank 0 the results in the order of ranks, on the others None.
+
+        Raises:
+            Exception: What `act` raised on this rank.
+            RankError: It raised on another rank only; `SupersededError` or `UndecidedError` if that is what it raised.
+        """
+        rank, size = self.world()
+        if size == 1:
+            return [act()]
+        own = _attempt(act)
+        everywhere = self._exchange.all_gather(own.message)
+        _raise_if_failed(own, {other: message for other, message in enumerate(everywhere) if other != rank})
+        return [_unpack(message) for message in everywhere] if rank == 0 else None
+
+    def together(self, act: Callable[[], T]) -> T:
+        """Act on every rank, and return the result of this one. If one rank fails, all of them do.
+
+        All ranks call it. Results stay where they are made.
+
+        Raises:
+            Exception: What `act` raised on this rank.
+            RankError: As `gather`.
+        """
+        results: list[T] = []
+        self.gather(lambda: results.append(act()))
+        return results[0]
+
+    def on_rank_0(self, act: Callable[[], T]) -> T:
+        """Act on rank 0, and return the result on every rank. If rank 0 fails, all ranks do.
+
+        All ranks call it.
+
+        Raises:
+            Exception: What `act` raised, on rank 0.
+            RankError: The same on the others; `SupersededError` or `UndecidedError` if that is what it raised.
+        """
+        rank, size = self.world()
+        if size == 1:
+            return act()
+        own = _attempt(act) if rank == 0 else None
+        message = self._exchange.broadcast(own.message if own is not None else None)
+        _raise_if_failed(own, {} if rank == 0 else {0: message})
+        result: T = own.result if own is not None else _unpack(message)
+        return result
+
+    def share(self, value: T) -> T:
+        """Return the value that rank 0 was given, on every rank. All of them call it."""
+        return self.on_rank_0(lambda: value)
+
+    def largest(self, *values: int) -> tuple[int, ...]:
+        """Return the largest of each value over all ranks, on every rank. All of them call it; it is fast."""
+        return values if self.world().size == 1 else tuple(self._exchange.maxima(values))
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.largest(0)
+
+
+class _Attempt(NamedTuple):
+    """What came of an action on this rank, and the message that tells the other ranks of it."""
+
+    result: Any
+    error: Exception | None
+    message: bytes
+
+
+class _Failure(NamedTuple):
+    """An error as it goes to other ranks, which need not be able to unpickle it."""
+
+    kind: str
+    lines: tuple[str, ...]
+
+
+_ENDING = {error.__name__: error for error in (HeldError, SupersededError, UndecidedError)}
+"""Errors with an exit code that all ranks must end with."""
+
+# The first byte of a message.
+_DONE = b"+"
+_FAILED = b"-"
+
+
+def _attempt(act: Callable[[], object]) -> _Attempt:
+    try:
+        result = act()
+        return _Attempt(result, None, _DONE + pickle.dumps(result))
+    except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
+        lines = tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else ()
+        lines = lines or (f"{type(error).__name__}: {error}",)
+        return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, lines)))
+
+
+def _raise_if_failed(own: _Attempt | None, others: Mapping[int, bytes]) -> None:
+    failures = {rank: _unpack(message) for rank, message in others.items() if message.startswith(_FAILED)}
+    for rank, failure in failures.items():
+        if failure.kind in _ENDING:
+            raise _ENDING[failure.kind](f"rank {rank}: {failure.lines[0]}", details=failure.lines[1:])
+    if own is not None and own.error is not None:
+        raise own.error
+    for rank, failure in failures.items():
+        raise RankError(f"rank {rank}: {failure.lines[0]}", *failure.lines[1:])
+
+
+def _unpack(message: bytes) -> Any:
+    return pickle.loads(message[1:])  # noqa: S301 - from another process of this very job
