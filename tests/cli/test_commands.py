@@ -69,36 +69,34 @@ def test_inspect_json_is_the_report(run_directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "code"),
     [
-        (b"\x89CKPTFMT\r\n\x1a\n" + bytes(1000), ["truncated", "[trailer-magic]", "use another checkpoint"]),
-        (b"hello", ["malformed", "[magic]", "right file"]),
-        (b"", ["truncated", "[too-short]"]),
+        (b"\x89CKPTFMT\r\n\x1a\n" + bytes(1000), "trailer-magic"),
+        (b"hello", "magic"),
+        (b"", "too-short"),
     ],
 )
-def test_inspect_of_no_checkpoint_says_what_is_wrong_and_what_to_do(
-    tmp_path: Path, content: bytes, words: list[str]
-) -> None:
+def test_inspect_of_no_checkpoint_names_the_file_and_the_problem(tmp_path: Path, content: bytes, code: str) -> None:
     path = tmp_path / "a.ckptfmt"
     path.write_bytes(content)
     result = invoke("inspect", path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"ckptfmt: {path}: ")
     assert result.stderr.count("\n") == 1
-    assert all(word in result.stderr for word in words)
+    assert f"[{code}]" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "ls"])
 def test_a_missing_path_is_3(tmp_path: Path, command: str) -> None:
     result = invoke(command, tmp_path / "missing")
     assert result.exit_code == 3
-    assert "no such file" in result.stdout + result.stderr
+    assert str(tmp_path / "missing") in result.stdout + result.stderr
 
 
 def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
     result = invoke("inspect", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "directory" in result.stderr
+    assert str(tmp_path) in result.stderr
 
 
 def test_of_a_directory_of_checkpoints_one_has_to_be_named(run_directory: Path) -> None:
@@ -121,14 +119,13 @@ def test_verify_names_the_damaged_tensor_on_the_line_of_its_file(run_directory: 
     result = invoke("verify", run_directory)
     assert result.exit_code == 1
     lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
-    assert {Path(name).name: text for name, text in lines.items() if text == "ok"} == {
-        "ckpt_5.ckptfmt": "ok",
-        "ckpt_10.ckptfmt": "ok",
-        "ckpt_15.ckptfmt": "ok",
+    assert {Path(name).name for name, text in lines.items() if text == "ok"} == {
+        "ckpt_5.ckptfmt",
+        "ckpt_10.ckptfmt",
+        "ckpt_15.ckptfmt",
     }
-    assert lines[str(run_directory / "flipped.ckptfmt")] == "damaged: 1 tensor: net conv.weight"
-    assert lines[str(run_directory / "cut.ckptfmt")].startswith("truncated: ")
-    assert "3 ok, 1 damaged, 1 truncated" in result.stderr
+    assert "net conv.weight" in lines[str(run_directory / "flipped.ckptfmt")]
+    assert "[trailer-magic]" in lines[str(run_directory / "cut.ckptfmt")]
 
 
 def test_verify_of_sound_files_is_0_and_of_one_says_one_line(run_directory: Path) -> None:
@@ -157,6 +154,8 @@ def test_verify_json(run_directory: Path) -> None:
     assert document["report"] == "verify/1"
     assert document["counts"]["sound"] == 3
     assert document["counts"]["unreadable"] == 1
+    verdicts = {Path(file["path"]).name: file["verdict"] for file in document["files"]}
+    assert (verdicts["flipped.ckptfmt"], verdicts["cut.ckptfmt"]) == ("damaged", "truncated")
 
 
 def test_verify_is_sure_of_no_even_if_another_file_cannot_be_read(run_directory: Path) -> None:
@@ -184,7 +183,7 @@ def test_ls_lists_in_the_order_of_the_training_and_marks_the_bad(run_directory: 
         "cut.ckptfmt",
     ]
     assert [line.split()[0] for line in lines if ".ckptfmt" in line][-2:] == ["incomplete", "incomplete"]
-    assert "`ckptfmt verify` reads every byte" in lines[-1]
+    assert "ckptfmt verify" in lines[-1]
 
 
 def test_ls_is_of_the_working_directory_unless_told(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

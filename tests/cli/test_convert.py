@@ -34,8 +34,8 @@ def pth(tmp_path: Path) -> Path:
 def test_convert_says_what_became_of_the_file(pth: Path, tmp_path: Path) -> None:
     result = invoke("convert", pth, tmp_path / "a.ckptfmt")
     assert (result.exit_code, result.stderr) == (0, "")
-    for words in ("ok", "pth zip", "net, optimizer, epoch", "epoch      5", "the last one done"):
-        assert words in result.stdout
+    for fact in (str(pth), "pth zip", "net, optimizer, epoch"):
+        assert fact in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.splitlines()[1:])
 
 
@@ -47,6 +47,7 @@ def test_convert_json_is_the_report(pth: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert document["report"] == "convert/1"
     assert document["compared"] == document["tensors"] > 0
+    assert document["epoch"] == 5, "the file notes the last epoch that is finished, 4"
     with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
         assert checkpoint["net"].codec == "zstd"
         assert checkpoint.metadata.run_id == "digits"
@@ -85,21 +86,17 @@ def test_what_asks_for_code_is_1_and_names_it(tmp_path: Path, content: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "empty"),
-        (b"PK\x03\x04", "zip"),
-        (b"7z\xbc\xaf\x27\x1c", "7z"),
-        (b"hello", "format"),
-        (b"\x80\x02}", "ends"),
-    ],
+    "content",
+    [b"", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"hello", b"\x80\x02}"],
+    ids=["empty", "zip", "7z", "text", "cut"],
 )
-def test_what_is_broken_is_1(tmp_path: Path, content: bytes, words: str) -> None:
+def test_what_is_broken_is_1(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
     result = invoke("convert", path, tmp_path / "a.ckptfmt")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert words in result.stderr
+    assert result.stderr.startswith(f"ckptfmt: {path}: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_what_cannot_be_read_or_written_is_3(pth: Path, tmp_path: Path) -> None:
@@ -112,10 +109,10 @@ def test_recursive_goes_past_bad_files_and_ends_with_1(pth: Path, tmp_path: Path
     (tmp_path / "evil.pth").write_bytes(zip_of(EVIL))
     result = invoke("convert", "--recursive", tmp_path, tmp_path / "new")
     assert result.exit_code == 1
-    assert "ckpt_best_4.pth -> " in result.stdout
-    assert "evil.pth: not converted: " in result.stdout
-    assert "os.system" in result.stdout
-    assert "1 checkpoint converted" in result.stderr
+    good, bad = sorted(result.stdout.splitlines())
+    assert good.startswith(str(pth))
+    assert bad.startswith(str(tmp_path / "evil.pth"))
+    assert "os.system" in bad
     result = invoke("convert", "--recursive", "--json", tmp_path, tmp_path / "new")
     document = json.loads(result.stdout)
     assert len(document["converted"]) == 1
@@ -136,8 +133,8 @@ def test_export_of_a_component(pth: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["target_form"] == "hf"
     assert (tmp_path / "hub" / "model.safetensors.index.json").exists()
     result = invoke("export", tmp_path / "a.ckptfmt", tmp_path / "b.safetensors", "--component", "nothing")
-    assert result.exit_code in (1, 3)
-    assert "no component 'nothing'" in result.stderr
+    assert result.exit_code == 1
+    assert "'nothing'" in result.stderr
     assert invoke("export", tmp_path / "a.ckptfmt", tmp_path / "c.ckptfmt").exit_code == 1
 
 
@@ -145,12 +142,10 @@ def test_globals_lists_what_would_have_been_run(pth: Path, tmp_path: Path) -> No
     result = invoke("inspect", "--globals", pth)
     assert result.exit_code == 0
     assert "torch._utils._rebuild_tensor_v2" in result.stdout
-    assert "Nothing in it asks for code to be run" in result.stdout
     (tmp_path / "evil.pth").write_bytes(zip_of(EVIL))
     result = invoke("inspect", "--globals", tmp_path / "evil.pth")
     assert result.exit_code == 1
     assert "os.system" in result.stdout
-    assert "refused" in result.stdout
     result = invoke("inspect", "--globals", "--json", tmp_path / "evil.pth")
     document = json.loads(result.stdout)
     assert (document["report"], document["safe"]) == ("globals/1", False)

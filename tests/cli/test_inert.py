@@ -42,7 +42,6 @@ def test_the_file_is_taken(tmp_path: Path, arguments: list[str]) -> None:
     assert "os.system" in invoke(*arguments).output
     done = invoke(*arguments, *INERT)
     assert done.exit_code == 0, done.output
-    assert "is refused" not in done.output
     assert not (tmp_path / "canary").exists()
 
 
@@ -55,6 +54,7 @@ def test_verify_reads_it_whole(arguments: list[str]) -> None:
 def test_prune_counts_it(tmp_path: Path) -> None:
     (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
     prune = ["prune", "--keep-last", "1", "--no-run", "--yes", "."]
-    assert "Nothing is to be removed" in invoke(*prune).output
+    assert invoke(*prune).exit_code == 0
+    assert len(list(tmp_path.glob("*.pth"))) == 2, "files that are refused are left alone"
     assert invoke(*prune, *INERT).exit_code == 0
     assert len(list(tmp_path.glob("*.pth"))) == 1

@@ -52,9 +52,9 @@ def test_inspect_tensor(golden: Golden, path: str) -> None:
 def test_tensors_can_be_chosen_and_sorted(path: str) -> None:
     *rows, match = table("--filter", "*.bias", path)[1:]
     assert [row.split()[1] for row in rows] == [f"layers.{layer}.attn.bias" for layer in range(4)]
-    assert match == "4 of 11 tensors match"
+    assert match.startswith("4 of 11 ")
     assert [line.split()[2] for line in table("--dtype", "i64", path)[1:-1]] == ["I64"]
-    assert table("--filter", "nothing", path) == ["0 of 11 tensors match"]
+    assert [line.split()[:3] for line in table("--filter", "nothing", path)] == [["0", "of", "11"]]
     assert table("--sort", "size", path)[1].split()[:2] == ["optimizer", "state.0.exp_avg"]
     assert invoke("inspect", "--sort", "age", path).exit_code == 2
 
@@ -68,10 +68,11 @@ def test_json_holds_what_was_asked_for(path: str) -> None:
     assert (values["report"], values["values"]) == ("tensor/1", [1.0, "NaN", "Infinity", 0.0, -3.0])
 
 
-def test_a_tensor_that_is_not_there_is_1_and_close_names_are_told(path: str) -> None:
+def test_a_tensor_that_is_not_there_is_1_and_close_names_are_shown(path: str) -> None:
     result = invoke("inspect", "--tensor", "head.weights", path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "did you mean net.head.weight" in result.stderr
+    assert "'head.weights'" in result.stderr
+    assert "net.head.weight" in result.stderr.replace("'head.weights'", "")
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.npz"])
@@ -82,8 +83,8 @@ def test_other_formats(tmp_path: Path, name: str) -> None:
         np.savez(tmp_path / name, w=tensors["w"])
     else:
         safetensors.save_file(tensors, tmp_path / name)
-    result = invoke("inspect", tmp_path / name)
+    result = invoke("inspect", "--json", tmp_path / name)
     assert result.exit_code == 0
-    assert "a training can only be started from it" in result.stdout
+    assert json.loads(result.stdout)["state"]["resume"]["answer"] == "warm-start"
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
     assert invoke("inspect", tmp_path / name).exit_code == 1

@@ -41,7 +41,8 @@ def test_some_members_only(path: str) -> None:
     ]
     result = invoke("extract", path, "-o", "other", "--only", "ema")
     assert result.exit_code == 1
-    assert "there are: net, optimizer, epoch" in result.stderr
+    for name in ("'ema'", "net", "optimizer", "epoch"):
+        assert name in result.stderr
 
 
 def test_nothing_that_is_there_is_replaced_unasked(path: str) -> None:
@@ -70,7 +71,8 @@ def test_a_checkpoint_for_publishing(path: str) -> None:
     with ckptfmt.open("small.ckptfmt") as checkpoint:
         assert list(checkpoint) == ["net"]
         assert checkpoint.metadata.user is None
-    assert "started from it, not go on" in " ".join(invoke("inspect", "small.ckptfmt").stdout.split())
+    document = json.loads(invoke("inspect", "--json", "small.ckptfmt").stdout)
+    assert document["state"]["resume"]["answer"] == "warm-start"
     document = json.loads(invoke("prune", path, "--only", "net", "-o", "b.ckptfmt", "--json").stdout)
     assert (document["report"], document["kept"]) == ("strip/1", ["net"])
 

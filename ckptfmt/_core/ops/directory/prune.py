@@ -41,8 +41,8 @@ class PrunePlan:
         Keys: `report` (`"prune/1"`), `directory`, `run_id` (or null), `decisions` (array of objects: `path`, `keep`,
         `concerned` (whether the policy is about it), `reasons` (array), `file_bytes` (or null), `pinned`, `verified`
         (whether every byte of it was read and found right), `metadata` (see `metadata_json`)), `frees_bytes` (length
-        of all that the plan gives up), `applied` (false), `removed`, `failed` and `leftovers` (empty arrays),
-        `freed_bytes` (0).
+        of all that the plan gives up), `applied` (false), `removed`, `failed`, `damaged`, `spared` and `leftovers`
+        (empty arrays), `freed_bytes` (0).
         """
         return {
             "report": "prune/1",
@@ -53,6 +53,8 @@ class PrunePlan:
             "applied": False,
             "removed": [],
             "failed": [],
+            "damaged": [],
+            "spared": [],
             "leftovers": [],
             "freed_bytes": 0,
         }
@@ -99,14 +101,18 @@ class PruneResult:
         """Return what was done in JSON.
 
         Keys: those of `PrunePlan.to_json`, of the plan that was carried out, with `applied` true, `removed` (array of
-        paths, in the order of removal), `failed` (array of objects with `path` and `reason`), `leftovers` (array of
-        paths: unfinished files of writers that are gone, removed as well), and `freed_bytes` (without these).
+        paths, in the order of removal), `failed` (array of objects with `path` and `reason`), `damaged` (likewise: what
+        proved to be damaged and is left alone), `spared` (array of paths that were to be removed and are kept in place
+        of what is damaged), `leftovers` (array of paths: unfinished files of writers that are gone, removed as well),
+        and `freed_bytes` (without these).
         """
         return {
             **replace(self.planned, plan=self.plan).to_json(),
             "applied": True,
             "removed": [file.path for file in self.report.removed],
             "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.report.failed],
+            "damaged": [{"path": file.path, "reason": str(file.error)} for file in self.damaged],
+            "spared": [file.path for file in self.spared],
             "leftovers": list(self.leftovers),
             "freed_bytes": self.report.freed_bytes,
         }
