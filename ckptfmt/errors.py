@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar, Self
 
 from ckptfmt._escaping import escape
 
 __all__ = [
     "ChangedError",
     "CkptfmtError",
+    "ForeignFileError",
     "FormatError",
     "IntegrityError",
     "LimitError",
     "MismatchError",
     "MissingExtraError",
+    "PackError",
     "Problem",
     "ProblemKind",
     "ReadError",
@@ -28,6 +31,7 @@ __all__ = [
     "TensorNotFoundError",
     "TruncatedError",
     "UnsafeInputError",
+    "UnsupportedFileError",
     "UnsupportedVersionError",
     "error_for",
 ]
@@ -231,6 +235,46 @@ class ChangedError(StorageError):
 
 class UnsafeInputError(CkptfmtError, ValueError):
     """An input asks for code to be run. Nothing was run and nothing was written."""
+
+
+class ForeignFileError(CkptfmtError, ValueError):
+    """A file of another format is broken, cut short, something else, or holds what cannot be read safely.
+
+    Attributes:
+        detail: What is wrong with it and where, and what to do.
+        path: The file, once it is known.
+        form: The format that it seems to have, such as `.npz`, once it is known.
+    """
+
+    _verdict: ClassVar[str] = "not a valid {form} file"
+
+    def __init__(self, detail: str, path: str | None = None, form: str | None = None) -> None:
+        self.detail = detail
+        self.path = path
+        self.form = form
+        verdict = [] if form is None else [self._verdict.format(form=form)]
+        super().__init__(": ".join([*([] if path is None else [path]), *verdict, detail]))
+
+    def at(self, path: str, form: str) -> Self:
+        """Return the same error with the file and its format named."""
+        return type(self)(self.detail, path, form)
+
+    def inside(self, part: str) -> Self:
+        """Return the same error with a part of the file, such as a member of its archive, named."""
+        return type(self)(f"{part}: {self.detail}", self.path, self.form)
+
+
+class UnsupportedFileError(ForeignFileError):
+    """A file of another format holds what this reader does not take: beyond a limit, or of an unknown kind.
+
+    Its bytes may all be right.
+    """
+
+    _verdict = "{form} file that is not supported"
+
+
+class PackError(CkptfmtError, ValueError):
+    """The files of a directory make no checkpoint."""
 
 
 class MissingExtraError(CkptfmtError, ImportError):

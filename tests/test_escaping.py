@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt._core.interop.failures import ForeignFileError, PackError
 from ckptfmt._core.interop.writers.base import ExportError
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.runs.retention import PolicyError
 from ckptfmt._core.runs.scan import reason
 from ckptfmt._core.storage.local.lock import LockedError
@@ -20,7 +18,16 @@ from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.training.failures import ResumeError, SupersededError, UndecidedError, UsageError
 from ckptfmt._core.training.report import SkippedFile
 from ckptfmt._escaping import escape
-from ckptfmt.errors import CkptfmtError, MismatchError, Problem, StateError, TensorNotFoundError, error_for
+from ckptfmt.errors import (
+    CkptfmtError,
+    ForeignFileError,
+    MismatchError,
+    PackError,
+    Problem,
+    StateError,
+    TensorNotFoundError,
+    error_for,
+)
 from tests.hostile_names import HOSTILE, is_harmless
 
 
@@ -64,10 +71,9 @@ ERRORS: dict[str, Callable[[str], CkptfmtError]] = {
     "mismatch": lambda name: MismatchError(name, [name, name]),
     "storage": lambda name: storage_error(name, name, OSError(errno.EIO, name), name),
     "locked": LockedError,
-    "foreign": lambda name: ForeignFileError(name, name, name),
+    "foreign": lambda name: ForeignFileError(name, name, name).inside(name),
     "pack": PackError,
     "export": ExportError,
-    "legacy": lambda name: LegacyFileError(name, name),
     "policy": PolicyError,
     "usage": UsageError,
     "resume": lambda name: ResumeError(name, [SkippedFile(name, name)], details=[name]),

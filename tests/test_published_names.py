@@ -14,12 +14,11 @@ from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.format.index import Metadata, is_member_name
 from ckptfmt._core.format.layout import MAX_MEMBERS
 from ckptfmt._core.format.parsing import validate_names
-from ckptfmt._core.interop.failures import PackError
 from ckptfmt._core.ops.conversion.convert import convert
 from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
 from ckptfmt._core.ops.members.pack import pack
 from ckptfmt._core.ops.members.strip import strip_file
-from ckptfmt.errors import StateError
+from ckptfmt.errors import PackError, StateError
 
 LONGEST = "x" * 148
 REFUSED = {

@@ -19,7 +19,6 @@ from enum import Enum, auto
 from functools import partial
 from typing import Generic, TypeVar
 
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.runs.scan import (
     EXTENSION,
     OURS,
@@ -34,7 +33,7 @@ from ckptfmt._core.runs.scan import (
 )
 from ckptfmt._core.storage.local.paths import is_gone
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
-from ckptfmt.errors import CkptfmtError, FormatError, ProblemKind, StorageError
+from ckptfmt.errors import CkptfmtError, ForeignFileError, FormatError, ProblemKind, StorageError, UnsupportedFileError
 
 __all__ = [
     "OTHER_EXTENSIONS",
@@ -127,9 +126,9 @@ def finding_of(file: CheckpointFile) -> Finding:
         case FormatError(problems=problems):
             unsupported = any(problem.kind is ProblemKind.UNSUPPORTED for problem in problems)
             return Finding.UNDECIDED if unsupported else Finding.USELESS
-        case UnsupportedLegacyError():
+        case UnsupportedFileError():
             return Finding.UNDECIDED
-        case LegacyFileError():
+        case ForeignFileError():
             return Finding.USELESS
     return Finding.UNDECIDED
 

@@ -22,7 +22,15 @@ import click
 
 from ckptfmt import __version__
 from ckptfmt._escaping import escape
-from ckptfmt.errors import CkptfmtError, FormatError, StateError, TensorNotFoundError, UnsafeInputError
+from ckptfmt.errors import (
+    CkptfmtError,
+    ForeignFileError,
+    FormatError,
+    PackError,
+    StateError,
+    TensorNotFoundError,
+    UnsafeInputError,
+)
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -135,7 +143,6 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
 
 def _code_of(error: CkptfmtError) -> int:
     """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
-    from ckptfmt._core.interop.failures import ForeignFileError, PackError
     from ckptfmt._core.interop.writers.base import ExportError  # most commands end without an error
     from ckptfmt._core.runs.retention import PolicyError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt.errors import ForeignFileError
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckptfmt._core.interop.base import open_tensors
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.directory.verify import read_all
 from ckptfmt._core.ops.inspection.inspect import inspect_file
-from ckptfmt.errors import CkptfmtError, UnsafeInputError
+from ckptfmt.errors import CkptfmtError, ForeignFileError, UnsafeInputError
 
 KINDS = st.sampled_from(["<f4", ">f4", "<f8", "<f2", "<i8", ">i4", "u1", "?", "<c8", ">c16", "<U3", "S5"])
 ARRAYS = KINDS.flatmap(lambda kind: hnp.arrays(np.dtype(kind), hnp.array_shapes(min_dims=0, max_side=5)))

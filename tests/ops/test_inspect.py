@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.inspection.inspect import inspect_file
-from ckptfmt.errors import FormatError, IntegrityError, StorageError, TruncatedError
+from ckptfmt.errors import ForeignFileError, FormatError, IntegrityError, StorageError, TruncatedError
 from tests.ops.conftest import CREATED, Save
 from tests.ops.sparse import sparse_checkpoint
 

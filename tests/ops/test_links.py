@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt._core.interop.failures import ForeignFileError, PackError
 from ckptfmt._core.ops.conversion.convert import convert
 from ckptfmt._core.ops.conversion.export import export
 from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
 from ckptfmt._core.ops.members.pack import pack
+from ckptfmt.errors import ForeignFileError, PackError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 import ckptfmt
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.packing import Timestamp
-from ckptfmt._core.interop.failures import PackError
 from ckptfmt._core.ops.members.extract import FACTS_NAME, extract
 from ckptfmt._core.ops.members.pack import pack
 from ckptfmt._core.ops.members.plain_json import decode_metadata, encode_metadata
 from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt._core.ops.progress import Progress
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
-from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, StorageError, TensorNotFoundError
+from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, PackError, StorageError, TensorNotFoundError
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.spec.vectors import VALID
 

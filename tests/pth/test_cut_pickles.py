@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt.errors import ForeignFileError
 from tests.pth.attacks import GOOD, NOTHING, TAR_PARTS, stream_of, tar_of, zip_of
 
 CODE = {"code/__torch__.py": b""}

@@ -8,11 +8,11 @@ import pytest
 
 import ckptfmt
 from ckptfmt import Typed, UnsafeInputError
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.conversion.pickle_imports import list_globals
 from ckptfmt._core.pth.names.globals import Verdict
 from ckptfmt._core.pth.reading import read_state
 from ckptfmt._core.storage import open_source
+from ckptfmt.errors import ForeignFileError
 from tests.pth.attacks import call, command, global_of, stream_of, text, zip_of
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt._core.interop.failures import ForeignFileError
+from ckptfmt.errors import ForeignFileError
 from tests.pth.attacks import global_of, stream_of, text, zip_of
 
 DATA = {"data/0": bytes(16)}

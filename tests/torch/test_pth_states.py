@@ -15,10 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.torch.restore.pth_states import open_pth
 from ckptfmt._core.torch.state.inert import inert_objects
-from ckptfmt.errors import MismatchError
+from ckptfmt.errors import ForeignFileError, MismatchError
 from ckptfmt.torch import Checkpointer, warm_start
 
 BASE = torch.arange(60, dtype=torch.float32) / 7
@@ -242,7 +241,7 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path, place: str) -> None:
     where = np.float32(3.5).tobytes() * 500 if place == "data" else b"optimizer"
     data[data.index(where) + 3] ^= 1
     path.write_bytes(data)
-    with pytest.raises(LegacyFileError, match=r"a\.pth"):
+    with pytest.raises(ForeignFileError, match=r"a\.pth"):
         read(path, "net")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.interop.base import Part, TensorFile, open_tensors
-from ckptfmt._core.interop.failures import ForeignFileError, TooLargeError
 from ckptfmt._core.interop.pth import PthFile
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import leads_out_of
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["INDEX", "PartTensor", "Weights", "file_in", "find_weights", "open_weights", "read_json"]
 
@@ -97,7 +97,7 @@ def file_in(directory: Path, name: str) -> Path:
     path = directory / name
     if leads_out_of(directory, path) and not _is_blob(directory.resolve(), path.resolve()):
         found = f"it is a link out of the directory, to {path.resolve()}; put the file itself there"
-        raise ForeignFileError(str(path), "checkpoint", found)
+        raise ForeignFileError(found, str(path), "checkpoint")
     return path
 
 
@@ -129,12 +129,12 @@ def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> 
             opened[shard] = open_tensors(file_in(directory, shard), inert=inert)
             held = _state_of(opened[shard])
             if not isinstance(held, Mapping):
-                raise ForeignFileError(str(directory / shard), "shard", "it holds no mapping of names to tensors")
+                raise ForeignFileError("it holds no mapping of names to tensors", str(directory / shard), "shard")
             state |= {key: value for key, value in held.items() if wanted.get(key) == shard}
         missing = [key for key in wanted if key not in state]
         if missing:
             found = f"{missing[0]!r} is not in {wanted[missing[0]]}, where the index says it is"
-            raise ForeignFileError(str(directory / name), "index of shards", found)
+            raise ForeignFileError(found, str(directory / name), "index of shards")
     except BaseException:
         for file in opened.values():
             file.close()
@@ -149,20 +149,24 @@ def read_json(path: Path) -> Any:
 
     Raises:
         ForeignFileError: It is not valid.
-        TooLargeError: It is too long.
+        UnsupportedFileError: It is too long.
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
         if source.size > _MAX_JSON_BYTES:
-            raise TooLargeError(str(path), "JSON", f"it has {source.size:,} bytes, the limit is {_MAX_JSON_BYTES:,}")
+            raise UnsupportedFileError(
+                f"it has {source.size:,} bytes, the limit is {_MAX_JSON_BYTES:,}", str(path), "JSON"
+            )
         data = source.read(0, source.size)
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > _MAX_JSON_VALUES:
-        raise TooLargeError(str(path), "JSON", f"it has about {values:,} values, the limit is {_MAX_JSON_VALUES:,}")
+        raise UnsupportedFileError(
+            f"it has about {values:,} values, the limit is {_MAX_JSON_VALUES:,}", str(path), "JSON"
+        )
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ForeignFileError(str(path), "JSON", f"{error!s:.200}") from error
+        raise ForeignFileError(f"{error!s:.200}", str(path), "JSON") from error
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -170,11 +174,11 @@ def _weight_map(path: Path) -> dict[str, str]:
     document = read_json(path)
     found = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(found, dict) or not found or not all(isinstance(shard, str) for shard in found.values()):
-        raise ForeignFileError(str(path), "index of shards", "it has no weight_map of tensors to files")
+        raise ForeignFileError("it has no weight_map of tensors to files", str(path), "index of shards")
     for shard in found.values():
         if Path(shard).name != shard or shard in ("", ".", "..") or not _ORDINARY.fullmatch(shard):
             found = f"{shard!a:.80} leads out of the directory, or is no name of a file"
-            raise ForeignFileError(str(path), "index of shards", found)
+            raise ForeignFileError(found, str(path), "index of shards")
     return found
 
 

@@ -14,13 +14,12 @@ from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt._core.interop.base import TensorFile
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.interop.hf_weights import file_in, find_weights, open_weights, read_json
 from ckptfmt._core.interop.pth import open_file, parts_of
 from ckptfmt._core.interop.training_facts import as_float, count
 from ckptfmt._core.runs.scan import children
 from ckptfmt._core.storage import open_source
-from ckptfmt.errors import StateError, StorageError
+from ckptfmt.errors import ForeignFileError, StateError, StorageError
 
 __all__ = ["CheckpointDirectory", "is_checkpoint_directory", "open_directory"]
 
@@ -170,10 +169,10 @@ def _read_model(found: _Found) -> None:
     weights = find_weights(found.names)
     if weights is None:
         raise ForeignFileError(
-            str(found.directory),
-            "checkpoint",
             "the directory has no model.safetensors or pytorch_model.bin, nor an index of shards; "
             "name a file in it, or convert every file in it with `ckptfmt convert --recursive`",
+            str(found.directory),
+            "checkpoint",
         )
     found.take_weights(weights, "net")
     if _CONFIG in found.names:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
-from ckptfmt._core.interop.failures import ForeignFileError, TooLargeError, named_as
+from ckptfmt._core.interop.located import located
 from ckptfmt._core.interop.npy_header import MAGIC, MAX_HEADER_BYTES, ArrayHeader, parse_header
 from ckptfmt._core.pth.data.archive import STORED, Member, read_members
 from ckptfmt._core.pth.data.dtypes import ElementType
@@ -22,7 +22,7 @@ from ckptfmt._core.pth.data.storages import MemberData, MemoryData, Rework, Stor
 from ckptfmt._core.pth.data.tensors import BLOCK_BYTES, Storage, TensorView, c_strides, view_of
 from ckptfmt._core.pth.limits import FREE_REWORK_BYTES, REWORK
 from ckptfmt._core.storage import LocalSource
-from ckptfmt.errors import UnsafeInputError
+from ckptfmt.errors import ForeignFileError, UnsafeInputError, UnsupportedFileError
 
 __all__ = ["NpzFile", "open_file"]
 
@@ -72,7 +72,7 @@ class _NpzPart(Part):
         self.tensors = {}
         self._arrays: dict[str, _Array] = {}
         self._rework = Rework(REWORK * source.size + FREE_REWORK_BYTES)
-        with named_as(source.path, _FORM):
+        with located(source.path, _FORM):
             members = read_members(source)
             for member in members:
                 if not member.name.endswith(_SUFFIX):
@@ -88,7 +88,7 @@ class _NpzPart(Part):
 
         Raises:
             UnsafeInputError: The array is one of Python objects, which only running code could read.
-            TooLargeError: It is a compressed one in Fortran order that would take too long.
+            UnsupportedFileError: It is a compressed one in Fortran order that would take too long.
             ForeignFileError: It is damaged.
         """
         array = self._arrays[name]
@@ -96,7 +96,7 @@ class _NpzPart(Part):
         if array.header.kind.pickled:
             advice = "save it again as numbers or text"
             raise UnsafeInputError(f"{path}: the array {name!a:.100} holds pickled objects, which are code; {advice}")
-        with named_as(path, _FORM):
+        with located(path, _FORM):
             member = MemberData(self._source, array.member, self._rework)
             member.read(0, array.header_bytes)  # what follows it is read in order, which is cheapest
             for chunk in self._view(array, _Data(member, array)).chunks():
@@ -124,7 +124,7 @@ class _NpzPart(Part):
                 f"the array {array.member.name!a:.100} has {array.nbytes:,} bytes, compressed and in Fortran order, "
                 f"the limit is {_WHOLE_BYTES:,}; save it in C order (numpy.ascontiguousarray), or without compression"
             )
-            raise TooLargeError(self._source.path, _FORM, found)
+            raise UnsupportedFileError(found, self._source.path, _FORM)
         return data
 
     def _look(self, member: Member, name: str) -> tuple[TensorInfo, _Array]:
@@ -154,7 +154,7 @@ class _NpzPart(Part):
         return info, array
 
     def _fail(self, found: str) -> NoReturn:
-        raise ForeignFileError(self._source.path, _FORM, found)
+        raise ForeignFileError(found, self._source.path, _FORM)
 
 
 class _Data:

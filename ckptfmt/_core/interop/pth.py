@@ -15,7 +15,7 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.tensors import tensor_nbytes
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
-from ckptfmt._core.interop.failures import named_as
+from ckptfmt._core.interop.located import located
 from ckptfmt._core.interop.pth_checkpoints import metadata_of
 from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.audit import Survey
@@ -77,7 +77,7 @@ class PthFile(TensorFile):
 
     def finish(self) -> None:
         """See `TensorFile.finish`."""
-        with named_as(self.path, _FORM):
+        with located(self.path, _FORM):
             self.legacy.finish()
 
 
@@ -114,7 +114,7 @@ class LeafPart(Part):
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """See `Part.chunks`."""
-        with named_as(self._path, _FORM):
+        with located(self._path, _FORM):
             for chunk in self._leaves[name].chunks():
                 yield partial(_given, chunk)
 
@@ -163,7 +163,7 @@ def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> PthFile:
         StorageError: It cannot be read.
     """
     try:
-        with named_as(source.path, _FORM):
+        with located(source.path, _FORM):
             return PthFile(source, inert)
     except StateError as error:
         raise StateError(f"{source.path}: {error}", "it cannot be converted whole") from error

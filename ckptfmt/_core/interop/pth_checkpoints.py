@@ -15,12 +15,11 @@ from ckptfmt._core.format.layout import PREAMBLE_MAGIC
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.nodes import DictNode, Record
-from ckptfmt._core.pth.reading import LegacyState, look, read_state
+from ckptfmt._core.pth.reading import FORM, LegacyState, look, read_state
 from ckptfmt._core.runs.scan import CheckpointFile, Stamp, look_at_ours, unreadable, verified
 from ckptfmt._core.storage import Source, open_source
-from ckptfmt.errors import ChangedError, CkptfmtError, StorageError
+from ckptfmt.errors import ChangedError, CkptfmtError, ForeignFileError, StorageError
 
 __all__ = ["is_native", "look_at_pth", "metadata_of", "verified_pth"]
 
@@ -81,8 +80,8 @@ def verified_pth(
             legacy = read_state(source, inert=inert)
             _read_storages(legacy, progress)
             legacy.finish()
-    except LegacyFileError as error:
-        return replace(file, error=error.at(file.path))
+    except ForeignFileError as error:
+        return replace(file, error=error.at(file.path, FORM))
     except CkptfmtError as error:
         return replace(file, error=error)
     return replace(file, verified=True)
@@ -105,7 +104,7 @@ def _noted_epochs(source: Source) -> int | None:
     """
     try:
         container, _ = look(source)
-    except LegacyFileError:
+    except ForeignFileError:
         return None
     root = container.root
     if container.fault is not None:

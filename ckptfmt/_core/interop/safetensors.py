@@ -14,8 +14,8 @@ from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES
 from ckptfmt._core.format.tensors import DTYPES, LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.storage import LocalSource
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["SafetensorsFile", "open_file"]
 
@@ -225,7 +225,7 @@ class _Header:
         return found
 
     def _fail(self, found: str) -> NoReturn:
-        raise ForeignFileError(self._path, _FORM, f"{found}; get the file again")
+        raise ForeignFileError(f"{found}; get the file again", self._path, _FORM)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

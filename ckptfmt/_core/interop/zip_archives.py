@@ -6,9 +6,9 @@ import struct
 from collections.abc import Collection
 
 from ckptfmt._core.interop.base import TensorFile
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.pth.reading import refuse_code
 from ckptfmt._core.storage import LocalSource
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["open_file"]
 

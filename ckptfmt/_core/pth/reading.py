@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ckptfmt._core.pth.audit import Survey, check, survey
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.pth.forms.container import Container, Form
 from ckptfmt._core.pth.forms.stream_form import read_stream
 from ckptfmt._core.pth.forms.tar_form import TAR_MAGIC, TAR_MAGIC_OFFSET, read_tar
@@ -22,11 +21,15 @@ from ckptfmt._core.pth.values.numpy_constructors import NUMPY_MEANINGS
 from ckptfmt._core.pth.values.python_constructors import PYTHON_MEANINGS
 from ckptfmt._core.pth.values.torch_constructors import TORCH_MEANINGS
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["MEANINGS", "LegacyState", "is_tar", "look", "read_state", "refuse_code"]
 
 MEANINGS = {**PYTHON_MEANINGS, **INERT_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
 """What each name that may be called means."""
+
+FORM = "PyTorch"
+"""What its errors call the format."""
 
 _OTHER_ARCHIVES = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
@@ -56,7 +59,7 @@ class LegacyState:
         survey: What its pickles would have done.
         notes: What became of the parts that are no plain values.
         whole_module: Whether its content is a whole module of which the state was recovered.
-        finish: Checks what has not been checked by reading the tensors. Raises LegacyFileError.
+        finish: Checks what has not been checked by reading the tensors. Raises ForeignFileError.
     """
 
     form: Form
@@ -82,15 +85,15 @@ def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Sur
         inert: See `read_state`.
 
     Raises:
-        LegacyFileError: It is known to be something else.
+        ForeignFileError: It is known to be something else.
         StorageError: It cannot be read.
     """
     head = source.read(0, min(source.size, 32))
     if not head:
-        raise LegacyFileError("it is empty").at(source.path)
+        raise ForeignFileError("it is empty").at(source.path, FORM)
     for magic, what in _OTHER_ARCHIVES:
         if head.startswith(magic):
-            raise LegacyFileError(f"it is {what}, and no checkpoint of PyTorch").at(source.path)
+            raise ForeignFileError(f"it is {what}, and no checkpoint of PyTorch").at(source.path, FORM)
     if head.startswith(b"PK"):
         container = read_zip(source)
     elif is_tar(source):
@@ -116,8 +119,8 @@ def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
     """
     try:
         _, found = look(source, inert=inert)
-    except LegacyFileError as error:
-        return error.matter
+    except ForeignFileError as error:
+        return error.detail
     check(found, source.path)
     return None
 
@@ -135,8 +138,8 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
 
     Raises:
         UnsafeInputError: It asks for code to be run.
-        UnsupportedLegacyError: It is beyond a limit, or holds what has no meaning here.
-        LegacyFileError: It is broken, cut, or something else.
+        UnsupportedFileError: It is beyond a limit, or holds what has no meaning here.
+        ForeignFileError: It is broken, cut, or something else.
         StorageError: It cannot be read.
     """
     container, found = look(source, inert=inert)
@@ -145,8 +148,8 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
         if container.fault is not None:
             raise container.fault
         return _build(container, found, source)
-    except LegacyFileError as error:
-        raise error.at(source.path) from error
+    except ForeignFileError as error:
+        raise error.at(source.path, FORM) from error
 
 
 def _build(container: Container, found: Survey, source: Source) -> LegacyState:
@@ -167,12 +170,12 @@ def _build(container: Container, found: Survey, source: Source) -> LegacyState:
     builder = Builder(MEANINGS, resolve, notes, source.size, recovered)
     try:
         state = builder.value(container.root)
-    except LegacyFileError as error:
+    except ForeignFileError as error:
         # The pickles are whole. What they say has no meaning here, which says nothing about the file's bytes.
-        raise UnsupportedLegacyError(error.matter) from error
+        raise UnsupportedFileError(error.detail) from error
     whole = bool(notes.modules) and isinstance(container.root, Record)
     return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
 
 
 def _nothing_outside(_: object) -> NoReturn:
-    raise LegacyFileError("the pickle refers to something outside that is not there")
+    raise ForeignFileError("the pickle refers to something outside that is not there")

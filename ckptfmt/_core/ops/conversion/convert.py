@@ -11,7 +11,6 @@ from pathlib import Path
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.interop.base import TensorFile, open_tensors
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.conversion.compare import compare_conversion
 from ckptfmt._core.ops.conversion.findings import findings_of, refuse_unknown
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
@@ -21,7 +20,7 @@ from ckptfmt._core.pth.reading import refuse_code
 from ckptfmt._core.storage import AtomicFile, open_source
 from ckptfmt._core.storage.local.paths import name_as_text
 from ckptfmt._version import __version__
-from ckptfmt.errors import FormatError, StorageError
+from ckptfmt.errors import ForeignFileError, FormatError, StorageError
 
 __all__ = ["convert", "open_convertible", "same_file"]
 
@@ -120,7 +119,7 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
         # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
         with open_source(path) as source:
             known = refuse_code(source, inert=inert)
-        raise ForeignFileError(path, "checkpoint", known or "it has none of the formats that are known") from error
+        raise ForeignFileError(known or "it has none of the formats that are known", path, "checkpoint") from error
     try:
         if strict:
             refuse_unknown(file)

@@ -7,15 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ckptfmt._core.interop.base import open_tensors
-from ckptfmt._core.interop.failures import ForeignFileError
 from ckptfmt._core.ops.conversion.findings import findings_of
 from ckptfmt._core.ops.conversion.report import Findings
 from ckptfmt._core.pth.audit import Survey
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.reading import look
 from ckptfmt._core.runs.scan import reason
 from ckptfmt._core.storage import open_source
-from ckptfmt.errors import StateError
+from ckptfmt.errors import ForeignFileError, StateError
 
 __all__ = ["GlobalsReport", "list_globals"]
 
@@ -73,11 +71,8 @@ def list_globals(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
-        try:
-            container, survey = look(source, inert=inert)
-        except LegacyFileError as error:
-            raise ForeignFileError(source.path, "PyTorch", error.matter) from error
-    fault = None if container.fault is None else container.fault.matter
+        container, survey = look(source, inert=inert)
+    fault = None if container.fault is None else container.fault.detail
     findings = None
     if fault is None and survey.safe:
         try:

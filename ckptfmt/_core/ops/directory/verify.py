@@ -11,14 +11,13 @@ from pathlib import Path
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import SAFETENSORS
 from ckptfmt._core.interop.base import TensorFile, is_ours, open_tensors
-from ckptfmt._core.interop.failures import TooLargeError
 from ckptfmt._core.ops.directory.checkpoint_files import children, is_checkpoint, reason, size_of
 from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.ops.report_json import problem_json
 from ckptfmt._core.runs.scan import EXTENSION, Stamp
 from ckptfmt._core.storage.local.paths import is_directory, is_gone
 from ckptfmt._core.system.workers import CORES, in_order
-from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError
+from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsupportedFileError
 
 __all__ = [
     "DamagedTensor",
@@ -369,7 +368,7 @@ def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool, in
     except StorageError:
         raise
     except CkptfmtError as error:
-        verdict = Verdict.UNREADABLE if isinstance(error, TooLargeError) else Verdict.MALFORMED
+        verdict = Verdict.UNREADABLE if isinstance(error, UnsupportedFileError) else Verdict.MALFORMED
         return FileVerdict(path, verdict, error=reason(error, path), file_bytes=size)
     return FileVerdict(path, Verdict.READABLE, error=found, file_bytes=size)
 

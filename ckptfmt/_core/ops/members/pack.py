@@ -23,7 +23,6 @@ from ckptfmt._core.format.tensors import Header, plan_header
 from ckptfmt._core.format.trees import validate_tree
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.interop.base import Part
-from ckptfmt._core.interop.failures import PackError
 from ckptfmt._core.interop.safetensors import SafetensorsFile
 from ckptfmt._core.ops.conversion.transcode import tensor_pieces
 from ckptfmt._core.ops.members.extract import FACTS_NAME
@@ -33,7 +32,7 @@ from ckptfmt._core.runs.scan import children
 from ckptfmt._core.storage import LocalSource, open_source
 from ckptfmt._core.storage.local.paths import leads_out_of
 from ckptfmt._version import __version__
-from ckptfmt.errors import FormatError, StateError, error_for
+from ckptfmt.errors import FormatError, PackError, StateError, error_for
 
 __all__ = ["PackReport", "pack"]
 

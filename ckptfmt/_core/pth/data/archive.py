@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.pth.limits import (
     FREE_EXPANSION_BYTES,
     MAX_DIRECTORY_BYTES,
@@ -20,6 +19,7 @@ from ckptfmt._core.pth.limits import (
     MAX_MEMBERS,
 )
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["DEFLATED", "STORED", "ZIP_MAGIC", "Archive", "Member", "read_archive", "read_members"]
 
@@ -88,15 +88,13 @@ def read_archive(source: Source) -> Archive:
     """Return the directory of the archive of PyTorch that the whole of `source` is.
 
     Raises:
-        LegacyFileError: The archive is broken, or says two things at once, or is beyond a limit.
+        ForeignFileError: The archive is broken, or says two things at once, or is beyond a limit.
         StorageError: The file cannot be read.
     """
     start, entries = _entries(source)
     expanded = sum(entry.nbytes for entry in entries)
     if expanded > MAX_EXPANSION * source.size + FREE_EXPANSION_BYTES:
-        raise UnsupportedLegacyError(
-            f"its members expand to {expanded} bytes, {expanded // source.size} times the file"
-        )
+        raise UnsupportedFileError(f"its members expand to {expanded} bytes, {expanded // source.size} times the file")
     members: dict[str, Member] = {}
     seen: set[str] = set()
     roots: set[str] = set()
@@ -104,16 +102,16 @@ def read_archive(source: Source) -> Archive:
         name = member.name
         _refuse_odd(name)
         if name.casefold() in seen:  # PyTorch finds members whatever the case of their names
-            raise LegacyFileError(f"two members have the name {_shown(name)}")
+            raise ForeignFileError(f"two members have the name {_shown(name)}")
         seen.add(name.casefold())
         root, _, rest = name.partition("/")
         roots.add(root)
         if len(roots) > 1 or not (rest or name.endswith("/")):
-            raise LegacyFileError(f"member {_shown(name)} is not in the one directory that all others are in")
+            raise ForeignFileError(f"member {_shown(name)} is not in the one directory that all others are in")
         if not name.endswith("/"):
             members[rest] = replace(member, name=rest)
         elif member.nbytes:
-            raise LegacyFileError(f"the directory {_shown(name)} has content")
+            raise ForeignFileError(f"the directory {_shown(name)} has content")
     return Archive(roots.pop() if roots else "", members)
 
 
@@ -123,13 +121,13 @@ def read_members(source: Source) -> tuple[Member, ...]:
     Their names are keys and no paths: only that none stands twice is checked.
 
     Raises:
-        LegacyFileError: The archive is broken, or says two things at once, or is beyond a limit.
+        ForeignFileError: The archive is broken, or says two things at once, or is beyond a limit.
         StorageError: The file cannot be read.
     """
     members: dict[str, Member] = {}
     for member in _placed(source, *_entries(source)):
         if member.name in members:
-            raise LegacyFileError(f"two members have the name {_shown(member.name)}")
+            raise ForeignFileError(f"two members have the name {_shown(member.name)}")
         members[member.name] = member
     return tuple(members.values())
 
@@ -147,12 +145,12 @@ def _placed(source: Source, start: int, entries: list[_Entry]) -> Iterator[Membe
         name = _decode_name(entry)
         if entry.header_offset != position:
             what = "overlaps the one before it" if entry.header_offset < position else "follows bytes of no member"
-            raise LegacyFileError(f"member {_shown(name)} {what}, at byte {entry.header_offset}")
+            raise ForeignFileError(f"member {_shown(name)} {what}, at byte {entry.header_offset}")
         offset = _check_local_header(source, entry, _shown(name), start)
         position = _end_of(source, entry, offset, _shown(name), start)
         yield Member(name, offset, entry.stored_bytes, entry.nbytes, entry.method, entry.crc)
     if position != start:
-        raise LegacyFileError(f"bytes {position} to {start} belong to no member")
+        raise ForeignFileError(f"bytes {position} to {start} belong to no member")
 
 
 def _shown(name: str) -> str:
@@ -162,11 +160,11 @@ def _shown(name: str) -> str:
 def _find_directory(source: Source) -> tuple[int, int, int]:
     """Return offset and length of the directory, and the number of members."""
     if source.size < _END.size:
-        raise LegacyFileError("the zip archive is cut: it has no end record")
+        raise ForeignFileError("the zip archive is cut: it has no end record")
     end_offset = source.size - _END.size
     magic, disk, first_disk, here, count, nbytes, start, comment = _END.unpack(source.read(end_offset, _END.size))
     if magic != b"PK\x05\x06" or comment:
-        raise LegacyFileError("the zip archive is cut, or other data follow it: its end record is not at the end")
+        raise ForeignFileError("the zip archive is cut, or other data follow it: its end record is not at the end")
     values = [disk, first_disk, here, count, nbytes, start]
     directory_end = end_offset
     if end_offset >= _LOCATOR.size:
@@ -174,25 +172,25 @@ def _find_directory(source: Source) -> tuple[int, int, int]:
         if magic == b"PK\x06\x07":
             directory_end = end_offset - _LOCATOR.size - _END64.size
             if end64_offset != directory_end or end64_disk or disks != 1:
-                raise LegacyFileError("the zip archive has a zip64 end record in the wrong place")
+                raise ForeignFileError("the zip archive has a zip64 end record in the wrong place")
             values = _merge_end64(source.read(end64_offset, _END64.size), values)
     disk, first_disk, here, count, nbytes, start = values
     if disk or first_disk or here != count:
-        raise LegacyFileError("the zip archive is one of several parts")
+        raise ForeignFileError("the zip archive is one of several parts")
     if count > MAX_MEMBERS or nbytes > MAX_DIRECTORY_BYTES:
-        raise UnsupportedLegacyError(f"the zip archive has {count} members, the limit is {MAX_MEMBERS}")
+        raise UnsupportedFileError(f"the zip archive has {count} members, the limit is {MAX_MEMBERS}")
     if start + nbytes != directory_end:
-        raise LegacyFileError("the directory of the zip archive does not end where its end record begins")
+        raise ForeignFileError("the directory of the zip archive does not end where its end record begins")
     return start, nbytes, count
 
 
 def _merge_end64(data: bytes, values: list[int]) -> list[int]:
     magic, size, _, _, *wide = _END64.unpack(data)
     if magic != b"PK\x06\x06" or size != _END64.size - 12:
-        raise LegacyFileError("the zip64 end record is malformed")
+        raise ForeignFileError("the zip64 end record is malformed")
     full = [_FULL16] * 4 + [_FULL32] * 2
     if any(short not in (long, limit) for short, long, limit in zip(values, wide, full, strict=True)):
-        raise LegacyFileError("the two end records of the zip archive disagree")
+        raise ForeignFileError("the two end records of the zip archive disagree")
     return list(wide)
 
 
@@ -201,18 +199,18 @@ def _parse_directory(data: bytes, count: int) -> list[_Entry]:
     position = 0
     for number in range(count):
         if position + _CENTRAL.size > len(data):
-            raise LegacyFileError(f"the directory of the zip archive ends after {number} of {count} members")
+            raise ForeignFileError(f"the directory of the zip archive ends after {number} of {count} members")
         fields = _CENTRAL.unpack_from(data, position)
         magic, _, _, flags, method, _, _, crc, stored, nbytes, name_bytes, extra_bytes, comment, disk, _, _, at = fields
         start = position + _CENTRAL.size
         position = start + name_bytes + extra_bytes + comment
         if magic != b"PK\x01\x02" or position > len(data) or disk not in (0, _FULL16):
-            raise LegacyFileError(f"entry {number} of the directory of the zip archive is malformed")
+            raise ForeignFileError(f"entry {number} of the directory of the zip archive is malformed")
         extra = data[start + name_bytes : start + name_bytes + extra_bytes]
         nbytes, stored, at = _wide_values(extra, [nbytes, stored, at])
         entries.append(_Entry(data[start : start + name_bytes], flags, method, crc, stored, nbytes, at))
     if position != len(data):
-        raise LegacyFileError("the directory of the zip archive has bytes that belong to no member")
+        raise ForeignFileError("the directory of the zip archive has bytes that belong to no member")
     return entries
 
 
@@ -224,14 +222,14 @@ def _wide_values(extra: bytes, values: list[int]) -> list[int]:
         kind, nbytes = struct.unpack_from("<HH", extra, position)
         if kind == _ZIP64_EXTRA:
             if found is not None:
-                raise LegacyFileError("a member of the zip archive has two zip64 fields")
+                raise ForeignFileError("a member of the zip archive has two zip64 fields")
             found = extra[position + 4 : position + 4 + nbytes]
         position += 4 + nbytes
     wanted = [number for number, value in enumerate(values) if value == _FULL32]
     if found is None:
         return values
     if len(found) < 8 * len(wanted):
-        raise LegacyFileError("a zip64 field is too short")
+        raise ForeignFileError("a zip64 field is too short")
     for place, number in enumerate(wanted):
         values[number] = struct.unpack_from("<Q", found, 8 * place)[0]
     return values
@@ -242,9 +240,9 @@ def _decode_name(entry: _Entry) -> str:
     try:
         name = raw.decode("utf-8" if entry.flags & _UTF8 else "ascii")
     except UnicodeDecodeError:
-        raise LegacyFileError(f"a member's name is not text: {raw[:80]!a}") from None
+        raise ForeignFileError(f"a member's name is not text: {raw[:80]!a}") from None
     if len(raw) > MAX_MEMBER_NAME_BYTES:
-        raise LegacyFileError(f"a member's name has {len(raw)} bytes, the limit is {MAX_MEMBER_NAME_BYTES}")
+        raise ForeignFileError(f"a member's name has {len(raw)} bytes, the limit is {MAX_MEMBER_NAME_BYTES}")
     return name
 
 
@@ -252,34 +250,34 @@ def _refuse_odd(name: str) -> None:
     parts = name.removesuffix("/").split("/")
     odd = not name.isprintable() or "\\" in name or ":" in parts[0]
     if odd or any(part in ("", ".", "..") for part in parts):
-        raise LegacyFileError(f"a member has a name that could lead out of the archive: {name[:80]!a}")
+        raise ForeignFileError(f"a member has a name that could lead out of the archive: {name[:80]!a}")
 
 
 def _check_local_header(source: Source, entry: _Entry, name: str, limit: int) -> int:
     """Return where a member's content begins, after comparing what stands before it with the directory."""
     if entry.flags & (_ENCRYPTED | _STRONG | _MASKED):
-        raise LegacyFileError(f"member {name} is encrypted")
+        raise ForeignFileError(f"member {name} is encrypted")
     if entry.flags & ~_KNOWN_FLAGS or entry.method not in (STORED, DEFLATED):
-        raise LegacyFileError(f"member {name} is stored by a method that no checkpoint uses ({entry.method})")
+        raise ForeignFileError(f"member {name} is stored by a method that no checkpoint uses ({entry.method})")
     begin = entry.header_offset
     if begin + _LOCAL.size + len(entry.raw_name) > limit:
-        raise LegacyFileError(f"member {name} lies outside the archive")
+        raise ForeignFileError(f"member {name} lies outside the archive")
     head = source.read(begin, _LOCAL.size + len(entry.raw_name))
     magic, _, flags, method, _, _, crc, stored, nbytes, name_bytes, extra_bytes = _LOCAL.unpack_from(head)
     if magic != ZIP_MAGIC or name_bytes != len(entry.raw_name) or head[_LOCAL.size :] != entry.raw_name:
-        raise LegacyFileError(f"member {name} has another name in its own header than in the directory")
+        raise ForeignFileError(f"member {name} has another name in its own header than in the directory")
     if (flags, method) != (entry.flags, entry.method):
-        raise LegacyFileError(f"member {name} has other flags or another method in its own header")
+        raise ForeignFileError(f"member {name} has other flags or another method in its own header")
     offset: int = begin + len(head) + extra_bytes
     if offset + entry.stored_bytes > limit:
-        raise LegacyFileError(f"member {name} does not end before the directory of the archive")
+        raise ForeignFileError(f"member {name} does not end before the directory of the archive")
     if _FULL32 in (stored, nbytes):
         nbytes, stored = _wide_values(source.read(begin + len(head), extra_bytes), [nbytes, stored])
     told, true = (crc, stored, nbytes), (entry.crc, entry.stored_bytes, entry.nbytes)
     if told != true and not (flags & _DESCRIPTOR and not any(told)):
-        raise LegacyFileError(f"member {name} has another length or checksum in its own header")
+        raise ForeignFileError(f"member {name} has another length or checksum in its own header")
     if entry.method == STORED and entry.stored_bytes != entry.nbytes:
-        raise LegacyFileError(f"member {name} is not compressed, and has two lengths")
+        raise ForeignFileError(f"member {name} is not compressed, and has two lengths")
     return offset
 
 
@@ -296,4 +294,4 @@ def _end_of(source: Source, entry: _Entry, offset: int, name: str, limit: int) -
             continue
         if form.unpack_from(data) == (entry.crc, entry.stored_bytes, entry.nbytes):
             return end + form.size
-    raise LegacyFileError(f"member {name} is followed by another length or checksum than the directory has")
+    raise ForeignFileError(f"member {name} is followed by another length or checksum than the directory has")

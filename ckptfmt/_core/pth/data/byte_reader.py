@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["ByteReader"]
 
@@ -42,12 +42,12 @@ class ByteReader:
         """Return the next `nbytes` bytes.
 
         Raises:
-            LegacyFileError: There are fewer.
+            ForeignFileError: There are fewer.
         """
         stop = self._at + nbytes
         if stop > len(self._buffer):
             if nbytes > self.remaining:
-                raise LegacyFileError(f"it ends at byte {self.position + self.remaining}, in the middle of a value")
+                raise ForeignFileError(f"it ends at byte {self.position + self.remaining}, in the middle of a value")
             self._fetch(nbytes)
             stop = nbytes
         data = self._buffer[self._at : stop]
@@ -58,7 +58,7 @@ class ByteReader:
         """Return the next byte as a number.
 
         Raises:
-            LegacyFileError: There is none.
+            ForeignFileError: There is none.
         """
         at = self._at
         if at >= len(self._buffer):
@@ -70,7 +70,7 @@ class ByteReader:
         """Return the next line without its end.
 
         Raises:
-            LegacyFileError: The line has no end, or it is longer than `limit` bytes.
+            ForeignFileError: The line has no end, or it is longer than `limit` bytes.
         """
         wanted = _BLOCK_BYTES
         while True:
@@ -79,11 +79,11 @@ class ByteReader:
                 break
             missing = len(self._buffer) - self._at
             if missing >= min(self.remaining, limit + 1):
-                raise LegacyFileError(f"a line at byte {self.position} has no end, or more than {limit} bytes")
+                raise ForeignFileError(f"a line at byte {self.position} has no end, or more than {limit} bytes")
             self._fetch(min(missing + wanted, self.remaining))
             wanted *= 2
         if found - self._at > limit:
-            raise LegacyFileError(f"a line at byte {self.position} has more than {limit} bytes")
+            raise ForeignFileError(f"a line at byte {self.position} has more than {limit} bytes")
         line = self._buffer[self._at : found]
         self._at = found + 1
         return line

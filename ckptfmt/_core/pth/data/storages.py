@@ -8,8 +8,8 @@ from typing import Protocol
 
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.pth.data.archive import STORED, Member
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
 
@@ -24,10 +24,10 @@ class StorageData(Protocol):
         """Their number."""
 
     def read(self, start: int, nbytes: int) -> BytesLike:
-        """Return a range of them. Raises LegacyFileError if they are not what their checksum says."""
+        """Return a range of them. Raises ForeignFileError if they are not what their checksum says."""
 
     def finish(self) -> None:
-        """Check what has not been checked by reading. Raises LegacyFileError."""
+        """Check what has not been checked by reading. Raises ForeignFileError."""
 
 
 def _fetch(source: Source, offset: int, nbytes: int) -> bytearray:
@@ -86,11 +86,11 @@ class Rework:
         """Take some.
 
         Raises:
-            LegacyFileError: There are not so many left.
+            ForeignFileError: There are not so many left.
         """
         self.left -= nbytes
         if self.left < 0:
-            raise UnsupportedLegacyError(
+            raise UnsupportedFileError(
                 "its tensors lie in compressed data in such an order that these would be decompressed over and over; "
                 "store it without compression first"
             ).inside(name)
@@ -138,7 +138,7 @@ class MemberData:
         """Check the content, if that was not done by reading all of it.
 
         Raises:
-            LegacyFileError: Its CRC-32 is not the one in the directory.
+            ForeignFileError: Its CRC-32 is not the one in the directory.
         """
         if not self._verified:
             self._skip(self.nbytes - self._position)
@@ -179,9 +179,9 @@ class MemberData:
             try:
                 part = inflater.decompress(self._waiting, missing)
             except zlib.error as error:
-                raise LegacyFileError(f"its compressed data are damaged ({error})").inside(self._name) from error
+                raise ForeignFileError(f"its compressed data are damaged ({error})").inside(self._name) from error
             if not part and (inflater.eof or (not inflater.unconsumed_tail and self._fed == self._member.stored_bytes)):
-                raise LegacyFileError(f"its compressed data end before byte {self.nbytes}").inside(self._name)
+                raise ForeignFileError(f"its compressed data end before byte {self.nbytes}").inside(self._name)
             self._waiting = inflater.unconsumed_tail
             missing -= len(part)
             parts.append(part)
@@ -191,7 +191,7 @@ class MemberData:
         if self._inflater is not None:
             self._check_nothing_follows(self._inflater)
         if self._crc != self._member.crc:
-            raise LegacyFileError("its content is damaged: the CRC-32 does not match").inside(self._name)
+            raise ForeignFileError("its content is damaged: the CRC-32 does not match").inside(self._name)
         self._verified = True
 
     def _check_nothing_follows(self, inflater: zlib._Decompress) -> None:
@@ -200,7 +200,7 @@ class MemberData:
         )
         more = b"" if inflater.eof else inflater.decompress(rest, 1)
         if more or not inflater.eof or inflater.unused_data or (rest and inflater.unconsumed_tail):
-            raise LegacyFileError(f"its compressed data do not end at byte {self.nbytes}").inside(self._name)
+            raise ForeignFileError(f"its compressed data do not end at byte {self.nbytes}").inside(self._name)
 
     @property
     def _name(self) -> str:
@@ -211,11 +211,11 @@ def read_member(source: Source, member: Member, limit: int) -> bytes:
     """Return the whole checked content of a member.
 
     Raises:
-        LegacyFileError: It is damaged, or longer than `limit`.
+        ForeignFileError: It is damaged, or longer than `limit`.
     """
     if member.nbytes > limit:
         found = f"it has {member.nbytes} bytes, the limit is {limit}"
-        raise UnsupportedLegacyError(found).inside(f"member {member.name!a}")
+        raise UnsupportedFileError(found).inside(f"member {member.name!a}")
     data = MemberData(source, member)
     content = data.read(0, member.nbytes)
     data.finish()

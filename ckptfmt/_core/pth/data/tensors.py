@@ -11,8 +11,8 @@ from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import StorageData
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import MAX_DIMENSIONS
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["BLOCK_BYTES", "LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 
@@ -89,7 +89,7 @@ class TensorView:
         """Yield the elements' bytes in C order, little-endian, cut every `CHUNK_BYTES`.
 
         Raises:
-            LegacyFileError: The storage is damaged.
+            ForeignFileError: The storage is damaged.
             StorageError: The file cannot be read.
         """
         pieces = self._ranges() if self.contiguous else _cut(self._gathered(self.offset, self.shape, self.strides))
@@ -196,17 +196,17 @@ def view_of(
     """Return a view after checking that it stays inside its storage.
 
     Raises:
-        LegacyFileError: It does not, or its shape or strides are none.
+        ForeignFileError: It does not, or its shape or strides are none.
     """
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise LegacyFileError(f"a tensor with {len(shape)} dimensions and {len(strides)} strides")
+        raise ForeignFileError(f"a tensor with {len(shape)} dimensions and {len(strides)} strides")
     if offset < 0 or min(shape, default=0) < 0 or min(strides, default=0) < 0:
-        raise LegacyFileError("a tensor with a negative size, stride or offset")
+        raise ForeignFileError("a tensor with a negative size, stride or offset")
     if math.prod(size for size in shape if size) >= 1 << 59:
-        raise LegacyFileError("a tensor of more elements than any memory has")
+        raise ForeignFileError("a tensor of more elements than any memory has")
     end = offset + _span(shape, strides) if math.prod(shape) else 0
     if end * kind.nbytes > storage.data.nbytes:
-        raise LegacyFileError(
+        raise ForeignFileError(
             f"a tensor reaches to byte {end * kind.nbytes} of its storage {storage.key!a:.80}, "
             f"which has {storage.data.nbytes}"
         )
@@ -219,11 +219,11 @@ def tensor_leaf(view: TensorView) -> LegacyTensor:
     Numbers that PyTorch packs into one element are elements of their own, in the last dimension.
 
     Raises:
-        LegacyFileError: Its element type cannot be expressed.
+        ForeignFileError: Its element type cannot be expressed.
     """
     kind = view.kind
     if kind.dtype is None:
-        raise LegacyFileError(
+        raise ForeignFileError(
             f"a tensor of torch.{kind.name}, which cannot be expressed; convert it with PyTorch first"
         )
     shape = view.shape

@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.data.tensors import Storage
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import MAX_SCAN_BYTES
 from ckptfmt._core.pth.names.globals import Verdict, judge_call
 from ckptfmt._core.pth.nodes import Global, Persistent
@@ -16,6 +15,7 @@ from ckptfmt._core.pth.pickle.machine import Budget
 from ckptfmt._core.pth.pickle.pickle_vm import PickleRun, run_pickle
 from ckptfmt._core.pth.values.builder import Tensor
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["Container", "Form", "Pickled", "hides_a_pickle", "read_pickles", "scan_bytes"]
 
@@ -65,12 +65,12 @@ class Container:
         producer: What it says of the program that wrote it.
         dropped: Parts that hold none of the content: name and reason.
         read_code: Returns the text of a member, for TorchScript.
-        finish: Checks what has not been checked by reading. Raises LegacyFileError.
+        finish: Checks what has not been checked by reading. Raises ForeignFileError.
     """
 
     form: Form
     pickles: tuple[Pickled, ...]
-    fault: LegacyFileError | None = None
+    fault: ForeignFileError | None = None
     root: object = None
     resolve: Callable[[Persistent], Storage | Tensor] | None = None
     producer: str | None = None
@@ -81,7 +81,7 @@ class Container:
 
 def read_pickles(
     reader: ByteReader, part: str, budget: Budget, *, already: int = 0
-) -> tuple[list[Pickled], LegacyFileError | None]:
+) -> tuple[list[Pickled], ForeignFileError | None]:
     """Read pickles one after the other up to the end, or to what is none.
 
     Args:
@@ -95,7 +95,7 @@ def read_pickles(
     """
     found: list[Pickled] = []
     if not already and not reader.remaining:
-        error = LegacyFileError("the pickle is empty; get the file again")
+        error = ForeignFileError("the pickle is empty; get the file again")
         return found, error if not part else error.inside(part)
     while reader.remaining:
         start = reader.position
@@ -105,7 +105,7 @@ def read_pickles(
         if run.error is not None:
             if number:
                 # What follows a pickle need not be one. It matters only if it would act.
-                error = LegacyFileError(f"bytes that do not belong to it follow the pickle, from byte {start} on")
+                error = ForeignFileError(f"bytes that do not belong to it follow the pickle, from byte {start} on")
                 return found, error if not part else error.inside(part)
             return found, run.error if not part else run.error.inside(part)
     return found, None
@@ -124,7 +124,7 @@ def scan_reader(reader: ByteReader, part: str, budget: Budget) -> list[Pickled]:
     """As `scan_bytes`, of what a reader gives.
 
     Raises:
-        LegacyFileError: The budget is spent, so that it cannot be said.
+        ForeignFileError: The budget is spent, so that it cannot be said.
     """
     run = run_pickle(reader, budget)
     if budget.spent and run.error is not None:
@@ -136,7 +136,7 @@ def hides_a_pickle(source: Source, offset: int, nbytes: int, budget: Budget) -> 
     """Return the pickle that the bytes of a tensor are from the first to the last, if it calls what is refused.
 
     Raises:
-        LegacyFileError: The budget is spent, so that it cannot be said.
+        ForeignFileError: The budget is spent, so that it cannot be said.
     """
     if nbytes < 4 or nbytes > MAX_SCAN_BYTES or source.read(offset, 1) != b"\x80":
         return None

@@ -10,13 +10,13 @@ from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import RangeData
 from ckptfmt._core.pth.data.tensors import Storage
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.forms.container import Container, Form, Pickled, hides_a_pickle, read_pickles
 from ckptfmt._core.pth.forms.zip_form import storage_type
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent
 from ckptfmt._core.pth.pickle.machine import Budget
 from ckptfmt._core.pth.pickle.pickle_vm import run_pickle
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["MAGIC_NUMBER", "read_stream", "slice_of"]
 
@@ -41,14 +41,14 @@ def read_stream(source: Source) -> Container:
     _, version, information, content, keys = (pickle.run for pickle in pickles)
     try:
         if version.value != _PROTOCOL:
-            raise LegacyFileError(f"its protocol version is no {_PROTOCOL}")
+            raise ForeignFileError(f"its protocol version is no {_PROTOCOL}")
         reader_of_storages = _Storages(source, content.outside, budget)
         end = reader_of_storages.read(reader.position, keys.value, pickles)
-    except LegacyFileError as error:
+    except ForeignFileError as error:
         return Container(Form.STREAM, tuple(pickles), error)
-    fault: LegacyFileError | None = None
+    fault: ForeignFileError | None = None
     if end < source.size:
-        fault = LegacyFileError(f"{source.size - end} bytes that belong to nothing follow the storages")
+        fault = ForeignFileError(f"{source.size - end} bytes that belong to nothing follow the storages")
         pickles += read_pickles(ByteReader(source=source, start=end, end=source.size), "after the storages", budget)[0]
     return Container(
         Form.STREAM, tuple(pickles), fault, content.value, reader_of_storages.resolve, _producer(information.value)
@@ -61,9 +61,9 @@ def _plain(reader: ByteReader, first: Pickled, budget: Budget) -> Container:
         return Container(Form.PICKLE, (first,), first.run.error)
     more, fault = read_pickles(reader, "", budget, already=1)
     if more and fault is None:
-        fault = LegacyFileError("another pickle follows the first one")
+        fault = ForeignFileError("another pickle follows the first one")
     if first.run.outside and fault is None:
-        fault = LegacyFileError("the pickle refers to storages, and the file has none")
+        fault = ForeignFileError("the pickle refers to storages, and the file has none")
     return Container(Form.PICKLE, (first, *more), fault, first.run.value)
 
 
@@ -87,20 +87,22 @@ class _Storages:
         """Find the storages; return where they end."""
         expected = self._expected()
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise LegacyFileError("the keys of its storages are no list of text")
+            raise ForeignFileError("the keys of its storages are no list of text")
         for key in keys:
             wanted = expected.get(key)
             if wanted is None or key in self._found:
-                raise LegacyFileError(f"it has a storage {key!a:.80} that nothing refers to, or twice")
+                raise ForeignFileError(f"it has a storage {key!a:.80} that nothing refers to, or twice")
             if position + 8 > self._source.size:
-                raise LegacyFileError(f"it ends before storage {key!a:.80}")
+                raise ForeignFileError(f"it ends before storage {key!a:.80}")
             (elements,) = struct.unpack("<q", self._source.read(position, 8))
             position += 8
             nbytes = wanted.elements * wanted.kind.nbytes
             if elements != wanted.elements:
-                raise LegacyFileError(f"storage {key!a:.80} has {elements} elements, its tensors say {wanted.elements}")
+                raise ForeignFileError(
+                    f"storage {key!a:.80} has {elements} elements, its tensors say {wanted.elements}"
+                )
             if position + nbytes > self._source.size:
-                raise LegacyFileError(f"it ends in the middle of storage {key!a:.80}")
+                raise ForeignFileError(f"it ends in the middle of storage {key!a:.80}")
             hidden = hides_a_pickle(self._source, position, nbytes, self._budget)
             if hidden is not None:
                 pickles.append(Pickled(f"storage {key!a:.80}", hidden))
@@ -115,7 +117,7 @@ class _Storages:
                 case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_) if elements >= 0:
                     expected.setdefault(key, _Expected(storage_type(name), elements))
                 case _:
-                    raise LegacyFileError("the pickle refers to something outside that is no storage")
+                    raise ForeignFileError("the pickle refers to something outside that is no storage")
         return expected
 
     def resolve(self, node: Persistent) -> Storage:
@@ -128,12 +130,12 @@ class _Storages:
                 if found is None:
                     found = self._views[key, view] = slice_of(self._storage(key), view, offset, elements)
                 return found
-        raise LegacyFileError("the pickle refers to a view of a storage that is none")
+        raise ForeignFileError("the pickle refers to a view of a storage that is none")
 
     def _storage(self, key: str) -> Storage:
         found = self._found.get(key)
         if found is None:
-            raise LegacyFileError(f"the file has no data of storage {key!a:.80}")
+            raise ForeignFileError(f"the file has no data of storage {key!a:.80}")
         return found
 
 
@@ -141,12 +143,12 @@ def slice_of(storage: Storage, key: str, offset: int, elements: int) -> Storage:
     """Return a part of a storage that lies in the file as it is.
 
     Raises:
-        LegacyFileError: It is not inside the storage.
+        ForeignFileError: It is not inside the storage.
     """
     begin, nbytes = offset * storage.kind.nbytes, elements * storage.kind.nbytes
     data = storage.data
     if not isinstance(data, RangeData) or begin < 0 or nbytes < 0 or begin + nbytes > data.nbytes:
-        raise LegacyFileError(f"a view {key!a:.80} that is not inside its storage")
+        raise ForeignFileError(f"a view {key!a:.80} that is not inside its storage")
     return Storage(key, data.part(begin, nbytes), storage.kind, storage.swapped)
 
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.data.storages import RangeData
 from ckptfmt._core.pth.data.tensors import Storage, tensor_leaf, view_of
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.forms.container import Container, Form, Pickled, read_pickles, scan_bytes
 from ckptfmt._core.pth.forms.stream_form import slice_of
 from ckptfmt._core.pth.forms.zip_form import storage_type
@@ -19,6 +18,7 @@ from ckptfmt._core.pth.pickle.machine import Budget
 from ckptfmt._core.pth.pickle.pickle_vm import run_pickle
 from ckptfmt._core.pth.values.builder import Tensor
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["TAR_MAGIC", "TAR_MAGIC_OFFSET", "read_tar"]
 
@@ -40,26 +40,26 @@ def read_tar(source: Source) -> Container:
         members, end = _directory(source)
         behind = _begins_again(source, end)
         if behind is not None:
-            raise LegacyFileError(f"bytes that belong to no member follow the tar archive, from byte {behind} on")
-    except LegacyFileError as fault:
+            raise ForeignFileError(f"bytes that belong to no member follow the tar archive, from byte {behind} on")
+    except ForeignFileError as fault:
         return Container(Form.TAR, tuple(_scan_all(source, behind, budget)), fault)
     reader = _Reader(source, pickles, budget)
     try:
         missing = [name for name in _PARTS if name not in members]
         if missing:
-            raise LegacyFileError(f"a tar archive without {missing[0]}, so it is none of PyTorch's; unpack it first")
+            raise ForeignFileError(f"a tar archive without {missing[0]}, so it is none of PyTorch's; unpack it first")
         reader.read_storages(members["storages"])
         reader.read_tensors(members["tensors"])
         root = reader.read_root(members["pickle"])
-    except LegacyFileError as fault:
+    except ForeignFileError as fault:
         known = {pickle.part for pickle in pickles}
-        with suppress(LegacyFileError):
+        with suppress(ForeignFileError):
             pickles += [pickle for pickle in _scan(source, members, budget) if pickle.part not in known]
         return Container(Form.TAR, tuple(pickles), fault)
     others = {name: where for name, where in members.items() if name not in _PARTS}
     try:
         pickles += _scan(source, others, budget)
-    except LegacyFileError as fault:
+    except ForeignFileError as fault:
         return Container(Form.TAR, tuple(pickles), fault)
     dropped = dict.fromkeys((name for name in others if name != "sys_info"), "it is no part of the state")
     return Container(Form.TAR, tuple(pickles), None, root, reader.resolve, "PyTorch before 0.1.10, tar", dropped)
@@ -91,11 +91,11 @@ class _Reader:
                 case (int(key), _, Global() as name):
                     kind = storage_type(name)
                 case _:
-                    raise LegacyFileError("a storage without a class")
+                    raise ForeignFileError("a storage without a class")
             (elements,) = struct.unpack("<q", reader.read(8))
             nbytes = elements * kind.nbytes
             if not 0 <= nbytes <= reader.remaining:
-                raise LegacyFileError(f"a storage of {nbytes} bytes, where {reader.remaining} are left")
+                raise ForeignFileError(f"a storage of {nbytes} bytes, where {reader.remaining} are left")
             begin = where[0] + reader.position
             self._storages[key] = Storage(str(key), RangeData(self._source, begin, nbytes), kind)
             reader.skip(nbytes)
@@ -105,7 +105,7 @@ class _Reader:
                 case (int(key), int(root), int(offset), int(elements)) if root in self._storages:
                     self._storages[key] = slice_of(self._storages[root], str(key), offset, elements)
                 case _:
-                    raise LegacyFileError("a view of a storage that is not there")
+                    raise ForeignFileError("a view of a storage that is not there")
         self._at_end(reader, "storages")
 
     def read_tensors(self, where: _Range) -> None:
@@ -116,10 +116,10 @@ class _Reader:
                 case (int(key), int(storage_key), _) if storage_key in self._storages:
                     storage = self._storages[storage_key]
                 case _:
-                    raise LegacyFileError("a tensor without a storage")
+                    raise ForeignFileError("a tensor without a storage")
             (dimensions,) = struct.unpack("<i4x", reader.read(8))
             if not 0 <= dimensions <= MAX_DIMENSIONS:
-                raise LegacyFileError(f"a tensor of {dimensions} dimensions")
+                raise ForeignFileError(f"a tensor of {dimensions} dimensions")
             numbers = struct.unpack(f"<{2 * dimensions + 1}q", reader.read(8 * (2 * dimensions + 1)))
             shape, strides, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1]
             view = view_of(storage, storage.kind, offset, shape, strides)
@@ -136,7 +136,7 @@ class _Reader:
     def _at_end(self, reader: ByteReader, part: str) -> None:
         if reader.remaining:
             self._pickles += read_pickles(reader, f"after {part}", self._budget)[0]
-            raise LegacyFileError("bytes that belong to nothing follow").inside(part)
+            raise ForeignFileError("bytes that belong to nothing follow").inside(part)
 
     def resolve(self, node: Persistent) -> Storage | Tensor:
         """Return the tensor or storage of a number, which stands as text or as itself."""
@@ -145,13 +145,13 @@ class _Reader:
             key = int(key)
         found = (self._tensors.get(key) or self._storages.get(key)) if type(key) is int else None
         if found is None:
-            raise LegacyFileError("the pickle refers to a tensor that is not there")
+            raise ForeignFileError("the pickle refers to a tensor that is not there")
         return found
 
 
 def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value <= MAX_CONTAINERS:
-        raise LegacyFileError("a number of storages or tensors that is none")
+        raise ForeignFileError("a number of storages or tensors that is none")
     return value
 
 
@@ -167,14 +167,14 @@ def _directory(source: Source) -> tuple[Mapping[str, _Range], int]:
         kind = block[156:157]
         begin = position + _BLOCK_BYTES
         if begin + nbytes > source.size or len(members) > MAX_MEMBERS:
-            raise LegacyFileError("the tar archive is cut, or a member of it reaches beyond its end")
+            raise ForeignFileError("the tar archive is cut, or a member of it reaches beyond its end")
         name = block[:100].rstrip(b"\0").decode("utf-8", "replace").removeprefix("./")
         if kind in (b"0", b"\0"):
             if name in members:
-                raise LegacyFileError(f"two members have the name {name!a:.80}")
+                raise ForeignFileError(f"two members have the name {name!a:.80}")
             members[name] = begin, nbytes
         elif kind not in (b"5", b"x", b"g"):  # a directory, and facts about the next member or all
-            raise LegacyFileError(f"member {name!a:.80} of the tar archive is no file")
+            raise ForeignFileError(f"member {name!a:.80} of the tar archive is no file")
         position = begin + -(-nbytes // _BLOCK_BYTES) * _BLOCK_BYTES
     return members, min(position, source.size)
 
@@ -192,7 +192,7 @@ def _size(block: bytes) -> int:
     if block[TAR_MAGIC_OFFSET : TAR_MAGIC_OFFSET + len(TAR_MAGIC)] != TAR_MAGIC or not all(
         byte in b"01234567" for byte in text
     ):
-        raise LegacyFileError("a header of the tar archive is malformed")
+        raise ForeignFileError("a header of the tar archive is malformed")
     return int(text or b"0", 8)
 
 
@@ -207,7 +207,7 @@ def _scan(source: Source, members: Mapping[str, _Range], budget: Budget) -> list
 def _scan_all(source: Source, behind: int | None, budget: Budget) -> list[Pickled]:
     """Look into an archive that is refused for its structure, at every block of it and of what is behind its end."""
     found: list[Pickled] = []
-    with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+    with suppress(ForeignFileError):  # the budget is spent, and the file refused anyhow
         starts = {0, source.size if behind is None else behind}
         blocks = {place for start in starts for place in range(start, start + _MOST_SCANNED_BYTES, _BLOCK_BYTES)}
         for position in sorted(place for place in blocks if place < source.size):

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import MAX_DEPTH
 from ckptfmt._core.pth.nodes import Global, Record
 from ckptfmt._core.pth.values.builder import Builder, Tensor
 from ckptfmt._core.pth.values.modules import VISIT, attributes_of
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["SCRIPTED", "recover_scripted"]
 
@@ -78,7 +78,7 @@ def _state(builder: Builder, root: Record, tensors_of: TensorsOf) -> dict[str, o
         prefix, node, above = pending.pop()
         builder.looked_at(VISIT)
         if id(node) in above or len(above) > MAX_DEPTH:
-            raise LegacyFileError("a module that contains itself, or is nested too deeply")
+            raise ForeignFileError("a module that contains itself, or is nested too deeply")
         callee: Global = node.callee
         names = tensors_of(callee.module, callee.name)
         children: list[tuple[str, Record, frozenset[int]]] = []

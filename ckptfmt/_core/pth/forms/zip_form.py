@@ -11,7 +11,6 @@ from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.data.dtypes import STORAGES, ElementType
 from ckptfmt._core.pth.data.storages import MemberData, Rework, read_member
 from ckptfmt._core.pth.data.tensors import Storage
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.forms.container import Container, Form, Pickled, hides_a_pickle, read_pickles, scan_reader
 from ckptfmt._core.pth.limits import (
     FREE_REWORK_BYTES,
@@ -25,6 +24,7 @@ from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import Global, Persistent
 from ckptfmt._core.pth.pickle.machine import Budget
 from ckptfmt._core.storage import Source
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["read_zip", "storage_type"]
 
@@ -40,7 +40,7 @@ def read_zip(source: Source) -> Container:
     """Return the archive that the whole of `source` is."""
     try:
         archive = read_archive(source)
-    except LegacyFileError as fault:
+    except ForeignFileError as fault:
         return Container(Form.ZIP, tuple(_scan_wreck(source)), fault)
     return _Reader(source, archive).container()
 
@@ -58,7 +58,7 @@ class _Reader:
         scripted = "constants.pkl" in self._members or any(name.startswith("code/") for name in self._members)
         form = Form.TORCHSCRIPT if scripted else Form.ZIP
         pickles: list[Pickled] = []
-        faults: list[LegacyFileError] = []
+        faults: list[ForeignFileError] = []
         dropped: dict[str, str] = {}
         root: object = None
         for name, member in self._members.items():
@@ -71,19 +71,19 @@ class _Reader:
                         root = found[0].run.value
                 elif not (_is_storage(name) and self._is_data(name, member, pickles)):
                     pickles += self._scan(name, member)
-            except LegacyFileError as fault:
+            except ForeignFileError as fault:
                 faults.append(fault)
-                with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+                with suppress(ForeignFileError):  # the budget is spent, and the file refused anyhow
                     pickles += self._scan_damaged(name, member)
             why = self._left_behind(name)
             if why is not None:
                 dropped[name] = why
         if _ROOT not in self._members:
-            faults.append(LegacyFileError(f"the zip archive has no {_ROOT}, so it is none of PyTorch's"))
+            faults.append(ForeignFileError(f"the zip archive has no {_ROOT}, so it is none of PyTorch's"))
         try:
             swapped = self._is_big_endian()
             producer = f"PyTorch, archive version {self._text('version') or 'unknown'}"
-        except LegacyFileError as fault:
+        except ForeignFileError as fault:
             faults.append(fault)
             swapped, producer = False, None
         return Container(
@@ -98,13 +98,13 @@ class _Reader:
             self._finish,
         )
 
-    def _read_pickle(self, name: str, member: Member) -> tuple[list[Pickled], LegacyFileError | None]:
+    def _read_pickle(self, name: str, member: Member) -> tuple[list[Pickled], ForeignFileError | None]:
         data = read_member(self._source, member, MAX_PICKLE_BYTES)
         found, fault = read_pickles(ByteReader(data), name, self._budget)
         if name != _ROOT:
             found = [pickled.without_value() for pickled in found]
         if fault is None and len(found) > 1:
-            fault = LegacyFileError("another pickle follows the first one").inside(name)
+            fault = ForeignFileError("another pickle follows the first one").inside(name)
         return found, fault
 
     def _is_data(self, name: str, member: Member, pickles: list[Pickled]) -> bool:
@@ -143,7 +143,7 @@ class _Reader:
     def _is_big_endian(self) -> bool:
         order = (self._text("byteorder") or "little").strip()
         if order not in ("little", "big"):
-            raise LegacyFileError(f"its byte order is {order!a:.40}; known are little and big")
+            raise ForeignFileError(f"its byte order is {order!a:.40}; known are little and big")
         return order == "big"
 
     def _text(self, name: str) -> str | None:
@@ -158,12 +158,12 @@ class _Reader:
             case ("storage" | b"storage", Global() as name, str(key), _, int(elements), *_) if elements >= 0:
                 kind = storage_type(name)
             case _:
-                raise LegacyFileError("the pickle refers to something outside that is no storage")
+                raise ForeignFileError("the pickle refers to something outside that is no storage")
         found = self._storages.get((key, kind.name))
         if found is None:
             found = self._storages[key, kind.name] = Storage(key, self._storage_data(key), kind, swapped)
         if elements * kind.nbytes > found.data.nbytes:
-            raise LegacyFileError(
+            raise ForeignFileError(
                 f"storage {key!a:.80} is to have {elements * kind.nbytes} bytes, its member has {found.data.nbytes}"
             )
         return found
@@ -172,7 +172,7 @@ class _Reader:
         if key not in self._data:
             member = self._members.get(f"data/{key}") or self._members.get(f"constants/{key}")
             if member is None:
-                raise LegacyFileError(f"the archive has no member for storage {key!a:.80}")
+                raise ForeignFileError(f"the archive has no member for storage {key!a:.80}")
             self._data[key] = MemberData(self._source, member, self._rework)
         return self._data[key]
 
@@ -185,12 +185,12 @@ def storage_type(name: Global) -> ElementType:
     """Return the element type of a class of storages.
 
     Raises:
-        LegacyFileError: It is no such class.
+        ForeignFileError: It is no such class.
     """
     module, _, word = canonical(name).rpartition(".")
     kind = STORAGES.get(word) if module in ("torch", "torch.cuda", "torch.storage") else None
     if kind is None:
-        raise LegacyFileError(f"{name} is no class of storages")
+        raise ForeignFileError(f"{name} is no class of storages")
     return kind
 
 
@@ -220,7 +220,7 @@ def _scan_wreck(source: Source) -> list[Pickled]:
         for unpack in (_inflate, _as_is) if method == DEFLATED else (_as_is, _inflate):
             data = unpack(head[begin:end])
             room -= len(data)
-            with suppress(LegacyFileError):  # the budget is spent, and the file refused anyhow
+            with suppress(ForeignFileError):  # the budget is spent, and the file refused anyhow
                 pickled = scan_reader(ByteReader(data), name, budget)
                 found += pickled
                 if pickled:

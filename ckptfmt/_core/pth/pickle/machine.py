@@ -11,7 +11,6 @@ import struct
 from dataclasses import dataclass, field
 
 from ckptfmt._core.pth.data.byte_reader import ByteReader
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.pth.limits import (
     MAX_CONTAINERS,
     MAX_INTEGER_BYTES,
@@ -23,6 +22,7 @@ from ckptfmt._core.pth.limits import (
 )
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNode
 from ckptfmt._core.pth.pickle.folding import fold
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["NOWHERE", "Budget", "Deed", "Machine", "integer", "pairs", "python2_text", "text"]
 
@@ -109,11 +109,11 @@ class Machine:
         """Do nothing if a value may have a length.
 
         Raises:
-            UnsupportedLegacyError: It has that many bytes, and that is beyond a limit.
-            LegacyFileError: It cannot have them.
+            UnsupportedFileError: It has that many bytes, and that is beyond a limit.
+            ForeignFileError: It cannot have them.
         """
         if not 0 <= nbytes <= limit:
-            kind = UnsupportedLegacyError if 0 <= nbytes <= self.reader.remaining else LegacyFileError
+            kind = UnsupportedFileError if 0 <= nbytes <= self.reader.remaining else ForeignFileError
             raise kind(f"{what} of {nbytes} bytes in a pickle, the limit is {limit}")
 
     def line(self) -> bytes:
@@ -130,7 +130,7 @@ class Machine:
         """Push a container, and count it."""
         self._containers += 1
         if self._containers > MAX_CONTAINERS:
-            raise UnsupportedLegacyError(f"the pickle makes more than {MAX_CONTAINERS} containers")
+            raise UnsupportedFileError(f"the pickle makes more than {MAX_CONTAINERS} containers")
         self.stack.append(container)
 
     # -- stack and memo
@@ -138,7 +138,7 @@ class Machine:
     def mark(self) -> None:
         """MARK."""
         if len(self._outer) >= MAX_MARKS:
-            raise UnsupportedLegacyError(f"the pickle has more than {MAX_MARKS} containers open at once")
+            raise UnsupportedFileError(f"the pickle has more than {MAX_MARKS} containers open at once")
         self._outer.append(self.stack)
         self.stack = []
 
@@ -160,7 +160,7 @@ class Machine:
     def put(self, number: int) -> None:
         """Remember what is on top under a number."""
         if number < 0:
-            raise LegacyFileError("the pickle has a negative memo number")
+            raise ForeignFileError("the pickle has a negative memo number")
         self.memo[number] = self.stack[-1]
 
     def get(self, number: int) -> None:
@@ -192,7 +192,7 @@ class Machine:
         """STRING: text of Python 2 in quotes."""
         line = self.reader.read_line(MAX_PICKLE_BYTES)
         if len(line) < 2 or line[:1] not in b"'\"" or line[-1:] != line[:1]:
-            raise LegacyFileError("the pickle has a string without quotes")
+            raise ForeignFileError("the pickle has a string without quotes")
         self.push(python2_text(codecs.escape_decode(line[1:-1])[0]))
 
     def unicode_line(self) -> None:
@@ -217,7 +217,7 @@ class Machine:
         """SETITEMS of what is on top."""
         target = self.stack[-1]
         if not isinstance(target, DictNode | Record):
-            raise LegacyFileError(f"the pickle sets items of {_kind(target)}")
+            raise ForeignFileError(f"the pickle sets items of {_kind(target)}")
         target.entries += pairs
 
     def set_item(self) -> None:
@@ -233,7 +233,7 @@ class Machine:
         elif isinstance(target, list):
             target += items
         else:
-            raise LegacyFileError(f"the pickle appends to {_kind(target)}")
+            raise ForeignFileError(f"the pickle appends to {_kind(target)}")
 
     def add_items(self) -> None:
         """ADDITEMS to what is on top."""
@@ -244,16 +244,16 @@ class Machine:
         elif isinstance(target, SetNode) and not target.frozen:
             target.elements += items
         else:
-            raise LegacyFileError(f"the pickle adds elements to {_kind(target)}")
+            raise ForeignFileError(f"the pickle adds elements to {_kind(target)}")
 
     # -- what would import or call
 
     def name(self, module: object, name: object) -> Global:
         """Return a name, and count it."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise LegacyFileError("the pickle names a class by something that is no text")
+            raise ForeignFileError("the pickle names a class by something that is no text")
         if max(len(module), len(name)) > MAX_NAME_CHARS:
-            raise LegacyFileError(f"the pickle has a name of a class of more than {MAX_NAME_CHARS} characters")
+            raise ForeignFileError(f"the pickle has a name of a class of more than {MAX_NAME_CHARS} characters")
         found = Global(module, name)
         self.globals[found] = self.globals.get(found, 0) + 1
         return found
@@ -277,7 +277,7 @@ class Machine:
     def make(self, callee: object, args: object, kwargs: object = None) -> None:
         """Push what a call would return."""
         if not isinstance(args, tuple):
-            raise LegacyFileError(f"the pickle calls something with {_kind(args)} in place of a tuple of arguments")
+            raise ForeignFileError(f"the pickle calls something with {_kind(args)} in place of a tuple of arguments")
         if not isinstance(callee, Global):
             maker = callee.callee if isinstance(callee, Record) and callee.callee is not NOWHERE else None
             self.deeds.append(Deed(f"calls {_kind(callee)}", maker))
@@ -324,7 +324,7 @@ class Machine:
             self.deeds.append(Deed(f"changes {target} itself", target))
             self.stack[-1] = Record(target, (), states=[state])
         else:
-            raise LegacyFileError(f"the pickle gives a state to {_kind(target)}")
+            raise ForeignFileError(f"the pickle gives a state to {_kind(target)}")
 
     def persistent(self, identifier: object) -> None:
         """PERSID, BINPERSID."""
@@ -343,33 +343,31 @@ class Machine:
         """PROTO."""
         number = self.reader.read(1)[0]
         if number > _HIGHEST_PROTOCOL:
-            raise UnsupportedLegacyError(
-                f"it is a pickle of protocol {number}, the highest known is {_HIGHEST_PROTOCOL}"
-            )
+            raise UnsupportedFileError(f"it is a pickle of protocol {number}, the highest known is {_HIGHEST_PROTOCOL}")
         self.protocol = max(self.protocol, number)
 
     def frame(self) -> None:
         """FRAME."""
         nbytes = self.number(_U64)
         if nbytes > self.reader.remaining:
-            raise LegacyFileError(f"it ends within a frame of {nbytes} bytes")
+            raise ForeignFileError(f"it ends within a frame of {nbytes} bytes")
 
     def out_of_band(self) -> None:
         """NEXT_BUFFER."""
-        raise LegacyFileError("the pickle refers to a buffer outside the file")
+        raise ForeignFileError("the pickle refers to a buffer outside the file")
 
 
 def integer(line: bytes) -> int:
     """Return the integer that a line spells, which may not be long: to read it takes the square of its length."""
     if len(line) > 2 * MAX_INTEGER_BYTES:
-        raise UnsupportedLegacyError(f"an integer of {len(line)} digits in a pickle")
+        raise UnsupportedFileError(f"an integer of {len(line)} digits in a pickle")
     return int(line)
 
 
 def pairs(items: list[object]) -> list[tuple[object, object]]:
     """Return keys and values that follow one another as pairs."""
     if len(items) % 2:
-        raise LegacyFileError("the pickle has a dict with a key and no value")
+        raise ForeignFileError("the pickle has a dict with a key and no value")
     return list(zip(items[::2], items[1::2], strict=True))
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ckptfmt._core.pth.data.byte_reader import ByteReader
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
 from ckptfmt._core.pth.limits import MAX_OPERATIONS, MAX_PICKLE_BYTES
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNode
 from ckptfmt._core.pth.pickle.machine import Budget, Deed, Machine, integer, pairs, python2_text, text
+from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["PickleRun", "run_pickle"]
 
@@ -38,7 +38,7 @@ class PickleRun:
     """
 
     value: object
-    error: LegacyFileError | None
+    error: ForeignFileError | None
     end: int
     protocol: int
     globals: Mapping[Global, int]
@@ -56,10 +56,10 @@ def run_pickle(reader: ByteReader, budget: Budget | None = None) -> PickleRun:
     """
     machine = Machine(reader, budget or Budget())
     start = reader.position
-    error: LegacyFileError | None = None
+    error: ForeignFileError | None = None
     try:
         _carry_out(machine)
-    except LegacyFileError as failure:
+    except ForeignFileError as failure:
         error = failure
     except (IndexError, KeyError, ValueError, OverflowError, struct.error) as failure:
         what: dict[type[Exception], str] = {
@@ -67,7 +67,7 @@ def run_pickle(reader: ByteReader, budget: Budget | None = None) -> PickleRun:
             KeyError: "takes what is not in the memo",
         }
         matter = what.get(type(failure), f"has a value that is not well-formed ({failure})"[:300])
-        error = LegacyFileError(f"the pickle {matter}, at byte {reader.position}")
+        error = ForeignFileError(f"the pickle {matter}, at byte {reader.position}")
     return PickleRun(
         value=None if error else machine.value,
         error=error,
@@ -88,7 +88,7 @@ def _carry_out(machine: Machine) -> None:
     while True:
         machine.budget.operations -= _ROUND
         if machine.budget.operations < 0:
-            raise UnsupportedLegacyError(f"its pickles have more than {MAX_OPERATIONS} opcodes")
+            raise UnsupportedFileError(f"its pickles have more than {MAX_OPERATIONS} opcodes")
         for _ in range(_ROUND):
             code = next_byte()
             if code == _STOP:
@@ -96,11 +96,11 @@ def _carry_out(machine: Machine) -> None:
                 return
             steps[code](machine)
         if machine.reader.position - start > MAX_PICKLE_BYTES:
-            raise UnsupportedLegacyError(f"the pickle is longer than {MAX_PICKLE_BYTES} bytes")
+            raise UnsupportedFileError(f"the pickle is longer than {MAX_PICKLE_BYTES} bytes")
 
 
 def _unknown(machine: Machine) -> None:
-    raise LegacyFileError(f"byte {machine.reader.position - 1} begins no opcode of a pickle")
+    raise ForeignFileError(f"byte {machine.reader.position - 1} begins no opcode of a pickle")
 
 
 _U8, _U16, _I32, _U32, _U64 = (struct.Struct(layout) for layout in ("<B", "<H", "<i", "<I", "<Q"))

@@ -15,12 +15,12 @@ from typing import Any
 from ckptfmt._core.format.packing import MAX_LOOSE_KEYS, Typed
 from ckptfmt._core.pth.data.dtypes import STORAGES, TYPES, ElementType
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage, TensorView, c_strides, tensor_leaf, view_of
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import FREE_EXPANSION_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_EXPANSION, MAX_VALUES
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNode, describe
 from ckptfmt._core.pth.values.hashing import require_hashable
 from ckptfmt._core.pth.values.notes import Notes
+from ckptfmt.errors import ForeignFileError
 
 __all__ = [
     "ADDED",
@@ -45,7 +45,7 @@ PAIRS = "python.dict"
 _MOST_OPEN = MAX_DEPTH + 18  # a tensor takes some levels that are none of the value's
 
 Storages = Callable[[Persistent], "Storage | Tensor"]
-"""Returns what lies outside the pickle. Raises LegacyFileError if there is no such thing."""
+"""Returns what lies outside the pickle. Raises ForeignFileError if there is no such thing."""
 
 
 class StateDict(dict[Any, Any]):
@@ -125,7 +125,7 @@ class Builder:
         """Return the value that a node stands for.
 
         Raises:
-            LegacyFileError: It stands for none, or is beyond a limit.
+            ForeignFileError: It stands for none, or is beyond a limit.
         """
         return self._publish(self.raw(node))
 
@@ -142,7 +142,7 @@ class Builder:
         if id(node) in self._open:
             return self._inside_itself(node)
         if len(self._open) > _MOST_OPEN:
-            raise LegacyFileError(f"its values are nested deeper than {MAX_DEPTH} levels")
+            raise ForeignFileError(f"its values are nested deeper than {MAX_DEPTH} levels")
         before, above = self._count, self._height
         self._open.add(id(node))
         self._height = 0
@@ -153,7 +153,7 @@ class Builder:
         self._enter(1, 0)
         height = self._height + 1
         if height > _MOST_OPEN:
-            raise LegacyFileError(f"its values are nested deeper than {MAX_DEPTH} levels")
+            raise ForeignFileError(f"its values are nested deeper than {MAX_DEPTH} levels")
         self._height = max(above, height)
         self._built[id(node)] = made, self._count - before, height
         self._alive.append(node)
@@ -162,7 +162,7 @@ class Builder:
     def _inside_itself(self, node: object) -> object:
         """Leave out an object that is part of itself, as are children that know their parent."""
         if not isinstance(node, Record) or canonical(node.callee) in self.meanings:
-            raise LegacyFileError(f"{describe(node)} contains itself")
+            raise ForeignFileError(f"{describe(node)} contains itself")
         self.notes.drop(describe(node), "it is part of itself")
         return None
 
@@ -170,17 +170,17 @@ class Builder:
         self._count += size
         self._height = max(self._height, height)
         if self._count > MAX_VALUES:
-            raise LegacyFileError(f"it has more than {MAX_VALUES} values, each counted as often as it is referred to")
+            raise ForeignFileError(f"it has more than {MAX_VALUES} values, each counted as often as it is referred to")
 
     def looked_at(self, count: int) -> None:
         """Note that so many entries were looked at for what they are, which may be the same ones over and over.
 
         Raises:
-            LegacyFileError: That is beyond what a checkpoint needs.
+            ForeignFileError: That is beyond what a checkpoint needs.
         """
         self._looked += count
         if self._looked > MAX_VALUES:
-            raise LegacyFileError(f"it has more than {MAX_VALUES} attributes, each counted as often as it is shared")
+            raise ForeignFileError(f"it has more than {MAX_VALUES} attributes, each counted as often as it is shared")
 
     def _make(self, node: object) -> object:
         match node:
@@ -257,7 +257,7 @@ class Builder:
         """Return pairs as a dict; as a typed list of pairs, if a key is nothing that ours can have.
 
         Raises:
-            LegacyFileError: A key is nothing that a dict can have.
+            ForeignFileError: A key is nothing that a dict can have.
         """
         for key, _ in entries:
             require_hashable(key)
@@ -270,7 +270,7 @@ class Builder:
         """Return a set; as a typed list, if an element is nothing that ours can have.
 
         Raises:
-            LegacyFileError: An element is nothing that a set can have.
+            ForeignFileError: An element is nothing that a set can have.
         """
         for element in elements:
             require_hashable(element)
@@ -286,14 +286,14 @@ class Builder:
             return False
         self._loose += 1
         if self._loose > MAX_LOOSE_KEYS:
-            raise LegacyFileError(f"more than {MAX_LOOSE_KEYS} keys that are neither text nor bytes")
+            raise ForeignFileError(f"more than {MAX_LOOSE_KEYS} keys that are neither text nor bytes")
         return value == value and (not isinstance(value, int) or -(2**63) <= value < 2**64)
 
     def copied(self, nbytes: int) -> None:
         """Note that so many bytes were made of text."""
         self._copied_bytes += nbytes
         if self._copied_bytes > MAX_COPIED_BYTES:
-            raise LegacyFileError(f"more than {MAX_COPIED_BYTES} bytes written as text")
+            raise ForeignFileError(f"more than {MAX_COPIED_BYTES} bytes written as text")
 
     # -- tensors
 
@@ -301,14 +301,14 @@ class Builder:
         """Return the storage that a node stands for."""
         found = self.raw(node)
         if not isinstance(found, Storage):
-            raise LegacyFileError(f"{describe(node)} stands in the place of a storage")
+            raise ForeignFileError(f"{describe(node)} stands in the place of a storage")
         return found
 
     def element_type(self, node: object) -> ElementType:
         """Return the element type that a node stands for."""
         found = self.raw(node)
         if not isinstance(found, ElementType):
-            raise LegacyFileError(f"{describe(node)} stands in the place of a dtype")
+            raise ForeignFileError(f"{describe(node)} stands in the place of a dtype")
         return found
 
     def tensor(self, view: TensorView) -> Tensor:
@@ -324,7 +324,7 @@ class Builder:
             leaf = self._views[view.identity] = tensor_leaf(view)
             self._tensor_bytes += view.nbytes
             if self._tensor_bytes > MAX_EXPANSION * self.file_bytes + FREE_EXPANSION_BYTES:
-                raise LegacyFileError(f"its tensors expand to {self._tensor_bytes} bytes, and more")
+                raise ForeignFileError(f"its tensors expand to {self._tensor_bytes} bytes, and more")
         return Typed(view.kind.typed, leaf) if view.kind.typed else leaf
 
     def _publish(self, made: object) -> object:
@@ -355,4 +355,4 @@ def _refuse_misuse(record: Record, meaning: Meaning) -> None:
     )
     for what, parts in given:
         if parts and not what <= meaning.takes:
-            raise LegacyFileError(f"the pickle gives {' '.join(what)} to {describe(record)}, which takes none")
+            raise ForeignFileError(f"the pickle gives {' '.join(what)} to {describe(record)}, which takes none")

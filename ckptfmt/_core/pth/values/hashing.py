@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Record, SetNode, describe
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["require_hashable"]
 
@@ -24,7 +24,7 @@ def require_hashable(node: object) -> None:
     """Refuse what can be no key. An object of a class that is not known may be one.
 
     Raises:
-        LegacyFileError: It can be none.
+        ForeignFileError: It can be none.
     """
     if isinstance(node, str | int | float | bytes) or node is None:
         return
@@ -40,4 +40,4 @@ def require_hashable(node: object) -> None:
             or (isinstance(part, SetNode) and not part.frozen)
             or (isinstance(part, Record) and canonical(part.callee) in _WITHOUT_HASH)
         ):
-            raise LegacyFileError(f"{describe(part)} as a key, or as an element of a set, which it cannot be")
+            raise ForeignFileError(f"{describe(part)} as a key, or as an element of a set, which it cannot be")

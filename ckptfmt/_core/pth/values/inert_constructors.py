@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.names.kinds import ENUMERATIONS, STRUCT_SEQUENCES
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Record
 from ckptfmt._core.pth.pickle.folding import is_function
 from ckptfmt._core.pth.values.builder import STATES, Builder, Meaning
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["INERT_MEANINGS"]
 
@@ -32,9 +32,9 @@ def _partial(builder: Builder, record: Record) -> object:
         case [(function, tuple() as args, kwargs, _)] if is_function(function):
             pass
         case _:
-            raise LegacyFileError("a partial function with a state that is none")
+            raise ForeignFileError("a partial function with a state that is none")
     if kwargs is not None and not isinstance(kwargs, DictNode):
-        raise LegacyFileError("a partial function with names for its arguments that are none")
+        raise ForeignFileError("a partial function with names for its arguments that are none")
     facts = {
         "function": builder.value(function),
         "args": [builder.value(arg) for arg in args],
@@ -53,10 +53,10 @@ def _buffer(builder: Builder, record: Record) -> object:
         case [content]:
             position = 0
         case _:
-            raise LegacyFileError(f"{record.callee} with a state that is none")
+            raise ForeignFileError(f"{record.callee} with a state that is none")
     content = builder.raw(content)
     if not isinstance(content, bytes | str):
-        raise LegacyFileError(f"{record.callee} of something else than bytes or text")
+        raise ForeignFileError(f"{record.callee} of something else than bytes or text")
     return _typed(builder, canonical(record.callee), {"content": content, "position": position})
 
 
@@ -66,7 +66,7 @@ def _logger(builder: Builder, record: Record) -> object:
             return _typed(builder, "logging.Logger", "root")
         case (str(name),):
             return _typed(builder, "logging.Logger", name)
-    raise LegacyFileError("a logger without a name")
+    raise ForeignFileError("a logger without a name")
 
 
 def _pattern(builder: Builder, record: Record) -> object:
@@ -79,12 +79,12 @@ def _pattern(builder: Builder, record: Record) -> object:
             made = builder.raw(pattern)  # bytes are written as text before protocol 3
             if isinstance(made, bytes) and type(flags) is int:
                 return _typed(builder, "re.Pattern", {"pattern": made, "flags": flags})
-    raise LegacyFileError("a regular expression without a pattern")
+    raise ForeignFileError("a regular expression without a pattern")
 
 
 def _hint(builder: Builder, record: Record) -> object:
     if len(record.args) != 2:
-        raise LegacyFileError(f"a type hint of {len(record.args)} parts, it has 2")
+        raise ForeignFileError(f"a type hint of {len(record.args)} parts, it has 2")
     origin, parameters = (builder.value(part) for part in record.args)
     return _typed(builder, "types.GenericAlias", {"origin": origin, "args": parameters})
 
@@ -93,19 +93,19 @@ def _union(builder: Builder, record: Record) -> object:
     match record.args:
         case (tuple(types),):
             return _typed(builder, "types.UnionType", [builder.value(part) for part in types])
-    raise LegacyFileError("a union without types")
+    raise ForeignFileError("a union without types")
 
 
 def _zone(builder: Builder, record: Record) -> object:
     match record.args:
         case (str(key), *_):
             return _typed(builder, "zoneinfo.ZoneInfo", key)
-    raise LegacyFileError("a time zone without a name")
+    raise ForeignFileError("a time zone without a name")
 
 
 def _member(builder: Builder, record: Record) -> object:
     if len(record.args) != 1:
-        raise LegacyFileError(f"a member of {record.callee} without a value")
+        raise ForeignFileError(f"a member of {record.callee} without a value")
     return _typed(builder, canonical(record.callee), builder.value(record.args[0]))
 
 
@@ -117,7 +117,7 @@ def _row(builder: Builder, record: Record) -> object:
         case (tuple() | list() as values, DictNode(entries)):
             more = builder.mapping(entries)
         case _:
-            raise LegacyFileError(f"{record.callee} without values")
+            raise ForeignFileError(f"{record.callee} without values")
     return _typed(builder, canonical(record.callee), {"values": builder.value(list(values)), "more": more})
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import MAX_DEPTH
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Record, SetNode
 from ckptfmt._core.pth.values.builder import Builder, Tensor
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["VISIT", "attributes_of", "recover"]
 
@@ -56,7 +56,7 @@ def _module_state(builder: Builder, module: Record) -> dict[str, object]:
         prefix, node, above = pending.pop()
         builder.looked_at(VISIT)
         if id(node) in above or len(above) > MAX_DEPTH:
-            raise LegacyFileError("a module that contains itself, or is nested too deeply")
+            raise ForeignFileError("a module that contains itself, or is nested too deeply")
         attributes = attributes_of(builder, node)
         passing = _text_set(builder, attributes.get("_non_persistent_buffers_set"))
         for name, tensor in _items(builder, attributes.get("_parameters")):
@@ -77,7 +77,7 @@ def _take(builder: Builder, state: dict[str, object], name: str, node: object) -
     if node is None:
         return
     if not isinstance(builder.raw(node), Tensor):
-        raise LegacyFileError(f"{name!a:.200} of a module is no tensor")
+        raise ForeignFileError(f"{name!a:.200} of a module is no tensor")
     state[name] = builder.value(node)
 
 
@@ -110,7 +110,7 @@ def _optimizer_state(builder: Builder, attributes: dict[str, object]) -> object:
     packed = []
     for group in groups if isinstance(groups, list) else []:
         if not isinstance(group, DictNode):
-            raise LegacyFileError("an optimizer with a group of parameters that is no dict")
+            raise ForeignFileError("an optimizer with a group of parameters that is no dict")
         options: dict[object, object] = {}
         for key, value in group.entries:
             if key == "params" and isinstance(value, list):
@@ -129,7 +129,7 @@ def _optimizer_state(builder: Builder, attributes: dict[str, object]) -> object:
 def _identity(builder: Builder, node: object) -> object:
     made = builder.raw(node)
     if not isinstance(made, Tensor):
-        raise LegacyFileError("an optimizer of something else than tensors")
+        raise ForeignFileError("an optimizer of something else than tensors")
     return id(node) if made.view is None or isinstance(made.value, Typed) else made.view.identity
 
 

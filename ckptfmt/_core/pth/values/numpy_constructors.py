@@ -10,11 +10,11 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.pth.data.storages import MemoryData
 from ckptfmt._core.pth.data.tensors import Storage, c_strides, view_of
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import Global, Record
 from ckptfmt._core.pth.values.builder import ANYTHING, STATES, Builder, Meaning
 from ckptfmt._core.pth.values.numpy_dtypes import ArrayType, array_type, text_type
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["NUMPY_MEANINGS"]
 
@@ -27,7 +27,7 @@ def _reconstruct(builder: Builder, record: Record) -> object:
         case (_, shape, dtype, fortran, data) | (shape, dtype, fortran, data):
             made = _array(builder, shape, dtype, fortran, data)
         case _:
-            raise LegacyFileError("a NumPy array without shape, dtype and data")
+            raise ForeignFileError("a NumPy array without shape, dtype and data")
     if record.args and isinstance(record.args[0], Global) and canonical(record.args[0]) != "numpy.ndarray":
         builder.notes.drop(f"the class {record.args[0]} of an array", "its values are kept as a plain array")
     return made
@@ -38,14 +38,14 @@ def _from_buffer(builder: Builder, record: Record) -> object:
     match record.args:
         case (data, dtype, shape, str(order)):
             return _array(builder, shape, dtype, order == "F", data)
-    raise LegacyFileError("a NumPy array without shape, dtype and data")
+    raise ForeignFileError("a NumPy array without shape, dtype and data")
 
 
 def _array(builder: Builder, shape_node: object, dtype_node: object, fortran: object, data_node: object) -> object:
     dtype = builder.raw(dtype_node)
     shape = builder.raw(shape_node)
     if not isinstance(dtype, ArrayType) or not isinstance(shape, tuple) or not all(type(size) is int for size in shape):
-        raise LegacyFileError("a NumPy array without shape, dtype and data")
+        raise ForeignFileError("a NumPy array without shape, dtype and data")
     if dtype.objects or isinstance(data_node, list):
         builder.notes.inert["numpy.ndarray of objects"] += 1
         facts = {"shape": list(shape), "values": builder.value(data_node)}
@@ -53,7 +53,7 @@ def _array(builder: Builder, shape_node: object, dtype_node: object, fortran: ob
     data = _bytes(builder, data_node)
     nbytes = dtype.nbytes
     if nbytes is not None and (min(shape, default=0) < 0 or math.prod(shape) * nbytes != len(data)):
-        raise LegacyFileError(f"a NumPy array of {len(data)} bytes, its shape {list(shape)!s:.80} does not fit them")
+        raise ForeignFileError(f"a NumPy array of {len(data)} bytes, its shape {list(shape)!s:.80} does not fit them")
     kind = dtype.element
     if kind is None:
         return _unexpressed(builder, dtype, shape, data, fortran=bool(fortran))
@@ -67,7 +67,7 @@ def _bytes(builder: Builder, node: object) -> bytes:
     if isinstance(data, str):  # a `str` of Python 2, which was taken for UTF-8
         data = data.encode("utf-8", "surrogatepass")
     if not isinstance(data, bytes):
-        raise LegacyFileError("a NumPy array or scalar whose data are no bytes")
+        raise ForeignFileError("a NumPy array or scalar whose data are no bytes")
     return data
 
 
@@ -83,12 +83,12 @@ def _scalar(builder: Builder, record: Record) -> object:
     """`scalar(dtype, data)`."""
     dtype = builder.raw(record.args[0]) if record.args else None
     if not isinstance(dtype, ArrayType):
-        raise LegacyFileError("a NumPy scalar without dtype and data")
+        raise ForeignFileError("a NumPy scalar without dtype and data")
     if dtype.objects and len(record.args) > 1:
         return builder.value(record.args[1])
     data = _bytes(builder, record.args[1]) if len(record.args) > 1 else b""
     if dtype.nbytes is not None and len(data) != dtype.nbytes:
-        raise LegacyFileError(f"a NumPy scalar of {len(data)} bytes, its dtype {dtype.code} has {dtype.nbytes}")
+        raise ForeignFileError(f"a NumPy scalar of {len(data)} bytes, its dtype {dtype.code} has {dtype.nbytes}")
     kind = dtype.element
     if kind is None:
         return _unexpressed(builder, dtype, (), data, fortran=False)
@@ -103,7 +103,7 @@ def _masked(builder: Builder, record: Record) -> object:
         case [(_, shape, dtype, fortran, data, mask, fill)]:
             values = _array(builder, shape, dtype, fortran, data)
         case _:
-            raise LegacyFileError("a masked array without values and mask")
+            raise ForeignFileError("a masked array without values and mask")
     made = builder.raw(dtype)
     masked: object = _bytes(builder, mask)
     if isinstance(made, ArrayType) and made.structure is None:
@@ -120,7 +120,7 @@ def _seed(builder: Builder, record: Record) -> object:
     match record.args:
         case (Global() as cls, *_):
             return builder.inert(replace(record, callee=cls, args=()))
-    raise LegacyFileError("a sequence of seeds without a class")
+    raise ForeignFileError("a sequence of seeds without a class")
 
 
 def _inert(builder: Builder, record: Record) -> object:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.pth.data.dtypes import ElementType
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, describe
 from ckptfmt._core.pth.values.builder import Builder
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["ELEMENTS_OF", "ArrayType", "array_type", "text_type"]
 
@@ -89,12 +89,12 @@ def array_type(builder: Builder, record: Record) -> object:
     code = _code(record.args[0] if record.args else None)
     state = record.states[-1] if record.states else ()
     if not isinstance(state, tuple):
-        raise LegacyFileError("a NumPy dtype with a state that is none")
+        raise ForeignFileError("a NumPy dtype with a state that is none")
     order, base, names, fields, nbytes = (*state[1:6], *[None] * 5)[:5]
     if code == "record":
         code = f"V{nbytes}" if type(nbytes) is int and 0 <= nbytes < 1 << 30 else "V"
     if code not in ELEMENTS_OF and code not in _OBJECTS and not _INERT.fullmatch(code):
-        raise LegacyFileError(f"an array of NumPy dtype {code!a:.40}, which cannot be expressed")
+        raise ForeignFileError(f"an array of NumPy dtype {code!a:.40}, which cannot be expressed")
     structure: object = None
     if fields is not None:
         structure = _fields(builder, names, fields)
@@ -113,7 +113,7 @@ def _code(first: object) -> str:
     if isinstance(first, Global):
         return canonical(first).rpartition(".")[2]
     if not isinstance(first, str):
-        raise LegacyFileError(f"a NumPy dtype made of {describe(first)}")
+        raise ForeignFileError(f"a NumPy dtype made of {describe(first)}")
     return first[1:] if first.startswith(("<", ">", "|", "=")) else first
 
 
@@ -142,7 +142,7 @@ def _unit(builder: Builder, code: str, state: tuple[object, ...]) -> str:
 
 def _fields(builder: Builder, names: object, fields: object) -> list[object]:
     if not isinstance(fields, DictNode) or not isinstance(names, tuple):
-        raise LegacyFileError("a NumPy dtype with fields that are none")
+        raise ForeignFileError("a NumPy dtype with fields that are none")
     known = {name: field for name, field in fields.entries if isinstance(name, str | bytes)}
     found: list[object] = []
     for name in names:
@@ -150,7 +150,7 @@ def _fields(builder: Builder, names: object, fields: object) -> list[object]:
             case (Record() as node, int(offset), *_):
                 found.append({"name": name, "dtype": _described(builder, node), "offset": offset})
             case _:
-                raise LegacyFileError("a NumPy dtype with a field that is none")
+                raise ForeignFileError("a NumPy dtype with a field that is none")
     return found
 
 
@@ -160,11 +160,11 @@ def _subarray(builder: Builder, base: object) -> dict[str, object]:
             sizes = shape if isinstance(shape, tuple) else (shape,)
             if all(type(size) is int for size in sizes):
                 return {"base": _described(builder, node), "shape": list(sizes)}
-    raise LegacyFileError("a NumPy dtype of arrays that are none")
+    raise ForeignFileError("a NumPy dtype of arrays that are none")
 
 
 def _described(builder: Builder, node: Record) -> object:
     made = builder.raw(node)
     if not isinstance(made, ArrayType):
-        raise LegacyFileError(f"{describe(node)} stands in the place of a NumPy dtype")
+        raise ForeignFileError(f"{describe(node)} stands in the place of a NumPy dtype")
     return made.description

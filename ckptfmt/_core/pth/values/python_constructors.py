@@ -9,11 +9,11 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.limits import MAX_DEPTH
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, SetNode
 from ckptfmt._core.pth.values.builder import ADDED, ANYTHING, ELEMENTS, ENTRIES, STATES, Builder, Meaning, StateDict
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["PYTHON_MEANINGS"]
 
@@ -66,7 +66,7 @@ def _pairs_given(args: tuple[object, ...]) -> list[tuple[object, object]]:
                 first = record.args[canonical(record.callee) == "collections.defaultdict" :]
             case _:
                 break
-    raise LegacyFileError("a dict that is made of something else than pairs")
+    raise ForeignFileError("a dict that is made of something else than pairs")
 
 
 def _entries_of(state: object) -> list[tuple[object, object]]:
@@ -89,7 +89,7 @@ def _items(record: Record) -> list[object]:
         return [*first, *given]
     if isinstance(first, SetNode):
         return [*first.elements, *given]
-    raise LegacyFileError(f"a {record.callee.name} that is made of something else than a list")
+    raise ForeignFileError(f"a {record.callee.name} that is made of something else than a list")
 
 
 def _list(builder: Builder, record: Record) -> object:
@@ -124,7 +124,7 @@ def _bytes(builder: Builder, record: Record) -> object:
             made = builder.raw(inner)
             if isinstance(made, bytes):
                 return made
-    raise LegacyFileError(f"{record.callee.name} of something else than bytes")
+    raise ForeignFileError(f"{record.callee.name} of something else than bytes")
 
 
 def _codecs_encode(builder: Builder, record: Record) -> object:
@@ -134,29 +134,29 @@ def _codecs_encode(builder: Builder, record: Record) -> object:
             return _encoded(builder, text, "utf-8")
         case (str(text), str(encoding)):
             return _encoded(builder, text, encoding)
-    raise LegacyFileError("_codecs.encode of something else than text")
+    raise ForeignFileError("_codecs.encode of something else than text")
 
 
 def _encoded(builder: Builder, text: str, encoding: str) -> bytes:
     known = {"latin1": "latin-1", "latin-1": "latin-1", "utf-8": "utf-8", "utf8": "utf-8", "ascii": "ascii"}
     if encoding not in known:
-        raise LegacyFileError(f"bytes in the encoding {encoding!a:.40}, which no checkpoint uses")
+        raise ForeignFileError(f"bytes in the encoding {encoding!a:.40}, which no checkpoint uses")
     builder.copied(len(text))
     try:
         return text.encode(known[encoding])
     except UnicodeEncodeError as error:
-        raise LegacyFileError("bytes are written as text that does not stand for bytes") from error
+        raise ForeignFileError("bytes are written as text that does not stand for bytes") from error
 
 
 def _number(kind: type[int | float | complex]) -> Make:
     def meaning(_: Builder, record: Record) -> object:
         args = record.args
         if not all(isinstance(arg, int | float) for arg in args) or len(args) > (2 if kind is complex else 1):
-            raise LegacyFileError(f"{kind.__name__} of something else than numbers")
+            raise ForeignFileError(f"{kind.__name__} of something else than numbers")
         try:
             return kind(*args)  # type: ignore[arg-type,call-overload]  # all are numbers
         except (ValueError, OverflowError) as error:
-            raise LegacyFileError(f"{kind.__name__} of a number that it cannot be") from error
+            raise ForeignFileError(f"{kind.__name__} of a number that it cannot be") from error
 
     return meaning
 
@@ -167,7 +167,7 @@ def _text(_: Builder, record: Record) -> object:
             return ""
         case (str(text),):
             return text
-    raise LegacyFileError("str of something else than text")
+    raise ForeignFileError("str of something else than text")
 
 
 def _integers(name: str) -> Make:
@@ -189,7 +189,7 @@ def _object(builder: Builder, record: Record) -> object:
                     remade.args = (record.args[2],)
                 return builder.raw(remade)
             case _:
-                raise LegacyFileError("copyreg._reconstructor of something else than a class")
+                raise ForeignFileError("copyreg._reconstructor of something else than a class")
     return builder.inert(record)
 
 
@@ -203,7 +203,7 @@ def _path(builder: Builder, record: Record) -> object:
     parts = builder.value(list(record.args))
     assert isinstance(parts, list)
     if not all(isinstance(part, str) for part in parts):
-        raise LegacyFileError("a path of something else than text")
+        raise ForeignFileError("a path of something else than text")
     name = canonical(record.callee)
     builder.notes.inert[name] += 1
     windows = "Windows" in name
@@ -244,7 +244,7 @@ def _time(make: Callable[[bytes], object], nbytes: int) -> Make:
             elif all(type(arg) is int for arg in args) and 3 <= len(args) <= 7 and nbytes != _TIME_BYTES:
                 return (date if nbytes == _DATE_BYTES else datetime)(*args)  # type: ignore[arg-type]  # all are int
         except (ValueError, OverflowError, TypeError) as error:
-            raise LegacyFileError(f"a {record.callee.name} that is none: {error}") from error
+            raise ForeignFileError(f"a {record.callee.name} that is none: {error}") from error
         return builder.inert(record)
 
     return meaning
@@ -273,8 +273,8 @@ def _duration(builder: Builder, record: Record) -> object:
         if len(numbers) <= 3 and all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             return timedelta(*numbers)  # type: ignore[arg-type]  # all are numbers
     except OverflowError as error:
-        raise LegacyFileError(f"a timedelta that is none: {error}") from error
-    raise LegacyFileError("a timedelta of something else than numbers")
+        raise ForeignFileError(f"a timedelta that is none: {error}") from error
+    raise ForeignFileError("a timedelta of something else than numbers")
 
 
 def _time_zone(builder: Builder, record: Record) -> object:
@@ -284,8 +284,8 @@ def _time_zone(builder: Builder, record: Record) -> object:
             try:
                 return timezone(offset)
             except ValueError as error:
-                raise LegacyFileError(f"a time zone that is none: {error}") from error
-    raise LegacyFileError("a time zone of something else than a time")
+                raise ForeignFileError(f"a time zone that is none: {error}") from error
+    raise ForeignFileError("a time zone of something else than a time")
 
 
 _NUMBERS: dict[str, type[int | float | complex]] = {"int": int, "float": float, "bool": bool, "complex": complex}

@@ -9,10 +9,10 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt._core.pth.data.dtypes import TYPES, ElementType
 from ckptfmt._core.pth.data.tensors import TensorView, view_of
-from ckptfmt._core.pth.failures import LegacyFileError
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, describe
 from ckptfmt._core.pth.values.builder import ANYTHING, NAME, STATES, Builder, Meaning, Tensor
+from ckptfmt.errors import ForeignFileError
 
 __all__ = ["TORCH_MEANINGS"]
 
@@ -53,7 +53,7 @@ def _view(
 ) -> TensorView:
     offset, shape, strides = (builder.raw(part) for part in place)
     if type(offset) is not int:
-        raise LegacyFileError("a tensor with an offset that is no integer")
+        raise ForeignFileError("a tensor with an offset that is no integer")
     flags = _flags(builder, metadata)
     return view_of(
         builder.storage(storage),
@@ -70,7 +70,7 @@ def _sizes(made: object) -> tuple[int, ...]:
     if isinstance(made, Typed) and made.name == "torch.Size":
         made = made.value
     if not isinstance(made, list | tuple) or not all(type(size) is int for size in made):
-        raise LegacyFileError("a tensor with a shape or strides that are no integers")
+        raise ForeignFileError("a tensor with a shape or strides that are no integers")
     return tuple(made)
 
 
@@ -79,7 +79,7 @@ def _flags(builder: Builder, metadata: object) -> dict[str, bool]:
         return {}
     made = builder.raw(metadata)
     if not isinstance(made, dict) or not made.keys() <= {"conj", "neg"}:
-        raise LegacyFileError("a tensor with facts beside its values that are not known")
+        raise ForeignFileError("a tensor with facts beside its values that are not known")
     return {str(name): bool(flag) for name, flag in made.items()}
 
 
@@ -96,7 +96,7 @@ def _tensor(builder: Builder, node: object) -> object:
     """Return the tensor that a node stands for."""
     made = builder.raw(node)
     if not isinstance(made, Tensor):
-        raise LegacyFileError(f"{describe(node)} stands in the place of a tensor")
+        raise ForeignFileError(f"{describe(node)} stands in the place of a tensor")
     return made
 
 
@@ -104,10 +104,10 @@ def _rebuild_from_type(builder: Builder, record: Record) -> object:
     """`_rebuild_from_type_v2(function, type, args, state)`: a subclass of tensor, or one with attributes."""
     (function, kind, args, *rest) = _at_least(record, 3)
     if not isinstance(function, Global) or not isinstance(args, tuple) or not isinstance(kind, Global):
-        raise LegacyFileError("a tensor of a class that has no name")
+        raise ForeignFileError("a tensor of a class that has no name")
     full = canonical(function)
     if full not in _REBUILDERS:
-        raise LegacyFileError(f"a tensor that {full} is to rebuild, which no checkpoint does")
+        raise ForeignFileError(f"a tensor that {full} is to rebuild, which no checkpoint does")
     made = _REBUILDERS[full](builder, Record(function, args))
     state = rest[0] if rest else None
     if canonical(kind) not in _PLAIN_TENSORS:
@@ -123,7 +123,7 @@ def _rebuild_sparse(builder: Builder, record: Record) -> object:
     layout = builder.raw(layout_node)
     name = layout.name if isinstance(layout, _Layout) else str(getattr(layout, "value", "")).removeprefix("torch.")
     if not isinstance(parts, tuple):
-        raise LegacyFileError("a sparse tensor without parts")
+        raise ForeignFileError("a sparse tensor without parts")
     full = f"torch.{name}"
     if full == SPARSE_COO and len(parts) in (3, 4):
         indices, values, size = (builder.value(part) for part in parts[:3])
@@ -134,7 +134,7 @@ def _rebuild_sparse(builder: Builder, record: Record) -> object:
         compressed, plain, values, size = (builder.value(part) for part in parts)
         facts = {"compressed_indices": compressed, "plain_indices": plain, "values": values, "size": list(_sizes(size))}
         return Tensor(None, Typed(full, facts))
-    raise LegacyFileError(f"a sparse tensor of layout {name!a:.40}, which is not known")
+    raise ForeignFileError(f"a sparse tensor of layout {name!a:.40}, which is not known")
 
 
 def _rebuild_quantized(builder: Builder, record: Record) -> object:
@@ -146,7 +146,7 @@ def _rebuild_quantized(builder: Builder, record: Record) -> object:
     storage = builder.storage(storage_node)
     kind = storage.kind
     if kind.name not in _INTEGERS or not isinstance(quantizer, tuple) or not quantizer:
-        raise LegacyFileError(f"a quantized tensor of torch.{kind.name}, which cannot be expressed")
+        raise ForeignFileError(f"a quantized tensor of torch.{kind.name}, which cannot be expressed")
     view = _view(builder, storage_node, TYPES[_INTEGERS[kind.name]], (offset, size, stride))
     scheme = builder.raw(quantizer[0])
     builder.notes.inert["quantized tensor"] += 1
@@ -169,7 +169,7 @@ def _rebuild_on_device(builder: Builder, record: Record) -> object:
         value = value.value
     found = getattr(value, "dtype", None) if not isinstance(value, Typed) else value.name
     if found != (dtype.typed or dtype.dtype):
-        raise LegacyFileError(f"a tensor that is to be converted to torch.{dtype.name} while it is loaded")
+        raise ForeignFileError(f"a tensor that is to be converted to torch.{dtype.name} while it is loaded")
     return Tensor(None, value)
 
 
@@ -200,9 +200,9 @@ def _device(_: Builder, record: Record) -> object:
         case (str(kind), int(index)):
             name = f"{kind}:{index}"
         case _:
-            raise LegacyFileError("a device without a name")
+            raise ForeignFileError("a device without a name")
     if not name.replace(":", "").replace("_", "").isalnum():
-        raise LegacyFileError("a device without a name")
+        raise ForeignFileError("a device without a name")
     return Typed("torch.device", name)
 
 
@@ -210,7 +210,7 @@ def _layout(_: Builder, record: Record) -> object:
     match record.args:
         case (str(name),):
             return _Layout(name.removeprefix("torch."))
-    raise LegacyFileError("a layout without a name")
+    raise ForeignFileError("a layout without a name")
 
 
 def _first_argument(builder: Builder, record: Record) -> object:
@@ -228,7 +228,7 @@ def _inert(builder: Builder, record: Record) -> object:
 
 def _at_least(record: Record, count: int) -> tuple[object, ...]:
     if len(record.args) < count:
-        raise LegacyFileError(f"{record.callee} with {len(record.args)} arguments, it takes {count}")
+        raise ForeignFileError(f"{record.callee} with {len(record.args)} arguments, it takes {count}")
     return record.args
 
 

@@ -19,13 +19,12 @@ from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import StorageData
 from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
-from ckptfmt._core.pth.failures import LegacyFileError, UnsupportedLegacyError
-from ckptfmt._core.pth.reading import LegacyState, read_state
+from ckptfmt._core.pth.reading import FORM, LegacyState, read_state
 from ckptfmt._core.pth.values.builder import PAIRS, StateDict
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
 from ckptfmt._core.torch.tensors.sparse import LAYOUTS
-from ckptfmt.errors import FormatError
+from ckptfmt.errors import ForeignFileError, FormatError, UnsupportedFileError
 
 __all__ = ["PthStates", "open_pth"]
 
@@ -60,7 +59,7 @@ class PthStates:
         """Return the state of a component: tensors, plain values, and `Typed` for each object that stays inert data.
 
         Raises:
-            LegacyFileError: Its data are damaged; `UnsupportedLegacyError` if they mean nothing here.
+            ForeignFileError: Its data are damaged; `UnsupportedFileError` if they mean nothing here.
             StorageError: They cannot be read.
         """
         return self._read(name, self.legacy.state[name])  # type: ignore[index]  # `names` says that it is a mapping
@@ -73,7 +72,7 @@ class PthStates:
         """Check what has not been checked by reading, as far as the form of the file can tell.
 
         Raises:
-            LegacyFileError: It is damaged.
+            ForeignFileError: It is damaged.
             StorageError: It cannot be read.
         """
         with _naming(self.path):
@@ -94,7 +93,7 @@ def open_pth(path: str, inert: Collection[str] = ()) -> Iterator[PthStates]:
 
     Raises:
         UnsafeInputError: It asks for code to be run.
-        LegacyFileError: It is broken or something else; `UnsupportedLegacyError` if it is beyond a limit.
+        ForeignFileError: It is broken or something else; `UnsupportedFileError` if it is beyond a limit.
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
@@ -105,8 +104,8 @@ def open_pth(path: str, inert: Collection[str] = ()) -> Iterator[PthStates]:
 def _naming(path: str) -> Iterator[None]:
     try:
         yield
-    except LegacyFileError as error:
-        raise error.at(path) from error
+    except ForeignFileError as error:
+        raise error.at(path, FORM) from error
 
 
 class _Tensors:
@@ -204,7 +203,7 @@ class _Tree:
                     return self._adapter.decode(Typed(word, self.value(inner, path)))
                 except FormatError as error:
                     place = place_of(self._component, path)
-                    raise UnsupportedLegacyError(f"{place}: {error.problems[0].message}") from error
+                    raise UnsupportedFileError(f"{place}: {error.problems[0].message}") from error
         return node
 
     def _array(self, inner: object) -> object:
@@ -218,7 +217,7 @@ class _Tree:
 def _dtype(kind: ElementType) -> torch.dtype:
     dtype = getattr(torch, kind.name, None)
     if not isinstance(dtype, torch.dtype):
-        raise UnsupportedLegacyError(f"a tensor of torch.{kind.name}, which PyTorch {torch.__version__} does not have")
+        raise UnsupportedFileError(f"a tensor of torch.{kind.name}, which PyTorch {torch.__version__} does not have")
     return dtype
 
 

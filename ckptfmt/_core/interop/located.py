@@ -1,0 +1,19 @@
+"""Errors about files of other formats, with the file named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ckptfmt.errors import ForeignFileError
+
+__all__ = ["located"]
+
+
+@contextmanager
+def located(path: str, form: str) -> Iterator[None]:
+    """Name the file, and the format that it seems to have, in each `ForeignFileError` that leaves."""
+    try:
+        yield
+    except ForeignFileError as error:
+        raise error.at(path, form) from error
