@@ -24,7 +24,7 @@ from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs import pruning
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.training.failures import SupersededError
 from ckptfmt.torch import Checkpointer
 from tests.torch.job import run_job
@@ -175,7 +175,7 @@ def failing_saves(rank: int, train_url: Path, what: str, options: dict[str, Any]
         mock.patch(
             "ckptfmt._core.torch.saving.writing.write_plan", failing(failing(writer.write_plan, "write"), "takeover")
         ),
-        mock.patch.object(Staging, "copy", failing(Staging.copy, "copy")),
+        mock.patch.object(DeviceStaging, "copy", failing(DeviceStaging.copy, "copy")),
         mock.patch.object(rng, "capture", failing(rng.capture, "random states")),
         mock.patch(
             "ckptfmt._core.torch.saving.tidying.prune_run",

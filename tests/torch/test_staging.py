@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
 from ckptfmt._core.torch.restore.read_targets import into_tensor
 from ckptfmt._core.torch.saving import staging
-from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter
 from ckptfmt._core.torch.tensors.cpu_copy import copy_in, copy_out
 
@@ -70,9 +70,8 @@ def test_any_sequence_of_sizes_can_be_staged(
     shifted[:] = shifts
     with monkeypatch.context() as patch:
         patch.setattr(staging, "_cuda_in_use", lambda: cuda)
-        patch.setattr(torch.Tensor, "is_pinned", lambda _: cuda)
-        patch.setattr(Staging, "_side_streams", contextlib.nullcontext)
-        memory = Staging()
+        patch.setattr(DeviceStaging, "_side_streams", contextlib.nullcontext)
+        memory = DeviceStaging()
         for seed, sizes in enumerate(states):
             state = filled(sizes, seed)
             expected = content_of(plan_of(state))
@@ -85,14 +84,14 @@ def test_any_sequence_of_sizes_can_be_staged(
 @pytest.mark.parametrize("shift", [0, 1, 64, 2048, PAGE - 1])
 def test_a_state_may_grow_byte_by_byte(shifted: list[int], shift: int) -> None:
     shifted[:] = [shift] * 100
-    memory = Staging()
+    memory = DeviceStaging()
     for growth in range(0, 2 * PAGE + 100, 61):
         state = filled([100_000 + growth], growth)
         assert content_of(memory.copy(plan_of(state))) == content_of(plan_of(state))
 
 
 def test_without_memory_a_copy_fails_and_the_next_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Staging()
+    memory = DeviceStaging()
     memory.copy(plan_of(filled([1000], 0)))
     large = plan_of(filled([100_000], 1))
 
@@ -135,7 +134,7 @@ def test_copies_of_any_layout_are_exact(name: str) -> None:
     copy_out(tensor, buffer)
     assert bytes(buffer) == expected
     state: dict[str, object] = {"part": {"odd": torch.zeros(3, dtype=torch.uint8), "tensor": tensor}}
-    assert content_of(Staging().copy(plan_of(state))) == content_of(plan_of(state))
+    assert content_of(DeviceStaging().copy(plan_of(state))) == content_of(plan_of(state))
     assert expected in content_of(plan_of(state))[0]
     if name == "expanded":
         return  # several elements share memory

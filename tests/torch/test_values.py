@@ -20,7 +20,7 @@ from ckptfmt import FormatError, StateError, Typed, UnsupportedVersionError
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.torch.save_load import plan_state
-from ckptfmt._core.torch.saving.staging import Staging
+from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.tensors.adapter import DTYPES, TorchAdapter
 from tests.torch.same import same, same_tensor
 
@@ -379,7 +379,7 @@ def test_a_tensor_of_another_length_is_refused_when_it_is_copied(nbytes: int) ->
     leaf = BytesLeaf("F32", (nbytes // 4,), bytes(nbytes + 1))
     plan = plan_state({"optimizer": [leaf]}, metadata=Metadata(), codec="none")
     with pytest.raises(StateError, match=rf"gives {nbytes + 1} bytes.*make them {nbytes}"):
-        Staging().copy(plan)
+        DeviceStaging().copy(plan)
 
 
 def test_a_dtype_that_pytorch_lacks_is_an_unsupported_version(tmp_path: Path) -> None:

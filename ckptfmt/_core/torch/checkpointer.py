@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import NoReturn, Self, SupportsFloat, TypeVar
 
@@ -18,9 +19,11 @@ from ckptfmt._core.torch.resume.resuming import resume_run
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Moment
+from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.last_step import LastStep
 from ckptfmt._core.torch.saving.leaving import leave
-from ckptfmt._core.torch.saving.saving import Place, RunSaves
+from ckptfmt._core.torch.saving.saving import Place, Plan, RunSaves
+from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.saving.tidying import Tidying
 from ckptfmt._core.torch.saving.writing import SaveOptions, WhenBusy
 from ckptfmt._core.torch.warm_start.fit import Names, Rename
@@ -157,9 +160,10 @@ class Checkpointer(RunFacts):
         run = Run(local_path(train_url), run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         options = SaveOptions(background, when_busy, Tidying(run, policy))
-        saves = RunSaves(run, self._schedule, options, Outcomes(on_failed_save, max_failed_saves))
+        outcomes = Outcomes(on_failed_save, max_failed_saves)
+        saves = RunSaves(run.claim, self._schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())
         super().__init__(run, Loop(), saves)
-        self._last_step = LastStep(run.components) if save_on_exception else None
+        self._last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
 
     def resume(
         self,
@@ -272,7 +276,7 @@ class Checkpointer(RunFacts):
         finally:
             # Whoever breaks out of the loop may take his time.
             self._hang.stop()
-        self._saves.finish(self.global_step, self._moment)
+        self._saves.finish(self.global_step, self._gather)
         self.close()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
@@ -320,7 +324,7 @@ class Checkpointer(RunFacts):
         if due is Due.SAVE_AND_LEAVE:
             self._leave()
         if self._last_step is not None:
-            self._last_step.note(self._moment)
+            self._last_step.note(self.global_step, self._moment)
 
     def end_epoch(self, **metrics: SupportsFloat) -> None:
         """Count a finished epoch, and save.
@@ -410,6 +414,9 @@ class Checkpointer(RunFacts):
     def _moment(self) -> Moment:
         return Moment(self._loop.progress(), rng.capture())
 
+    def _gather(self) -> Plan | None:
+        return self._run.gather(self._moment)
+
     def _attend(self) -> None:
         """Begin to listen to signals, to watch for hangs, and to measure."""
         self._signals.install()
@@ -418,10 +425,10 @@ class Checkpointer(RunFacts):
 
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._loop.require_place()
-        self._saves.save(self.global_step, self._moment, metrics)
+        self._saves.save(self.global_step, self._gather, metrics)
 
     def _leave(self) -> NoReturn:
         try:
-            leave(self._saves, self.global_step, self._moment, self._signals.received)
+            leave(self._saves, self.global_step, self._gather, self._signals.received, ranks)
         finally:
             self.close()

@@ -83,6 +83,11 @@ class RunClaim:
         let_go_in_children(self)
 
     @property
+    def directory(self) -> str:
+        """Directory of the run."""
+        return self._directory
+
+    @property
     def generation(self) -> int | None:
         """The generation that this process saves as; None before the run is claimed."""
         return None if self._lease is None else self._lease.generation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ckptfmt._core.container.planning import SavePlan, choose_codecs, make_metadata, plan_components
@@ -87,11 +88,16 @@ class Run:
         """Those of the components that have nothing to save."""
         return self._collector.hollow
 
-    def gather(self, moment: Callable[[], Moment]) -> Collected | None:
-        """Return the present state of all ranks on rank 0, None on the others. All ranks have to call it.
+    def gather(self, moment: Callable[[], Moment]) -> Callable[[Mapping[str, float]], SavePlan] | None:
+        """Look at the state of all ranks; return, on rank 0, what plans a checkpoint of it with some metrics.
+
+        All ranks call it.
 
         Args:
             moment: Returns what this rank remembers.
+
+        Returns:
+            On rank 0 a function; see `_plan` for what it raises. On the others None.
 
         Raises:
             StateError: A component's state cannot be expressed, or more differs between ranks than may be saved.
@@ -102,13 +108,14 @@ class Run:
             progress, random = moment()
             return {RNG: random, PROGRESS: progress.to_tree()}
 
-        return self._collector.collect(own)
+        collected = self._collector.collect(own)
+        return None if collected is None else partial(self._plan, collected)
 
-    def plan(self, collected: Collected, metrics: Mapping[str, float]) -> SavePlan:
+    def _plan(self, collected: Collected, metrics: Mapping[str, float]) -> SavePlan:
         """Return the plan of a checkpoint.
 
         Args:
-            collected: What `gather` returned.
+            collected: The state of all ranks.
             metrics: Values to note.
 
         Raises:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import SupportsFloat
 
-import torch
-
 __all__ = ["as_numbers"]
 
 
@@ -16,7 +14,8 @@ def as_numbers(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], 
     complaints = []
     for name, value in metrics.items():
         try:
-            numbers[name] = float(value.item() if isinstance(value, torch.Tensor) else value)
+            item = getattr(value, "item", None)  # of arrays and tensors: a plain number, whatever their device
+            numbers[name] = float(item() if callable(item) else value)
         except Exception as error:  # noqa: BLE001 - `__float__` may be anybody's code
             complaints.append(
                 f"metric {name!r} is left out: {type(value).__name__} is not a number ({error}); "

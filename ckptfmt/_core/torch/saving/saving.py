@@ -8,21 +8,29 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, SupportsFloat
 
+from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.metrics import as_numbers
-from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.writing import RunWriter, SaveOptions
 from ckptfmt._core.training.background_saver import FinishedSave, Written
+from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.outcomes import Outcomes, as_ours, complaint
+from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.save_schedule import Due, Schedule
+from ckptfmt._core.training.saving.staging import Staging
 from ckptfmt.errors import CkptfmtError
 
-__all__ = ["Place", "RunSaves"]
+__all__ = ["Gather", "Place", "Plan", "RunSaves"]
+
+Plan = Callable[[Mapping[str, float]], SavePlan]
+"""Returns the plan of a checkpoint with these metrics."""
+
+Gather = Callable[[], Plan | None]
+"""Looks at the live state. On the rank that writes, it returns what plans the checkpoint; on the others None. All ranks
+call it, and it fails on all of them if it fails on one."""
 
 # Pauses before the last tries of a save that no step follows: what fails for a moment must not cost the run its end.
 _LAST_TRIES_SECONDS = (0.5, 2.0)
@@ -57,18 +65,29 @@ class RunSaves:
     raised on all ranks, or on none.
 
     Args:
-        run: What is saved.
-        schedule: When.
-        options: How.
+        claim: The right to save the run.
+        schedule: When it is saved.
+        options: How it is saved.
         outcomes: Where to note what came of it.
+        ranks: The job.
+        staging: Copies the state, so that training can continue while it is written.
     """
 
-    def __init__(self, run: Run, schedule: Schedule, options: SaveOptions, outcomes: Outcomes) -> None:
-        self._run = run
+    def __init__(
+        self,
+        claim: RunClaim,
+        schedule: Schedule,
+        options: SaveOptions,
+        outcomes: Outcomes,
+        *,
+        ranks: Ranks,
+        staging: Staging,
+    ) -> None:
+        self._ranks = ranks
         self._schedule = schedule
         self._options = options
         self._outcomes = outcomes
-        self._writer = RunWriter(run, options, outcomes)
+        self._writer = RunWriter(claim, options, outcomes, ranks, staging)
         self._attempt: _Attempt | None = None
         self._open = False
         self._was_busy = False
@@ -121,32 +140,32 @@ class RunSaves:
         leave = leave or self._schedule.must_leave(time.time())
         return self._agree(place, Due.SAVE_AND_LEAVE if leave else Due.NOTHING) is Due.SAVE_AND_LEAVE
 
-    def save(self, step: int, moment: Callable[[], Moment], metrics: Mapping[str, SupportsFloat]) -> None:
+    def save(self, step: int, gather: Gather, metrics: Mapping[str, SupportsFloat]) -> None:
         """Begin a save, once the one before is settled; unless in the background, settle it too.
 
         Args:
             step: Optimizer steps done.
-            moment: Returns the place and the random states of this rank.
+            gather: Looks at the live state.
             metrics: Values to note.
 
         Raises:
             CkptfmtError: A save failed, this one or the one before, and that is to be raised.
         """
         self.settle()
-        world = ranks.world()
+        world = self._ranks.world()
         attempt = _Attempt(step, metrics, time.monotonic(), here=world.rank == 0)
         self._attempt = attempt
         numbers, complaints = as_numbers(metrics)
         try:
-            everywhere = self._run.gather(moment)
+            plan = gather()
         except Exception as error:  # noqa: BLE001 - it may come from a loader, which is anybody's code
             self._hold(attempt)
             if attempt.here:
                 self._writer.tell(error, step)
             self._failed(error)
             return
-        if everywhere is not None:
-            self._writer.start(step, partial(self._run.plan, everywhere, numbers), complaints)
+        if plan is not None:
+            self._writer.start(step, partial(plan, numbers), complaints)
             self.poll()
         self._open = True
         self._hold(attempt)
@@ -162,13 +181,13 @@ class RunSaves:
         attempt = self._attempt
         if not self._open or attempt is None:
             return
-        if ranks.world().size == 1 and not attempt.here:  # the job is over, and so is what it agreed on
+        if self._ranks.world().size == 1 and not attempt.here:  # the job is over, and so is what it agreed on
             self._open = False
             return
-        while ranks.largest(int(self._is_busy_for_long()))[0]:
+        while self._ranks.largest(int(self._is_busy_for_long()))[0]:
             pass
         try:
-            written = ranks.on_rank_0(self._result)
+            written = self._ranks.on_rank_0(self._result)
         except Exception as error:  # noqa: BLE001 - a save may fail in any way
             self._failed(error)
             return
@@ -176,12 +195,12 @@ class RunSaves:
         self._schedule.succeeded()
         self._outcomes.saved(written, attempt.step, attempt.begun)
 
-    def finish(self, step: int, moment: Callable[[], Moment], *, must_succeed: bool = False) -> None:
+    def finish(self, step: int, gather: Gather, *, must_succeed: bool = False) -> None:
         """Settle the last save; if it failed, try again a few times: no step follows at which that could be done.
 
         Args:
             step: Optimizer steps done.
-            moment: Returns the place and the random states of this rank.
+            gather: Looks at the live state.
             must_succeed: Raise what the last try fails with, whatever failures do otherwise.
 
         Raises:
@@ -193,14 +212,14 @@ class RunSaves:
                 return
             time.sleep(pause)
             last = self._attempt
-            self.save(step, moment, last.metrics if last is not None and last.step == step else {})
+            self.save(step, gather, last.metrics if last is not None and last.step == step else {})
             self.settle()
         error = self._outcomes.last_error
         if not self._outcomes.failing or error is None:
             return
         if must_succeed:
             raise error
-        if ranks.world().rank == 0:
+        if self._ranks.world().rank == 0:
             notify(f"the run ends at step {step} and that is NOT SAVED: {error}", logging.ERROR)
 
     def poll(self, *, wait: bool = False) -> None:
@@ -220,15 +239,15 @@ class RunSaves:
             CkptfmtError: There is no other rank, it failed, and that is to be raised.
         """
         self.poll(wait=True)
-        if ranks.world().size == 1:
+        if self._ranks.world().size == 1:
             self.settle()
 
     def _agree(self, place: Place, due: Due) -> Due:
         """Return what all ranks do, by one exchange; if a save is over, settle it."""
         busy = self._options.when_busy == "skip" and self._writer.busy
-        if due is Due.SAVE and (busy or ranks.world().rank != 0):
+        if due is Due.SAVE and (busy or self._ranks.world().rank != 0):
             due = Due.NOTHING
-        most, over, *places = ranks.largest(
+        most, over, *places = self._ranks.largest(
             due.value, int(self._writer.finished is not None), place.step, -place.step, place.epoch, -place.epoch
         )
         if places != [place.step, -place.step, place.epoch, -place.epoch]:
@@ -242,14 +261,14 @@ class RunSaves:
 
     def _finished_alone(self) -> FinishedSave | None:
         """Return the save that is over and not settled, if there is nobody to agree with."""
-        if ranks.world().size > 1:
+        if self._ranks.world().size > 1:
             return None
         self.poll()
         return self._writer.finished
 
     def _is_busy_for_long(self) -> bool:
         """Wait for the save that this rank writes; say whether it still goes on after a while."""
-        if ranks.world().size == 1:
+        if self._ranks.world().size == 1:
             return False
         latest = time.monotonic() + _WORD_SECONDS
         while self._writer.busy and time.monotonic() < latest:

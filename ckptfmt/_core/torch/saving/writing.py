@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints, on the one rank that writes: copied, written in a thread, and told of when it fails."""
+"""Writing a run's checkpoints, on the one rank that writes: copied, written in a thread, and reported if it fails."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.scan import EXTENSION
 from ckptfmt._core.storage import clean_leftovers
-from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.saving.repeats import LastWritten
-from ckptfmt._core.torch.saving.staging import Staging
 from ckptfmt._core.training.background_saver import FinishedSave, Saver, Written
+from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.failures import SupersededError, UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.outcomes import Outcomes, as_ours
+from ckptfmt._core.training.ranks import Ranks
+from ckptfmt._core.training.saving.staging import Staging
 from ckptfmt.errors import StorageError
 
 __all__ = ["RunWriter", "SaveOptions", "WhenBusy"]
@@ -54,16 +54,21 @@ class RunWriter:
     """Writes the checkpoints of a run, one at a time. No error gets out of it but through `result`.
 
     Args:
-        run: The run.
+        claim: The right to save it.
         options: How to write.
         outcomes: What is known of the saves before.
+        ranks: The job.
+        staging: Copies the state.
     """
 
-    def __init__(self, run: Run, options: SaveOptions, outcomes: Outcomes) -> None:
-        self._run = run
+    def __init__(
+        self, claim: RunClaim, options: SaveOptions, outcomes: Outcomes, ranks: Ranks, staging: Staging
+    ) -> None:
+        self._claim = claim
         self._options = options
         self._outcomes = outcomes
-        self._staging = Staging()
+        self._ranks = ranks
+        self._staging = staging
         self._saver = Saver()
         self._finished: FinishedSave | None = None
         self._last = LastWritten()
@@ -101,12 +106,12 @@ class RunWriter:
 
         def write() -> Written:
             try:
-                self._run.claim.prepare()
+                self._claim.prepare()
                 # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
                 with contextlib.suppress(StorageError):
-                    clean_leftovers(self._run.directory)
-                path = Path(self._run.directory, _name(planned.metadata))
-                held, same = self._run.claim.held, self._last.same
+                    clean_leftovers(self._claim.directory)
+                path = Path(self._claim.directory, _name(planned.metadata))
+                held, same = self._claim.held, self._last.same
                 report = write_plan(path, planned, replace=False, guard=held, instead=same)
                 self._last.note(report)
             except Exception as error:
@@ -115,7 +120,7 @@ class RunWriter:
             return self._tidied(Written(report, tuple(complaints)), step)
 
         # The other ranks have to be given a word from time to time, so this thread must be free.
-        in_thread = self._options.background or ranks.world().size > 1
+        in_thread = self._options.background or self._ranks.world().size > 1
         (self._saver.start if in_thread else self._saver.run)(step, write)
 
     def poll(self, *, wait: bool = False) -> FinishedSave | None:

@@ -1,0 +1,1 @@
+"""Saving a run: when, from which copy, by which thread, and what came of it."""

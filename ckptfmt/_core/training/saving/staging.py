@@ -1,0 +1,139 @@
+"""A copy of the state of one moment, so that training can continue while it is being written."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import SMALL_BYTES, MemberPlan, Part, SavePlan
+from ckptfmt._core.system.gc_pause import collector_paused
+from ckptfmt._core.system.workers import CORES, Workers
+
+__all__ = ["HostStaging", "PendingCopy", "Staging", "copy_all"]
+
+# The data of each member lie as they will lie in the file, so that they can be written from here as they are.
+_ALIGNMENT = 4096
+_BATCH_BYTES = 4 << 20
+
+
+class Staging(Protocol):
+    """What copies a state off the live objects."""
+
+    def copy(self, plan: SavePlan) -> SavePlan:
+        """Return the same plan with copies of its tensors: later changes to the tensors are not in it.
+
+        The plan that the last call returned must not be used any more.
+
+        Raises:
+            StateError: A tensor does not give the bytes that its dtype and shape make.
+            MemoryError: There is not enough memory.
+        """
+
+
+class PendingCopy(NamedTuple):
+    """A part that is to be copied, and where to."""
+
+    part: Part
+    target: memoryview
+
+    def make(self) -> None:
+        """Copy it."""
+        assert self.part.copy_into is not None  # or there would be nothing to copy
+        self.part.copy_into(self.target)
+
+
+class HostStaging:
+    """Host memory for one copy of a state, used again for the next. It is as large as the largest state so far."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the memory in bytes."""
+        return self._memory.nbytes
+
+    def copy(self, plan: SavePlan) -> SavePlan:
+        """See `Staging.copy`."""
+        buffer = self._reserve(sum(map(_staged_bytes, plan.members)))
+        position = 0
+        members = []
+        copies: list[PendingCopy] = []
+        with collector_paused():
+            for member in plan.members:
+                nbytes = _staged_bytes(member)
+                members.append(_stage_member(member, buffer[position : position + nbytes], copies))
+                position += nbytes
+        self._make(copies)
+        return replace(plan, members=tuple(members))
+
+    def _allocate(self, nbytes: int) -> memoryview:
+        """Return new memory of this length."""
+        return NumpyAdapter().empty("U8", (nbytes,))[1]
+
+    def _suits(self, memory: memoryview) -> bool:
+        """Say whether memory is of the kind that is wanted now."""
+        return bool(memory.nbytes)
+
+    def _make(self, copies: Sequence[PendingCopy]) -> None:
+        """Make the copies, and return once all are done."""
+        with Workers(CORES, "ckptfmt-stage") as workers:
+            for _ in workers.in_order(partial(copy_all, batch) for batch in _batches(copies)):
+                pass
+
+    def _reserve(self, nbytes: int) -> memoryview:
+        """Return aligned memory of this length."""
+        if not self._suits(self._memory) or _start(self._memory) + nbytes > self._memory.nbytes:
+            self._memory = memoryview(b"")  # the old memory goes before the new one comes
+            self._memory = self._allocate(nbytes + _ALIGNMENT)
+        start = _start(self._memory)
+        return self._memory[start : start + nbytes]
+
+
+def copy_all(copies: Iterable[PendingCopy]) -> None:
+    """Make copies, one after the other."""
+    for copy in copies:
+        copy.make()
+
+
+def _start(memory: memoryview) -> int:
+    """Return where memory is aligned first."""
+    return -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % _ALIGNMENT
+
+
+def _staged_bytes(member: MemberPlan) -> int:
+    nbytes = sum(part.nbytes for part in member.parts if part.copy_into is not None)
+    return nbytes + -nbytes % _ALIGNMENT
+
+
+def _batches(copies: Sequence[PendingCopy]) -> Iterator[list[PendingCopy]]:
+    """Yield copies in batches that are worth a turn of a thread."""
+    batch: list[PendingCopy] = []
+    nbytes = 0
+    for copy in copies:
+        batch.append(copy)
+        nbytes += copy.part.nbytes
+        if nbytes >= _BATCH_BYTES:
+            yield batch
+            batch, nbytes = [], 0
+    yield batch
+
+
+def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[PendingCopy]) -> MemberPlan:
+    """Return the plan of a member that reads from `buffer`, once the copies that are added here are made."""
+    parts = []
+    position = 0
+    for part in member.parts:
+        if part.copy_into is None:
+            parts.append(part)
+            continue
+        nbytes = part.nbytes
+        copy = buffer[position : position + nbytes]
+        copies.append(PendingCopy(part, copy))
+        parts.append(Part(nbytes, part.split, copy.tobytes if nbytes <= SMALL_BYTES else copy.toreadonly))
+        position += nbytes
+    return replace(member, parts=parts)
