@@ -245,6 +245,6 @@ def test_there_is_one_place_that_starts_worker_threads() -> None:
     found -= {"ckptfmt/_core/pth/names/exception_names.py"}  # a list of names
     assert found == {
         "ckptfmt/_core/system/workers.py",
-        "ckptfmt/_core/training/background_saver.py",
+        "ckptfmt/_core/training/saving/background_saver.py",
         "ckptfmt/_core/storage/local/leases/lease.py",
     }

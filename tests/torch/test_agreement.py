@@ -96,7 +96,7 @@ def slow_writes(rank: int, train_url: Path, when_busy: str) -> list[Any]:
         if number == 3:
             let_go.set()
 
-    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow):
+    with mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", slow):
         return train(train_url, before_step, when_busy=when_busy)
 
 
@@ -108,8 +108,8 @@ def very_slow_write(rank: int, train_url: Path, background: bool) -> list[Any]:
         return writer.write_plan(*arguments, **options)
 
     with (
-        mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow),
-        mock.patch("ckptfmt._core.torch.saving.saving._WORD_SECONDS", 0.5),
+        mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", slow),
+        mock.patch("ckptfmt._core.training.saving.run_saves._WORD_SECONDS", 0.5),
     ):
         ckpt = Checkpointer(train_url, background=background)
         ckpt.resume(quiet=True)
@@ -173,7 +173,8 @@ def failing_saves(rank: int, train_url: Path, what: str, options: dict[str, Any]
 
     with (
         mock.patch(
-            "ckptfmt._core.torch.saving.writing.write_plan", failing(failing(writer.write_plan, "write"), "takeover")
+            "ckptfmt._core.training.saving.run_writer.write_plan",
+            failing(failing(writer.write_plan, "write"), "takeover"),
         ),
         mock.patch.object(DeviceStaging, "copy", failing(DeviceStaging.copy, "copy")),
         mock.patch.object(rng, "capture", failing(rng.capture, "random states")),
@@ -249,7 +250,7 @@ def leave_with_failing_saves(rank: int, train_url: Path, whom: int, failures: in
         if number == 2 and rank == whom:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", fail):
+    with mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", fail):
         return train(train_url, before_step)
 
 

@@ -185,7 +185,7 @@ def test_failed_saves_count_in_a_row_only(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(errno.EIO, "I/O")
         return write_plan(path, plan, **options)
 
-    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", every_other)
+    monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", every_other)
     train(Checkpointer(tmp_path, save_interval_steps=1, max_failed_saves=2), 6)
     assert steps_saved(tmp_path) == {2, 4, 6}
 
@@ -245,7 +245,7 @@ def test_the_last_save_of_a_run_is_tried_again(
         left -= 1
         raise OSError(errno.ESTALE, "stale")
 
-    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", stale)
+    monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", stale)
     ckpt = Checkpointer(tmp_path, background=background)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):

@@ -87,7 +87,7 @@ def failing() -> Failing:
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckptfmt._core.torch.saving.saving._LAST_TRIES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("ckptfmt._core.training.saving.run_saves._LAST_TRIES_SECONDS", (0.0, 0.0))
 
 
 def steps_in(train_url: Path) -> list[int]:

@@ -246,7 +246,7 @@ def close_in_child(train_url: Path) -> None:
         os.read(go_on, 1)
         return writer.write_plan(*arguments, **options)  # type: ignore[arg-type]  # they are the same
 
-    with mock.patch("ckptfmt._core.torch.saving.writing.write_plan", slow):
+    with mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", slow):
         with Checkpointer(train_url, on_failed_save="raise", save_on_exception=True) as ckpt:
             ckpt.resume(quiet=True)
             ckpt.save()

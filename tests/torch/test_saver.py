@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.training.background_saver import Saver, Written, wait_for_all
+from ckptfmt._core.training.saving.background_saver import Saver, Written, wait_for_all
 from ckptfmt._core.training.watchdog import HangTimer
 
 REPORT = Written(SaveReport("a.ckptfmt", "00" * 32, 100, ("net",)))

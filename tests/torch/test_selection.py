@@ -13,7 +13,7 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import MismatchError, StorageError
-from ckptfmt._core.training.background_saver import wait_for_all
+from ckptfmt._core.training.saving.background_saver import wait_for_all
 from ckptfmt.torch import Checkpointer, ResumeError, ResumeReport
 from tests.torch.directories import names
 from tests.torch.tiny import Killed, Point, final_state, run

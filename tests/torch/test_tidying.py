@@ -104,7 +104,7 @@ def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.
     def full(path: Path, *_: object, **__: object) -> None:
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
-    monkeypatch.setattr("ckptfmt._core.torch.saving.writing.write_plan", full)
+    monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", full)
     ckpt = Checkpointer(tmp_path, net=dense_net(0), save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     ckpt.save()

@@ -20,20 +20,20 @@ from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
-from ckptfmt._core.torch.saving.last_step import LastStep
-from ckptfmt._core.torch.saving.leaving import leave
-from ckptfmt._core.torch.saving.saving import Place, Plan, RunSaves
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.saving.tidying import Tidying
-from ckptfmt._core.torch.saving.writing import SaveOptions, WhenBusy
 from ckptfmt._core.torch.warm_start.fit import Names, Rename
 from ckptfmt._core.torch.warm_start.plan import Mapped, Request, WarmStartReport, render_warm_start, warm_start_run
 from ckptfmt._core.training.failures import SupersededError, UsageError
 from ckptfmt._core.training.notices import show
-from ckptfmt._core.training.outcomes import FailedSave, Outcomes
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt._core.training.report import ResumeReport, render_report
-from ckptfmt._core.training.save_schedule import Deadline, Due, Schedule, deadline_seconds
+from ckptfmt._core.training.saving.last_step import LastStep
+from ckptfmt._core.training.saving.leaving import leave
+from ckptfmt._core.training.saving.outcomes import FailedSave, Outcomes
+from ckptfmt._core.training.saving.run_saves import Place, Plan, RunSaves
+from ckptfmt._core.training.saving.run_writer import SaveOptions, WhenBusy
+from ckptfmt._core.training.saving.save_schedule import Deadline, Due, Schedule, deadline_seconds
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt._core.training.watchdog import HangTimer
 from ckptfmt.errors import CkptfmtError

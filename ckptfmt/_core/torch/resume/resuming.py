@@ -30,11 +30,11 @@ from ckptfmt._core.torch.run.components import PROGRESS, RNG, Run
 from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.torch.state.inert import inert_objects
-from ckptfmt._core.training.background_saver import wait_for_all
 from ckptfmt._core.training.claiming import new_run_id
 from ckptfmt._core.training.failures import HeldError, UndecidedError, UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import ResumeReport, SkippedFile
+from ckptfmt._core.training.saving.background_saver import wait_for_all
 from ckptfmt.errors import MismatchError
 
 __all__ = ["resume_run"]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.torch.saving.saving import Plan, RunSaves
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
+from ckptfmt._core.training.saving.run_saves import Plan, RunSaves
 
 __all__ = ["LastStep"]
 

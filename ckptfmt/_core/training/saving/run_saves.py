@@ -11,15 +11,15 @@ from typing import NamedTuple, SupportsFloat
 from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.torch.run.metrics import as_numbers
-from ckptfmt._core.torch.saving.writing import RunWriter, SaveOptions
-from ckptfmt._core.training.background_saver import FinishedSave, Written
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
-from ckptfmt._core.training.outcomes import Outcomes, as_ours, complaint
 from ckptfmt._core.training.ranks import Ranks
-from ckptfmt._core.training.save_schedule import Due, Schedule
+from ckptfmt._core.training.saving.background_saver import FinishedSave, Written
+from ckptfmt._core.training.saving.metric_values import as_numbers
+from ckptfmt._core.training.saving.outcomes import Outcomes, as_ours, complaint
+from ckptfmt._core.training.saving.run_writer import RunWriter, SaveOptions
+from ckptfmt._core.training.saving.save_schedule import Due, Schedule
 from ckptfmt._core.training.saving.staging import Staging
 from ckptfmt.errors import CkptfmtError
 

@@ -6,9 +6,9 @@ import logging
 import signal
 from typing import NoReturn
 
-from ckptfmt._core.torch.saving.saving import Gather, RunSaves
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
+from ckptfmt._core.training.saving.run_saves import Gather, RunSaves
 
 __all__ = ["LEAVE_EXIT_CODE", "leave"]
 
