@@ -22,13 +22,13 @@ __all__ = [
     "LimitError",
     "MismatchError",
     "MissingExtraError",
+    "NotFoundError",
     "PackError",
     "Problem",
     "ProblemKind",
     "ReadError",
     "StateError",
     "StorageError",
-    "TensorNotFoundError",
     "TruncatedError",
     "UnsafeInputError",
     "UnsupportedFileError",
@@ -189,7 +189,7 @@ def error_for(problems: Problem | Sequence[Problem], path: str | None = None) ->
     return _CLASSES[first.kind](problems, path)
 
 
-class StateError(CkptfmtError, TypeError):
+class StateError(CkptfmtError, ValueError):
     """A state holds something that the format cannot express.
 
     Attributes:
@@ -201,7 +201,7 @@ class StateError(CkptfmtError, TypeError):
         super().__init__(f"{path}: {found}" + (f"; {advice}" if advice else ""))
 
 
-class TensorNotFoundError(CkptfmtError, KeyError):
+class NotFoundError(CkptfmtError, KeyError):
     """A component or tensor of that name is not in the checkpoint."""
 
 

@@ -111,10 +111,7 @@ def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
 
 ckpt = Checkpointer(
     args.train_url,
-    net=net,
-    ema=ema,
-    optimizer=optimizer,
-    scheduler=scheduler,
+    {"net": net, "ema": ema, "optimizer": optimizer, "scheduler": scheduler},
     save_interval_steps=args.save_interval_steps,
     keep_last=3,
     keep_best=("val_loss", "min"),

@@ -56,7 +56,9 @@ optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
 log = LossLog(args.train_url / "loss.log")
 
-ckpt = Checkpointer(args.train_url, net=net, optimizer=optimizer, scheduler=scheduler, log=log, save_interval_steps=10)
+ckpt = Checkpointer(
+    args.train_url, {"net": net, "optimizer": optimizer, "scheduler": scheduler, "log": log}, save_interval_steps=10
+)
 ckpt.resume()
 
 for epoch in ckpt.epochs(args.epochs):

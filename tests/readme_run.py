@@ -25,7 +25,7 @@ def make_files(directory: Path) -> None:
     for number, (step, loss) in enumerate(LOSSES.items()):
         created = now - timedelta(hours=len(LOSSES) - number)
         facts: dict[str, Any] = {"epoch": step // 40, "metrics": {"val_loss": loss, "accuracy": 1 - loss / 2}}
-        ckptfmt.save(runs / f"ckpt-{step:08d}.ckptfmt", state(step), run_id=RUN, step=step, created=created, **facts)
+        ckptfmt.save(state(step), runs / f"ckpt-{step:08d}.ckptfmt", run_id=RUN, step=step, created=created, **facts)
     damage(runs / "ckpt-00000060.ckptfmt", weights(60, (64, 64)).tobytes())
     buffer = io.BytesIO()
     np.savez(buffer, **{"conv.weight": weights(1, (16, 1, 3, 3))})

@@ -22,10 +22,10 @@ from ckptfmt.errors import (
     CkptfmtError,
     ForeignFileError,
     MismatchError,
+    NotFoundError,
     PackError,
     Problem,
     StateError,
-    TensorNotFoundError,
     error_for,
 )
 from tests.hostile_names import HOSTILE, is_harmless
@@ -67,7 +67,7 @@ ERRORS: dict[str, Callable[[str], CkptfmtError]] = {
     "base": CkptfmtError,
     "format": lambda name: error_for(Problem("chunk-digest", name, member=name, tensor=name), name),
     "state": lambda name: StateError(name, name, name),
-    "not found": TensorNotFoundError,
+    "not found": NotFoundError,
     "mismatch": lambda name: MismatchError(name, [name, name]),
     "storage": lambda name: storage_error(name, name, OSError(errno.EIO, name), name),
     "locked": LockedError,
@@ -102,7 +102,7 @@ def test_the_lines_of_an_error_stay_lines() -> None:
     text = str(MismatchError("it does not fit", ["a\nb: 1", "c: 2"]))
     assert text == "it does not fit:\n  a\\nb: 1\n  c: 2"
     assert str(ResumeError("none", [SkippedFile("a\n.ckptfmt", "cut")])) == "none\n  a\\n.ckptfmt: cut"
-    assert str(TensorNotFoundError("no 'a'")) == "no 'a'"
+    assert str(NotFoundError("no 'a'")) == "no 'a'"
 
 
 def test_a_problem_of_a_file_is_harmless() -> None:

@@ -18,7 +18,7 @@ SMALL = np.arange(300, dtype=np.float32)
 @pytest.fixture(params=["none", "zstd"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     state = {"net": {"large": LARGE, "small": SMALL}, "other": {"x": SMALL}}
-    ckptfmt.save(tmp_path / "a", state, codec=request.param)
+    ckptfmt.save(state, tmp_path / "a", codec=request.param)
     return tmp_path / "a"
 
 

@@ -204,7 +204,7 @@ def test_reading_imports_nothing_and_opens_nothing_else(tmp_path: Path, value: o
     """14.3: an audit hook sees every import, compilation and opened file."""
     path = tmp_path / "a.ckptfmt"
     with suppress(FormatError):  # one of the values is malformed on purpose
-        ckptfmt.save(path, {"x": {"value": value, "w": np.ones(3)}})
+        ckptfmt.save({"x": {"value": value, "w": np.ones(3)}}, path)
         ckptfmt.load(path)
         result = subprocess.run([sys.executable, "-c", SPY, str(path)], capture_output=True, text=True, check=False)
         assert (result.returncode, result.stderr) == (0, "")

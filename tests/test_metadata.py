@@ -18,7 +18,7 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 def through_a_file(folder: Path, user: dict[str, Any]) -> Any:
     path = folder / "a.ckptfmt"
-    ckptfmt.save(path, {"epoch": 1}, user=user)
+    ckptfmt.save({"epoch": 1}, path, user=user)
     with ckptfmt.open(path) as checkpoint:
         return checkpoint.metadata.user
 

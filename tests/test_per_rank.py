@@ -41,7 +41,7 @@ def one_rank(state: Any, rank: int) -> Any:
 @given(state=strategies.state_trees)
 def test_one_rank_gets_what_is_the_same_everywhere_and_its_own_values(tmp_path: Path, state: Any) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"part": state, "rest": 1})
+    ckptfmt.save({"part": state, "rest": 1}, path)
     assert same(ckptfmt.load(path), {"part": state, "rest": 1})
     for rank in range(2):
         assert same(ckptfmt.load(path, rank=rank), {"part": one_rank(state, rank), "rest": 1})
@@ -59,7 +59,7 @@ def test_tensors_of_pytorch_go_where_they_are_wanted_in_each_value(tmp_path: Pat
 @pytest.mark.parametrize("rank", [2, -1])
 def test_a_rank_without_values_is_refused_by_their_places(tmp_path: Path, rank: int) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, STATE)
+    ckptfmt.save(STATE, path)
     with pytest.raises(MismatchError) as caught:
         ckptfmt.load(path, rank=rank)
     assert [line.partition(":")[0] for line in caught.value.differences] == ["net.avg"]
@@ -67,7 +67,7 @@ def test_a_rank_without_values_is_refused_by_their_places(tmp_path: Path, rank: 
 
 def test_what_is_loaded_for_one_rank_is_verified_for_all(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, STATE)
+    ckptfmt.save(STATE, path)
     data = bytearray(path.read_bytes())
     place = data.index(np.full(4, 7.0).tobytes())
     data[place] ^= 1
@@ -80,7 +80,7 @@ def test_what_is_loaded_for_one_rank_is_verified_for_all(tmp_path: Path) -> None
 
 def test_each_value_has_its_tensors_under_the_place_and_the_rank(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, STATE)
+    ckptfmt.save(STATE, path)
     with Checkpoint.open(path, NumpyAdapter()) as checkpoint:
         assert list(checkpoint["net"].tensors) == ["w", "avg.0", "avg.1"]
         assert list(checkpoint["log"].tensors) == ["1.seen.0"]
@@ -94,5 +94,5 @@ def test_a_single_value_is_no_per_rank(values: tuple[int, ...]) -> None:
 
 def test_one_inside_another_is_refused_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"log\.a\[1\]\[0\]"):
-        ckptfmt.save(tmp_path / "a.ckptfmt", {"log": {"a": PerRank((1, [PerRank((1, 2))]))}})
+        ckptfmt.save({"log": {"a": PerRank((1, [PerRank((1, 2))]))}}, tmp_path / "a.ckptfmt")
     assert not list(tmp_path.iterdir())

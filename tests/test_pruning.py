@@ -33,7 +33,7 @@ def save(directory: Path, step: int, run_id: str = "r") -> Path:
     path = directory / f"{step * 7919 % 1000:03d}.ckptfmt"  # the name tells nothing
     weights = np.random.default_rng(step).standard_normal(64)
     facts = {"step": step, "created": START + timedelta(hours=step)}
-    ckptfmt.save(path, {"net": {"w": weights}}, run_id=run_id, **facts)  # type: ignore[arg-type]  # of two kinds
+    ckptfmt.save({"net": {"w": weights}}, path, run_id=run_id, **facts)  # type: ignore[arg-type]  # of two kinds
     return path
 
 
@@ -124,7 +124,7 @@ def test_no_more_is_removed_than_was_agreed_to(tmp_path: Path) -> None:
 def test_a_file_that_changed_since_it_was_agreed_to_stays(tmp_path: Path) -> None:
     paths = {step: save(tmp_path, step) for step in (1, 2, 3)}
     agreed = planned(tmp_path, RetentionPolicy(keep_last=1)).removed
-    ckptfmt.save(paths[1], {"net": {"w": np.zeros(9)}}, run_id="r", step=1)
+    ckptfmt.save({"net": {"w": np.zeros(9)}}, paths[1], run_id="r", step=1)
     report = apply_retention(tmp_path, RetentionPolicy(keep_last=1), agreed)
     assert [file.path for file in report.removed] == [str(paths[2])]
     assert sound_steps(tmp_path) == [3, 1]

@@ -92,7 +92,7 @@ def test_pack_takes_the_longest_names(tmp_path: Path) -> None:
 
 
 def test_pack_takes_no_order_that_a_reader_refuses(tmp_path: Path) -> None:
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.ones(3), "x": 1}})
+    ckptfmt.save({"net": {"w": np.ones(3), "x": 1}}, tmp_path / "a.ckptfmt")
     extract(tmp_path / "a.ckptfmt", tmp_path / "members")
     facts = json.loads((tmp_path / "members" / FACTS_NAME).read_text())
     facts["members"].reverse()
@@ -103,7 +103,7 @@ def test_pack_takes_no_order_that_a_reader_refuses(tmp_path: Path) -> None:
 
 
 def test_strip_goes_by_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.ones(3)}, "other": {"x": 1}})
+    ckptfmt.save({"net": {"w": np.ones(3)}, "other": {"x": 1}}, tmp_path / "a.ckptfmt")
     seen: list[list[str]] = []
     monkeypatch.setattr("ckptfmt._core.ops.members.strip.require_valid", lambda names, _: seen.append(names))
     strip_file(tmp_path / "a.ckptfmt", tmp_path / "b.ckptfmt", drop=["other"])
@@ -111,9 +111,9 @@ def test_strip_goes_by_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_save_refuses_a_component_that_cannot_be_a_member(tmp_path: Path) -> None:
-    ckptfmt.save(tmp_path / "a.ckptfmt", {LONGEST: {"w": np.ones(3)}})
+    ckptfmt.save({LONGEST: {"w": np.ones(3)}}, tmp_path / "a.ckptfmt")
     assert list(ckptfmt.load(tmp_path / "a.ckptfmt")) == [LONGEST]
-    ckptfmt.save(tmp_path / "a.ckptfmt", {f"{LONGEST}x": {"w": np.ones(3)}})  # it is one state then (11.5)
+    ckptfmt.save({f"{LONGEST}x": {"w": np.ones(3)}}, tmp_path / "a.ckptfmt")  # it is one state then (11.5)
     with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
         assert list(checkpoint) == ["_root"]
 

@@ -28,7 +28,7 @@ many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def round_trip(path: Path, state: Any, **arguments: Any) -> Any:
-    ckptfmt.save(path, state, **arguments)
+    ckptfmt.save(state, path, **arguments)
     with ckptfmt.open(path) as checkpoint:
         assert checkpoint.verify() == ()
     return ckptfmt.load(path)
@@ -59,7 +59,7 @@ def test_weights_are_a_safetensors_file_that_its_own_reader_opens(
     tmp_path: Path, weights: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"net": weights, "step": 1})
+    ckptfmt.save({"net": weights, "step": 1}, path)
     with ckptfmt.open(path) as checkpoint:
         (member,) = checkpoint["net"].members
         ours = checkpoint["net"].load()
@@ -77,7 +77,7 @@ def test_weights_are_a_safetensors_file_that_its_own_reader_opens(
 @given(facts=strategies.metadata)
 def test_metadata_comes_back(tmp_path: Path, facts: dict[str, Any]) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {}, **facts)
+    ckptfmt.save({}, path, **facts)
     with ckptfmt.open(path) as checkpoint:
         found = checkpoint.metadata
     for name, value in facts.items():
@@ -89,7 +89,7 @@ def test_equal_content_gives_equal_bytes_however_it_is_laid_out_in_memory(tmp_pa
     """15.1 and 9.4: the file depends on the content alone."""
     a = np.arange(24, dtype="<f4").reshape(2, 3, 4)
     for name, value in (("a", a), ("b", np.asfortranarray(a)), ("c", a.astype(">f4"))):
-        ckptfmt.save(tmp_path / name, {"net": {"w": value}, "epoch": 3}, created=NOW)
+        ckptfmt.save({"net": {"w": value}, "epoch": 3}, tmp_path / name, created=NOW)
     contents = {(tmp_path / name).read_bytes() for name in "abc"}
     assert len(contents) == 1
 
@@ -97,9 +97,9 @@ def test_equal_content_gives_equal_bytes_however_it_is_laid_out_in_memory(tmp_pa
 def test_a_component_keeps_its_identity_under_another_codec_order_and_neighbour(tmp_path: Path) -> None:
     """12.2."""
     w, b = np.ones((3, 5), "f4"), np.arange(7, dtype="f2")
-    ckptfmt.save(tmp_path / "a", {"net": {"w": w, "b": b}})
-    ckptfmt.save(tmp_path / "b", {"epoch": 1, "net": {"b": b, "w": w}}, codec={"net": "zstd"})
-    ckptfmt.save(tmp_path / "c", {"net": {"w": w, "b": b + 1}})
+    ckptfmt.save({"net": {"w": w, "b": b}}, tmp_path / "a")
+    ckptfmt.save({"epoch": 1, "net": {"b": b, "w": w}}, tmp_path / "b", codec={"net": "zstd"})
+    ckptfmt.save({"net": {"w": w, "b": b + 1}}, tmp_path / "c")
     one, two, three = (ckptfmt.open(tmp_path / name) for name in "abc")
     with one, two, three:
         assert one["net"].identity == two["net"].identity != three["net"].identity
@@ -122,7 +122,7 @@ def test_tied_weights_are_stored_once_and_come_back_as_one(tmp_path: Path) -> No
     """11.2."""
     shared = np.arange(1 << 16, dtype="f4")
     state = {"net": {"wte": shared, "lm_head": shared, "other": shared[1:]}}
-    ckptfmt.save(tmp_path / "a.ckptfmt", state)
+    ckptfmt.save(state, tmp_path / "a.ckptfmt")
     loaded = ckptfmt.load(tmp_path / "a.ckptfmt")
     assert loaded["net"]["wte"] is loaded["net"]["lm_head"]
     assert same(loaded, state)
@@ -162,7 +162,7 @@ def test_arrays_of_others_through_the_buffer_protocol_and_dlpack(tmp_path: Path)
             return self.values.__dlpack_device__()
 
     state = {"net": {"a": array.array("d", [1.5, 2.5]), "b": memoryview(b"\x01\x02"), "c": DLPackOnly(np.arange(3.0))}}
-    ckptfmt.save(tmp_path / "a.ckptfmt", state)
+    ckptfmt.save(state, tmp_path / "a.ckptfmt")
     with ckptfmt.open(tmp_path / "a.ckptfmt") as checkpoint:
         net = checkpoint["net"]
         assert net.flat
@@ -243,9 +243,9 @@ cycle.append(cycle)
 def test_what_cannot_be_expressed_is_refused_with_its_path(tmp_path: Path, state: Any, place: str) -> None:
     """11.7: refused by path, and the file that was there stays."""
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"epoch": 1})
+    ckptfmt.save({"epoch": 1}, path)
     with pytest.raises(StateError) as caught:
-        ckptfmt.save(path, state)
+        ckptfmt.save(state, path)
     assert caught.value.path.startswith(place)
     assert ckptfmt.load(path) == {"epoch": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.ckptfmt"]
@@ -273,7 +273,7 @@ def test_arguments_that_cannot_be_written_are_refused_before_anything_is(
     tmp_path: Path, arguments: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(StateError, match=what):
-        ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.ones(2)}}, **arguments)
+        ckptfmt.save({"net": {"w": np.ones(2)}}, tmp_path / "a.ckptfmt", **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -291,14 +291,14 @@ def test_arguments_that_cannot_be_written_are_refused_before_anything_is(
 def test_epoch_in_the_state_tells_how_many_are_finished(
     tmp_path: Path, state: dict[str, Any], given: int | None, noted: int | None
 ) -> None:
-    ckptfmt.save(tmp_path / "a", state, epoch=given)
+    ckptfmt.save(state, tmp_path / "a", epoch=given)
     with ckptfmt.open(tmp_path / "a") as checkpoint:
         assert checkpoint.metadata.epoch == noted
 
 
 def test_codec_per_component(tmp_path: Path) -> None:
     state = {"net": {"w": np.zeros(10_000)}, "opt": {"m": np.zeros(10_000)}}
-    ckptfmt.save(tmp_path / "a", state, codec={"opt": "zstd"})
+    ckptfmt.save(state, tmp_path / "a", codec={"opt": "zstd"})
     with ckptfmt.open(tmp_path / "a") as checkpoint:
         assert checkpoint["net"].codec == "none"
         assert checkpoint["opt"].codec == "zstd"

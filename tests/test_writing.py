@@ -34,7 +34,7 @@ def test_each_way_of_writing_is_tried_here(way: Way, tmp_path: Path, monkeypatch
         finish(self, written_bytes)
 
     monkeypatch.setattr(placing.PlacedWriter, "finish", note)
-    ckptfmt.save(tmp_path / "a.ckptfmt", STATE)
+    ckptfmt.save(STATE, tmp_path / "a.ckptfmt")
     if ways != [way]:
         pytest.skip(f"no {way.value} writes here")
 
@@ -42,7 +42,7 @@ def test_each_way_of_writing_is_tried_here(way: Way, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("way")
 def test_a_job_that_writes_twice_fails_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, STATE, step=1)
+    ckptfmt.save(STATE, path, step=1)
     before = path.read_bytes()
     hash_and_write = writer._hash_and_write
 
@@ -52,7 +52,7 @@ def test_a_job_that_writes_twice_fails_the_save(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(writer, "_hash_and_write", twice)
     with pytest.raises(StorageError, match="a second time"):
-        ckptfmt.save(path, STATE, step=2)
+        ckptfmt.save(STATE, path, step=2)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["a.ckptfmt"]
 
@@ -70,7 +70,7 @@ def test_a_job_that_writes_nothing_fails_the_save(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(writer, "_hash_and_write", sometimes)
     with pytest.raises(StorageError, match="planned"):
-        ckptfmt.save(tmp_path / "a.ckptfmt", STATE)
+        ckptfmt.save(STATE, tmp_path / "a.ckptfmt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,5 +90,5 @@ def test_a_job_without_memory_fails_the_save(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(writer, name, refuse)
     with pytest.raises(MemoryError):
-        ckptfmt.save(tmp_path / "a.ckptfmt", STATE, codec=codec)
+        ckptfmt.save(STATE, tmp_path / "a.ckptfmt", codec=codec)
     assert list(tmp_path.iterdir()) == []

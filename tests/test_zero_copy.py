@@ -18,7 +18,7 @@ MAPS = pytest.mark.skipif(os.name == "nt", reason="a file that is mapped cannot 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     odd = np.arange(3, dtype=np.uint8)  # what comes behind it lies at no multiple of its size
-    ckptfmt.save(tmp_path / "a", {"net": {"w": WEIGHTS, "odd": odd, "x": WEIGHTS[:3] + 1, "none": WEIGHTS[:0]}})
+    ckptfmt.save({"net": {"w": WEIGHTS, "odd": odd, "x": WEIGHTS[:3] + 1, "none": WEIGHTS[:0]}}, tmp_path / "a")
     return tmp_path / "a"
 
 
@@ -36,7 +36,7 @@ def test_a_tensor_is_a_view_that_nobody_can_write_to(path: Path) -> None:
 def test_a_view_outlives_the_checkpoint_and_its_file(path: Path) -> None:
     with ckptfmt.open(path) as checkpoint:
         weights = checkpoint["net"]["w"]
-    ckptfmt.save(path, {"net": {"w": WEIGHTS + 1}})
+    ckptfmt.save({"net": {"w": WEIGHTS + 1}}, path)
     assert np.array_equal(weights, WEIGHTS)
     path.unlink()
     assert np.array_equal(weights, WEIGHTS)
@@ -47,7 +47,7 @@ def test_what_cannot_be_a_view_is_a_copy(path: Path) -> None:
         assert np.array_equal(checkpoint["net"]["x"], WEIGHTS[:3] + 1)
         assert checkpoint["net"]["x"].flags.aligned
         assert checkpoint["net"]["none"].shape == (0,)
-    ckptfmt.save(path, {"net": {"w": WEIGHTS}}, codec="zstd")
+    ckptfmt.save({"net": {"w": WEIGHTS}}, path, codec="zstd")
     with ckptfmt.open(path) as checkpoint:
         assert np.array_equal(checkpoint["net"]["w"], WEIGHTS)
 

@@ -29,14 +29,14 @@ class Ckptfmt(AsyncContender):
 
     def restore(self, training: Training, path: Path) -> None:
         """See `Contender.restore`."""
-        ckptfmt.torch.restore(path, net=training.model, optimizer=training.optimizer)
+        ckptfmt.torch.restore(path, {"net": training.model, "optimizer": training.optimizer})
 
     def begin(self, training: Training, path: Path) -> Callable[[], None]:
         """See `AsyncContender.begin`."""
         if training not in self._checkpointers:
             path.mkdir()
             made = Checkpointer(
-                path, net=training.model, optimizer=training.optimizer, signals=(), on_failed_save="raise"
+                path, {"net": training.model, "optimizer": training.optimizer}, signals=(), on_failed_save="raise"
             )
             made.resume(quiet=True)
             self._checkpointers[training] = made

@@ -28,8 +28,8 @@ def _adapter_for_saving() -> Adapter:
 
 
 def save(
-    path: str | os.PathLike[str],
     state: object,
+    path: str | os.PathLike[str],
     *,
     step: int | None = None,
     epoch: int | None = None,
@@ -43,9 +43,9 @@ def save(
     """Save a training state as one file, atomically: whole and durable, or not at all (spec 15).
 
     Args:
-        path: The file. One that is there already is replaced once the new one is durable.
         state: A mapping of component names to trees, e.g. `{"net": weights, "optimizer": {...}, "epoch": 3}`;
             any other tree is stored whole. Trees hold what the spec's 11.6 lists.
+        path: The file. One that is there already is replaced once the new one is durable.
         step: Optimizer steps done.
         epoch: Epochs finished. If None, told by `state["epoch"]` as the documented loop has it beside its states: the
             number of the last one done, counted from 0, so one less.

@@ -26,9 +26,9 @@ from ckptfmt.errors import (
     CkptfmtError,
     ForeignFileError,
     FormatError,
+    NotFoundError,
     PackError,
     StateError,
-    TensorNotFoundError,
     UnsafeInputError,
 )
 from ckptfmt_cli.messages import error_line
@@ -148,7 +148,7 @@ def _code_of(error: CkptfmtError) -> int:
 
     if isinstance(error, PolicyError):
         return WRONG_USAGE
-    no = FormatError | ForeignFileError | PackError | ExportError | StateError | TensorNotFoundError | UnsafeInputError
+    no = FormatError | ForeignFileError | PackError | ExportError | StateError | NotFoundError | UnsafeInputError
     return NO if isinstance(error, no) else CANNOT_ANSWER
 
 

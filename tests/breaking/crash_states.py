@@ -201,7 +201,7 @@ def _train(root: Path, mark: Callable[[object], None], elements: int = 3_000, st
     torch.set_num_threads(1)
     for _ in range(2):  # the second one goes on where the first one was left
         values = Values()
-        ckpt = Checkpointer(root / RUN, state=values, save_interval_steps=1, keep_last=2, signals=())
+        ckpt = Checkpointer(root / RUN, {"state": values}, save_interval_steps=1, keep_last=2, signals=())
         ckpt.resume(quiet=True)
         for _ in ckpt.epochs(1):
             for _ in ckpt.batches(range(2 * steps)):
@@ -246,7 +246,7 @@ def _unsound(directory: Path) -> str:
 
 def _save(directory: Path, step: int, name: str = "a.ckptfmt") -> None:
     net = {"w": np.arange(2_000, dtype=np.float32) + step}
-    ckptfmt.save(directory / name, {"net": net, "optimizer": {"lr": 0.1}}, step=step, run_id="r")
+    ckptfmt.save({"net": net, "optimizer": {"lr": 0.1}}, directory / name, step=step, run_id="r")
 
 
 def _replace(root: Path, mark: Callable[[object], None]) -> None:

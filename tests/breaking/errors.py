@@ -60,7 +60,7 @@ class Case:
 
 
 def make(directory: Path, state: Marked) -> Checkpointer:
-    return Checkpointer(directory, state=state, save_interval_steps=1, keep_last=2, signals=())
+    return Checkpointer(directory, {"state": state}, save_interval_steps=1, keep_last=2, signals=())
 
 
 def train(ckpt: Checkpointer, state: Marked, steps: int) -> None:
@@ -170,7 +170,7 @@ def campaign(what: str, errors: list[str], every: int, scratch: Path) -> dict[st
     child, judge = {"saves": (save, judge_save), "resumes": (resume, judge_resume)}[what]
     template = scratch / "template"
     state = Marked()
-    ckpt = Checkpointer(template, state=state, save_interval_steps=1, signals=())
+    ckpt = Checkpointer(template, {"state": state}, save_interval_steps=1, signals=())
     ckpt.resume(quiet=True)
     train(ckpt, state, THERE)
     number = 0

@@ -49,7 +49,7 @@ def child(case: Case) -> dict[str, Any]:
         placing._FIRST_SOUND_DONTCACHE = (99, 0)
     state = Marked(1_500_000)
     ckpt = ckptfmt.torch.Checkpointer(
-        case.directory, state=state, save_interval_steps=1, keep_last=2, signals=(), codec=case.codec
+        case.directory, {"state": state}, save_interval_steps=1, keep_last=2, signals=(), codec=case.codec
     )
     ckpt.resume(quiet=True)
     bites = limit(case)

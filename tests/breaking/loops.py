@@ -91,7 +91,7 @@ def classifier(train_url: Path, told: Connection | None = None) -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
     loader = DataLoader(Images(), 8, shuffle=True)
     ckpt = Checkpointer(
-        train_url, net=net, optimizer=optimizer, scheduler=scheduler, save_interval_steps=4, keep_last=2
+        train_url, {"net": net, "optimizer": optimizer, "scheduler": scheduler}, save_interval_steps=4, keep_last=2
     )
     tell.resumed(ckpt)
     for _ in ckpt.epochs(3):
@@ -119,10 +119,7 @@ def recipe(train_url: Path, told: Connection | None = None) -> None:
     meter = Meter()
     ckpt = Checkpointer(
         train_url,
-        net=net,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        meter=meter,
+        {"net": net, "optimizer": optimizer, "scheduler": scheduler, "meter": meter},
         save_interval_steps=3,
         keep_last=2,
         keep_best=("acc1", "max"),
@@ -148,7 +145,7 @@ def autoencoder(train_url: Path, told: Connection | None = None) -> None:
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-2)
     loader = DataLoader(TensorDataset(torch.rand(40, 64, generator=torch.Generator().manual_seed(1))), 8, shuffle=True)
     ckpt = Checkpointer(
-        train_url, encoder=encoder, decoder=decoder, optimizer=optimizer, save_interval_steps=3, codec="zstd"
+        train_url, {"encoder": encoder, "decoder": decoder, "optimizer": optimizer}, save_interval_steps=3, codec="zstd"
     )
     tell.resumed(ckpt)
     for _ in ckpt.epochs(3):
@@ -173,7 +170,9 @@ def adversarial(train_url: Path, told: Connection | None = None) -> None:
     second = torch.optim.Adam(judge.parameters(), lr=2e-3, betas=(0.5, 0.999))
     loader = DataLoader(TensorDataset(torch.rand(40, 64, generator=torch.Generator().manual_seed(2))), 8, shuffle=True)
     ckpt = Checkpointer(
-        train_url, generator=generator, judge=judge, first=first, second=second, save_interval_minutes=0.001
+        train_url,
+        {"generator": generator, "judge": judge, "first": first, "second": second},
+        save_interval_minutes=0.001,
     )
     tell.resumed(ckpt)
     for _ in ckpt.epochs(3):
@@ -231,10 +230,7 @@ def language_model(train_url: Path, told: Connection | None = None) -> None:
     loader = DataLoader(Text(), 4, shuffle=True, generator=torch.Generator().manual_seed(4))
     ckpt = Checkpointer(
         train_url,
-        net=net,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        scaler=scaler,
+        {"net": net, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler},
         save_interval_steps=2,
         keep_last=1,
         keep_every_steps=10,
@@ -263,7 +259,9 @@ def diffusion(train_url: Path, told: Connection | None = None) -> None:
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.RAdam(net.parameters(), lr=1e-2)
     loader = DataLoader(TensorDataset(torch.rand(40, 16, generator=torch.Generator().manual_seed(5))), 8, shuffle=True)
-    ckpt = Checkpointer(train_url, net=net, average=average, optimizer=optimizer, save_interval_steps=3, keep_last=2)
+    ckpt = Checkpointer(
+        train_url, {"net": net, "average": average, "optimizer": optimizer}, save_interval_steps=3, keep_last=2
+    )
     tell.resumed(ckpt)
     for _ in ckpt.epochs(3):
         for (points,) in ckpt.batches(loader):
@@ -282,7 +280,7 @@ def second_order(train_url: Path, told: Connection | None = None) -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
     optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2, history_size=5)
     points = torch.randn(16, 6, generator=torch.Generator().manual_seed(6))
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, save_interval_steps=1, keep_last=2)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=1, keep_last=2)
     tell.resumed(ckpt)
 
     def closure() -> float:
@@ -324,7 +322,9 @@ def reinforcement(train_url: Path, told: Connection | None = None) -> None:
     policy = nn.Linear(3, 3)
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2, eps=1e-5)
     game = Game()
-    ckpt = Checkpointer(train_url, policy=policy, optimizer=optimizer, game=game, save_interval_steps=2, keep_last=2)
+    ckpt = Checkpointer(
+        train_url, {"policy": policy, "optimizer": optimizer, "game": game}, save_interval_steps=2, keep_last=2
+    )
     tell.resumed(ckpt)
     for _ in ckpt.epochs(1):
         for update in ckpt.batches(range(20)):
@@ -349,7 +349,7 @@ def epochs_only(train_url: Path, told: Connection | None = None) -> None:
     tell = Teller(train_url, told)
     net = nn.Linear(4, 1)
     optimizer = torch.optim.Adam(net.parameters())
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, keep_last=2, keep_best=("loss", "min"))
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, keep_last=2, keep_best=("loss", "min"))
     tell.resumed(ckpt)
     for _ in ckpt.epochs(20):
         points = torch.randn(8, 4)
@@ -372,7 +372,7 @@ def streamed(train_url: Path, told: Connection | None = None) -> None:
     tell = Teller(train_url, told)
     net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
     optimizer = torch.optim.NAdam(net.parameters())
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, save_interval_steps=3, keep_last=2)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=3, keep_last=2)
     tell.resumed(ckpt)
     for _ in ckpt.epochs(1):
         if ckpt.global_step < 25:

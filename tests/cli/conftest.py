@@ -47,8 +47,8 @@ def run_directory(tmp_path: Path) -> Path:
     directory.mkdir()
     for epoch in (1, 2, 3):
         ckptfmt.save(
-            directory / f"ckpt_{epoch * 5}.ckptfmt",  # by name, 15 would come before 5
-            state(epoch),
+            state(epoch),  # by name, 15 would come before 5
+            directory / f"ckpt_{epoch * 5}.ckptfmt",
             run_id=RUN,
             step=epoch * 500,
             metrics={"val_loss": 1 / epoch},

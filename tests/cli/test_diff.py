@@ -27,8 +27,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
     monkeypatch.chdir(tmp_path)
 
     def save(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
-        ckptfmt.save("a.ckptfmt", before, run_id=RUN, step=900, metrics={"val_loss": 0.4}, created=NOW)
-        ckptfmt.save("b.ckptfmt", after, run_id=RUN, step=1000, metrics={"val_loss": 1 / 3}, created=NOW)
+        ckptfmt.save(before, "a.ckptfmt", run_id=RUN, step=900, metrics={"val_loss": 0.4}, created=NOW)
+        ckptfmt.save(after, "b.ckptfmt", run_id=RUN, step=1000, metrics={"val_loss": 1 / 3}, created=NOW)
         return "a.ckptfmt", "b.ckptfmt"
 
     return save

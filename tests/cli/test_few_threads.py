@@ -64,16 +64,16 @@ def state(seed: int) -> dict[str, object]:
 
 def make_files(directory: Path) -> None:
     directory.mkdir()
-    ckptfmt.save(directory / "a.ckptfmt", state(0), created=NOW)
-    ckptfmt.save(directory / "z.ckptfmt", state(0), created=NOW, codec="zstd")
-    ckptfmt.save(directory / "b.ckptfmt", state(1), created=NOW)
+    ckptfmt.save(state(0), directory / "a.ckptfmt", created=NOW)
+    ckptfmt.save(state(0), directory / "z.ckptfmt", created=NOW, codec="zstd")
+    ckptfmt.save(state(1), directory / "b.ckptfmt", created=NOW)
     content = bytearray((directory / "z.ckptfmt").read_bytes())
     content[len(content) // 2] ^= 1
     (directory / "damaged.ckptfmt").write_bytes(content)
     (directory / "run").mkdir()
     for step in (1, 2, 3):
         path = directory / "run" / f"ckpt-{step}.ckptfmt"
-        ckptfmt.save(path, state(step), step=step, run_id="r", created=NOW, metrics={"loss": 1 / step})
+        ckptfmt.save(state(step), path, step=step, run_id="r", created=NOW, metrics={"loss": 1 / step})
 
 
 def answers(directory: Path, room: int | None) -> dict[str, tuple[int, str]]:

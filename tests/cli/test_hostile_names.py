@@ -39,13 +39,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir()
     for step in (1, 2, 3):
         ckptfmt.save(
-            directory / f"{step}{HOSTILE_FILE}.ckptfmt",
             {
                 "net": weights(step),
                 "optimizer": {"param_groups": [{"lr": 0.1 / step, HOSTILE: HOSTILE}], "state": {}},
                 "scheduler": {"last_epoch": step, "_kind": HOSTILE, HOSTILE: HOSTILE},
                 "notes": {HOSTILE: [HOSTILE]},
             },
+            directory / f"{step}{HOSTILE_FILE}.ckptfmt",
             run_id=RUN,
             step=step,
             metrics={HOSTILE: 1 / step, "loss": 1.0},

@@ -31,8 +31,8 @@ def state(number: int) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ckptfmt.save("a.ckptfmt", state(HUGE))
-    ckptfmt.save("b.ckptfmt", state(-HUGE))
+    ckptfmt.save(state(HUGE), "a.ckptfmt")
+    ckptfmt.save(state(-HUGE), "b.ckptfmt")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     net["head.weight"] = np.array([1, np.nan, np.inf, 0, -3], np.float32)
     net["head.steps"] = np.array(7)
     optimizer = {"state": {0: {"exp_avg": rng.standard_normal(64)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    ckptfmt.save("a.ckptfmt", {"net": net, "optimizer": optimizer}, created=NOW)
+    ckptfmt.save({"net": net, "optimizer": optimizer}, "a.ckptfmt", created=NOW)
     return "a.ckptfmt"
 
 

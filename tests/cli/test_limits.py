@@ -66,8 +66,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = {f"w{number}": np.arange(30_000, dtype=np.float32) + number for number in range(20)}
     for step in (1, 2):
         state = {"net": {**net, "w0": net["w0"] * step}, "optimizer": {"lr": 0.1}}
-        ckptfmt.save(directory / f"{step}.ckptfmt", state, run_id="r", step=step, metrics={"loss": 1 / step})
-    ckptfmt.save(directory / "z.ckptfmt", {"net": net}, codec="zstd")
+        ckptfmt.save(state, directory / f"{step}.ckptfmt", run_id="r", step=step, metrics={"loss": 1 / step})
+    ckptfmt.save({"net": net}, directory / "z.ckptfmt", codec="zstd")
     np.savez(directory / "a.npz", w=np.ones(30_000, np.float32))
     torch.save({"net": {"w": torch.ones(30_000)}, "epoch": 1}, directory / "a.pth")
     export(directory / "1.ckptfmt", directory / "hf", component="net", shard_bytes=500_000)

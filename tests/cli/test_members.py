@@ -20,7 +20,7 @@ from tests.ops.sparse import sparse_checkpoint
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a checkpoint in the working directory."""
     monkeypatch.chdir(tmp_path)
-    ckptfmt.save("a.ckptfmt", state(1), run_id="r", step=5, created=NOW, user={"host": "node7"})
+    ckptfmt.save(state(1), "a.ckptfmt", run_id="r", step=5, created=NOW, user={"host": "node7"})
     return "a.ckptfmt"
 
 

@@ -27,7 +27,7 @@ def page(tmp_path: Path) -> Path:
         net[f"layers.{layer}.attn.bias"] = np.full(8, float(layer))
     net[HOSTILE] = np.array([1, np.nan, np.inf])
     facts: dict[str, Any] = {"run_id": HOSTILE, "user": {HOSTILE: HOSTILE}, "created": NOW}
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": net, "ema": {"w": np.zeros(5000)}}, **facts)
+    ckptfmt.save({"net": net, "ema": {"w": np.zeros(5000)}}, tmp_path / "a.ckptfmt", **facts)
     result = invoke("inspect", "--html", tmp_path / "page.html", tmp_path / "a.ckptfmt")
     assert (result.exit_code, result.stderr) == (0, "")
     return tmp_path / "page.html"
@@ -180,7 +180,7 @@ def plotted(tmp_path: Path) -> Path:
         for step in (100, 200, 300):
             weights = {"fc.weight": np.full(9, float(step)), "head.weight": np.full(9, 1.0)}
             facts: dict[str, Any] = {"run_id": run, "step": step, "metrics": {"loss": 100 / step}}
-            ckptfmt.save(directory / f"{len(run)}-{step}.ckptfmt", {"net": weights}, **facts)
+            ckptfmt.save({"net": weights}, directory / f"{len(run)}-{step}.ckptfmt", **facts)
     return directory
 
 

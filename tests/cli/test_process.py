@@ -47,7 +47,7 @@ def test_help_loads_no_command_and_no_heavy_library() -> None:
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_inspect_and_ls_load_no_heavy_library(tmp_path: Path, codec: str) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {"w": np.zeros(100)}}, codec=codec)
+    ckptfmt.save({"net": {"w": np.zeros(100)}}, path, codec=codec)
     heavy = {"numpy", "torch", "rich", "zstandard"}
     assert not imported_by("inspect", path) & heavy
     assert not imported_by("inspect", "--json", path) & heavy
@@ -56,7 +56,7 @@ def test_inspect_and_ls_load_no_heavy_library(tmp_path: Path, codec: str) -> Non
 
 def test_verify_loads_no_numpy_and_no_rich_for_a_short_check(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {"w": np.zeros(100)}})
+    ckptfmt.save({"net": {"w": np.zeros(100)}}, path)
     assert not imported_by("verify", path) & {"numpy", "torch", "rich"}
 
 
@@ -72,7 +72,7 @@ def test_results_are_on_stdout_and_talk_is_on_stderr(run: Ckptfmt, run_directory
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {f"layer.{number}.weight": np.zeros(1) for number in range(3000)}})
+    ckptfmt.save({"net": {f"layer.{number}.weight": np.zeros(1) for number in range(3000)}}, path)
     command = [sys.executable, "-m", "ckptfmt_cli", "inspect", "--all", str(path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=usual_environment()) as process:
@@ -116,7 +116,7 @@ def test_a_full_disk_behind_a_redirection_is_one_clear_line(run: Ckptfmt, run_di
 @posix
 def test_a_name_that_the_locale_cannot_spell_is_no_error(run: Ckptfmt, tmp_path: Path) -> None:
     path = tmp_path / "重み.ckptfmt"
-    ckptfmt.save(path, {"net": {"größe": np.zeros(1), "w" * 200: np.zeros(1)}})
+    ckptfmt.save({"net": {"größe": np.zeros(1), "w" * 200: np.zeros(1)}}, path)
     done = run("inspect", path.name, env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, "")
     assert "gr\\xf6\\xdfe" in done.stdout
@@ -175,7 +175,7 @@ def test_text_shrinks_to_the_terminal(tmp_path: Path, monkeypatch: pytest.Monkey
     for step in range(60):
         state = {f"encoder.layers.{at}.attention.weight": np.full((64, 64), step, np.float32) for at in range(50)}
         path = first.with_stem(f"a-checkpoint-of-the-run-{step}")
-        ckptfmt.save(path, {"net": state}, step=step, metrics={metric: 1.234567 / (step + 1)}, run_id="run")
+        ckptfmt.save({"net": state}, path, step=step, metrics={metric: 1.234567 / (step + 1)}, run_id="run")
     for command in (
         ("inspect", first),
         ("inspect", "--tree", first),

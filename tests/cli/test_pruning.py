@@ -33,8 +33,8 @@ def directory(tmp_path: Path) -> Path:
     directory.mkdir()
     for epoch in range(1, 6):
         ckptfmt.save(
-            directory / f"ckpt_{epoch}.ckptfmt",
             state(epoch),
+            directory / f"ckpt_{epoch}.ckptfmt",
             run_id=RUN,
             step=epoch * 100,
             metrics={"val_loss": abs(epoch - 3) / 10, "oddness": epoch % 2},
@@ -90,7 +90,7 @@ def test_latest_of_nothing_is_1_and_prints_nothing(tmp_path: Path) -> None:
 @posix
 def test_latest_gives_the_very_bytes_of_a_name(tmp_path: Path) -> None:
     name = os.fsdecode(b"gr\xfc\xc3\xb6.ckptfmt")
-    ckptfmt.save(tmp_path / name, state(1), run_id="r", step=1)
+    ckptfmt.save(state(1), tmp_path / name, run_id="r", step=1)
     environment = {**usual_environment(), "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "ckptfmt_cli", "latest", str(tmp_path)]
     assert subprocess.check_output(command, env=environment) == os.fsencode(tmp_path / name) + b"\n"

@@ -33,7 +33,7 @@ def save(tmp_path: Path) -> Save:
 
     def save(name: str = "a.ckptfmt", state: Any = None, **facts: Any) -> Path:
         path = tmp_path / name
-        ckptfmt.save(path, STATE if state is None else state, **{"created": CREATED, **facts})
+        ckptfmt.save(STATE if state is None else state, path, **{"created": CREATED, **facts})
         return path
 
     return save

@@ -178,8 +178,8 @@ def test_a_training_goes_on_from_a_converted_checkpoint(tmp_path: Path) -> None:
     ckptfmt.convert(path, run / "from-pth.ckptfmt", run_id="digits")
     net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.3)
-    checkpointer = Checkpointer(run, net=net, optimizer=optimizer)
-    report = checkpointer.resume(waive=["rng"], quiet=True)
+    checkpointer = Checkpointer(run, {"net": net, "optimizer": optimizer})
+    report = checkpointer.resume(allow_mismatch=["rng"], quiet=True)
     assert report.run_id == "digits"
     assert report.epoch == 5
     assert next(iter(checkpointer.epochs(9))) == 5
@@ -247,7 +247,7 @@ def test_a_training_goes_on_from_a_trainer_checkpoint(tmp_path: Path) -> None:
     assert [item.what for item in report.findings.dropped] == ["tokenizer.json"]
     net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.3)
-    checkpointer = Checkpointer(tmp_path / "run", net=net, optimizer=optimizer)
+    checkpointer = Checkpointer(tmp_path / "run", {"net": net, "optimizer": optimizer})
     resumed = checkpointer.resume(tmp_path / "a.ckptfmt", quiet=True)
     assert set(resumed.restored) >= {"net", "optimizer", "rng"}
     assert (resumed.step, resumed.epoch) == (500, 2)

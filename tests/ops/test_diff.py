@@ -297,7 +297,7 @@ def test_a_tensor_that_took_the_place_of_a_value_is_told() -> None:
 
 def test_two_of_ours_with_thousands_of_tensors_take_no_time(tmp_path: Path) -> None:
     names = [f"layer.{number}" for number in range(3000)]
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {name: np.full(4, 1.0) for name in names}})
-    ckptfmt.save(tmp_path / "b.ckptfmt", {"net": {name: np.full(4, 2.0) for name in names}})
+    ckptfmt.save({"net": {name: np.full(4, 1.0) for name in names}}, tmp_path / "a.ckptfmt")
+    ckptfmt.save({"net": {name: np.full(4, 2.0) for name in names}}, tmp_path / "b.ckptfmt")
     report = diff_files(tmp_path / "a.ckptfmt", tmp_path / "b.ckptfmt")
     assert len(report.tensors) == 3000

@@ -29,7 +29,7 @@ from ckptfmt._core.format.tensors import plan_header
 from ckptfmt._core.interop.writers.base import Request
 from ckptfmt._core.ops.conversion.export import ExportError
 from ckptfmt._core.storage import AtomicFile
-from ckptfmt.errors import CkptfmtError, IntegrityError, StorageError, TensorNotFoundError
+from ckptfmt.errors import CkptfmtError, IntegrityError, NotFoundError, StorageError
 from ckptfmt.torch import Checkpointer
 from tests.pth import legacy_files
 from tests.torch.same import same
@@ -150,7 +150,7 @@ def test_the_documented_loop_resumes_identically_from_pth_to_ours_to_pth(tmp_pat
 
 def test_a_checkpoint_of_the_training_loop_goes_on_in_the_documented_one(tmp_path: Path) -> None:
     net, optimizer = fresh()
-    checkpointer = Checkpointer(tmp_path, net=net, optimizer=optimizer)
+    checkpointer = Checkpointer(tmp_path, {"net": net, "optimizer": optimizer})
     checkpointer.resume(quiet=True)
     for epoch in checkpointer.epochs(3):
         train(net, optimizer, epoch, epoch + 1)
@@ -185,8 +185,8 @@ def test_a_checkpoint_of_the_documented_loop_goes_on_in_the_training_loop(tmp_pa
         torch.save(torch.load(tmp_path / "ckpt_best_2.pth"), run / "ckpt_best_2.pth")
     path = {"convert": tmp_path / "converted.ckptfmt", "save": tmp_path / "saved.ckptfmt"}.get(how)
     again, its_optimizer = fresh()
-    checkpointer = Checkpointer(run, run_id="mine", net=again, optimizer=its_optimizer)
-    checkpointer.resume(path or "must", quiet=True, waive=["rng"])
+    checkpointer = Checkpointer(run, {"net": again, "optimizer": its_optimizer}, run_id="mine")
+    checkpointer.resume(path or "must", quiet=True, allow_mismatch=["rng"])
     losses, epochs = [], []
     for epoch in checkpointer.epochs(6):
         epochs.append(epoch)
@@ -207,7 +207,7 @@ def test_a_component_alone_is_checked(checkpoint: Path, tmp_path: Path, name: st
 def test_a_check_finds_what_was_not_written_as_it_was(
     tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": {"w": np.arange(100.0)}})
+    ckptfmt.save({"net": {"w": np.arange(100.0)}}, tmp_path / "a.ckptfmt")
     assert ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / f"good-{target}", check=True).compared == 1
     given = Request.data_of
     monkeypatch.delattr(os, "copy_file_range", raising=False)  # so that all goes by way of this process
@@ -247,7 +247,7 @@ def test_npz(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_npz_of_complex_numbers(tmp_path: Path) -> None:
     arrays = {"a": np.array([1 + 2j, 3]), "b": np.ones(2, np.float32)}
-    ckptfmt.save(tmp_path / "a.ckptfmt", {"net": arrays, "epoch": 1})
+    ckptfmt.save({"net": arrays, "epoch": 1}, tmp_path / "a.ckptfmt")
     ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / "a.npz", check=True)
     with np.load(tmp_path / "a.npz") as found:
         assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
@@ -294,7 +294,7 @@ def test_damage_is_found_and_nothing_is_written(checkpoint: Path, tmp_path: Path
 
 
 def test_what_is_not_clear_or_not_there_is_said(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(TensorNotFoundError, match="no component 'nte'"):
+    with pytest.raises(NotFoundError, match="no component 'nte'"):
         ckptfmt.export(checkpoint, tmp_path / "a.safetensors", component="nte")
     ckptfmt.torch.save({"generator": STATE["net"], "critic": STATE["net"]}, tmp_path / "gan.ckptfmt")
     with pytest.raises(ExportError, match="generator, critic"):

@@ -26,7 +26,7 @@ def secrets(tmp_path: Path) -> Path:
     """Return a directory with files that nobody means to give away."""
     secrets = tmp_path / "home"
     secrets.mkdir()
-    ckptfmt.save(secrets / "all.ckptfmt", {"net": NET, "notes": {"key": "secret"}})
+    ckptfmt.save({"net": NET, "notes": {"key": "secret"}}, secrets / "all.ckptfmt")
     for name in ("net.safetensors", "notes.msgpack", FACTS_NAME):
         (extract_to(secrets) / name).rename(secrets / name)
     (secrets / "key").write_text("secret")
@@ -66,7 +66,7 @@ def test_pack_follows_links_inside_and_one_to_the_directory(tmp_path: Path, secr
 def model(tmp_path: Path) -> Path:
     """Return a model of Hugging Face with two shards."""
     model = tmp_path / "model"
-    ckptfmt.save(tmp_path / "net.ckptfmt", {"net": NET})
+    ckptfmt.save({"net": NET}, tmp_path / "net.ckptfmt")
     export(tmp_path / "net.ckptfmt", model, shard_bytes=80)
     (model / "config.json").write_text("{}")
     return model

@@ -23,7 +23,7 @@ from ckptfmt._core.ops.members.plain_json import decode_metadata, encode_metadat
 from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt._core.ops.progress import Progress
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
-from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, PackError, StorageError, TensorNotFoundError
+from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, NotFoundError, PackError, StorageError
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.spec.vectors import VALID
 
@@ -101,7 +101,7 @@ def test_a_damaged_byte_is_not_copied(save: Save, tmp_path: Path, codec: str) ->
 def test_names_that_are_not_there_and_the_file_itself_are_refused(save: Save, tmp_path: Path) -> None:
     path = save(state=STATE)
     data = path.read_bytes()
-    with pytest.raises(TensorNotFoundError, match="'optimiser'; there are: net, optimizer"):
+    with pytest.raises(NotFoundError, match="'optimiser'; there are: net, optimizer"):
         strip_file(path, tmp_path / "b.ckptfmt", drop=["optimiser"])
     (tmp_path / "link").symlink_to(path)
     for target in (path, tmp_path / "link"):
@@ -168,7 +168,7 @@ def test_some_can_be_extracted_alone(save: Save, tmp_path: Path) -> None:
     report = extract(path, tmp_path / "out", names=["rng", "net.safetensors"])
     assert names(tmp_path / "out") == [FACTS_NAME, "net.safetensors", "rng.msgpack", "rng.safetensors"]
     assert sorted(report.files) == names(tmp_path / "out")
-    with pytest.raises(TensorNotFoundError, match="'ema'; there are: net"):
+    with pytest.raises(NotFoundError, match="'ema'; there are: net"):
         extract(path, tmp_path / "other", names=["ema"])
 
 

@@ -38,7 +38,7 @@ def state(rank_1: dict[str, Any] | None = None, *, lr: object = 0.5) -> dict[str
 @pytest.fixture
 def ranked(tmp_path: Path) -> Path:
     path = tmp_path / "ranked.ckptfmt"
-    ckptfmt.save(path, state(lr=PerRank((0.5, 0.25))), step=7)
+    ckptfmt.save(state(lr=PerRank((0.5, 0.25))), path, step=7)
     return path
 
 
@@ -62,7 +62,7 @@ def test_inspect_tells_what_differs_and_all_else_of_rank_0(ranked: Path) -> None
 def test_diff_names_the_rank(ranked: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.ckptfmt"
     changed = state({"avg": np.full(2, 6.0)}, lr=PerRank((0.5, 0.125)))
-    ckptfmt.save(other, {**changed, "progress": PerRank((PLACE, PLACE))}, step=7)
+    ckptfmt.save({**changed, "progress": PerRank((PLACE, PLACE))}, other, step=7)
     report = diff_files(ranked, other)
     assert [(change.place, change.before, change.after) for change in report.values] == [
         ("optimizer.param_groups[0].lr of rank 1", 0.25, 0.125),
@@ -101,7 +101,7 @@ def test_a_pth_gets_rank_0s_of_all_components(ranked: Path, tmp_path: Path) -> N
 def test_a_name_that_is_taken_stays_that_of_another(tmp_path: Path) -> None:
     path, target = tmp_path / "a.ckptfmt", tmp_path / "a.safetensors"
     tree = {"a": PerRank(({"b": np.zeros(1)}, {})), "a.b": np.ones(1)}
-    ckptfmt.save(path, {"net": tree})
+    ckptfmt.save({"net": tree}, path)
     export(path, target, component="net", check=True)
     found = {name: value.tolist() for name, value in safetensors.numpy.load_file(target).items()}
     assert found["a.b"] == [1.0]

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 import ckptfmt
 from ckptfmt._core.interop.base import open_tensors
 from ckptfmt._core.ops.inspection.tensor_preview import TensorView, find_tensor, view_tensor
-from ckptfmt.errors import CkptfmtError, TensorNotFoundError
+from ckptfmt.errors import CkptfmtError, NotFoundError
 from tests.ops.conftest import Save
 from tests.ops.sparse import sparse_checkpoint
 
@@ -46,7 +46,7 @@ def test_it_is_shown_as_numpy_shows_it(save: Save, array: Any) -> None:
 @given(hnp.arrays(np.int32, hnp.array_shapes(max_dims=4, max_side=12)))
 def test_any_shape_is_shown_as_numpy_shows_it(tmp_path_factory: pytest.TempPathFactory, array: Any) -> None:
     path = tmp_path_factory.mktemp("show") / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {"w": array}})
+    ckptfmt.save({"net": {"w": array}}, path)
     assert view(path).text(75) == np.array2string(array, max_line_width=75)
 
 
@@ -70,9 +70,9 @@ def test_names_are_found_with_and_without_their_component(save: Save) -> None:
     path = save(state={"net": {"w": np.ones(1), "v": np.ones(2)}, "ema": {"w": np.zeros(1)}})
     assert view(path, "v").tensor.nbytes == 16
     assert view(path, "ema.w").tensor.component == "ema"
-    with pytest.raises(TensorNotFoundError, match=r"name one of net\.w, ema\.w"):
+    with pytest.raises(NotFoundError, match=r"name one of net\.w, ema\.w"):
         view(path, "w")
-    with pytest.raises(TensorNotFoundError, match=r"did you mean .*net\.v"):
+    with pytest.raises(NotFoundError, match=r"did you mean .*net\.v"):
         view(path, "net.vv")
 
 

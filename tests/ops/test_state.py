@@ -113,7 +113,7 @@ def test_what_a_checkpointer_saves_can_go_on_exactly(tmp_path: Path) -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     data = torch.utils.data.DataLoader(torch.ones(8, 4), batch_size=2, shuffle=True)
     ckpt = ckptfmt.torch.Checkpointer(
-        tmp_path, net=net, optimizer=optimizer, scheduler=scheduler, save_interval_steps=3
+        tmp_path, {"net": net, "optimizer": optimizer, "scheduler": scheduler}, save_interval_steps=3
     )
     ckpt.resume()
     for _ in ckpt.epochs(1):

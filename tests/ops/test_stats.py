@@ -56,7 +56,7 @@ DTYPES = st.sampled_from([np.float32, np.float64, np.float16, np.int8, np.uint16
 @given(arrays=st.lists(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(max_side=8))), max_size=4))
 def test_statistics_are_those_of_numpy(tmp_path_factory: pytest.TempPathFactory, arrays: list[Any]) -> None:
     path = tmp_path_factory.mktemp("stats") / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {f"t{number}": array for number, array in enumerate(arrays)}})
+    ckptfmt.save({"net": {f"t{number}": array for number, array in enumerate(arrays)}}, path)
     found = stats_of(path)
     for number, array in enumerate(arrays):
         check(found[f"t{number}"], array)
@@ -65,7 +65,7 @@ def test_statistics_are_those_of_numpy(tmp_path_factory: pytest.TempPathFactory,
 @given(rows=DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, st.tuples(st.integers(2, 6), st.integers(1, 9)))))
 def test_tensors_of_one_kind_are_told_apart(tmp_path_factory: pytest.TempPathFactory, rows: Any) -> None:
     path = tmp_path_factory.mktemp("stats") / "a.ckptfmt"
-    ckptfmt.save(path, {"net": {f"t{number}": row for number, row in enumerate(rows)}})
+    ckptfmt.save({"net": {f"t{number}": row for number, row in enumerate(rows)}}, path)
     found = stats_of(path)
     for number, row in enumerate(rows):
         check(found[f"t{number}"], row)

@@ -57,7 +57,7 @@ import sys
 import ckptfmt, numpy
 assert "site-packages" in ckptfmt.__file__
 weights = {"w": numpy.arange(6.0).reshape(2, 3)}
-ckptfmt.save(sys.argv[1], {"net": weights, "epoch": 3})
+ckptfmt.save({"net": weights, "epoch": 3}, sys.argv[1])
 state = ckptfmt.load(sys.argv[1])
 assert state["epoch"] == 3 and (state["net"]["w"] == weights["w"]).all()
 """

@@ -27,7 +27,7 @@ A, B = np.arange(4, dtype=np.float32), np.arange(6).reshape(2, 3)
 
 def written(path: Path, state: Any, **options: Any) -> dict[str, Any]:
     """What the minimal reader finds in a file that the library wrote."""
-    ckptfmt.save(path, state, **options)
+    ckptfmt.save(state, path, **options)
     return read(path)
 
 

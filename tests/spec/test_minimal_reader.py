@@ -237,7 +237,7 @@ def test_frames_of_the_zstandard_package_are_read(tmp_path: Path) -> None:
 def test_it_reads_what_the_library_writes(tmp_path_factory: pytest.TempPathFactory, state: Any, facts: Any) -> None:
     """15.1: what is written obeys every clause that the second reader knows."""
     path = tmp_path_factory.getbasetemp() / "written.ckptfmt"
-    report = ckptfmt.save(path, {"net": {"w": np.ones((3, 5), "f2")}, "state": state}, **facts)
+    report = ckptfmt.save({"net": {"w": np.ones((3, 5), "f2")}, "state": state}, path, **facts)
     content = read(path)
     assert content["identity"] == report.identity
     assert list(content["components"]) == ["net", "state"]

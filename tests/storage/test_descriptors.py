@@ -63,7 +63,7 @@ class Failure:
 def directory(tmp_path: Path) -> Path:
     net: dict[str, Any] = {"a": np.arange(5, dtype=np.float32), "b": np.ones((2, 3))}
     for step in (1, 2):
-        ckptfmt.save(tmp_path / f"{step}.ckptfmt", {"net": net, "opt": {"lr": 0.1}}, run_id="r", step=step)
+        ckptfmt.save({"net": net, "opt": {"lr": 0.1}}, tmp_path / f"{step}.ckptfmt", run_id="r", step=step)
     np.savez(tmp_path / "a.npz", **net)
     torch.save({"net": {"w": torch.ones(3)}, "epoch": 1}, tmp_path / "a.pth")
     export(tmp_path / "1.ckptfmt", tmp_path / "a.safetensors", component="net")
@@ -97,7 +97,7 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
     "read": lambda directory: read(directory / "1.ckptfmt"),
     "open": lambda directory: ckptfmt.open(directory / "1.ckptfmt").close(),
     "load": lambda directory: ckptfmt.load(directory / "1.ckptfmt"),
-    "save": lambda directory: ckptfmt.save(directory / "3.ckptfmt", {"a": {"b": 1}}),
+    "save": lambda directory: ckptfmt.save({"a": {"b": 1}}, directory / "3.ckptfmt"),
     "publish": lambda directory: publish(directory / "3"),
     "clean": clean_leftovers,
     "list": temporary_files,

@@ -18,7 +18,7 @@ from ckptfmt.torch import Checkpointer
 
 volume, name = Path(sys.argv[1]), sys.argv[2]
 subprocess.run(["mount", "-t", "tmpfs", "tmpfs", volume], check=True)
-ckpt = Checkpointer(volume / name)
+ckpt = Checkpointer(volume / name, {})
 ckpt.resume(quiet=True)
 ckpt.save()
 saved = ckpt.wait() is not None

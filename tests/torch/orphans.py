@@ -30,7 +30,7 @@ def train(train_url: str, steps: int) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    ckpt = Checkpointer(train_url, net=torch.nn.Linear(1, 1), save_interval_steps=1)
+    ckpt = Checkpointer(train_url, {"net": torch.nn.Linear(1, 1)}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(10_000)):

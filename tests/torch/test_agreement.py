@@ -57,7 +57,7 @@ def train(
 ) -> list[Any]:
     """Train one epoch; return what this rank knew of the saves after each step and in the end."""
     net = Component()
-    ckpt = Checkpointer(train_url, save_interval_steps=1, save_interval_epochs=None, net=net, **options)
+    ckpt = Checkpointer(train_url, {"net": net}, save_interval_steps=1, save_interval_epochs=None, **options)
     ckpt.resume(quiet=True)
     known = []
 
@@ -111,7 +111,7 @@ def very_slow_write(rank: int, train_url: Path, background: bool) -> list[Any]:
         mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", slow),
         mock.patch("ckptfmt._core.training.saving.run_saves._WORD_SECONDS", 0.5),
     ):
-        ckpt = Checkpointer(train_url, background=background)
+        ckpt = Checkpointer(train_url, {}, background=background)
         ckpt.resume(quiet=True)
         ckpt.save()
         saved = ckpt.wait()
@@ -265,7 +265,7 @@ def test_all_ranks_leave_alike_and_the_last_save_is_tried_again(
 
 
 def uneven(rank: int, train_url: Path) -> None:
-    ckpt = Checkpointer(train_url)
+    ckpt = Checkpointer(train_url, {})
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(3 + rank)):

@@ -104,7 +104,7 @@ def fill(directory: Path, entries: list[Pth | Own]) -> None:
 
 def resume(directory: Path, run_id: str | None = None) -> ResumeReport | ResumeError:
     try:
-        return Checkpointer(directory, run_id=run_id, value=Value()).resume(quiet=True, waive=["rng"])
+        return Checkpointer(directory, {"value": Value()}, run_id=run_id).resume(quiet=True, allow_mismatch=["rng"])
     except ResumeError as error:
         return error
 
@@ -184,27 +184,27 @@ def test_a_refused_newest_one_stops_everything_and_says_what_to_do(tmp_path: Pat
 def test_a_person_lets_a_name_past_the_refusal(tmp_path: Path) -> None:
     fill(tmp_path, [Pth(1), Pth(2, fate="refused")])
     with pytest.raises(UndecidedError) as caught:
-        Checkpointer(tmp_path, value=Value()).resume(quiet=True, waive=["rng"])
+        Checkpointer(tmp_path, {"value": Value()}).resume(quiet=True, allow_mismatch=["rng"])
     name = "posix.system"
     assert name in caught.value.skipped[0].reason
-    report = Checkpointer(tmp_path, value=Value()).resume(quiet=True, waive=["rng"], inert=[name])
+    report = Checkpointer(tmp_path, {"value": Value()}).resume(quiet=True, allow_mismatch=["rng"], inert=[name])
     assert report.path == str(tmp_path / "f1.pth")
     found = find_latest(tmp_path, inert=[name]).file
     assert found is not None
     assert found.path == report.path
     with pytest.raises(UsageError, match="inert"):
-        Checkpointer(tmp_path, value=Value()).resume(inert=name)
+        Checkpointer(tmp_path, {"value": Value()}).resume(inert=name)
 
 
 def test_and_for_a_warm_start(tmp_path: Path) -> None:
     net, path = torch.nn.Linear(2, 2), tmp_path / "a.pth"
     torch.save({"net": net.state_dict(), "it": Refused()}, path)
     with pytest.raises(UnsafeInputError, match=r"posix\.system"):
-        warm_start(torch.nn.Linear(2, 2), path, quiet=True)
+        warm_start(path, torch.nn.Linear(2, 2), quiet=True)
     other = torch.nn.Linear(2, 2)
-    warm_start(other, path, inert=["posix.system"], quiet=True)
+    warm_start(path, other, inert=["posix.system"], quiet=True)
     assert torch.equal(other.weight, net.weight)
-    ckpt = Checkpointer(tmp_path / "run", net=torch.nn.Linear(2, 2))
+    ckpt = Checkpointer(tmp_path / "run", {"net": torch.nn.Linear(2, 2)})
     ckpt.resume(quiet=True)
     ckpt.warm_start(path, inert=["posix.system"], quiet=True)
     ckpt.close()
@@ -277,5 +277,5 @@ def test_inert_data_of_a_converted_checkpoint_reach_no_component(tmp_path: Path)
     ckptfmt.convert(tmp_path / "a.pth", tmp_path / "run" / "a.ckptfmt")
     value = Value()
     with pytest.raises(MismatchError, match=r"value\.value: an object of argparse\.Namespace"):
-        Checkpointer(tmp_path / "run", value=value).resume(quiet=True, waive=["rng"])
+        Checkpointer(tmp_path / "run", {"value": value}).resume(quiet=True, allow_mismatch=["rng"])
     assert value.value is None

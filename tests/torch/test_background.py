@@ -64,7 +64,7 @@ def numbers_in(path: str) -> set[float]:
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_what_is_saved_is_the_state_of_one_moment(tmp_path: Path, codec: str) -> None:
     state = State()
-    ckpt = Checkpointer(tmp_path, state=state, codec=codec)
+    ckpt = Checkpointer(tmp_path, {"state": state}, codec=codec)
     ckpt.resume(quiet=True)
     for number in range(1, 6):
         state.set(number)
@@ -77,7 +77,7 @@ def test_what_is_saved_is_the_state_of_one_moment(tmp_path: Path, codec: str) ->
 
 def test_the_memory_of_the_copy_is_used_again(tmp_path: Path) -> None:
     state = State()
-    ckpt = Checkpointer(tmp_path, state=state)
+    ckpt = Checkpointer(tmp_path, {"state": state})
     ckpt.resume(quiet=True)
     with mock.patch("ckptfmt._core.torch.saving.staging._allocate", wraps=staging._allocate) as allocate:
         for _ in range(4):
@@ -103,19 +103,19 @@ def steps_saved(train_url: Path) -> set[int | None]:
 
 
 def test_a_save_that_is_due_waits_for_the_one_before(tmp_path: Path) -> None:
-    train(Checkpointer(tmp_path, save_interval_steps=1, state=State(), codec="zstd"), 5)
+    train(Checkpointer(tmp_path, {"state": State()}, save_interval_steps=1, codec="zstd"), 5)
     assert steps_saved(tmp_path) == {1, 2, 3, 4, 5}
 
 
 def test_or_is_skipped_if_so_wanted(tmp_path: Path) -> None:
-    train(Checkpointer(tmp_path, save_interval_steps=1, state=State(), codec="zstd", when_busy="skip"), 20)
+    train(Checkpointer(tmp_path, {"state": State()}, save_interval_steps=1, codec="zstd", when_busy="skip"), 20)
     saved = steps_saved(tmp_path)
     assert {1, 20} <= saved  # the end of the epoch waits
     assert len(saved) < 20
 
 
 def test_one_thread_at_most_is_saving(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path, state=State(), codec="zstd")
+    ckpt = Checkpointer(tmp_path, {"state": State()}, codec="zstd")
     ckpt.resume(quiet=True)
     for _ in range(4):
         ckpt.save()
@@ -128,7 +128,7 @@ def test_a_failed_save_is_told_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, background: bool
 ) -> None:
     train_url = tmp_path / "runs"
-    ckpt = Checkpointer(train_url, save_interval_steps=1, state=State(), background=background)
+    ckpt = Checkpointer(train_url, {"state": State()}, save_interval_steps=1, background=background)
     ckpt.resume(quiet=True)
     errors = []
     for _ in ckpt.epochs(1):
@@ -169,7 +169,7 @@ def test_failed_saves_end_the_training_if_so_wanted(
     tmp_path: Path, background: bool, options: dict[str, Any], ended_at: int
 ) -> None:
     train_url = tmp_path / "runs"
-    ckpt = Checkpointer(train_url, save_interval_steps=1, background=background, **options)
+    ckpt = Checkpointer(train_url, {}, save_interval_steps=1, background=background, **options)
     ckpt.resume(quiet=True)
     shutil.rmtree(train_url)
     train_url.touch()
@@ -186,7 +186,7 @@ def test_failed_saves_count_in_a_row_only(tmp_path: Path, monkeypatch: pytest.Mo
         return write_plan(path, plan, **options)
 
     monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", every_other)
-    train(Checkpointer(tmp_path, save_interval_steps=1, max_failed_saves=2), 6)
+    train(Checkpointer(tmp_path, {}, save_interval_steps=1, max_failed_saves=2), 6)
     assert steps_saved(tmp_path) == {2, 4, 6}
 
 
@@ -214,7 +214,7 @@ BROKEN = [(lambda: {"bad": object()}, StateError, r"part\.bad"), (no_state, Save
 def test_a_component_that_gives_no_state_does_not_end_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], state: Callable[[], Any], error: type[Exception], text: str
 ) -> None:
-    ckpt = Checkpointer(tmp_path, part=Broken(state), save_interval_steps=1)
+    ckpt = Checkpointer(tmp_path, {"part": Broken(state)}, save_interval_steps=1)
     train(ckpt, 2)
     assert isinstance(ckpt.last_error, error)
     told = capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_a_component_that_gives_no_state_does_not_end_the_training(
 
 @pytest.mark.parametrize(("state", "error", "text"), BROKEN)
 def test_or_it_does_if_so_wanted(tmp_path: Path, state: Callable[[], Any], error: type[Exception], text: str) -> None:
-    ckpt = Checkpointer(tmp_path, part=Broken(state), on_failed_save="raise")
+    ckpt = Checkpointer(tmp_path, {"part": Broken(state)}, on_failed_save="raise")
     ckpt.resume(quiet=True)
     with pytest.raises(error, match=text):
         ckpt.save()
@@ -246,7 +246,7 @@ def test_the_last_save_of_a_run_is_tried_again(
         raise OSError(errno.ESTALE, "stale")
 
     monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", stale)
-    ckpt = Checkpointer(tmp_path, background=background)
+    ckpt = Checkpointer(tmp_path, {}, background=background)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(4)):
@@ -274,7 +274,7 @@ class Failing:
 
 def fail_in_step_4(train_url: Path, change: str, drawn: list[float]) -> None:
     net = Failing()
-    with Checkpointer(train_url, save_on_exception=True, save_interval_epochs=None, net=net) as ckpt:
+    with Checkpointer(train_url, {"net": net}, save_on_exception=True, save_interval_epochs=None) as ckpt:
         ckpt.resume(quiet=True)
         for _ in ckpt.epochs(1):
             for number in ckpt.batches(range(5)):
@@ -291,7 +291,7 @@ def fail_in_step_4(train_url: Path, change: str, drawn: list[float]) -> None:
 
 
 def fail_after_a_step(train_url: Path) -> None:
-    with Checkpointer(train_url, save_interval_epochs=None) as ckpt:
+    with Checkpointer(train_url, {}, save_interval_epochs=None) as ckpt:
         ckpt.resume(quiet=True)
         for _ in ckpt.epochs(1):
             for _ in ckpt.batches(range(5)):
@@ -309,7 +309,7 @@ def test_an_exception_saves_the_last_step_if_it_is_still_there(tmp_path: Path, c
         return
     assert steps_saved(tmp_path) == {3}
     again = Failing()
-    ckpt = Checkpointer(tmp_path, net=again)
+    ckpt = Checkpointer(tmp_path, {"net": again})
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for number in ckpt.batches(range(5)):

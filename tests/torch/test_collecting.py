@@ -71,7 +71,7 @@ def fail(rank: int, train_url: Path, failing: list[int]) -> list[tuple[str, str]
     part = Part(lambda: {"own": rank})
     told = []
     for fault in (does_not_give_it, cannot_be_expressed, is_of_a_rank_already):
-        ckpt = Checkpointer(train_url / fault.__name__, part=part, on_failed_save="raise", background=False)
+        ckpt = Checkpointer(train_url / fault.__name__, {"part": part}, on_failed_save="raise", background=False)
         ckpt.resume(quiet=True)
         ckpt.save()
         before = part.state
@@ -107,7 +107,7 @@ def differ_by_too_much(rank: int, train_url: Path) -> list[tuple[str, str]]:
     state: dict[str, Any] = {"a": torch.full((100,), rank), "b": [torch.ones(9)], "c": {"small": rank}}
     torch.manual_seed(rank)
     net = nn.Linear(2, 2)
-    ckpt = Checkpointer(train_url, part=Part(lambda: state), net=net, on_failed_save="raise")
+    ckpt = Checkpointer(train_url, {"part": Part(lambda: state), "net": net}, on_failed_save="raise")
     ckpt.resume(quiet=True)
     with mock.patch.object(collecting, "MOST_PER_RANK_BYTES", 500):
         told = [raised(ckpt.save)]
@@ -142,7 +142,7 @@ def train_apart(
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 1))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, background=False)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, background=False)
     ckpt.resume(quiet=True)
     saved = []
     for step in steps:
@@ -187,7 +187,7 @@ def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str]]:
     }
     told = []
     for name, components in parts.items():
-        ckpt = Checkpointer(train_url / name, on_failed_save="raise", background=False, **components)
+        ckpt = Checkpointer(train_url / name, components, on_failed_save="raise", background=False)
         ckpt.resume(quiet=True)
         told.append(raised(ckpt.save))
         ckpt.close()
@@ -208,7 +208,7 @@ def test_components_that_not_all_ranks_have(tmp_path: Path, context: ForkServerC
 def resume_another_model(rank: int, train_url: Path, other: int) -> tuple[tuple[str, str], list[float]]:
     net = nn.Linear(2, 3 if rank == other else 2)
     nn.init.constant_(net.weight, 7.0)
-    ckpt = Checkpointer(train_url, net=net)
+    ckpt = Checkpointer(train_url, {"net": net})
     return raised(lambda: ckpt.resume(quiet=True)), net.weight.flatten().tolist()
 
 
@@ -225,7 +225,7 @@ def test_a_rank_that_cannot_resume_keeps_all_from_it(tmp_path: Path, context: Fo
 
 def save_a_model(_rank: int, train_url: Path) -> None:
     torch.manual_seed(0)
-    ckpt = Checkpointer(train_url, net=nn.Linear(2, 2), background=False)
+    ckpt = Checkpointer(train_url, {"net": nn.Linear(2, 2)}, background=False)
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
@@ -244,11 +244,11 @@ def make_sharded(_rank: int, train_url: Path) -> list[tuple[str, str]]:
     replicated = DistributedDataParallel(nn.Linear(4, 4))
     zero = ZeroRedundancyOptimizer(replicated.parameters(), optimizer_class=torch.optim.SGD, lr=0.1)
     told = [
-        raised(partial(Checkpointer, train_url, part=part))
+        raised(partial(Checkpointer, train_url, {"part": part}))
         for part in (sharded, nn.Sequential(inner), zero, replicated)
     ]
     tensor = distribute_tensor(torch.ones(4), mesh)
-    ckpt = Checkpointer(train_url, part=Part(lambda: {"x": tensor}), on_failed_save="raise")
+    ckpt = Checkpointer(train_url, {"part": Part(lambda: {"x": tensor})}, on_failed_save="raise")
     ckpt.resume(quiet=True)
     return [*told, raised(ckpt.save)]
 

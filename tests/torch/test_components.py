@@ -22,13 +22,13 @@ from tests.torch.training import dense_loss, dense_net, train
 
 
 def save(directory: Path, **components: Any) -> None:
-    with Checkpointer(directory, **components) as ckpt:
+    with Checkpointer(directory, components) as ckpt:
         ckpt.resume(quiet=True)
         ckpt.save()
 
 
 def restore(directory: Path, **components: Any) -> None:
-    with Checkpointer(directory, **components) as ckpt:
+    with Checkpointer(directory, components) as ckpt:
         ckpt.resume("must", quiet=True)
 
 

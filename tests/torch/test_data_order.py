@@ -209,7 +209,7 @@ def seen(
     directory: Path,
     make: Callable[[], Any],
     stop: tuple[int, bool] | None = None,
-    waive: tuple[str, ...] = (),
+    allow_mismatch: tuple[str, ...] = (),
     before: Change | None = None,
     body: Change | None = None,
 ) -> list[Any]:
@@ -218,8 +218,8 @@ def seen(
     np.random.seed(0)
     torch.manual_seed(0)
     data = make()
-    ckpt = Checkpointer(directory, save_interval_steps=1, background=False, signals=())
-    ckpt.resume(quiet=True, waive=waive)
+    ckpt = Checkpointer(directory, {}, save_interval_steps=1, background=False, signals=())
+    ckpt.resume(quiet=True, allow_mismatch=allow_mismatch)
     batches = []
     for epoch in ckpt.epochs(EPOCHS):
         if before is not None:
@@ -282,10 +282,10 @@ def test_another_order_is_a_mismatch_unless_waived(
 ) -> None:
     make = lambda: loader(Endless)  # noqa: E731 - as short as the others
     seen(tmp_path, make, stop)
-    with pytest.raises(MismatchError, match=r"the data order differs from the checkpoint's: batch .*waive"):
+    with pytest.raises(MismatchError, match=r"the data order differs from the checkpoint's: batch .*allow_mismatch"):
         seen(tmp_path, make)
     assert capsys.readouterr().err == ""
-    assert len(seen(tmp_path, make, waive=("progress",))) == STEPS - stop[0]
+    assert len(seen(tmp_path, make, allow_mismatch=("progress",))) == STEPS - stop[0]
     assert "the data order differs" in capsys.readouterr().err
 
 

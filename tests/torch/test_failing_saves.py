@@ -103,7 +103,7 @@ def steps_in(train_url: Path) -> list[int]:
 def train(train_url: Path, failing: Failing, at: int, make: Callable[[], Exception]) -> None:
     """Train with a save at each step, one of whose operations fails, and see that nothing is lost."""
     net = torch.nn.Linear(100, 100)
-    ckpt = Checkpointer(train_url, net=net, save_interval_steps=1, save_interval_epochs=None, keep_last=2)
+    ckpt = Checkpointer(train_url, {"net": net}, save_interval_steps=1, save_interval_epochs=None, keep_last=2)
     ckpt.resume(quiet=True)
     with failing.on(at, make):
         for _ in ckpt.epochs(1):

@@ -85,7 +85,7 @@ def ready(act: Callable[[], object]) -> int:
 
 
 def end_children(train_url: Path) -> None:
-    ckpt = Checkpointer(train_url)
+    ckpt = Checkpointer(train_url, {})
     ckpt.resume(quiet=True)
     child = ready(sleep)
     os.kill(child, signal.SIGTERM)
@@ -131,7 +131,7 @@ class Slow(torch.utils.data.Dataset[int]):
 
 def finish_step(train_url: Path, number: signal.Signals) -> None:
     """Signal the training and, as some launchers do, all workers of its loader, too."""
-    ckpt = Checkpointer(train_url, save_interval_epochs=None)
+    ckpt = Checkpointer(train_url, {}, save_interval_epochs=None)
     ckpt.resume(quiet=True)
     loader = DataLoader(Slow(), batch_size=1, num_workers=2, multiprocessing_context="fork", persistent_workers=True)
     for _ in ckpt.epochs(2):
@@ -159,7 +159,7 @@ def inherit_handlers(train_url: Path) -> None:
         os._exit(11)
 
     signal.signal(signal.SIGUSR1, own)
-    ckpt = Checkpointer(train_url)
+    ckpt = Checkpointer(train_url, {})
     ckpt.resume(quiet=True)
     assert signal.getsignal(signal.SIGUSR1) is not own
     child = ready(sleep)
@@ -249,7 +249,7 @@ def close_in_child(train_url: Path) -> None:
         return writer.write_plan(*arguments, **options)  # type: ignore[arg-type]  # they are the same
 
     with mock.patch("ckptfmt._core.training.saving.run_writer.write_plan", slow):
-        with Checkpointer(train_url, on_failed_save="raise", save_on_exception=True) as ckpt:
+        with Checkpointer(train_url, {}, on_failed_save="raise", save_on_exception=True) as ckpt:
             ckpt.resume(quiet=True)
             ckpt.save()
             child = os.fork()
@@ -275,7 +275,7 @@ def test_a_child_leaves_the_save_to_its_parent(tmp_path: Path, context: ForkServ
 
 
 def end_with_a_timer(train_url: Path, stuck: bool) -> None:
-    ckpt = Checkpointer(train_url, hang_timeout=2.0 if stuck else 60.0)
+    ckpt = Checkpointer(train_url, {}, hang_timeout=2.0 if stuck else 60.0)
     ckpt.resume(quiet=True)
     pid = os.fork()
     if not pid:

@@ -44,7 +44,7 @@ def test_a_metric_without_persistent_states_is_told_once_and_is_not_restored(
     def metrics() -> dict[str, Any]:
         return {"net": nn.Linear(1, 1), "mean": MeanMetric(), "all": MetricCollection([MeanMetric()])}
 
-    with Checkpointer(tmp_path, **metrics()) as ckpt:
+    with Checkpointer(tmp_path, metrics()) as ckpt:
         ckpt.resume(quiet=True)
         ckpt.save()
         ckpt.save()
@@ -54,17 +54,17 @@ def test_a_metric_without_persistent_states_is_told_once_and_is_not_restored(
         " component mean has an empty state",
     ]
     assert "persistent(True)" in told[0]
-    report = Checkpointer(tmp_path, **metrics()).resume()
-    assert (report.empty, report.missing, report.ignored) == (("mean", "all"), (), ())
+    report = Checkpointer(tmp_path, metrics()).resume()
+    assert (report.empty, report.missing, report.unexpected) == (("mean", "all"), (), ())
     assert report.restored == ("net", "rng", "progress")
     error = capsys.readouterr().err
-    assert "  empty     mean, all: " in error
+    assert "  empty       mean, all: " in error
     assert error.count("has an empty state") == 2
 
 
 def test_an_object_that_changes_and_saves_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tally = Tally()
-    with Checkpointer(tmp_path, tally=tally) as ckpt:
+    with Checkpointer(tmp_path, {"tally": tally}) as ckpt:
         ckpt.resume(quiet=True)
         ckpt.save()
         assert capsys.readouterr().err == ""
@@ -83,7 +83,7 @@ def test_what_has_no_state_is_not_told(tmp_path: Path, capsys: pytest.CaptureFix
         "metric": MeanMetric(),
     }
     parts["metric"].persistent(True)
-    with Checkpointer(tmp_path, **parts) as ckpt:
+    with Checkpointer(tmp_path, parts) as ckpt:
         ckpt.resume(quiet=True)
         for _ in range(3):
             parts["chain"].train()
@@ -96,5 +96,5 @@ def test_what_has_no_state_is_not_told(tmp_path: Path, capsys: pytest.CaptureFix
             parts["chain"].eval()
             ckpt.save()
     assert capsys.readouterr().err == ""
-    report = Checkpointer(tmp_path, **parts).resume(quiet=True)
+    report = Checkpointer(tmp_path, parts).resume(quiet=True)
     assert report.empty == ("chain", "loss", "cache", "scaler")

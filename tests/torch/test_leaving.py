@@ -29,7 +29,7 @@ def train(train_url: Path, told: Connection | None = None, seconds: float = 0.01
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
     optimizer = torch.optim.AdamW(net.parameters())
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer})
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(2):
         for number in ckpt.batches(range(STEPS // 2)):
@@ -111,7 +111,7 @@ def test_the_deadline_of_slurm(tmp_path: Path, context: ForkServerContext) -> No
 def be_stuck(train_url: Path, errors: Path, in_step: bool) -> None:
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
-    ckpt = Checkpointer(train_url, hang_timeout=2.0)
+    ckpt = Checkpointer(train_url, {}, hang_timeout=2.0)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for number in ckpt.batches([1, 2, 3]):
@@ -140,7 +140,7 @@ def test_a_run_that_goes_on_is_not_ended(tmp_path: Path, context: ForkServerCont
 
 
 def save_and_end(train_url: Path, how: str) -> None:
-    ckpt = Checkpointer(train_url, big=torch.nn.Linear(2000, 2000), codec="zstd")
+    ckpt = Checkpointer(train_url, {"big": torch.nn.Linear(2000, 2000)}, codec="zstd")
     ckpt.resume(quiet=True)
     ckpt.save()
     if how == "exception":
@@ -169,7 +169,7 @@ def test_the_handlers_are_given_back(tmp_path: Path) -> None:
 
     before = signal.signal(signal.SIGUSR1, mine)
     try:
-        ckpt = Checkpointer(tmp_path)
+        ckpt = Checkpointer(tmp_path, {})
         ckpt.resume(quiet=True)
         assert signal.getsignal(signal.SIGUSR1) is not mine
         for _ in ckpt.epochs(1):

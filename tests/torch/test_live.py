@@ -32,11 +32,11 @@ def test_everything_lands_in_the_memory_that_is_there(tmp_path: Path, codec: str
     save(tmp_path / "a", codec, net=net, optimizer=optimizer)
     other, its = trained(1)
     before = places(other, its)
-    report = restore(tmp_path / "a", net=other, optimizer=its)
+    report = restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert same(other.state_dict(), net.state_dict())
     assert same(its.state_dict(), optimizer.state_dict())
     assert places(other, its) == before
-    assert (report.step, report.epoch, report.ignored) == (7, 2, ())
+    assert (report.step, report.epoch, report.unexpected) == (7, 2, ())
     assert [(part.name, part.restored) for part in report.components] == [("net", True), ("optimizer", True)]
     with ckptfmt.open(tmp_path / "a") as checkpoint:
         assert report.identity == checkpoint.identity
@@ -68,7 +68,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str, steps: int) -> 
     net, optimizer = trained(0, 3, OPTIMIZERS[name])
     save(tmp_path / "a", net=net, optimizer=optimizer)
     other, its = trained(1, steps, OPTIMIZERS[name])
-    restore(tmp_path / "a", net=other, optimizer=its)
+    restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert same(its.state_dict(), optimizer.state_dict())
     train(net, optimizer, range(3, 6))
     train(other, its, range(3, 6))
@@ -84,7 +84,7 @@ def test_moments_keep_their_dtype(tmp_path: Path) -> None:
     other.to(torch.bfloat16)
     for state in its.state.values():
         state["exp_avg"] = state["exp_avg"].to(torch.bfloat16)  # these cannot take what is saved
-    restore(tmp_path / "a", net=other, optimizer=its)
+    restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert same(its.state_dict(), optimizer.state_dict())
     assert {value.dtype for state in its.state.values() for value in state.values()} == {torch.float32}
 
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_told_at_once_and_nothing_changes(tmp_path: Path) -
     its = adam(other)
     before = copy.deepcopy((other.state_dict(), its.state_dict()))
     with pytest.raises(MismatchError) as caught:
-        restore(tmp_path / "a", net=other, optimizer=its, more=dense_net(2))
+        restore(tmp_path / "a", {"net": other, "optimizer": its, "more": dense_net(2)})
     assert caught.value.differences == (
         "net.2.weight: float32 [5, 3] in the model, float32 [2, 3] in the checkpoint",
         "net.2.bias: float32 [5] in the model, float32 [2] in the checkpoint",
@@ -113,11 +113,11 @@ def test_what_is_waived_takes_what_fits(tmp_path: Path) -> None:
     first, last = nn.Linear(4, 3), nn.Linear(3, 5)
     other = nn.Sequential(first, nn.Tanh(), last)
     kept = last.weight.detach().clone()
-    report = restore(tmp_path / "a", net=other, waive=["net"])
+    report = restore(tmp_path / "a", {"net": other}, allow_mismatch=["net"])
     assert torch.equal(first.weight, net.get_parameter("0.weight"))
     assert torch.equal(last.weight, kept)
     assert len(report.components[0].differences) == 2
-    assert report.ignored == ("optimizer", "gone")
+    assert report.unexpected == ("optimizer", "gone")
 
 
 def damage(path: Path, component: str, tensor: str) -> None:
@@ -139,7 +139,7 @@ def test_damage_is_told_with_the_tensors_and_the_objects_that_are_not_to_be_used
     damage(tmp_path / "a", "optimizer", "state.1.exp_avg_sq")
     other, its = trained(1)
     with pytest.raises(IntegrityError) as caught:
-        restore(tmp_path / "a", net=other, optimizer=its)
+        restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert [problem.tensor for problem in caught.value.problems] == ["2.weight", "state.1.exp_avg_sq"]
     assert caught.value.path == str(tmp_path / "a")
     assert "net, optimizer may be part old and part new" in caught.value.__notes__[0]
@@ -152,10 +152,10 @@ def test_with_verify_first_damage_changes_nothing(tmp_path: Path) -> None:
     other, its = trained(1)
     before = copy.deepcopy((other.state_dict(), its.state_dict()))
     with pytest.raises(IntegrityError, match=r"state\.1\.exp_avg_sq") as caught:
-        restore(tmp_path / "a", verify_first=True, net=other, optimizer=its)
+        restore(tmp_path / "a", {"net": other, "optimizer": its}, verify_first=True)
     assert same((other.state_dict(), its.state_dict()), before)
     assert not hasattr(caught.value, "__notes__")
-    restore(tmp_path / "a", verify_first=True, net=other)
+    restore(tmp_path / "a", {"net": other}, verify_first=True)
     assert same(other.state_dict(), net.state_dict())
 
 
@@ -174,7 +174,7 @@ def test_tied_weights(tmp_path: Path, here: bool, there: bool) -> None:
     with torch.no_grad():
         net.head.weight.copy_(net.wte.weight)
     ckptfmt.torch.save({"net": dict(net.state_dict())}, tmp_path / "a")
-    restore(tmp_path / "a", net=live)
+    restore(tmp_path / "a", {"net": live})
     assert same(dict(live.state_dict()), dict(net.state_dict()))
     assert (live.head.weight is live.wte.weight) == here
 
@@ -189,16 +189,16 @@ def test_one_name_of_tied_weights_is_enough(tmp_path: Path, left_out: int, hooks
     state = net.state_dict()
     del state[[name for name in state if state[name].data_ptr() == next(net.parameters()).data_ptr()][left_out]]
     ckptfmt.torch.save({"net": state}, tmp_path / "a")
-    ckptfmt.torch.restore(tmp_path / "a", net=live)
+    ckptfmt.torch.restore(tmp_path / "a", {"net": live})
     assert same(live.state_dict(), net.state_dict())
     with pytest.raises(MismatchError, match="in the model, not in the checkpoint"):
-        ckptfmt.torch.restore(tmp_path / "a", net=Tied(tied=False))
+        ckptfmt.torch.restore(tmp_path / "a", {"net": Tied(tied=False)})
 
 
 def test_two_weights_that_differ_do_not_fit_one(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": Tied(tied=False).state_dict()}, tmp_path / "a")
     with pytest.raises(MismatchError, match=r"head\.weight: one tensor with wte\.weight in the model, another one"):
-        restore(tmp_path / "a", net=Tied(tied=True))
+        restore(tmp_path / "a", {"net": Tied(tied=True)})
 
 
 def test_memory_in_another_order_is_filled_rightly(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_memory_in_another_order_is_filled_rightly(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": net.state_dict()}, tmp_path / "a")
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3))
     other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
-    restore(tmp_path / "a", net=other)
+    restore(tmp_path / "a", {"net": other})
     assert same(dict(other.state_dict()), dict(net.state_dict()))
     assert not other.get_parameter("0.weight").is_contiguous()
 
@@ -221,7 +221,7 @@ def test_a_view_and_what_it_is_a_view_of(tmp_path: Path) -> None:
 
     net, other = Flat(), Flat()
     ckptfmt.torch.save({"net": net.state_dict()}, tmp_path / "a")
-    restore(tmp_path / "a", net=other)
+    restore(tmp_path / "a", {"net": other})
     assert same(dict(other.state_dict()), dict(net.state_dict()))
 
 
@@ -254,7 +254,7 @@ def test_modules_that_load_in_their_own_way_are_asked_to(tmp_path: Path) -> None
     net, other = make(), make()
     net["b"].count = 5  # type: ignore[index]  # it is a dict of modules
     ckptfmt.torch.save({"net": net.state_dict()}, tmp_path / "a")
-    restore(tmp_path / "a", net=other)
+    restore(tmp_path / "a", {"net": other})
     expected = make()
     expected.load_state_dict(net.state_dict())
     assert same(dict(other.state_dict()), dict(expected.state_dict()))
@@ -267,7 +267,7 @@ def test_optimizers_with_hooks_are_asked_to_load(tmp_path: Path) -> None:
     other, its = trained(1)
     seen = []
     its.register_load_state_dict_post_hook(lambda loaded: seen.append(loaded))
-    restore(tmp_path / "a", net=other, optimizer=its)
+    restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert seen == [its]
     assert same(its.state_dict(), optimizer.state_dict())
 
@@ -286,7 +286,7 @@ def test_wrapped_models_and_other_components(tmp_path: Path) -> None:
     saved, live = make(0), make(1)
     captured = capture_components(saved)
     ckptfmt.torch.save(captured, tmp_path / "a")
-    restore(tmp_path / "a", **live)
+    restore(tmp_path / "a", live)
     assert same(capture_components(live), captured)
     assert live["scheduler"].last_epoch == 3
 
@@ -294,7 +294,7 @@ def test_wrapped_models_and_other_components(tmp_path: Path) -> None:
 def test_generators_are_restored(tmp_path: Path) -> None:
     saved, live = torch.Generator().manual_seed(3), torch.Generator()
     ckptfmt.torch.save({"draws": StatefulGenerator(saved).state_dict()}, tmp_path / "a")
-    restore(tmp_path / "a", draws=live)
+    restore(tmp_path / "a", {"draws": live})
     assert torch.equal(torch.rand(3, generator=live), torch.rand(3, generator=saved))
 
 
@@ -302,7 +302,7 @@ def test_autograd_knows_that_the_parameters_have_changed(tmp_path: Path) -> None
     net, _ = trained(0)
     ckptfmt.torch.save({"net": net.state_dict()}, tmp_path / "a")
     loss = net(torch.randn(2, 4)).sum()
-    restore(tmp_path / "a", net=net)
+    restore(tmp_path / "a", {"net": net})
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -312,7 +312,7 @@ def test_a_model_without_memory_is_refused(tmp_path: Path) -> None:
     with torch.device("meta"):
         net = nn.Linear(2, 2)
     with pytest.raises(MismatchError, match=r"to_empty.*\n  net\.weight: on the meta device"):
-        restore(tmp_path / "a", net=net)
+        restore(tmp_path / "a", {"net": net})
 
 
 def test_lazy_modules_take_their_shapes_from_the_checkpoint(tmp_path: Path) -> None:
@@ -320,23 +320,23 @@ def test_lazy_modules_take_their_shapes_from_the_checkpoint(tmp_path: Path) -> N
     net(torch.ones(1, 3))
     ckptfmt.torch.save({"net": net.state_dict()}, tmp_path / "a")
     other = nn.Sequential(nn.LazyLinear(2))
-    restore(tmp_path / "a", net=other)
+    restore(tmp_path / "a", {"net": other})
     assert same(other.state_dict(), net.state_dict())
 
 
 def test_what_is_no_component_is_refused(tmp_path: Path) -> None:
     ckptfmt.torch.save({"net": nn.Linear(2, 2).state_dict()}, tmp_path / "a")
-    with pytest.raises(UsageError, match=r"net is a .*int.* without state_dict"):
-        restore(tmp_path / "a", net=3)
-    with pytest.raises(UsageError, match="list of names"):
-        restore(tmp_path / "a", net=nn.Linear(2, 2), waive="net")
+    with pytest.raises(UsageError):
+        restore(tmp_path / "a", {"net": 3})
+    with pytest.raises(UsageError):
+        restore(tmp_path / "a", {"net": nn.Linear(2, 2)}, allow_mismatch="net")
 
 
 def test_progress_counts_every_byte_of_the_components(tmp_path: Path) -> None:
     net, optimizer = trained(0)
     save(tmp_path / "a", net=net, optimizer=optimizer)
     read: list[int] = []
-    restore(tmp_path / "a", net=net, progress=read.append)
+    restore(tmp_path / "a", {"net": net}, progress=read.append)
     with ckptfmt.open(tmp_path / "a") as checkpoint:
         assert sum(read) == checkpoint["net"].logical_bytes
 
@@ -364,5 +364,5 @@ def test_it_takes_less_than_64_mib_beside_the_objects(tmp_path: Path, codec: str
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
-    restore(tmp_path / "a", net=other, optimizer=its)
+    restore(tmp_path / "a", {"net": other, "optimizer": its})
     assert _memory("VmHWM") - before < 64 << 20

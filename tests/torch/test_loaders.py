@@ -60,7 +60,7 @@ def seen(directory: Path, loader: Loader, stop: int | None = None) -> list[Any]:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    ckpt = Checkpointer(directory, save_interval_steps=1)
+    ckpt = Checkpointer(directory, {}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     batches = []
     for _ in ckpt.epochs(EPOCHS):
@@ -100,7 +100,7 @@ def test_a_state_that_the_loader_refuses_is_a_mismatch(tmp_path: Path) -> None:
 
 
 def test_an_epoch_of_batches_without_a_step_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ckpt = Checkpointer(tmp_path, save_interval_steps=1)
+    ckpt = Checkpointer(tmp_path, {}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(3):
         for _ in ckpt.batches(range(5)):
@@ -112,7 +112,7 @@ def test_an_epoch_of_batches_without_a_step_is_told_once(tmp_path: Path, capsys:
 
 
 def test_epochs_with_steps_or_without_batches_are_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ckpt = Checkpointer(tmp_path, save_interval_steps=1)
+    ckpt = Checkpointer(tmp_path, {}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     for epoch in ckpt.epochs(3):
         for number, _ in enumerate(ckpt.batches(range(4 if epoch else 0))):
@@ -121,7 +121,7 @@ def test_epochs_with_steps_or_without_batches_are_not_told(tmp_path: Path, capsy
         if epoch == 1:
             ckpt.end_epoch()
             break
-    again = Checkpointer(tmp_path)
+    again = Checkpointer(tmp_path, {})
     again.resume(quiet=True)
     assert list(again.epochs(3)) == [2]
     assert capsys.readouterr().err == ""

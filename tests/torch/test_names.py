@@ -44,14 +44,14 @@ def moments(net: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def saved(directory: Path, **components: Any) -> None:
-    with Checkpointer(directory, **components) as ckpt:
+    with Checkpointer(directory, components) as ckpt:
         ckpt.resume(quiet=True)
         ckpt.save()
 
 
-def resumed(directory: Path, waive: Iterable[str] = (), **components: Any) -> ResumeReport:
-    with Checkpointer(directory, **components) as ckpt:
-        return ckpt.resume("must", quiet=True, waive=list(waive))
+def resumed(directory: Path, allow_mismatch: Iterable[str] = (), **components: Any) -> ResumeReport:
+    with Checkpointer(directory, components) as ckpt:
+        return ckpt.resume("must", quiet=True, allow_mismatch=list(allow_mismatch))
 
 
 def test_layers_in_another_order_keep_their_moments(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_layers_that_came_and_went_are_differences_and_the_rest_is_restored_if_t
     found = moments(other, other_optimizer)
     assert set(found) == {"a.weight", "a.bias", "c.weight", "c.bias"}
     assert all(same(state, moments(net, optimizer)[name]) for name, state in found.items())
-    detail = next(it for it in report.details if it.name == "optimizer")
+    detail = next(it for it in report.components if it.name == "optimizer")
     assert list(detail.differences) == expected
 
 
@@ -127,7 +127,7 @@ def test_parameters_in_other_groups_keep_their_moments_and_take_the_options_of_m
     report = resumed(tmp_path, net=other, optimizer=other_optimizer)
     assert [group["lr"] for group in other_optimizer.param_groups] == [0.25, 0.5]
     assert same(moments(other, other_optimizer), moments(net, optimizer))
-    notes = next(it for it in report.details if it.name == "optimizer").notes
+    notes = next(it for it in report.components if it.name == "optimizer").notes
     assert any("param_groups[0]: takes the options of group 1" in note for note in notes)
 
 

@@ -58,7 +58,7 @@ def test_no_filter_of_warnings_hides_a_failed_save_or_makes_it_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], filters: str
 ) -> None:
     train_url = tmp_path / "run"
-    ckpt = Checkpointer(train_url, save_interval_steps=1)
+    ckpt = Checkpointer(train_url, {}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     with warnings.catch_warnings():
         warnings.simplefilter(filters)  # type: ignore[arg-type]  # each of them is an action
@@ -82,7 +82,7 @@ def test_no_filter_of_warnings_hides_a_failed_save_or_makes_it_an_error(
 PROGRAM = """
 import os, sys
 from ckptfmt.torch import Checkpointer
-ckpt = Checkpointer(sys.argv[1], hang_timeout=60)
+ckpt = Checkpointer(sys.argv[1], {}, hang_timeout=60)
 if sys.argv[2] == "closed":
     sys.stderr.close()
     os.close(2)
@@ -114,7 +114,7 @@ def test_a_training_needs_no_stderr(tmp_path: Path, stderr: str) -> None:
 def test_a_failed_save_is_told_even_if_nobody_asks(tmp_path: Path) -> None:
     """The program ends without waiting for the save, or asking for it."""
     program = (
-        "import shutil, sys; from ckptfmt.torch import Checkpointer; ckpt = Checkpointer(sys.argv[1]);"
+        "import shutil, sys; from ckptfmt.torch import Checkpointer; ckpt = Checkpointer(sys.argv[1], {});"
         "ckpt.resume(quiet=True); shutil.rmtree(sys.argv[1]); open(sys.argv[1], 'w').close(); ckpt.save()"
     )
     done = subprocess.run(

@@ -73,7 +73,9 @@ class History:
         assert self.tied is self.other
 
 
-def train(rank: int, train_url: Path, stop: int | None = None, broadcast: bool = False, waive: Any = ()) -> Any:
+def train(
+    rank: int, train_url: Path, stop: int | None = None, broadcast: bool = False, allow_mismatch: Any = ()
+) -> Any:
     """Train one epoch, or some steps of it; return all that this rank has in the end, and what it was told."""
     net = Net()
     size = dist.get_world_size() if dist.is_initialized() else 1
@@ -83,8 +85,8 @@ def train(rank: int, train_url: Path, stop: int | None = None, broadcast: bool =
     history = History(rank)
     noise = torch.Generator().manual_seed(rank)
     components: dict[str, Any] = {"net": model, "optimizer": optimizer, "history": history, "noise": noise}
-    ckpt = Checkpointer(train_url, save_interval_steps=1, **components)
-    report = ckpt.resume(quiet=True, waive=waive)
+    ckpt = Checkpointer(train_url, components, save_interval_steps=1)
+    report = ckpt.resume(quiet=True, allow_mismatch=allow_mismatch)
     for _ in ckpt.epochs(1):
         for number in ckpt.batches(range(STEPS)):
             batch = torch.rand(4, 3, generator=noise) + rank
@@ -152,7 +154,7 @@ def test_each_rank_goes_on_with_its_own(tmp_path: Path, context: ForkServerConte
         for rank in resumed:
             assert rank["step"] == stop
             assert rank["saved"] == (f"ckpt-{STEPS:08d}-e0001.ckptfmt", OWN)
-            assert f"  per rank  {', '.join(OWN[:8])} and 1 more: each rank has its own value again" in rank["report"]
+            assert f"  per rank    {', '.join(OWN[:8])} and 1 more: each rank has its own value again" in rank["report"]
 
 
 def test_only_what_differs_is_stored_for_each_rank(tmp_path: Path, context: ForkServerContext) -> None:
@@ -205,20 +207,20 @@ def test_another_number_of_ranks_is_refused_by_every_place_and_can_be_waived(
     run_job(context, tmp_path, train, train_url, 2)
     saved = ckptfmt.torch.load(max(train_url.glob("*.ckptfmt")), rank=0)
     assert places_of(refused(train_url)) == [*OWN, "rng", "progress"]
-    assert places_of(refused(train_url, waive=["net", "rng"])) == [*OWN[3:], "progress"]
+    assert places_of(refused(train_url, allow_mismatch=["net", "rng"])) == [*OWN[3:], "progress"]
     path = max(train_url.glob("*.ckptfmt"))
-    resumed = train(0, train_url, waive=COMPONENTS)
+    resumed = train(0, train_url, allow_mismatch=COMPONENTS)
     assert resumed["step"] == 2
     assert resumed["losses"][:2] == saved["history"]["losses"]
-    assert all(f"waived    {place}: saved per rank by 2 ranks" in resumed["report"] for place in OWN)
+    assert all(f"mismatched  {place}: saved per rank by 2 ranks" in resumed["report"] for place in OWN)
     assert "  per rank  " not in resumed["report"]
     assert resumed["saved"][1] == ()
     net, history = Net(), History(0)
     with pytest.raises(MismatchError) as caught:
-        ckptfmt.torch.restore(path, net=net, history=history)
+        ckptfmt.torch.restore(path, {"net": net, "history": history})
     assert places_of(caught.value) == [place for place in OWN if place.startswith(("net.", "history."))]
     assert (history.losses, bits(net.average)) == ([], bytes(12))
-    report = ckptfmt.torch.restore(path, net=net, history=history, waive=["net", "history"])
+    report = ckptfmt.torch.restore(path, {"net": net, "history": history}, allow_mismatch=["net", "history"])
     assert [line for detail in report.components for line in detail.differences] == list(caught.value.differences)
     assert all("rank 0's value" in line for line in caught.value.differences)
     assert history.losses == saved["history"]["losses"]
@@ -240,7 +242,7 @@ def test_more_ranks_than_before(tmp_path: Path, context: ForkServerContext) -> N
     assert {rank.error for rank in ended} == {"MismatchError"}
     assert all(f"{place}: saved per rank by 2 ranks" in rank.said for rank in ended for place in OWN)
     values = results(run_job(context, tmp_path, train, two, None, False, COMPONENTS, size=3))
-    assert all("waived    net.average: " in rank["report"] for rank in values)
+    assert all("mismatched  net.average: " in rank["report"] for rank in values)
     assert len({str(rank["losses"][:2]) for rank in values}) == 1
 
 
@@ -249,18 +251,18 @@ def test_a_new_run_starts_with_the_weights_of_rank_0_and_says_so(tmp_path: Path,
     run_job(context, tmp_path, train, train_url, 2)
     path = max(train_url.glob("*.ckptfmt"))
     net, history = Net(), History(0)
-    ckpt = Checkpointer(tmp_path / "new", net=net, history=history)
+    ckpt = Checkpointer(tmp_path / "new", {"net": net, "history": history})
     ckpt.resume(quiet=True)
-    report = ckpt.warm_start(path, take=["history"], quiet=True)
+    report = ckpt.warm_start(path, also_restore=["history"], quiet=True)
     assert [line.partition(": ")[0] for line in report.per_rank] == [*OWN[:3], *OWN[4:8]]
     assert all("rank 0's" in line for line in report.per_rank)
     saved = ckptfmt.torch.load(path, rank=0)
     assert bits(net.average) == bits(saved["net"]["average"])
     assert history.losses == saved["history"]["losses"]
     other = Net()
-    assert len(ckptfmt.torch.warm_start(other, path, component="net", quiet=True).per_rank) == 3
+    assert len(ckptfmt.torch.warm_start(path, other, source="net", quiet=True).per_rank) == 3
     assert bits(other.average) == bits(net.average)
-    ckpt = Checkpointer(tmp_path / "random", net=Net())
+    ckpt = Checkpointer(tmp_path / "random", {"net": Net()})
     ckpt.resume(quiet=True)
     with pytest.raises(MismatchError, match="rng"):
-        ckpt.warm_start(path, take=["rng"])
+        ckpt.warm_start(path, also_restore=["rng"])

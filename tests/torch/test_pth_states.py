@@ -274,24 +274,24 @@ def test_an_object_in_a_component_is_refused_with_the_path_to_it(tmp_path: Path,
     state = {"holder": {"list": [1, {"it": value}]}, "net": nn.Linear(1, 1).state_dict(), "epoch": 0}
     torch.save(state, tmp_path / "a.pth")
     net, holder = nn.Linear(1, 1), Holder()
-    ckpt = Checkpointer(tmp_path, net=net, holder=holder)
+    ckpt = Checkpointer(tmp_path, {"net": net, "holder": holder})
     with pytest.raises(MismatchError, match=r"holder\.list\[1\]\.it: an object of"):
-        ckpt.resume(quiet=True, waive=["rng"])
+        ckpt.resume(quiet=True, allow_mismatch=["rng"])
     assert holder.given is None
-    report = Checkpointer(tmp_path, net=net, holder=holder).resume(quiet=True, waive=["rng", "holder"])
+    report = Checkpointer(tmp_path, {"net": net, "holder": holder}).resume(quiet=True, allow_mismatch=["rng", "holder"])
     assert holder.given is None
     assert "net" in report.restored
     assert report.epoch == 1
     torch.save({"weights": {**net.state_dict(), "it": value}}, tmp_path / "b.pth")
     with pytest.raises(MismatchError, match=r"weights\.it: an object of"):
-        warm_start(nn.Linear(1, 1), tmp_path / "b.pth", quiet=True)
+        warm_start(tmp_path / "b.pth", nn.Linear(1, 1), quiet=True)
 
 
 def test_what_a_component_gets_is_plain(tmp_path: Path) -> None:
     state = {"moments": torch.ones(3), "betas": (0.9, 0.99), "names": ["a"], "best": np.float64(0.5)}
     torch.save({"holder": state, "args": argparse.Namespace(lr=1), "best": Config(), "epoch": 4}, tmp_path / "a.pth")
     holder = Holder()
-    report = Checkpointer(tmp_path, holder=holder).resume(quiet=True, waive=["rng"])
+    report = Checkpointer(tmp_path, {"holder": holder}).resume(quiet=True, allow_mismatch=["rng"])
     assert report.path == str(tmp_path / "a.pth")
-    assert report.ignored == ("args", "best")
+    assert report.unexpected == ("args", "best")
     alike(holder.given, state)

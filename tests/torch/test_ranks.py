@@ -60,7 +60,7 @@ def train(train_url: Path, meeting: Path, rank: int, told: Connection | None = N
     sampler: DistributedSampler[torch.Tensor] = DistributedSampler(data, seed=3)  # type: ignore[arg-type]  # a list will do
     loader: DataLoader[torch.Tensor] = DataLoader(data, 2, sampler=sampler)  # type: ignore[arg-type]  # a list will do
     seen = Seen(train_url.with_name(f"{train_url.name}-{rank}"))
-    ckpt = Checkpointer(train_url, save_interval_steps=2, net=net, optimizer=optimizer)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=2)
     ckpt.resume(quiet=True)
     for epoch in ckpt.epochs(EPOCHS):
         sampler.set_epoch(epoch)
@@ -161,9 +161,9 @@ def test_another_number_of_ranks_is_told(calm: Path) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
     with pytest.raises(MismatchError) as caught:
-        Checkpointer(calm, net=net, optimizer=optimizer).resume()
+        Checkpointer(calm, {"net": net, "optimizer": optimizer}).resume()
     assert sorted(difference.partition(":")[0] for difference in caught.value.differences) == ["progress", "rng"]
-    ckpt = Checkpointer(calm, net=net, optimizer=optimizer)
-    report = ckpt.resume(waive=["rng", "progress"], quiet=True)
+    ckpt = Checkpointer(calm, {"net": net, "optimizer": optimizer})
+    report = ckpt.resume(allow_mismatch=["rng", "progress"], quiet=True)
     assert (report.step, report.epoch, report.batch) == (EPOCHS * STEPS, EPOCHS, 0)
     ckpt.close()

@@ -30,7 +30,7 @@ class Value:
 def saved_twice(directory: Path, between: Callable[[Path, Value], object], codec: str = "none") -> list[str]:
     """Save after a step, do something, and save once more; return the paths of what `wait` then says."""
     value = Value()
-    ckpt = Checkpointer(directory, value=value, save_interval_steps=2, save_interval_epochs=None, codec=codec)
+    ckpt = Checkpointer(directory, {"value": value}, save_interval_steps=2, save_interval_epochs=None, codec=codec)
     ckpt.resume(quiet=True)
     paths = []
     for _ in ckpt.epochs(1):
@@ -88,7 +88,7 @@ def test_another_file_in_its_place_is_not_taken_for_it(tmp_path: Path) -> None:
     def replace(path: Path, _: Value) -> None:
         other = tmp_path / "other"
         other.mkdir()
-        ckpt = Checkpointer(other)
+        ckpt = Checkpointer(other, {})
         ckpt.resume(quiet=True)
         ckpt.save()
         ckpt.close()
@@ -99,7 +99,7 @@ def test_another_file_in_its_place_is_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_metrics_and_generations_differ(tmp_path: Path) -> None:
     for _ in range(2):
-        ckpt = Checkpointer(tmp_path, run_id="r")
+        ckpt = Checkpointer(tmp_path, {}, run_id="r")
         ckpt.resume(quiet=True)
         for loss in (1.0, 1.0, 2.0):
             ckpt.save(loss=loss)
@@ -108,7 +108,7 @@ def test_metrics_and_generations_differ(tmp_path: Path) -> None:
 
 
 def fail_after_a_saved_step(train_url: Path) -> None:
-    with Checkpointer(train_url, save_interval_steps=1, save_on_exception=True) as ckpt:
+    with Checkpointer(train_url, {}, save_interval_steps=1, save_on_exception=True) as ckpt:
         ckpt.resume(quiet=True)
         for _ in ckpt.epochs(1):
             for number in ckpt.batches(range(5)):

@@ -21,7 +21,7 @@ from tests.torch.training import dense_net, train
 
 
 def saved(directory: Path, **components: Any) -> None:
-    ckpt = Checkpointer(directory, **components)
+    ckpt = Checkpointer(directory, components)
     ckpt.resume(quiet=True)
     ckpt.save(loss=torch.tensor(0.5))
     ckpt.close()
@@ -51,14 +51,14 @@ class Counter:
 def test_the_report_names_what_was_restored_missing_and_ignored(tmp_path: Path) -> None:
     saved(tmp_path, net=dense_net(0), gone=Counter(1), kept=Counter(2))
     new, kept = Counter(5), Counter()
-    ckpt = Checkpointer(tmp_path, net=dense_net(1), kept=kept, new=new)
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(1), "kept": kept, "new": new})
     with pytest.raises(MismatchError, match="new: not in the checkpoint"):
         ckpt.resume(quiet=True)
     assert kept.count == 0
-    report = ckpt.resume(quiet=True, waive=["new"])
+    report = ckpt.resume(quiet=True, allow_mismatch=["new"])
     assert report.restored == ("net", "kept", "rng", "progress")
     assert report.missing == ("new",)
-    assert report.ignored == ("gone",)
+    assert report.unexpected == ("gone",)
     assert (kept.count, new.count) == (2, 5)
 
 
@@ -74,7 +74,7 @@ def test_a_module_is_compared_name_by_name_before_anything_changes(tmp_path: Pat
     before = {name: value.clone() for name, value in live.state_dict().items()}
     states = random.getstate(), torch.get_rng_state()
     with pytest.raises(MismatchError) as caught:
-        Checkpointer(tmp_path, first=first, net=live, optimizer=optimizer).resume(quiet=True)
+        Checkpointer(tmp_path, {"first": first, "net": live, "optimizer": optimizer}).resume(quiet=True)
     assert caught.value.differences == (
         "net.new.weight: in the model, not in the checkpoint",
         "net.new.bias: in the model, not in the checkpoint",
@@ -96,14 +96,14 @@ def test_an_optimizer_is_compared_by_its_groups(tmp_path: Path) -> None:
     saved(tmp_path, optimizer=torch.optim.SGD(dense_net(0).parameters()))
     fewer = torch.optim.SGD(list(dense_net(0).parameters())[:3])
     with pytest.raises(MismatchError, match=r"optimizer\.param_groups: \[3\] .* \[4\]"):
-        Checkpointer(tmp_path, optimizer=fewer).resume(quiet=True)
+        Checkpointer(tmp_path, {"optimizer": fewer}).resume(quiet=True)
 
 
 @pytest.mark.parametrize("live", [dense_net(0), torch.optim.SGD(dense_net(0).parameters())], ids=["net", "optimizer"])
 def test_a_component_of_another_kind_is_a_mismatch(tmp_path: Path, live: object) -> None:
     saved(tmp_path, part=Counter())
     with pytest.raises(MismatchError, match=r"^[^\n]*:\n  part"):
-        Checkpointer(tmp_path, part=live).resume(quiet=True)  # type: ignore[arg-type]  # both are stateful
+        Checkpointer(tmp_path, {"part": live}).resume(quiet=True)
 
 
 def test_random_states_that_are_none_are_a_mismatch_and_nothing_changes(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_random_states_that_are_none_are_a_mismatch_and_nothing_changes(tmp_path
     ckptfmt.torch.save(state, tmp_path / "a.ckptfmt", run_id="a")
     count = Counter()
     with pytest.raises(MismatchError) as caught:
-        Checkpointer(tmp_path, count=count).resume(quiet=True)
+        Checkpointer(tmp_path, {"count": count}).resume(quiet=True)
     assert [text.partition(":")[0] for text in caught.value.differences] == ["rng.python", "rng.numpy", "rng.torch"]
     assert count.count == 0
 
@@ -121,16 +121,16 @@ def test_a_place_that_is_none_is_a_mismatch_and_nothing_changes(tmp_path: Path, 
     ckptfmt.torch.save({"count": {"count": 4}, "progress": progress}, tmp_path / "a.ckptfmt", run_id="a")
     count = Counter()
     with pytest.raises(MismatchError, match="progress"):
-        Checkpointer(tmp_path, count=count).resume(quiet=True)
+        Checkpointer(tmp_path, {"count": count}).resume(quiet=True)
     assert count.count == 0
 
 
 def test_a_checkpoint_without_place_and_random_states_goes_on_from_its_facts(tmp_path: Path) -> None:
     ckptfmt.torch.save({"count": {"count": 4}}, tmp_path / "a.ckptfmt", run_id="a", step=20, epoch=2)
-    ckpt = Checkpointer(tmp_path, count=Counter())
+    ckpt = Checkpointer(tmp_path, {"count": Counter()})
     with pytest.raises(MismatchError, match="rng"):  # the run would draw other numbers from here on
         ckpt.resume(quiet=True)
-    report = ckpt.resume(quiet=True, waive=["rng"])
+    report = ckpt.resume(quiet=True, allow_mismatch=["rng"])
     assert report.missing == ("rng", "progress")
     assert (ckpt.global_step, list(ckpt.epochs(4))) == (20, [2, 3])
 
@@ -160,7 +160,7 @@ def test_moments_keep_their_dtype_where_the_optimizer_would_cast_them(tmp_path: 
     train(net, optimizer, range(3), loss)
     saved(tmp_path, net=net, optimizer=optimizer)
     other_net, other = make(1)
-    Checkpointer(tmp_path, net=other_net, optimizer=other).resume(quiet=True)
+    Checkpointer(tmp_path, {"net": other_net, "optimizer": other}).resume(quiet=True)
     assert same(other.state_dict(), optimizer.state_dict())
     train(net, optimizer, range(3, 5), loss)
     train(other_net, other, range(3, 5), loss)
@@ -173,7 +173,7 @@ def test_lazy_modules_take_their_shapes_from_the_checkpoint(tmp_path: Path) -> N
     net(torch.ones(1, 3))
     saved(tmp_path, net=net)
     other = nn.Sequential(nn.LazyLinear(2))
-    Checkpointer(tmp_path, net=other).resume(quiet=True)
+    Checkpointer(tmp_path, {"net": other}).resume(quiet=True)
     assert same(other.state_dict(), net.state_dict())
 
 
@@ -184,12 +184,12 @@ def test_an_error_in_a_component_says_which_one(tmp_path: Path) -> None:
 
     saved(tmp_path, part=Counter())
     with pytest.raises(ZeroDivisionError) as caught:
-        Checkpointer(tmp_path, part=Failing()).resume(quiet=True)
+        Checkpointer(tmp_path, {"part": Failing()}).resume(quiet=True)
     assert "'part'" in caught.value.__notes__[0]
 
 
 def test_metrics_are_noted_as_numbers(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     ckpt.resume(quiet=True)
     loss = torch.tensor(0.25, requires_grad=True)
     with ckptfmt.torch.open(saved_by(ckpt, loss=loss, best=np.float32(0.5), count=3)) as checkpoint:
@@ -199,7 +199,7 @@ def test_metrics_are_noted_as_numbers(tmp_path: Path) -> None:
 
 
 def test_the_codec_is_used(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path, codec={"net": "zstd"}, net=dense_net(0))
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, codec={"net": "zstd"})
     ckpt.resume(quiet=True)
     with ckptfmt.torch.open(saved_by(ckpt)) as checkpoint:
         assert (checkpoint["net"].codec, checkpoint["rng"].codec) == ("zstd", "none")
@@ -214,7 +214,7 @@ RESUMED = ResumeReport(
     batch=5,
     restored=("net", "rng", "progress"),
     missing=("scaler",),
-    ignored=("ema", "log"),
+    unexpected=("ema", "log"),
     skipped=(SkippedFile("runs/1/ckpt-00000130.ckptfmt", "tensor 'w' is damaged"),),
     other_runs=("r0",),
 )
@@ -223,12 +223,12 @@ RESUMED = ResumeReport(
 def test_the_report_as_text() -> None:
     assert render_report(RESUMED) == (
         "ckptfmt: run r1 goes on from ckpt-00000120.ckptfmt in runs/1\n"
-        "  place     step 120; epochs finished: 5; batches of the next: 5\n"
-        "  restored  net, rng, progress\n"
-        "  missing   scaler: not in the checkpoint, left as it is\n"
-        "  ignored   ema, log: in the checkpoint, not given to the Checkpointer\n"
-        "  skipped   ckpt-00000130.ckptfmt: tensor 'w' is damaged\n"
-        "  left      checkpoints of other runs: r0\n"
+        "  place       step 120; epochs finished: 5; batches of the next: 5\n"
+        "  restored    net, rng, progress\n"
+        "  missing     scaler: not in the checkpoint, left as it is\n"
+        "  unexpected  ema, log: in the checkpoint, not given to the Checkpointer\n"
+        "  skipped     ckpt-00000130.ckptfmt: tensor 'w' is damaged\n"
+        "  left        checkpoints of other runs: r0\n"
     )
     assert render_report(ResumeReport("runs/1", None, "r1")) == "ckptfmt: no checkpoint in runs/1: run r1 starts\n"
 
@@ -237,7 +237,7 @@ def test_the_report_as_text() -> None:
 def test_the_report_goes_to_stderr_unless_quiet(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], quiet: bool, lines: int
 ) -> None:
-    Checkpointer(tmp_path).resume(quiet=quiet)
+    Checkpointer(tmp_path, {}).resume(quiet=quiet)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == lines
@@ -252,5 +252,5 @@ def test_the_generators_go_on_where_they_were(tmp_path: Path, draw: Draw) -> Non
     np.random.normal()  # its pair is kept for the next call
     saved(tmp_path)
     expected = [draw(), draw(), float(np.random.normal())]
-    Checkpointer(tmp_path).resume(quiet=True)
+    Checkpointer(tmp_path, {}).resume(quiet=True)
     assert [draw(), draw(), float(np.random.normal())] == expected

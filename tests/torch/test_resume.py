@@ -121,7 +121,7 @@ def counted(steps: int) -> list[torch.Tensor]:
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     run(tmp_path)
     before = final_state(tmp_path)
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     report = ckpt.resume(quiet=True)
     assert (report.step, report.epoch, report.batch) == (STEPS, EPOCHS, 0)
     assert list(ckpt.epochs(EPOCHS)) == []
@@ -130,7 +130,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 
 def test_more_epochs_can_be_asked_for_later(tmp_path: Path) -> None:
     run(tmp_path)
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     ckpt.resume(quiet=True)
     assert list(ckpt.epochs(EPOCHS + 2)) == [EPOCHS, EPOCHS + 1]
 
@@ -138,7 +138,7 @@ def test_more_epochs_can_be_asked_for_later(tmp_path: Path) -> None:
 def test_what_the_epoch_draws_before_its_batches_is_drawn_again(tmp_path: Path) -> None:
     def seen(kill_at: int | None) -> list[tuple[int, int]]:
         random.seed(1)
-        ckpt = Checkpointer(tmp_path, save_interval_steps=1)
+        ckpt = Checkpointer(tmp_path, {}, save_interval_steps=1)
         ckpt.resume(quiet=True)
         values = []
         for _ in ckpt.epochs(2):
@@ -162,7 +162,7 @@ def test_what_the_epoch_draws_before_its_batches_is_drawn_again(tmp_path: Path) 
 def test_random_numbers_drawn_between_resume_and_loop_change_nothing(tmp_path: Path) -> None:
     def draw(noise: int, epochs: int) -> float:
         torch.manual_seed(0)
-        ckpt = Checkpointer(tmp_path)
+        ckpt = Checkpointer(tmp_path, {})
         ckpt.resume(quiet=True)
         torch.rand(noise)
         for _ in ckpt.epochs(epochs):
@@ -179,7 +179,7 @@ def test_random_numbers_drawn_between_resume_and_loop_change_nothing(tmp_path: P
 
 
 def test_leaving_the_loop_early_and_saving_goes_on_from_there(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(counted(5)):
@@ -189,7 +189,7 @@ def test_leaving_the_loop_early_and_saving_goes_on_from_there(tmp_path: Path) ->
         break
     ckpt.save()
 
-    again = Checkpointer(tmp_path)
+    again = Checkpointer(tmp_path, {})
     assert again.resume(quiet=True).batch == 3
     left = [batch.item() for _ in again.epochs(1) for batch in again.batches(counted(5))]
     assert left == [3, 4]
@@ -197,7 +197,7 @@ def test_leaving_the_loop_early_and_saving_goes_on_from_there(tmp_path: Path) ->
 
 def test_several_batches_per_step(tmp_path: Path) -> None:
     def train(kill_at: int | None) -> list[list[float]]:
-        ckpt = Checkpointer(tmp_path, save_interval_steps=1)
+        ckpt = Checkpointer(tmp_path, {}, save_interval_steps=1)
         ckpt.resume(quiet=True)
         steps, waiting = [], []
         for _ in ckpt.epochs(1):
@@ -219,7 +219,7 @@ def test_the_same_components_in_a_loop_without_batches(tmp_path: Path) -> None:
     def train(epochs: int) -> nn.Linear:
         torch.manual_seed(0)
         net = nn.Linear(2, 2)
-        ckpt = Checkpointer(tmp_path, net=net)
+        ckpt = Checkpointer(tmp_path, {"net": net})
         ckpt.resume(quiet=True)
         for _ in ckpt.epochs(epochs):
             with torch.no_grad():

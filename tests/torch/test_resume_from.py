@@ -22,8 +22,8 @@ from tests.torch.training import dense_net, train
 
 def resume(directory: Path, how: Any = "auto", run_id: str | None = None) -> tuple[object, ResumeReport]:
     value = Value()
-    with Checkpointer(directory, run_id=run_id, value=value) as ckpt:
-        report = ckpt.resume(how, quiet=True, waive=["rng"])
+    with Checkpointer(directory, {"value": value}, run_id=run_id) as ckpt:
+        report = ckpt.resume(how, quiet=True, allow_mismatch=["rng"])
     return value.value, report
 
 
@@ -136,8 +136,8 @@ class TestDocumentedLoop:
     def go_on(self, directory: Path, how: Any = "auto", **options: Any) -> tuple[Checkpointer, ResumeReport, Any, Any]:
         net = dense_net(1)
         optimizer = torch.optim.AdamW(net.parameters(), lr=0.9)
-        ckpt = Checkpointer(directory, net=net, optimizer=optimizer, **options)
-        return ckpt, ckpt.resume(how, quiet=True, waive=["rng"]), net, optimizer
+        ckpt = Checkpointer(directory, {"net": net, "optimizer": optimizer}, **options)
+        return ckpt, ckpt.resume(how, quiet=True, allow_mismatch=["rng"]), net, optimizer
 
     @pytest.mark.parametrize("name", ["ckpt_best_{}.pth", "{}.pt"])
     def test_the_newest_by_the_epoch_inside(self, tmp_path: Path, name: str) -> None:
@@ -151,7 +151,7 @@ class TestDocumentedLoop:
     def test_random_states_are_lost_and_that_is_an_error_unless_waived(self, tmp_path: Path) -> None:
         self.loop(tmp_path, range(2))
         net = dense_net(1)
-        ckpt = Checkpointer(tmp_path, net=net, optimizer=torch.optim.AdamW(net.parameters()))
+        ckpt = Checkpointer(tmp_path, {"net": net, "optimizer": torch.optim.AdamW(net.parameters())})
         with pytest.raises(MismatchError, match="rng"):
             ckpt.resume(quiet=True)
 

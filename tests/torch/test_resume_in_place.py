@@ -17,7 +17,7 @@ from tests.torch.training import Parts, places, trained
 
 def saved(directory: Path, parts: Parts) -> Path:
     net, optimizer = parts
-    ckpt = Checkpointer(directory, net=net, optimizer=optimizer)
+    ckpt = Checkpointer(directory, {"net": net, "optimizer": optimizer})
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
@@ -40,7 +40,7 @@ def test_weights_and_moments_land_in_the_memory_that_is_there(tmp_path: Path) ->
     saved(tmp_path, (net, optimizer))
     other, its = trained(1)
     before = places(other, its)
-    assert Checkpointer(tmp_path, net=other, optimizer=its).resume(quiet=True).resumed
+    assert Checkpointer(tmp_path, {"net": other, "optimizer": its}).resume(quiet=True).resumed
     assert same((other.state_dict(), its.state_dict()), (net.state_dict(), optimizer.state_dict()))
     assert places(other, its) == before
 
@@ -50,7 +50,7 @@ def test_damage_is_found_before_anything_changes(tmp_path: Path) -> None:
     net, optimizer = trained(1)
     before = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
     with pytest.raises(ResumeError, match=r"state\.1\.exp_avg_sq"):
-        Checkpointer(tmp_path, net=net, optimizer=optimizer).resume(quiet=True)
+        Checkpointer(tmp_path, {"net": net, "optimizer": optimizer}).resume(quiet=True)
     assert same((net.state_dict(), optimizer.state_dict()), before)
 
 
@@ -68,5 +68,5 @@ def test_what_changes_after_it_was_verified_is_not_taken_for_sound(
     monkeypatch.setattr(Checkpoint, "verify", verify_then_damage)
     net, optimizer = trained(1)
     with pytest.raises(IntegrityError, match=r"2\.weight") as caught:
-        Checkpointer(tmp_path, net=net, optimizer=optimizer).resume(quiet=True)
+        Checkpointer(tmp_path, {"net": net, "optimizer": optimizer}).resume(quiet=True)
     assert "may be part old and part new" in caught.value.__notes__[0]

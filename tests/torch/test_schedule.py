@@ -174,6 +174,6 @@ def test_deadlines() -> None:
     assert deadline_seconds(moment) == moment.timestamp()
     assert deadline_seconds(1234) == 1234.0
     assert deadline_seconds(None) is None
-    assert deadline_seconds("environment", {"SLURM_JOB_END_TIME": "1700000000"}) == 1_700_000_000.0
-    assert deadline_seconds("environment", {"SLURM_JOB_END_TIME": "soon"}) is None
-    assert deadline_seconds("environment", {}) is None
+    assert deadline_seconds("slurm", {"SLURM_JOB_END_TIME": "1700000000"}) == 1_700_000_000.0
+    assert deadline_seconds("slurm", {"SLURM_JOB_END_TIME": "soon"}) is None
+    assert deadline_seconds("slurm", {}) is None

@@ -44,7 +44,7 @@ def put(path: Path, step: int, *, run_id: str | None = "a", epoch: int = 0, hour
 
 def resume(directory: Path, run_id: str | None = None) -> tuple[object, ResumeReport]:
     value = Value()
-    report = Checkpointer(directory, run_id=run_id, value=value).resume(quiet=True, waive=["rng"])
+    report = Checkpointer(directory, {"value": value}, run_id=run_id).resume(quiet=True, allow_mismatch=["rng"])
     return value.value, report
 
 
@@ -172,13 +172,13 @@ def test_a_missing_directory_is_made_and_a_file_in_its_place_is_an_error(tmp_pat
 
 def test_urls_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        Checkpointer("s3://bucket/run")
+        Checkpointer("s3://bucket/run", {})
 
 
 def test_a_run_keeps_its_id_and_other_starts_get_others(tmp_path: Path) -> None:
     first = resume(tmp_path)[1].run_id
     assert resume(tmp_path)[1].run_id != first  # nothing was saved: this is another run
-    ckpt = Checkpointer(tmp_path, value=Value())
+    ckpt = Checkpointer(tmp_path, {"value": Value()})
     ckpt.resume(quiet=True)
     ckpt.save()
     assert resume(tmp_path)[1].run_id == ckpt.run_id  # a save that is under way is waited for
@@ -188,7 +188,7 @@ def test_a_save_never_replaces_anything(tmp_path: Path) -> None:
     other = put(tmp_path / "ckpt-00000000-e0000.ckptfmt", 7, run_id="other").read_bytes()
     junk = tmp_path / "ckpt-00000000-e0000-2.ckptfmt"
     junk.write_bytes(b"junk")
-    ckpt = Checkpointer(tmp_path, run_id="mine")
+    ckpt = Checkpointer(tmp_path, {}, run_id="mine")
     with pytest.raises(ResumeError):  # the junk could be a checkpoint of this run
         ckpt.resume(quiet=True)
     junk.rename(tmp_path / "junk")
@@ -209,7 +209,7 @@ def test_a_save_never_replaces_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("announced", [True, False])
 def test_loops_that_count_no_steps_keep_each_epoch(tmp_path: Path, announced: bool) -> None:
     value = Value()
-    ckpt = Checkpointer(tmp_path, value=value, keep_last=3, keep_best=("loss", "min"))
+    ckpt = Checkpointer(tmp_path, {"value": value}, keep_last=3, keep_best=("loss", "min"))
     ckpt.resume(quiet=True)
     for epoch in ckpt.epochs(6):
         value.value = epoch
@@ -226,7 +226,7 @@ def test_loops_that_count_no_steps_keep_each_epoch(tmp_path: Path, announced: bo
 
 def test_a_loop_of_ones_own_that_only_saves_keeps_each_save(tmp_path: Path) -> None:
     value = Value()
-    ckpt = Checkpointer(tmp_path, value=value)
+    ckpt = Checkpointer(tmp_path, {"value": value})
     ckpt.resume(quiet=True)
     for number in range(12):
         value.value = number
@@ -234,7 +234,7 @@ def test_a_loop_of_ones_own_that_only_saves_keeps_each_save(tmp_path: Path) -> N
     ckpt.close()
     assert len(list(tmp_path.glob("*.ckptfmt"))) == 12
     value = Value()
-    Checkpointer(tmp_path, value=value).resume(quiet=True)
+    Checkpointer(tmp_path, {"value": value}).resume(quiet=True)
     assert value.value == 11
 
 
@@ -253,11 +253,11 @@ def test_training_again_over_a_damaged_checkpoint_heals_it(tmp_path: Path) -> No
 
 
 def test_another_experiment_in_the_directory_is_a_mismatch_and_nothing_changes(tmp_path: Path) -> None:
-    first = Checkpointer(tmp_path, net=torch.nn.Linear(2, 2))
+    first = Checkpointer(tmp_path, {"net": torch.nn.Linear(2, 2)})
     first.resume(quiet=True)
     first.save()
     net = torch.nn.Linear(3, 3)
     before = net.weight.clone()
     with pytest.raises(MismatchError):
-        Checkpointer(tmp_path, net=net).resume(quiet=True)
+        Checkpointer(tmp_path, {"net": net}).resume(quiet=True)
     assert torch.equal(net.weight, before)

@@ -23,7 +23,7 @@ LOSSES = [5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0, 8.0]
 
 def train(directory: Path, losses: list[float] = LOSSES, **policy: Any) -> Checkpointer:
     """Save after each step, with the loss as a metric."""
-    ckpt = Checkpointer(directory, net=dense_net(0), save_interval_steps=1, save_interval_epochs=None, **policy)
+    ckpt = Checkpointer(directory, {"net": dense_net(0)}, save_interval_steps=1, save_interval_epochs=None, **policy)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for loss in ckpt.batches(losses):
@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 def test_a_pin_keeps_a_checkpoint(tmp_path: Path) -> None:
     train(tmp_path, LOSSES[:3])
     (tmp_path / "ckpt-00000002-e0000.ckptfmt.pin").touch()
-    ckpt = Checkpointer(tmp_path, net=dense_net(0), keep_last=1)
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, keep_last=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(2):
         pass
@@ -87,7 +87,7 @@ def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     before = set(names(tmp_path))
     (tmp_path / "ckpt-00000009-e0000.ckptfmt").rename(tmp_path / "away")
-    ckpt = Checkpointer(tmp_path, net=dense_net(0), run_id="mine", save_interval_steps=1, keep_last=1)
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, run_id="mine", save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     (tmp_path / "away").rename(tmp_path / "ckpt-00000009-e0000.ckptfmt")
     for _ in ckpt.epochs(1):
@@ -105,7 +105,7 @@ def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
     monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", full)
-    ckpt = Checkpointer(tmp_path, net=dense_net(0), save_interval_steps=1, keep_last=1)
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     ckpt.save()
     assert ckpt.wait() is None
@@ -151,12 +151,12 @@ def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
 )
 def test_policies_that_make_no_sense(tmp_path: Path, policy: dict[str, Any]) -> None:
     with pytest.raises(PolicyError):
-        Checkpointer(tmp_path, **policy)
+        Checkpointer(tmp_path, {}, **policy)
 
 
 def test_a_resumed_run_goes_on_tidying(tmp_path: Path) -> None:
     train(tmp_path, LOSSES[:4])
-    ckpt = Checkpointer(tmp_path, net=dense_net(1), keep_best=("loss", "min"))
+    ckpt = Checkpointer(tmp_path, {"net": dense_net(1)}, keep_best=("loss", "min"))
     ckpt.resume(quiet=True)
     ckpt.save(loss=torch.tensor(9.0))
     ckpt.close()

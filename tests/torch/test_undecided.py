@@ -119,7 +119,7 @@ DATA = 1_000_000
 
 def resume(directory: Path, **options: Any) -> tuple[Value, Any]:
     value = Value()
-    return value, Checkpointer(directory, value=value).resume(quiet=True, waive=["rng"], **options)
+    return value, Checkpointer(directory, {"value": value}).resume(quiet=True, allow_mismatch=["rng"], **options)
 
 
 def names(directory: Path) -> list[str]:
@@ -223,8 +223,8 @@ class TestBadSectors:
         directory = three[0].parent
         failing("EIO", "read", three[2], inside=inside)
         value = Value()
-        ckpt = Checkpointer(directory, value=value, keep_last=1, signals=())
-        report = ckpt.resume(quiet=True, waive=["rng"])
+        ckpt = Checkpointer(directory, {"value": value}, keep_last=1, signals=())
+        report = ckpt.resume(quiet=True, allow_mismatch=["rng"])
         assert report.path == str(three[1])
         for number in range(4):
             value.value = number
@@ -263,7 +263,7 @@ def test_a_name_that_leads_nowhere_is_no_checkpoint(three: tuple[Path, ...]) -> 
 def test_never_does_not_begin_a_run_that_may_be_there(three: tuple[Path, ...], failing: Any) -> None:
     failing("EACCES", "open", three[2])
     with pytest.raises(UndecidedError, match="whether run b has checkpoints here"):
-        Checkpointer(three[0].parent, run_id="b", value=Value()).resume("never", quiet=True)
+        Checkpointer(three[0].parent, {"value": Value()}, run_id="b").resume("never", quiet=True)
 
 
 def test_the_one_that_was_asked_for_is_read_again_and_never_replaced(three: tuple[Path, ...], failing: Any) -> None:
@@ -280,7 +280,7 @@ def test_uncaught_it_ends_the_process_with_its_code(three: tuple[Path, ...]) -> 
 import sys
 from ckptfmt.torch import Checkpointer
 from tests.torch.test_selection import Value
-Checkpointer(sys.argv[1], value=Value()).resume(waive=["rng"])
+Checkpointer(sys.argv[1], {"value": Value()}).resume(allow_mismatch=["rng"])
 """
     done = subprocess.run(
         [sys.executable, "-c", program, three[0].parent],
@@ -320,7 +320,9 @@ def rank_that_cannot_open(rank: int, directory: Path, times: int) -> object:
 
         os.open = fail
     value = Value()
-    report = Checkpointer(directory, value=value, signals=()).resume(quiet=True, waive=["rng", "progress"])
+    report = Checkpointer(directory, {"value": value}, signals=()).resume(
+        quiet=True, allow_mismatch=["rng", "progress"]
+    )
     return value.value, report.path
 
 

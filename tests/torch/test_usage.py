@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ BATCHES = [1, 2, 3]
 
 @pytest.fixture
 def ckpt(tmp_path: Path) -> Checkpointer:
-    checkpointer = Checkpointer(tmp_path)
+    checkpointer = Checkpointer(tmp_path, {})
     checkpointer.resume(quiet=True)
     return checkpointer
 
@@ -37,7 +36,7 @@ def test_resume_after_the_loop_began(ckpt: Checkpointer) -> None:
 
 
 def test_nothing_goes_before_resume(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     with pytest.raises(UsageError, match=r"resume\(\)"):
         next(ckpt.epochs(1))
     with pytest.raises(UsageError, match=r"resume\(\)"):
@@ -132,30 +131,16 @@ def test_an_epoch_without_end_epoch_is_ended(tmp_path: Path, ckpt: Checkpointer)
     assert names(tmp_path) == ["ckpt-00000003-e0001.ckptfmt", "ckpt-00000006-e0002.ckptfmt"]
 
 
-@pytest.mark.parametrize("name", ["rng", "progress", "ünï", "a/b", "_root", ".hidden"])
-def test_names_that_components_cannot_have(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be the name"):
-        Checkpointer(tmp_path, **{name: torch.nn.Linear(1, 1)})  # type: ignore[arg-type]  # the name is a component's
-
-
-@pytest.mark.parametrize(
-    "component", [None, {"w": torch.ones(1)}, random.SystemRandom()], ids=lambda it: type(it).__name__
-)
-def test_components_that_have_no_state(tmp_path: Path, component: Any) -> None:
-    with pytest.raises(UsageError, match=r"part .*state_dict\(\)"):
-        Checkpointer(tmp_path, part=component)
-
-
 @pytest.mark.parametrize("steps", [0, -5])
 def test_intervals_that_are_none(tmp_path: Path, steps: int) -> None:
     with pytest.raises(UsageError, match="save_interval_steps"):
-        Checkpointer(tmp_path, save_interval_steps=steps)
+        Checkpointer(tmp_path, {}, save_interval_steps=steps)
 
 
 @pytest.mark.parametrize("codec", ["lzma", {"absent": "zstd"}, {"rng": "lzma"}], ids=str)
 def test_codecs_that_are_none(tmp_path: Path, codec: Any) -> None:
     with pytest.raises(UsageError, match="codec"):
-        Checkpointer(tmp_path, codec=codec)
+        Checkpointer(tmp_path, {}, codec=codec)
 
 
 class Rude:
@@ -169,7 +154,7 @@ class Rude:
 def test_metrics_that_are_no_numbers_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: Any
 ) -> None:
-    ckpt = Checkpointer(tmp_path, on_failed_save="raise")
+    ckpt = Checkpointer(tmp_path, {}, on_failed_save="raise")
     ckpt.resume(quiet=True)
     ckpt.save(loss=metric, accuracy=0.5)
     saved = ckpt.wait()
@@ -184,7 +169,7 @@ def test_metrics_that_are_no_numbers_are_left_out(
 
 
 def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path, save_interval_steps=2)
+    ckpt = Checkpointer(tmp_path, {}, save_interval_steps=2)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches([1, 2, 3, 4, 5]):
@@ -198,7 +183,7 @@ def test_saves_are_due_every_so_many_steps_and_at_the_end_of_the_epoch(tmp_path:
 
 
 def half_an_epoch(directory: Path, loader: Any) -> None:
-    ckpt = Checkpointer(directory, save_interval_steps=2)
+    ckpt = Checkpointer(directory, {}, save_interval_steps=2)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(loader):
@@ -223,7 +208,7 @@ def numbers(count: int, **options: Any) -> DataLoader[int]:
 )
 def test_another_loader_in_the_middle_of_an_epoch(tmp_path: Path, before: Any, after: Any, difference: str) -> None:
     half_an_epoch(tmp_path, before)
-    ckpt = Checkpointer(tmp_path)
+    ckpt = Checkpointer(tmp_path, {})
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         with pytest.raises(MismatchError, match=difference):

@@ -30,7 +30,7 @@ def trained(directory: Path, *, epochs: int = 2, run_id: str | None = None, **co
     """Train for some steps and return the last checkpoint."""
     net = components.setdefault("net", dense_net(0))
     optimizer = components.setdefault("optimizer", torch.optim.AdamW(net.parameters(), lr=0.05))
-    with Checkpointer(directory, run_id=run_id, **components) as ckpt:
+    with Checkpointer(directory, components, run_id=run_id) as ckpt:
         ckpt.resume(quiet=True)
         for epoch in ckpt.epochs(epochs):
             for _ in ckpt.batches(range(3)):
@@ -45,7 +45,7 @@ class TestFiles:
 
     def check(self, path: Path, expected: dict[str, torch.Tensor], **options: Any) -> WarmStartReport:
         net = dense_net(7)
-        report = warm_start(net, path, quiet=True, **options)
+        report = warm_start(path, net, quiet=True, **options)
         assert same(net.state_dict(), expected)
         assert set(report.loaded) == set(expected)
         return report
@@ -97,10 +97,10 @@ class TestFiles:
         first, second = dense_net(0), dense_net(1)
         ckptfmt.torch.save({"net": first.state_dict(), "ema": second.state_dict()}, tmp_path / "a.ckptfmt")
         with pytest.raises(MismatchError, match="several weights: net, ema; say which"):
-            warm_start(dense_net(2), tmp_path / "a.ckptfmt")
-        self.check(tmp_path / "a.ckptfmt", clone(second), component="ema")
+            warm_start(tmp_path / "a.ckptfmt", dense_net(2))
+        self.check(tmp_path / "a.ckptfmt", clone(second), source="ema")
         with pytest.raises(MismatchError, match="no weights under 'emma'; it has: net, ema"):
-            warm_start(dense_net(2), tmp_path / "a.ckptfmt", component="emma")
+            warm_start(tmp_path / "a.ckptfmt", dense_net(2), source="emma")
 
 
 class TestRefusals:
@@ -124,19 +124,19 @@ class TestRefusals:
         data[offset] ^= 1
         path.write_bytes(data)
         with pytest.raises(FormatError, match=str(name)):
-            warm_start(net, path)
+            warm_start(path, net)
 
     @pytest.mark.parametrize("name", ["a.ckptfmt", "a.pth", "a.safetensors"])
     @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 5000], ids=len)
     def test_junk(self, tmp_path: Path, net: nn.Module, name: str, content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CkptfmtError, match=name):
-            warm_start(net, tmp_path / name)
+            warm_start(tmp_path / name, net)
 
     @pytest.mark.parametrize("name", ["a.ckptfmt", "a.pth", "a.safetensors"])
     def test_a_file_that_is_not_there(self, tmp_path: Path, net: nn.Module, name: str) -> None:
         with pytest.raises(StorageError, match=name):
-            warm_start(net, tmp_path / name)
+            warm_start(tmp_path / name, net)
 
     def test_a_file_that_would_run_code(self, tmp_path: Path, net: nn.Module) -> None:
         canary = tmp_path / "canary"
@@ -149,7 +149,7 @@ class TestRefusals:
         (tmp_path / "b.pth").write_bytes(pickle.dumps(Attack()))
         for name in ("a.pth", "b.pth"):
             with pytest.raises(CkptfmtError) as caught:
-                warm_start(net, tmp_path / name)
+                warm_start(tmp_path / name, net)
             assert isinstance(caught.value, UnsafeInputError | FormatError)
         assert not canary.exists()
 
@@ -158,7 +158,7 @@ class TestRefusals:
         torch.save({"epoch": 3, "losses": [0.1]}, tmp_path / "facts.pth")
         for name in ("list.pth", "facts.pth"):
             with pytest.raises(MismatchError, match=name):
-                warm_start(net, tmp_path / name)
+                warm_start(tmp_path / name, net)
 
 
 class TestFitting:
@@ -171,7 +171,7 @@ class TestFitting:
         torch.save(saved, tmp_path / "a.pth")
         net = nn.ModuleDict({"body": nn.Linear(3, 4), "head": nn.Linear(4, 5, bias=False)})
         with pytest.raises(MismatchError) as caught:
-            warm_start(net, tmp_path / "a.pth")
+            warm_start(tmp_path / "a.pth", net)
         assert caught.value.differences == (
             "body.weight: [4, 3] in the model, [4, 2] in the file",
             "head.weight: in the model, not in the file",
@@ -209,7 +209,7 @@ class TestFitting:
     def test_dtypes_are_converted_and_told(self, tmp_path: Path) -> None:
         net, other = dense_net(0), dense_net(1)
         torch.save({name: value.bfloat16() for name, value in net.state_dict().items()}, tmp_path / "a.pth")
-        report = warm_start(other, tmp_path / "a.pth", quiet=True)
+        report = warm_start(tmp_path / "a.pth", other, quiet=True)
         assert "0.weight: bfloat16 -> float32" in report.converted
         for name, value in other.state_dict().items():
             assert value.dtype == torch.float32
@@ -240,7 +240,7 @@ class TestFitting:
 
         net, other = tied(0), tied(1)
         save_file({"wte.weight": net["wte"].weight.detach()}, tmp_path / "a.safetensors")  # type: ignore[index]  # a ModuleDict
-        warm_start(other, tmp_path / "a.safetensors", quiet=True)
+        warm_start(tmp_path / "a.safetensors", other, quiet=True)
         assert same(other.state_dict(), net.state_dict())
 
 
@@ -250,7 +250,7 @@ class TestRuns:
     def start(self, directory: Path, path: Path, **options: Any) -> tuple[Checkpointer, nn.Module, torch.optim.AdamW]:
         net = dense_net(5)
         optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-        ckpt = Checkpointer(directory, net=net, optimizer=optimizer)
+        ckpt = Checkpointer(directory, {"net": net, "optimizer": optimizer})
         assert not ckpt.resume(quiet=True).resumed
         ckpt.warm_start(path, quiet=True, **options)
         return ckpt, net, optimizer
@@ -270,7 +270,7 @@ class TestRuns:
         path = trained(tmp_path / "old", net=old, optimizer=old_optimizer)
         ckptfmt_rng = ckptfmt.torch.load(path)["rng"]["torch"]
         torch.rand(9)
-        ckpt, _, optimizer = self.start(tmp_path / "new", path, take=["optimizer", "rng"], go_on=True)
+        ckpt, _, optimizer = self.start(tmp_path / "new", path, also_restore=["optimizer", "rng"], keep_counters=True)
         assert same(optimizer.state_dict(), old_optimizer.state_dict())
         assert torch.equal(torch.get_rng_state(), ckptfmt_rng)
         assert (ckpt.global_step, ckpt.epoch) == (6, 2)
@@ -283,8 +283,10 @@ class TestRuns:
         second = tmp_path / "2" / "ckpt-00000000-e0001.ckptfmt"
         ckpt, _, _ = self.start(tmp_path / "3", second)
         assert list(ckpt.epochs(1)) == [0]
-        again = Checkpointer(tmp_path / "3", net=dense_net(1), optimizer=torch.optim.AdamW(dense_net(1).parameters()))
-        report = again.resume("must", waive=["optimizer"], quiet=True)  # a resumed run keeps it
+        again = Checkpointer(
+            tmp_path / "3", {"net": dense_net(1), "optimizer": torch.optim.AdamW(dense_net(1).parameters())}
+        )
+        report = again.resume("must", allow_mismatch=["optimizer"], quiet=True)  # a resumed run keeps it
         assert list(again.epochs(2)) == [1]
         with ckptfmt.open(first) as one, ckptfmt.open(second) as two:
             assert two.metadata.parent is not None
@@ -310,9 +312,9 @@ class TestRuns:
     def test_several_modules_take_each_its_own(self, tmp_path: Path) -> None:
         path = trained(tmp_path / "old", critic=dense_net(1))
         net, critic = dense_net(5), dense_net(6)
-        ckpt = Checkpointer(tmp_path / "new", net=net, critic=critic)
+        ckpt = Checkpointer(tmp_path / "new", {"net": net, "critic": critic})
         ckpt.resume(quiet=True)
-        ckpt.warm_start(path, quiet=True, sources={"net": "critic"})
+        ckpt.warm_start(path, quiet=True, source={"net": "critic"})
         assert same(net.state_dict(), dense_net(1).state_dict())
         assert same(critic.state_dict(), dense_net(1).state_dict())
         ckpt.close()
@@ -321,7 +323,7 @@ class TestRuns:
         path = trained(tmp_path / "old")
         other = dense_net(8)
         before = clone(other)
-        ckpt = Checkpointer(tmp_path / "new", net=dense_net(5), other=other)
+        ckpt = Checkpointer(tmp_path / "new", {"net": dense_net(5), "other": other})
         ckpt.resume(quiet=True)
         with pytest.raises(MismatchError, match="other: not in the file"):
             ckpt.warm_start(path, quiet=True)
@@ -330,7 +332,9 @@ class TestRuns:
         assert same(other.state_dict(), before)
         ckpt.close()
 
-    @pytest.mark.parametrize("options", [{"take": ["scheduler"]}, {"sources": {"x": "net"}}, {"take": "rng"}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{"also_restore": ["scheduler"]}, {"source": {"x": "net"}}, {"also_restore": "rng"}], ids=str
+    )
     def test_names_that_are_none(self, tmp_path: Path, options: dict[str, Any]) -> None:
         path = trained(tmp_path / "old")
         with pytest.raises(UsageError):
@@ -338,14 +342,14 @@ class TestRuns:
 
     def test_only_a_new_run_can_be_started(self, tmp_path: Path) -> None:
         path = trained(tmp_path / "old")
-        ckpt = Checkpointer(tmp_path / "new", net=dense_net(0))
+        ckpt = Checkpointer(tmp_path / "new", {"net": dense_net(0)})
         with pytest.raises(UsageError, match="new run"):
             ckpt.warm_start(path)
         ckpt, _, _ = self.start(tmp_path / "new", path)
         for _ in ckpt.epochs(1):
             with pytest.raises(UsageError, match="new run"):
                 ckpt.warm_start(path)
-        again = Checkpointer(tmp_path / "new", net=dense_net(0))
+        again = Checkpointer(tmp_path / "new", {"net": dense_net(0)})
         again.resume(quiet=True)
         with pytest.raises(UsageError, match="new run"):
             again.warm_start(path)
@@ -354,16 +358,16 @@ class TestRuns:
     def test_random_states_that_the_file_lacks_are_a_difference(self, tmp_path: Path) -> None:
         torch.save(dense_net(0).state_dict(), tmp_path / "a.pth")
         with pytest.raises(MismatchError, match="rng: the file has no random states"):
-            self.start(tmp_path / "new", tmp_path / "a.pth", take=["rng"])
+            self.start(tmp_path / "new", tmp_path / "a.pth", also_restore=["rng"])
 
 
 def test_the_report_as_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = trained(tmp_path / "old", run_id="r0")
-    ckpt = Checkpointer(tmp_path / "new", net=dense_net(5))
+    ckpt = Checkpointer(tmp_path / "new", {"net": dense_net(5)})
     ckpt.resume(quiet=True)
     report = ckpt.warm_start(path)
     ckpt.close()
     assert capfd.readouterr().err == render_warm_start(report)
     assert render_warm_start(report) == (
-        f"ckptfmt: starts from {path} (run r0, step 6)\n  weights   4 tensors\n  anew      rng\n"
+        f"ckptfmt: starts from {path} (run r0, step 6)\n  weights     4 tensors\n  anew        rng\n"
     )

@@ -154,7 +154,7 @@ def test_after_a_kill_the_run_goes_on_at_once(tmp_path: Path, context: ForkServe
 
 def be_killed_with_a_child(train_url: Path, told: Connection) -> None:
     """Claim a run, then end without the child that was started meanwhile."""
-    ckpt = Checkpointer(train_url, run_id="r")
+    ckpt = Checkpointer(train_url, {}, run_id="r")
     ckpt.resume(quiet=True)
     child = os.fork()
     if not child:
@@ -173,7 +173,7 @@ def test_children_of_a_killed_process_do_not_hold_its_run(tmp_path: Path, contex
     process.kill()
     process.join()
     os.kill(child, 0)  # it lives
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     here.send("end")
     assert ckpt.run_id == "r"
@@ -181,21 +181,21 @@ def test_children_of_a_killed_process_do_not_hold_its_run(tmp_path: Path, contex
 
 def test_what_had_to_give_way_is_not_resumed_from_however_far_it_was(tmp_path: Path) -> None:
     """As when an orphan is some steps ahead: what it saved in time is older than what its successor saves."""
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(8)):
             ckpt.step()
             if ckpt.global_step in (2, 7):
                 ckpt.save()
-    behind = Checkpointer(tmp_path, run_id="r")
+    behind = Checkpointer(tmp_path, {}, run_id="r")
     assert behind.resume(tmp_path / "ckpt-00000002-e0000.ckptfmt", quiet=True).step == 2
     behind.save()
     behind.close()
     found = find_latest(tmp_path).file
     assert found is not None
     assert found.name == "ckpt-00000002-e0000-2.ckptfmt"
-    again = Checkpointer(tmp_path, run_id="r", keep_last=1)
+    again = Checkpointer(tmp_path, {}, run_id="r", keep_last=1)
     assert again.resume(quiet=True).path == found.path
     again.save(loss=1.0)
     again.close()
@@ -208,7 +208,7 @@ def test_what_had_to_give_way_is_not_resumed_from_however_far_it_was(tmp_path: P
 def test_a_run_that_is_taken_over_while_a_checkpoint_is_written_gets_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ckpt = Checkpointer(tmp_path, net=torch.nn.Linear(1, 1))
+    ckpt = Checkpointer(tmp_path, {"net": torch.nn.Linear(1, 1)})
     ckpt.resume(quiet=True)
     held = RunClaim.held
     looks = []
@@ -230,7 +230,7 @@ def test_a_run_that_is_taken_over_while_a_checkpoint_is_written_gets_no_more(
 def test_a_run_that_is_taken_over_before_it_is_tidied_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ckpt = Checkpointer(tmp_path, keep_last=1)
+    ckpt = Checkpointer(tmp_path, {}, keep_last=1)
     ckpt.resume(quiet=True)
     ckpt.save(loss=1)
     ckpt.wait()
@@ -249,13 +249,13 @@ def test_a_run_that_is_taken_over_before_it_is_tidied_loses_nothing(
 
 
 def test_whoever_gives_the_run_back_leaves_it_to_the_next(tmp_path: Path, context: ForkServerContext) -> None:
-    ckpt = Checkpointer(tmp_path / "runs", run_id="r")
+    ckpt = Checkpointer(tmp_path / "runs", {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
     ckpt.save(loss=1)  # one may go on, as long as nobody else did
     ckpt.close()
-    with Writer(context, tmp_path / "runs", tmp_path / "said", resume={"waive": ["net"]}) as writer:
+    with Writer(context, tmp_path / "runs", tmp_path / "said", resume={"allow_mismatch": ["net"]}) as writer:
         assert writer.resumed() == ("r", 0)
         assert "taken over" not in writer.said
         with pytest.raises(SupersededError):
@@ -264,14 +264,14 @@ def test_whoever_gives_the_run_back_leaves_it_to_the_next(tmp_path: Path, contex
 
 
 def test_a_resume_that_fails_gives_the_run_back(tmp_path: Path, context: ForkServerContext) -> None:
-    ckpt = Checkpointer(tmp_path / "runs", net=torch.nn.Linear(2, 2), run_id="r")
+    ckpt = Checkpointer(tmp_path / "runs", {"net": torch.nn.Linear(2, 2)}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
-    other = Checkpointer(tmp_path / "runs", net=torch.nn.Linear(3, 3), run_id="r")
+    other = Checkpointer(tmp_path / "runs", {"net": torch.nn.Linear(3, 3)}, run_id="r")
     with pytest.raises(ckptfmt.MismatchError):
         other.resume(quiet=True)
-    with Writer(context, tmp_path / "runs", tmp_path / "said", resume={"waive": ["net"]}) as writer:
+    with Writer(context, tmp_path / "runs", tmp_path / "said", resume={"allow_mismatch": ["net"]}) as writer:
         assert writer.resumed() == ("r", 0)
 
 
@@ -364,13 +364,13 @@ def test_a_kill_at_any_file_operation_of_a_claim_leaves_the_old_one_or_the_new_o
 def test_without_a_lease_the_generation_follows_from_the_checkpoints(tmp_path: Path) -> None:
     """As in a copy that was made without hidden files."""
     for generation in (1, 2):
-        ckpt = Checkpointer(tmp_path, run_id="r")
+        ckpt = Checkpointer(tmp_path, {}, run_id="r")
         ckpt.resume(quiet=True)
         ckpt.save()
         ckpt.close()
         assert max(found or 0 for found in generations(tmp_path).values()) == generation
     lease_path(tmp_path, "r").unlink()
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
@@ -378,13 +378,13 @@ def test_without_a_lease_the_generation_follows_from_the_checkpoints(tmp_path: P
 
 
 def test_a_lease_that_cannot_be_understood_is_not_passed_over(tmp_path: Path) -> None:
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.wait()
     lease_path(tmp_path, "r").write_text('{"lease": 2}')
     with pytest.raises(StorageError, match="version 2, this program knows version 1"):
-        Checkpointer(tmp_path, run_id="r").resume(quiet=True)
+        Checkpointer(tmp_path, {}, run_id="r").resume(quiet=True)
     ckpt.save(loss=1)
     ckpt.wait()
     assert ckpt.last_error is not None
@@ -400,7 +400,7 @@ def test_a_lease_that_cannot_be_understood_is_not_passed_over(tmp_path: Path) ->
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run with one checkpoint that a process of another machine has saved; nobody waits long for it."""
     monkeypatch.setattr(holders, "WATCH_SECONDS", 0.5)
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
@@ -412,7 +412,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_holder_elsewhere_that_is_not_heard_of_is_taken_over_and_told(
     tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     told = capsys.readouterr().err
     assert "was saved by process 42 on node7 (job slurm 9), since 2026-01-01T00:00:00Z: watching for up to" in told
@@ -436,7 +436,7 @@ def test_a_holder_elsewhere_that_shows_to_be_alive_keeps_the_run(
     touching = threading.Thread(target=touch, daemon=True)
     touching.start()
     with pytest.raises(HeldError, match="node7") as caught:
-        Checkpointer(tmp_path, run_id="r").resume(quiet=True)
+        Checkpointer(tmp_path, {}, run_id="r").resume(quiet=True)
     over.set()
     touching.join()
     assert (caught.value.host, caught.value.pid, caught.value.code) == ("node7", 42, 78)
@@ -447,7 +447,7 @@ def test_a_holder_elsewhere_of_the_same_job_is_not_waited_for(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setattr(holders, "WATCH_SECONDS", 10_000)
-    Checkpointer(tmp_path, run_id="r").resume(quiet=True)
+    Checkpointer(tmp_path, {}, run_id="r").resume(quiet=True)
     told = capsys.readouterr().err
     assert "is taken over from process 42 on node7" in told
     assert "watching" not in told
@@ -457,7 +457,7 @@ def test_who_loses_the_run_is_told_at_once(tmp_path: Path, monkeypatch: pytest.M
     told: Queue[str] = Queue()
     monkeypatch.setattr("ckptfmt._core.training.claiming.notify", lambda message, level: told.put(message))
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     with stolen(tmp_path):
         message = told.get(timeout=60)
@@ -473,7 +473,7 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Such as on a disk that is mounted read-only, or full. As soon as it can be, the run is claimed and saved."""
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.close()
@@ -481,7 +481,7 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     def refuse(*_: object, **__: object) -> None:
         raise storage_error(str(tmp_path), "cannot be written", OSError(errno.EROFS, "read-only"))
 
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     with monkeypatch.context() as patch:
         patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         assert ckpt.resume(quiet=True).resumed
@@ -514,7 +514,7 @@ def test_an_error_that_may_be_over_in_a_moment_is_waited_for(
 
     monkeypatch.setattr(claiming, function, fail_at_first)
     monkeypatch.setattr(claiming, "_PAUSES_SECONDS", (0.0, 0.0))
-    ckpt = Checkpointer(tmp_path, run_id="r")
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
     if times == 3:
         with pytest.raises(UndecidedError, match="I/O error"):
             ckpt.resume(quiet=True)
@@ -532,7 +532,7 @@ def test_a_run_that_another_process_claimed_when_this_one_could_not_is_left_to_i
         raise storage_error(str(tmp_path), "cannot be written", OSError(errno.ENOSPC, "full"))
 
     runs = tmp_path / "runs"
-    ckpt = Checkpointer(runs, run_id="r")
+    ckpt = Checkpointer(runs, {}, run_id="r")
     with monkeypatch.context() as patch:
         patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         ckpt.resume(quiet=True)
@@ -576,7 +576,7 @@ def test_a_directory_that_was_removed_is_made_again_with_its_lease(
 ) -> None:
 
     runs = tmp_path / "a" / "runs"
-    ckpt = Checkpointer(runs, run_id="r")
+    ckpt = Checkpointer(runs, {}, run_id="r")
     ckpt.resume(quiet=True)
     ckpt.save()
     ckpt.wait()
@@ -628,7 +628,7 @@ def test_orphans_of_a_killed_torchrun_give_way_to_the_restarted_job(tmp_path: Pa
 
 
 def lose_the_run(rank: int, train_url: Path) -> None:
-    ckpt = Checkpointer(train_url, net=torch.nn.Linear(1, 1), save_interval_steps=1)
+    ckpt = Checkpointer(train_url, {"net": torch.nn.Linear(1, 1)}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for number in ckpt.batches(range(5)):
@@ -649,12 +649,12 @@ def test_all_ranks_end_when_the_run_is_taken_over(tmp_path: Path, context: ForkS
 
 
 def be_refused(rank: int, train_url: Path) -> None:
-    Checkpointer(train_url, run_id="r").resume(quiet=True)
+    Checkpointer(train_url, {}, run_id="r").resume(quiet=True)
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_all_ranks_are_refused_a_run_that_is_held(tmp_path: Path, context: ForkServerContext) -> None:
-    ckpt = Checkpointer(tmp_path / "runs", run_id="r")
+    ckpt = Checkpointer(tmp_path / "runs", {}, run_id="r")
     ckpt.resume(quiet=True)
     ended = run_job(context, tmp_path / "job", be_refused, tmp_path / "runs")
     assert [(it.error, it.code) for it in ended] == [("HeldError", 78)] * 2

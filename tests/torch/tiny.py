@@ -231,7 +231,9 @@ def run(
     loader = make_loader()
     log = Log()
     ckpt = Checkpointer(
-        train_url, save_interval_steps=interval, net=net, optimizer=optimizer, scheduler=scheduler, log=log
+        train_url,
+        {"net": net, "optimizer": optimizer, "scheduler": scheduler, "log": log},
+        save_interval_steps=interval,
     )
     ckpt.resume(quiet=True)
     for epoch in ckpt.epochs(EPOCHS):

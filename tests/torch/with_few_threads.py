@@ -87,7 +87,7 @@ def resumes(directory: Path, expected: dict[str, torch.Tensor]) -> int:
     wrong = 0
     for _ in range(TIMES):
         net = net_of(tensors(2))
-        with Checkpointer(directory, net=net, signals=()) as ckpt:
+        with Checkpointer(directory, {"net": net}, signals=()) as ckpt:
             ckpt.resume("must", quiet=True)
         wrong += differs(net.state_dict(), expected)
     return wrong
@@ -97,7 +97,7 @@ def trains(directory: Path, codec: str) -> dict[str, Any]:
     """Train with a save at each step, in the background; then read all that was saved."""
     state = Marked()
     ckpt = Checkpointer(
-        directory, state=state, save_interval_steps=1, keep_last=99, signals=(), codec=codec, hang_timeout=300.0
+        directory, {"state": state}, save_interval_steps=1, keep_last=99, signals=(), codec=codec, hang_timeout=300.0
     )
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
@@ -137,7 +137,7 @@ def main() -> None:
     for codec in ("none", "zstd"):
         (scratch / codec / "run").mkdir(parents=True)
         ckptfmt.torch.save({"net": expected}, scratch / codec / "a.ckptfmt", codec=codec)
-        with Checkpointer(scratch / codec / "run", net=net_of(expected), codec=codec, signals=()) as ckpt:
+        with Checkpointer(scratch / codec / "run", {"net": net_of(expected)}, codec=codec, signals=()) as ckpt:
             ckpt.resume(quiet=True)
             ckpt.save()
     leave_room_for(room)

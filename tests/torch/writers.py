@@ -21,7 +21,9 @@ def train(train_url: Path, said: Path, told: Connection, environment: dict[str, 
     os.environ.update(environment)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
     torch.set_num_threads(1)
-    ckpt = Checkpointer(train_url, net=torch.nn.Linear(1, 1), save_interval_steps=1, **options.get("checkpointer", {}))
+    ckpt = Checkpointer(
+        train_url, {"net": torch.nn.Linear(1, 1)}, save_interval_steps=1, **options.get("checkpointer", {})
+    )
     report = ckpt.resume(**options.get("resume", {}))
     told.send((report.run_id, report.step))
     for _ in ckpt.epochs(1):

@@ -62,7 +62,7 @@ def train(train_url: Path, when: int | None, told: Connection | None) -> None:
     optimizer = torch.optim.Adam(net.parameters())
     if when is not None:
         Countdown(when)
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, save_interval_steps=1, keep_last=1)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(range(STEPS)):

@@ -85,11 +85,7 @@ def train(train_url: Path, told: Connection | None = None) -> None:
     loader = DataLoader(Noisy(), BATCH, shuffle=True)
     ckpt = Checkpointer(
         train_url,
-        net=net,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        ballast=ballast,
-        losses=losses,
+        {"net": net, "optimizer": optimizer, "scheduler": scheduler, "ballast": ballast, "losses": losses},
         save_interval_steps=INTERVAL,
         keep_last=2,
         keep_best=("loss", "min"),

@@ -19,7 +19,7 @@ from ckptfmt._core.format.tensors import BOOL, TensorEntry
 from ckptfmt._core.format.trees import validate_tree, walk
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.storage import Source
-from ckptfmt.errors import CkptfmtError, FormatError, TensorNotFoundError, error_for
+from ckptfmt.errors import CkptfmtError, FormatError, NotFoundError, error_for
 
 __all__ = ["Component", "located", "read_member"]
 
@@ -109,7 +109,7 @@ class Component:
         file that is changed in place, which nothing of ours does, would change it.
 
         Raises:
-            TensorNotFoundError: It has no tensor of that name.
+            NotFoundError: It has no tensor of that name.
             IntegrityError: A byte of it has changed.
         """
         adapter = self._require_adapter()
@@ -133,7 +133,7 @@ class Component:
         """Return the verified data of one tensor as bytes: C order, little-endian.
 
         Raises:
-            TensorNotFoundError: It has no tensor of that name.
+            NotFoundError: It has no tensor of that name.
             IntegrityError: A byte of it has changed.
         """
         member, segment = self._segment(name)
@@ -193,7 +193,7 @@ class Component:
     def _structure(self) -> object:
         member = self.structure_member
         if member is None:
-            raise TensorNotFoundError(f"component {self.name!r} of {self._source.path} is flat: it has no structure")
+            raise NotFoundError(f"component {self.name!r} of {self._source.path} is flat: it has no structure")
         with located(self._source.path):
             tree = decode(bytes(read_member(self._source, member)), member=member.name)
             problems = validate_tree(tree, self.tensors, member.name)
@@ -208,7 +208,7 @@ class Component:
 
         Raises:
             FormatError: The tree is malformed (10, 11).
-            TensorNotFoundError: The component is flat, it has no tree.
+            NotFoundError: The component is flat, it has no tree.
         """
         return self._structure
 
@@ -222,7 +222,7 @@ class Component:
         if member is None or name not in self._segments:
             close = ", ".join(list(self.tensors)[:8]) or "none"
             message = f"component {self.name!r} of {self._source.path} has no tensor {name!r}; it has: {close}"
-            raise TensorNotFoundError(message)
+            raise NotFoundError(message)
         return member, self._segments[name]
 
     @cached_property

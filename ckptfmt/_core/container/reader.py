@@ -23,7 +23,7 @@ from ckptfmt._core.format.layout import (
 from ckptfmt._core.format.parsing import parse_index
 from ckptfmt._core.storage import Source, open_source
 from ckptfmt._core.system.gc_pause import collector_paused
-from ckptfmt.errors import FormatError, Problem, TensorNotFoundError, error_for
+from ckptfmt.errors import FormatError, NotFoundError, Problem, error_for
 
 _TAIL_BYTES = 64 << 10  # one read of this size holds the whole index of most files
 
@@ -120,7 +120,7 @@ class Checkpoint(Mapping[str, Component]):
         except KeyError:
             found = ", ".join(self._components) or "none"
             message = f"{self.path} has no component {name!r}; it has: {found}"
-            raise TensorNotFoundError(message) from None
+            raise NotFoundError(message) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._components)
@@ -207,14 +207,14 @@ class Checkpoint(Mapping[str, Component]):
         """Return the verified bytes of an opaque member.
 
         Raises:
-            TensorNotFoundError: There is none of that name.
+            NotFoundError: There is none of that name.
             IntegrityError: A byte has changed.
         """
         for member in self.index.members:
             if member.name == name and member.kind == "opaque":
                 with located(self.path):
                     return bytes(read_member(self._source, member))
-        raise TensorNotFoundError(f"{self.path} has no opaque member {name!r}")
+        raise NotFoundError(f"{self.path} has no opaque member {name!r}")
 
     def _check_padding(self) -> list[Problem]:
         """Return a problem for each padding that is not zero (2.2)."""

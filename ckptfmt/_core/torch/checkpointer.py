@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import NoReturn, Self, SupportsFloat, TypeVar
+from typing import Never, NoReturn, Self, SupportsFloat, TypeVar
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs.retention import Mode, RetentionPolicy
 from ckptfmt._core.storage.local.paths import local_path
-from ckptfmt._core.torch.checkpointer_properties import RunFacts
+from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.resume.resuming import resume_run
+from ckptfmt._core.torch.live_objects.components import refuse_keywords
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.saving.tidying import Tidying
-from ckptfmt._core.torch.warm_start.fit import Names, Rename
-from ckptfmt._core.torch.warm_start.plan import Mapped, Request, WarmStartReport, render_warm_start, warm_start_run
 from ckptfmt._core.training.failures import SupersededError, UsageError
-from ckptfmt._core.training.notices import show
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
-from ckptfmt._core.training.report import ResumeReport, render_report
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
 from ckptfmt._core.training.saving.outcomes import FailedSave, Outcomes
 from ckptfmt._core.training.saving.run_saves import Place, Plan, RunSaves
 from ckptfmt._core.training.saving.run_writer import SaveOptions, WhenBusy
 from ckptfmt._core.training.saving.save_schedule import Deadline, Due, Schedule, deadline_seconds
-from ckptfmt._core.training.stateful import Stateful
 from ckptfmt._core.training.watchdog import HangTimer
 from ckptfmt.errors import CkptfmtError
 
@@ -43,18 +38,17 @@ __all__ = ["Checkpointer"]
 T = TypeVar("T")
 
 
-class Checkpointer(RunFacts):
+class Checkpointer(RunStart):
     """Saves a training run, and resumes it so that it ends bit-identical to one that was never interrupted.
 
     ```python
-    ckpt = Checkpointer(train_url, net=net, optimizer=optimizer, scheduler=scheduler, save_interval_steps=500)
+    ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=500)
     ckpt.resume()
     for epoch in ckpt.epochs(args.epochs):
         for images, labels in ckpt.batches(train_loader):
             ...
             optimizer.step()
             ckpt.step(loss=loss)
-        scheduler.step()
         ckpt.end_epoch(val_loss=evaluate())
     ```
 
@@ -85,11 +79,14 @@ class Checkpointer(RunFacts):
     each save the ranks compare digests of buffers and of everything that is no tensor. Parameters, and what an
     optimizer keeps for them, are compared at the first save of a process, and then a sample of them at each. Buffers
     that DDP will overwrite with rank 0's are not compared, so give the DDP module itself. More than 256 MiB that differ
-    fail the save. A resume by another number of ranks is refused; for a component in `waive`, all ranks take rank 0's
-    values. Modules and optimizers that are sharded over ranks (FSDP, ZeRO, DTensor) are refused.
+    fail the save. A resume by another number of ranks is refused; for a component in `allow_mismatch`, all ranks
+    take rank 0's values. Modules and optimizers that are sharded over ranks (FSDP, ZeRO, DTensor) are refused.
 
     Args:
         train_url: Directory of the run's checkpoints; made if it is not there.
+        components: By name, everything that has `state_dict()` and `load_state_dict()`: modules, optimizers,
+            schedulers, scalers, averages, your own objects; and random generators of Python, NumPy and PyTorch. They
+            are restored in the given order. Names are of letters, digits and `_ . -`, not `rng` or `progress`.
         save_interval_steps: Save after every so many steps.
         save_interval_minutes: Save when so many minutes have passed since the last save.
         save_interval_epochs: Save at the end of every so many epochs; None: at no epoch's end.
@@ -97,7 +94,7 @@ class Checkpointer(RunFacts):
             0.03. The interval follows from what a save is measured to cost.
         signals: On which signals to save and leave; () for none. They are taken over from `resume()` to the end of
             `epochs()`, in the main thread only.
-        deadline: When the process will be ended: an aware datetime or seconds since 1970. `environment`: what Slurm
+        deadline: When the process will be ended: an aware datetime or seconds since 1970. `slurm`: what Slurm
             tells the job (SLURM_JOB_END_TIME), if anything. Shortly before (30 seconds and twice the time of the
             longest save), the run is saved and the process leaves. None: do not.
         save_on_exception: Save when the `with` block of this object is left by an exception, provided that the
@@ -118,9 +115,7 @@ class Checkpointer(RunFacts):
         run_id: Id of the run. None: the run in `train_url` whose checkpoint was created last, or else a new one.
             Directories are best not shared by runs; those that are need an id for each.
         codec: `none`, `zstd`, or a mapping of component name to one of them.
-        components: Everything that has `state_dict()` and `load_state_dict()`: modules, optimizers, schedulers,
-            scalers, averages, your own objects; and random generators of Python, NumPy and PyTorch. They are
-            restored in the given order.
+        unknown: No keyword: there are no other options.
 
     Raises:
         UsageError: An argument makes no sense; `PolicyError` for what to keep.
@@ -129,14 +124,14 @@ class Checkpointer(RunFacts):
     def __init__(
         self,
         train_url: str | os.PathLike[str],
-        /,
+        components: Mapping[str, object] | None = None,
         *,
         save_interval_steps: int | None = None,
         save_interval_minutes: float | None = None,
         save_interval_epochs: int | None = 1,
         max_overhead: float | None = None,
         signals: Iterable[int] = LEAVE_SIGNALS,
-        deadline: Deadline = "environment",
+        deadline: Deadline = "slurm",
         save_on_exception: bool = False,
         background: bool = True,
         when_busy: WhenBusy = "wait",
@@ -148,115 +143,21 @@ class Checkpointer(RunFacts):
         hang_timeout: float | None = None,
         run_id: str | None = None,
         codec: str | Mapping[str, str] = "none",
-        **components: Stateful,
+        **unknown: Never,
     ) -> None:
+        refuse_keywords("Checkpointer(train_url", _options(), components, unknown)
         if save_interval_epochs is not None and save_interval_epochs < 1:
             raise UsageError(f"save_interval_epochs is {save_interval_epochs}: give a number from 1 on, or None")
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
-        self._schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
+        schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         self._interval_epochs = save_interval_epochs
-        self._signals = LeaveSignals(signals)
-        self._hang = HangTimer(hang_timeout)
         run = Run(local_path(train_url), run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         options = SaveOptions(background, when_busy, Tidying(run, policy))
         outcomes = Outcomes(on_failed_save, max_failed_saves)
-        saves = RunSaves(run.claim, self._schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())
-        super().__init__(run, Loop(), saves)
+        saves = RunSaves(run.claim, schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())
+        super().__init__(run, Loop(), saves, schedule, LeaveSignals(signals), HangTimer(hang_timeout))
         self._last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
-
-    def resume(
-        self,
-        resume: str | os.PathLike[str] = "auto",
-        *,
-        waive: Collection[str] = (),
-        takeover: bool = False,
-        inert: Collection[str] = (),
-        quiet: bool = False,
-    ) -> ResumeReport:
-        """Go on with the run in `train_url`, or start one if there is no checkpoint of it.
-
-        The newest checkpoint is restored, once every byte of it is verified. A damaged one is set aside (renamed, never
-        removed) and reported; one that may be sound is never passed over. Files `*.pth` of the documented PyTorch loop
-        count, too. Call it once, when all components are built and before the loop.
-
-        What would make the resumed run another one is an error that lists all of it: a component or random state that
-        the checkpoint lacks, tensors that are missing, too many, or of other shapes, values that differ between another
-        number of ranks than there are. If it fails on one rank, it fails on all of them.
-
-        Args:
-            resume: `auto`: resume if there is a checkpoint, else start. `must`: resume, or fail. `never`: start anew.
-                Anything else is a path: of the checkpoint to resume from, or of a directory of them.
-            waive: Components, `rng` and `progress` among them, that take what fits; the report tells the rest.
-            takeover: Save the run from now on even if a living process of another job saves it, or of none. Without
-                it, only a run of a dead process, of the same job or of one without its launcher is taken over.
-            inert: Names for which a `.pth` file is not refused, as its error shows them. Nothing is run for them.
-            quiet: Do not print the report to stderr.
-
-        Raises:
-            MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
-            ResumeError: There are checkpoints, and none of them can be used; or there is none, and there must be.
-            UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. Uncaught, it ends
-                the process with exit code 78: do not start it again before somebody has looked.
-            HeldError: Another process is saving the run (exit code 78).
-            StorageError: The directory or the path is none.
-            UsageError: It was called before.
-        """
-        report = resume_run(self._run, self._loop, resume, waive, inert, takeover=takeover)
-        self._saves.begin(report.path, report.step)
-        if not quiet and ranks.world().rank == 0:
-            show(render_report(report))
-        self._attend()
-        return report
-
-    def warm_start(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        sources: Mapping[str, str] | None = None,
-        rename: Rename | None = None,
-        strip_prefix: str = "",
-        partial: Names = False,
-        resize: Names = False,
-        take: Collection[str] = (),
-        go_on: bool = False,
-        inert: Collection[str] = (),
-        quiet: bool = False,
-    ) -> WarmStartReport:
-        """Let the new run begin with the weights of an earlier one, or of a published model.
-
-        ```python
-        if not ckpt.resume().resumed:
-            ckpt.warm_start("runs/old/ckpt-00090000-e0012.ckptfmt")
-        ```
-
-        Each module takes its weights from the component of the same name; if there is one module only, from the only
-        component that can be a model's. Everything else starts anew, unless it is in `take`. Every checkpoint that
-        follows says where the run came from: `parent`, and the whole line in the user metadata. All ranks call it.
-
-        Args:
-            path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
-            sources: For modules: which component of the file has their weights, such as `{"net": "ema"}`.
-            rename: As in `ckptfmt.torch.warm_start`; so are the next three.
-            strip_prefix: What saved names begin with that the model's do not.
-            partial: Tensors that may be left out.
-            resize: Tensors of which the common part is to be taken.
-            take: Names of other components to be restored too: `["optimizer", "scheduler", "rng"]`.
-            go_on: Count steps and epochs on from those of the file, not from 0.
-            inert: As in `resume`.
-            quiet: Do not print the report to stderr.
-
-        Raises:
-            MismatchError: Something does not fit; lists every reason. Nothing was changed.
-            UsageError: The run is not new, or `resume()` was not called.
-            CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
-        """
-        mapped = Mapped(rename, strip_prefix, partial, resize)
-        request = Request(path, mapped, sources=sources, take=take, go_on=go_on, inert=inert)
-        report = warm_start_run(self._run, self._loop, request)
-        if not quiet and ranks.world().rank == 0:
-            show(render_warm_start(report))
-        return report
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the numbers of the epochs to be trained, up to n - 1; after a resume, from the unfinished one on.
@@ -301,7 +202,7 @@ class Checkpointer(RunFacts):
         Raises:
             UsageError: It is used outside `epochs()`, or twice in an epoch.
             MismatchError: The loader is another one than that of the checkpoint, or gives other batches, and
-                `resume(waive=["progress"])` did not allow that.
+                `resume(allow_mismatch=["progress"])` did not allow that.
         """
         return self._loop.batches(loader)
 
@@ -417,12 +318,6 @@ class Checkpointer(RunFacts):
     def _gather(self) -> Plan | None:
         return self._run.gather(self._moment)
 
-    def _attend(self) -> None:
-        """Begin to listen to signals, to watch for hangs, and to measure."""
-        self._signals.install()
-        self._hang.reset()
-        self._schedule.begin(time.monotonic())
-
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._loop.require_place()
         self._saves.save(self.global_step, self._gather, metrics)
@@ -432,3 +327,8 @@ class Checkpointer(RunFacts):
             leave(self._saves, self.global_step, self._gather, self._signals.received, ranks)
         finally:
             self.close()
+
+
+def _options() -> list[str]:
+    kinds = inspect.signature(Checkpointer).parameters.values()
+    return [parameter.name for parameter in kinds if parameter.kind is parameter.KEYWORD_ONLY]

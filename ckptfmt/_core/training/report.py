@@ -29,7 +29,7 @@ class ComponentReport:
     Attributes:
         name: Its name.
         restored: Whether it was given a state; with differences, only what fitted.
-        differences: What was not restored of it, a line each; it was waived.
+        differences: What of it was not restored, a line each: `allow_mismatch` named it.
         notes: What was restored in another way than it was saved, a line each.
         per_rank: Places of the values that differ between ranks, such as `net.avg`, and of which this rank got its own.
         empty: Whether the checkpoint has an empty state for it: there was nothing to restore.
@@ -57,9 +57,9 @@ class ResumeReport:
         restored: Names of the components that were restored, `rng` and `progress` among them.
         empty: Names of components for which the checkpoint has an empty state: nothing of them was restored.
         missing: Names of components that were given and are not in the checkpoint: left as they are.
-        ignored: Names of components that are in the checkpoint and were not given.
-        details: What became of each component that was given.
-        waived: What else was lost and waived, a line each: random states, the place in the data.
+        unexpected: Names of components that are in the checkpoint and were not given.
+        components: What became of each component that was given.
+        mismatched: What else was not restored, a line each: random states, the place in the data.
         parent: Identity of the checkpoint that the run started from; None if it started from none.
         skipped: Newer or unreadable checkpoints that were passed over.
         other_runs: Ids of other runs with checkpoints in the directory.
@@ -74,9 +74,9 @@ class ResumeReport:
     restored: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    details: tuple[ComponentReport, ...] = ()
-    waived: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    components: tuple[ComponentReport, ...] = ()
+    mismatched: tuple[str, ...] = ()
     parent: str | None = None
     skipped: tuple[SkippedFile, ...] = ()
     other_runs: tuple[str, ...] = ()
@@ -97,26 +97,26 @@ def _lines(report: ResumeReport) -> Iterator[str]:
         yield f"ckptfmt: no checkpoint in {report.directory}: run {report.run_id} starts"
     else:
         yield f"ckptfmt: run {report.run_id} goes on from {Path(report.path).name} in {report.directory}"
-        yield f"  place     step {report.step}; epochs finished: {report.epoch}; batches of the next: {report.batch}"
-        yield f"  restored  {', '.join(report.restored)}"
+        yield f"  place       step {report.step}; epochs finished: {report.epoch}; batches of the next: {report.batch}"
+        yield f"  restored    {', '.join(report.restored)}"
     if report.empty:
-        yield f"  empty     {', '.join(report.empty)}: nothing in the checkpoint to restore"
+        yield f"  empty       {', '.join(report.empty)}: nothing in the checkpoint to restore"
     if report.missing:
-        yield f"  missing   {', '.join(report.missing)}: not in the checkpoint, left as it is"
-    if report.ignored:
-        yield f"  ignored   {', '.join(report.ignored)}: in the checkpoint, not given to the Checkpointer"
-    lost = [line for detail in report.details if detail.restored for line in detail.differences]
-    yield from told("waived", [*lost, *report.waived])
-    per_rank = [place for detail in report.details if detail.restored for place in detail.per_rank]
+        yield f"  missing     {', '.join(report.missing)}: not in the checkpoint, left as it is"
+    if report.unexpected:
+        yield f"  unexpected  {', '.join(report.unexpected)}: in the checkpoint, not given to the Checkpointer"
+    lost = [line for detail in report.components if detail.restored for line in detail.differences]
+    yield from told("mismatched", [*lost, *report.mismatched])
+    per_rank = [place for detail in report.components if detail.restored for place in detail.per_rank]
     if per_rank:
-        yield f"  per rank  {the_first(per_rank)}: each rank has its own value again"
-    yield from told("changed", [line for detail in report.details for line in detail.notes])
+        yield f"  per rank    {the_first(per_rank)}: each rank has its own value again"
+    yield from told("changed", [line for detail in report.components for line in detail.notes])
     if report.parent is not None:
-        yield f"  parent    {report.parent}: what the run started from"
+        yield f"  parent      {report.parent}: what the run started from"
     for skipped in report.skipped:
-        yield f"  skipped   {Path(skipped.path).name}: {skipped.reason}"
+        yield f"  skipped     {Path(skipped.path).name}: {skipped.reason}"
     if report.other_runs:
-        yield f"  left      checkpoints of other runs: {', '.join(report.other_runs)}"
+        yield f"  left        checkpoints of other runs: {', '.join(report.other_runs)}"
 
 
 def the_first(places: Sequence[str]) -> str:
@@ -128,6 +128,6 @@ def the_first(places: Sequence[str]) -> str:
 def told(word: str, lines: Sequence[str]) -> Iterator[str]:
     """Yield each line behind a word, and how many more there are."""
     for line in lines[:_SHOWN_LINES]:
-        yield f"  {word:<8}  {line}"
+        yield f"  {word:<10}  {line}"
     if len(lines) > _SHOWN_LINES:
-        yield f"  {word:<8}  ... and {len(lines) - _SHOWN_LINES} more"
+        yield f"  {word:<10}  ... and {len(lines) - _SHOWN_LINES} more"

@@ -17,7 +17,7 @@ from ckptfmt._core.ops.conversion.findings import findings_of
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.inspection.component_roles import Role, role_of
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt.errors import StorageError, TensorNotFoundError
+from ckptfmt.errors import NotFoundError, StorageError
 
 __all__ = ["FORMS", "ExportError", "export", "form_of_target"]
 
@@ -76,7 +76,7 @@ def export(
 
     Raises:
         ExportError: The format cannot hold it, or it is not clear which component is meant.
-        TensorNotFoundError: There is no such component.
+        NotFoundError: There is no such component.
         IntegrityError: With `check`: the target does not hold what the source does.
         CkptfmtError: As `convert`.
     """
@@ -131,7 +131,7 @@ def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Par
     """Return the components to write, with the values of rank 0 where they differ between ranks."""
     if component is not None:
         if component not in file.parts:
-            raise TensorNotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.parts)}")
+            raise NotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.parts)}")
         return (with_rank_0(file.parts[component]),)
     parts = tuple(map(with_rank_0, file.parts.values()))
     if whole:

@@ -15,7 +15,7 @@ from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.interop.base import Part, TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.report_json import float_json
-from ckptfmt.errors import CkptfmtError, TensorNotFoundError
+from ckptfmt.errors import CkptfmtError, NotFoundError
 
 __all__ = ["TensorView", "find_tensor", "view_tensor"]
 
@@ -59,7 +59,7 @@ def find_tensor(tensors: Iterable[TensorInfo], name: str) -> TensorInfo:
     """Return the tensor of a name: its own, with the name of the component before it if need be.
 
     Raises:
-        TensorNotFoundError: There is none, or several components have one of that name. Close names are told.
+        NotFoundError: There is none, or several components have one of that name. Close names are told.
     """
     every = list(tensors)
     full = [f"{tensor.component}.{tensor.name}" for tensor in every]
@@ -69,10 +69,10 @@ def find_tensor(tensors: Iterable[TensorInfo], name: str) -> TensorInfo:
             return every[found[0]]
         if found:
             several = ", ".join(full[number] for number in found[:_CLOSE])
-            raise TensorNotFoundError(f"several components have a tensor {name!r}: name one of {several}")
+            raise NotFoundError(f"several components have a tensor {name!r}: name one of {several}")
     close = difflib.get_close_matches(name, full, n=_CLOSE, cutoff=0.5) or full[:_CLOSE]
     there = f"did you mean {' or '.join(close)}?" if close else "there is none at all"
-    raise TensorNotFoundError(f"there is no tensor {name!r}; {there}")
+    raise NotFoundError(f"there is no tensor {name!r}; {there}")
 
 
 def view_tensor(file: TensorFile, tensor: TensorInfo) -> TensorView:

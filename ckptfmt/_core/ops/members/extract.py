@@ -17,7 +17,7 @@ from ckptfmt._core.storage.local.durability import flush_file
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 from ckptfmt._core.system.workers import in_order
-from ckptfmt.errors import StorageError, TensorNotFoundError
+from ckptfmt.errors import NotFoundError, StorageError
 
 __all__ = ["FACTS_NAME", "ExtractReport", "extract"]
 
@@ -73,7 +73,7 @@ def extract(
         progress: Takes how far the writing is.
 
     Raises:
-        TensorNotFoundError: There is none of a name.
+        NotFoundError: There is none of a name.
         IntegrityError: A byte has changed.
         FormatError: `source` is no valid checkpoint.
         StorageError: It cannot be read, or the directory is not empty or cannot be written.
@@ -96,7 +96,7 @@ def _chosen(file: OurFile, names: Collection[str]) -> list[Member]:
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(dict.fromkeys(member.component or member.name for member in members))
-        raise TensorNotFoundError(f"{file.path}: there is no component {unknown[0]!r}; there are: {there}")
+        raise NotFoundError(f"{file.path}: there is no component {unknown[0]!r}; there are: {there}")
     return [member for member in members if not names or {member.name, member.component} & set(names)]
 
 

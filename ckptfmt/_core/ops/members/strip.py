@@ -25,7 +25,7 @@ from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
 from ckptfmt._core.system.workers import in_order
 from ckptfmt._version import __version__
-from ckptfmt.errors import CkptfmtError, Problem, StorageError, TensorNotFoundError, error_for
+from ckptfmt.errors import CkptfmtError, NotFoundError, Problem, StorageError, error_for
 
 __all__ = ["StripReport", "strip_file"]
 
@@ -90,7 +90,7 @@ def strip_file(
         progress: Takes how far the copying is.
 
     Raises:
-        TensorNotFoundError: There is none of a name.
+        NotFoundError: There is none of a name.
         IntegrityError: A byte of what stays has changed; nothing is written.
         FormatError: `source` is no valid checkpoint.
         StorageError: It cannot be read, or `target` not be written.
@@ -127,7 +127,7 @@ def _owner(member: Member) -> str:
 def _dropped(path: str, names: list[str], drop: Collection[str], only: Collection[str]) -> set[str]:
     unknown = [name for name in (*drop, *only) if name not in names]
     if unknown:
-        raise TensorNotFoundError(f"{path}: there is no component {unknown[0]!r}; there are: {', '.join(names)}")
+        raise NotFoundError(f"{path}: there is no component {unknown[0]!r}; there are: {', '.join(names)}")
     return {name for name in names if name in drop or (only and name not in only)}
 
 

@@ -86,11 +86,11 @@ class LoaderPasses:
     """The passes of a run over its loader, one after the other.
 
     Args:
-        waived: Whether a loader that does not fit the checkpoint is told and taken, or else is an error.
+        allow_mismatch: Whether a loader that does not fit the checkpoint is told and taken, or else is an error.
     """
 
-    def __init__(self, *, waived: bool = False) -> None:
-        self._waived = waived
+    def __init__(self, *, allow_mismatch: bool = False) -> None:
+        self._allow_mismatch = allow_mismatch
         self._memory = LoaderMemory()
         self._watch = Watch()
         self._told_of_workers = False
@@ -116,7 +116,7 @@ class LoaderPasses:
             try:
                 self._recall_between(loader, then)
             except MismatchError as error:
-                self._unless_waived(error, "its passes begin as if there had been none")
+                self._unless_allowed(error, "its passes begin as if there had been none")
         for line in self._memory.overlooked(loader):
             notify(f"loader: {line}")
         remembered = self._memory.begin(loader, _length(loader))
@@ -136,7 +136,7 @@ class LoaderPasses:
 
         Returns:
             The rest of its batches, and how many of its batches are done. That is none if the loader is another one
-            and that is waived: the pass has begun anew then.
+            and that is allowed: the pass has begun anew then.
 
         Raises:
             MismatchError: The loader is another one: its length, its generators, its batches, or it has fewer of
@@ -145,7 +145,7 @@ class LoaderPasses:
         try:
             iterator = self._come_to(loader, open_pass, now)
         except MismatchError as error:
-            self._unless_waived(error, "the pass begins anew")
+            self._unless_allowed(error, "the pass begins anew")
             self._memory = LoaderMemory()
             return self.begin(loader), 0
         self._start = open_pass.start
@@ -220,7 +220,7 @@ class LoaderPasses:
     def _differ(self, open_pass: OpenPass, others: list[str], *, excused: bool) -> None:
         assert open_pass.mark is not None
         which = f"batch {open_pass.mark.number} of the pass is not the one that was trained on"
-        if excused or self._waived:
+        if excused or self._allow_mismatch:
             notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
         else:
             raise lost(f"the data order differs from the checkpoint's: {which}", *others)
@@ -252,10 +252,10 @@ class LoaderPasses:
                 "only if the state_dict() of the data set holds the generators that it draws from"
             )
 
-    def _unless_waived(self, error: MismatchError, instead: str) -> None:
-        if not self._waived:
+    def _unless_allowed(self, error: MismatchError, instead: str) -> None:
+        if not self._allow_mismatch:
             raise error
-        notify(f"{error}; waived: {instead}")
+        notify(f"{error}; allowed by allow_mismatch: {instead}")
 
 
 def _start_workers(loader: object, state: LoaderState) -> None:

@@ -91,7 +91,9 @@ def undisturbed(loader: object) -> Iterator[None]:
 
 def lost(difference: str, *more: str) -> MismatchError:
     """Return the error of a loader that is not the one of the checkpoint."""
-    advice = "build it with the data set, batch size and generator= of before, or resume with waive=['progress']"
+    advice = (
+        "build it with the data set, batch size and generator= of before, or resume with allow_mismatch=['progress']"
+    )
     return MismatchError(
         "the place in the data cannot be found again",
         [f"loader: {difference}; {advice}", *(f"loader: {line}" for line in more)],

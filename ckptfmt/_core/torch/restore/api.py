@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Never
 
 from ckptfmt._core.container.chunk_reader import Into
 from ckptfmt._core.container.reader import Checkpoint
@@ -16,12 +16,11 @@ from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.distributed.data_parallel import keep_own_buffers
 from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.torch.live_objects.components import checked_components, name_list, refuse_keywords
 from ckptfmt._core.torch.restore.in_place import Placement
 from ckptfmt._core.torch.restore.placeholders import Skeletons
 from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, RestorePlan, plan_restore
 from ckptfmt._core.torch.restore.read_targets import staging_buffer
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.report import ComponentReport
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import error_for
@@ -59,12 +58,12 @@ class ComponentStates:
         self,
         takers: Mapping[str, Stateful],
         trees: Mapping[str, Any],
-        waive: Collection[str],
+        allow_mismatch: Collection[str],
         refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> RestorePlan:
         """Compare the trees, or what is chosen of them, with the objects that are to take them (see `plan_restore`)."""
         with collector_paused():
-            plan = plan_restore(takers, trees, waive, same=self._skeletons.same_bits, refused=refused)
+            plan = plan_restore(takers, trees, allow_mismatch, same=self._skeletons.same_bits, refused=refused)
         return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
 
     def rank_count(self, name: str) -> int:
@@ -78,7 +77,7 @@ class ComponentStates:
         size = self._world.size
         here = "1 rank is" if size == 1 else f"{size} ranks are"
         lost = [
-            f"{place}: saved per rank by {count} ranks, and {here} here; if waived, rank 0's value is taken"
+            f"{place}: saved per rank by {count} ranks, and {here} here; allow_mismatch takes rank 0's value"
             for place, count in counts.items()
             if count != size
         ]
@@ -134,7 +133,7 @@ class RestoreReport:
         step: Optimizer steps done, if it says so.
         epoch: Epochs finished, if it says so.
         components: What became of each component that was given.
-        ignored: Names of components that are in the checkpoint and were not given.
+        unexpected: Names of components that are in the checkpoint and were not given.
     """
 
     path: str
@@ -142,17 +141,17 @@ class RestoreReport:
     step: int | None
     epoch: int | None
     components: tuple[ComponentReport, ...]
-    ignored: tuple[str, ...]
+    unexpected: tuple[str, ...]
 
 
 def restore(
     path: str | os.PathLike[str],
-    /,
+    components: Mapping[str, object] | None = None,
     *,
-    waive: Collection[str] = (),
+    allow_mismatch: Collection[str] = (),
     verify_first: bool = False,
     progress: Callable[[int], None] | None = None,
-    **components: object,
+    **unknown: Never,
 ) -> RestoreReport:
     """Restore live objects from a checkpoint, without a second copy of it in memory.
 
@@ -168,25 +167,26 @@ def restore(
 
     Args:
         path: The checkpoint.
-        waive: Names of components that may differ: they take what fits.
+        components: The objects by name, as they were saved: modules, optimizers, schedulers, scalers, your own.
+        allow_mismatch: Names of components that may differ: they take what fits.
         verify_first: Verify all data before the first object is changed.
         progress: Called with the number of bytes read since its last call.
-        components: The objects by name, as they were saved: modules, optimizers, schedulers, scalers, your own.
+        unknown: No keyword: there are no other options.
 
     Raises:
         MismatchError: The checkpoint does not fit the objects; lists every reason. Nothing was changed.
         IntegrityError: Data are damaged; its `problems` name every tensor, its notes what has been changed.
         FormatError: It is not a valid ckptfmt file, or of a newer version. Nothing was changed.
         StorageError: The file cannot be read.
-        UsageError: An object has no `state_dict` and `load_state_dict`.
+        UsageError: The components are no mapping of names to objects with `state_dict()` and `load_state_dict()`.
     """
-    if isinstance(waive, str):
-        raise UsageError(f"waive is {waive!r}: give a list of names of components")
-    takers = {name: _stateful(name, component) for name, component in components.items()}
+    refuse_keywords("restore(path", ("allow_mismatch", "verify_first", "progress"), components, unknown)
+    allowed = name_list("allow_mismatch", allow_mismatch)
+    takers = checked_components(components)
     with io.open(path) as checkpoint:
         with collector_paused():
             states = ComponentStates(checkpoint, takers)
-            plan = states.plan(takers, states.trees, waive)
+            plan = states.plan(takers, states.trees, allowed)
             plan.require_fit()
         if verify_first:
             _fill(checkpoint, {name: {} for name in states.trees}, None)
@@ -197,7 +197,7 @@ def restore(
             step=checkpoint.metadata.step,
             epoch=checkpoint.metadata.epoch,
             components=reports,
-            ignored=tuple(name for name in checkpoint if name not in takers),
+            unexpected=tuple(name for name in checkpoint if name not in takers),
         )
 
 
@@ -212,10 +212,3 @@ def _fill(
     problems = checkpoint.fill(targets, progress=progress, make_buffer=staging_buffer)
     if problems:
         raise error_for(problems, checkpoint.path)
-
-
-def _stateful(name: str, component: object) -> Stateful:
-    stateful = as_stateful(component)
-    if not isinstance(stateful, Stateful):
-        raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
-    return stateful

@@ -100,19 +100,19 @@ class RestorePlan:
 
     Attributes:
         components: Their plans.
-        waived: Names of those that may differ.
+        may_differ: Names of those that take what fits.
     """
 
     components: tuple[ComponentPlan, ...]
-    waived: frozenset[str]
+    may_differ: frozenset[str]
 
     @property
     def differences(self) -> list[str]:
-        """All that makes the restored objects others than the saved ones, and is not waived."""
-        return [line for plan in self.components if plan.name not in self.waived for line in plan.differences]
+        """All that makes the restored objects others than the saved ones, and is not allowed."""
+        return [line for plan in self.components if plan.name not in self.may_differ for line in plan.differences]
 
     def require_fit(self) -> None:
-        """Do nothing if there are no differences that are not waived.
+        """Do nothing if there are no differences but allowed ones.
 
         Raises:
             MismatchError: There are.
@@ -124,7 +124,7 @@ class RestorePlan:
         """Restore the components, in their order.
 
         Raises:
-            MismatchError: There are differences that are not waived. Nothing was changed.
+            MismatchError: There are differences that are not allowed. Nothing was changed.
         """
         self.require_fit()
         return tuple(apply_component(plan, plan.load) for plan in self.components)
@@ -133,7 +133,7 @@ class RestorePlan:
 def plan_restore(
     components: Mapping[str, Stateful],
     state: Mapping[str, Any],
-    waive: Collection[str] = (),
+    allow_mismatch: Collection[str] = (),
     *,
     names: ParameterNames | None = None,
     same: SameBits = same_bits,
@@ -147,7 +147,7 @@ def plan_restore(
     Args:
         components: The objects by name.
         state: Their states by name.
-        waive: Names of components that may differ: they take what fits.
+        allow_mismatch: Names of components that may differ: they take what fits.
         names: The names of the parameters; None: those of the modules among the components.
         same: Says whether two tensors of the state hold the same bits.
         refused: Why the states of some components cannot be given to an object, a line each.
@@ -165,7 +165,7 @@ def plan_restore(
         else:
             plan = _plan(name, component, state, names, optimizers, same)
             plans[name] = replace(plan, empty=is_empty(state[name]) and not plan.differences)
-    return RestorePlan(tuple(plans[name] for name in components), frozenset(waive))
+    return RestorePlan(tuple(plans[name] for name in components), frozenset(allow_mismatch))
 
 
 def _plan(

@@ -15,6 +15,7 @@ from ckptfmt._core.storage.local.publication.atomic_directory import make_direct
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.components import name_list
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
 from ckptfmt._core.torch.restore.weight_files import Ancestor, lineage_from, lineage_of
 from ckptfmt._core.torch.resume.opening import VerifiedCheckpoint, open_again
@@ -44,7 +45,7 @@ def resume_run(
     run: Run,
     loop: Loop,
     resume: str | os.PathLike[str],
-    waive: Collection[str],
+    allow_mismatch: Collection[str],
     inert: Collection[str] = (),
     *,
     takeover: bool = False,
@@ -52,10 +53,7 @@ def resume_run(
     """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
     if loop.resumed:
         raise UsageError("resume() twice: call it once, before the loop")
-    if isinstance(waive, str):
-        raise UsageError(f"waive is {waive!r}: give a list of names of components")
-    if isinstance(inert, str):
-        raise UsageError(f"inert is {inert!r}: give a list of names")
+    allowed, inert = name_list("allow_mismatch", allow_mismatch), name_list("inert", inert)
     wait_for_all()
     with ExitStack() as stack, _released_if_it_fails(run):
         takers = {**run.components, RNG: None, PROGRESS: None}
@@ -66,9 +64,9 @@ def resume_run(
             return ResumeReport(
                 run.directory, path=None, run_id=choice.run_id, skipped=choice.skipped, other_runs=choice.other_runs
             )
-        found, waived = choice.found, frozenset(waive)
+        found = choice.found
         # No rank changes anything before the checkpoint fits all of them, and none trains on if one could not.
-        restore = ranks.together(lambda: _plan(run, found, waived))
+        restore = ranks.together(lambda: _plan(run, found, allowed))
         return ranks.together(lambda: _restore(run, loop, choice, found, restore))
 
 
@@ -173,7 +171,7 @@ class _Plan:
         random: The states of the generators; None: they stay.
         progress: The place to go on from.
         has_place: Whether the checkpoint says that of this rank.
-        lost: What of these two is lost and waived, a line each.
+        lost: What of these two is not restored, a line each.
     """
 
     components: RestorePlan
@@ -183,7 +181,7 @@ class _Plan:
     lost: tuple[str, ...]
 
 
-def _plan(run: Run, found: VerifiedCheckpoint, waive: frozenset[str]) -> _Plan:
+def _plan(run: Run, found: VerifiedCheckpoint, allow_mismatch: frozenset[str]) -> _Plan:
     """Check everything that can be checked, and change nothing."""
     state = dict(found.trees)
     # Random states and places belong to a number of ranks, even where they do not differ.
@@ -195,13 +193,16 @@ def _plan(run: Run, found: VerifiedCheckpoint, waive: frozenset[str]) -> _Plan:
     foreign = found.metadata.run_id is None
     refused = {name: inert_objects(name, tree) for name, tree in state.items() if foreign}
     if states is None:
-        plan = plan_restore(run.components, state, waive, refused=refused)
+        plan = plan_restore(run.components, state, allow_mismatch, refused=refused)
     else:
-        plan = states.plan(run.components, state, waive, refused)
+        plan = states.plan(run.components, state, allow_mismatch, refused)
     random, lost_random = _random_of(found, state)
     progress, lost_place = _progress_of(found, state)
     lost = {RNG: lost_random, PROGRESS: lost_place}
-    differences = [*plan.differences, *(line for name, lines in lost.items() if name not in waive for line in lines)]
+    differences = [
+        *plan.differences,
+        *(line for name, lines in lost.items() if name not in allow_mismatch for line in lines),
+    ]
     if differences:
         raise MismatchError(_advice(found.path), differences)
     return _Plan(plan, random, progress, PROGRESS in state, (*lost_random, *lost_place))
@@ -214,7 +215,7 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, p
     else:
         details = found.states.restore(plan.components, patience=new_patience())
     progress = plan.progress
-    loop.begin(progress, plan.random, waived=PROGRESS in plan.components.waived)
+    loop.begin(progress, plan.random, allow_mismatch=PROGRESS in plan.components.may_differ)
     run.lineage = choice.lineage
     empty = tuple(detail.name for detail in details if detail.empty)
     run.hollow.note_restored(empty)
@@ -230,9 +231,9 @@ def _restore(run: Run, loop: Loop, choice: _Choice, found: VerifiedCheckpoint, p
         restored=tuple(name for name, is_there in there.items() if is_there),
         empty=empty,
         missing=tuple(name for name, is_there in there.items() if not is_there),
-        ignored=tuple(name for name in found.names if name not in there and name not in empty),
-        details=details,
-        waived=plan.lost,
+        unexpected=tuple(name for name in found.names if name not in there and name not in empty),
+        components=details,
+        mismatched=plan.lost,
         parent=run.parent,
         skipped=found.skipped,
         other_runs=choice.other_runs,
@@ -276,8 +277,8 @@ def _of_other_ranks(found: VerifiedCheckpoint, name: str) -> str:
 
 def _advice(path: str) -> str:
     return (
-        f"{path}: the checkpoint does not fit, and nothing was changed; build the objects as they were, or waive a "
-        'component to take what fits: resume(waive=["NAME"])'
+        f"{path}: the checkpoint does not fit, and nothing was changed; build the objects as they were, or restore "
+        'what fits of a component: resume(allow_mismatch=["NAME"])'
     )
 
 

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from ckptfmt._core.container.planning import SavePlan, choose_codecs, make_metadata, plan_components
-from ckptfmt._core.format.index import is_component_name
 from ckptfmt._core.torch.distributed.data_parallel import sharded_by
-from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.torch.live_objects.components import checked_components
 from ckptfmt._core.torch.restore.weight_files import Ancestor
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.state.collect import Collected, Collector
@@ -20,7 +19,6 @@ from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import the_first
-from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import CkptfmtError, StateError
 
 __all__ = ["PROGRESS", "RNG", "Run"]
@@ -54,7 +52,7 @@ class Run:
         self,
         directory: str,
         run_id: str | None,
-        components: Mapping[str, object],
+        components: object,
         codec: str | Mapping[str, str],
     ) -> None:
         self.directory = directory
@@ -63,7 +61,8 @@ class Run:
         self.lineage: tuple[Ancestor, ...] = ()
         self.unreadable: Mapping[str, CkptfmtError] = {}
         self.protected: frozenset[str] = frozenset()
-        self.components = _checked(components)
+        self.components = checked_components(components, (RNG, PROGRESS))
+        _refuse_sharded(self.components)
         self._codec = codec
         self._collector = Collector(self.components)
         self._told: set[str] = set()
@@ -153,20 +152,12 @@ class Run:
             notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
 
 
-def _checked(components: Mapping[str, object]) -> dict[str, Stateful]:
-    checked = {}
+def _refuse_sharded(components: Mapping[str, object]) -> None:
     for name, component in components.items():
-        if name in (RNG, PROGRESS) or not is_component_name(name):
-            raise UsageError(f"{name!r} cannot be the name of a component: it is reserved or not of A-Z a-z 0-9 _ . -")
-        stateful = as_stateful(component)
-        if not isinstance(stateful, Stateful):
-            raise UsageError(f"{name} is a {type(component)} without state_dict() and load_state_dict()")
         sharding = sharded_by(component)
         if sharding is not None:
-            found = f"{name} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
+            found = f"component {name!r} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
             raise UsageError(f"{found}; train it with DistributedDataParallel and an optimizer of each rank's own")
-        checked[name] = stateful
-    return checked
 
 
 def _noted(ancestor: Ancestor) -> dict[str, Any]:

@@ -69,19 +69,19 @@ class Loop:
         """Whether no epoch is open."""
         return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
 
-    def begin(self, progress: Progress, random: rng.RandomState | None, *, waived: bool = False) -> None:
+    def begin(self, progress: Progress, random: rng.RandomState | None, *, allow_mismatch: bool = False) -> None:
         """Set the place from which the loop goes on, and the states of the global generators there.
 
         Args:
             progress: The place.
             random: The states.
-            waived: Whether the place may turn out to be another one with the loader that is there.
+            allow_mismatch: Whether the place may turn out to be another one with the loader that is there.
         """
         self.step = progress.step
         self.epoch = progress.epoch
         self._pending = progress
         self._pending_random = random
-        self._passes = LoaderPasses(waived=waived)
+        self._passes = LoaderPasses(allow_mismatch=allow_mismatch)
         self._phase = Phase.BETWEEN
         if random is not None:
             rng.restore(random)

@@ -12,6 +12,7 @@ from torch import nn
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.distributed.wrappers import plain_state
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.components import checked_components, name_list
 from ckptfmt._core.torch.restore.modules import load_module
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
 from ckptfmt._core.torch.restore.weight_files import Ancestor, Origin, open_origin
@@ -74,17 +75,18 @@ class Request:
     Attributes:
         path: The file.
         mapped: How weights are fitted.
-        sources: For modules: which component of the file has their weights, if not that of the same name.
-        take: Names of other components to be restored too, `rng` among them.
-        go_on: Begin with the step and the epoch of the file, not with 0.
+        source: Which component of the file has the weights, if not that of the same name: of the only module, or by
+            the names of modules.
+        also_restore: Names of other components to be restored too, `rng` among them.
+        keep_counters: Begin with the step and the epoch of the file, not with 0.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
     """
 
     path: str | os.PathLike[str]
     mapped: Mapped
-    sources: Mapping[str, str | None] | None = None
-    take: Collection[str] = ()
-    go_on: bool = False
+    source: str | Mapping[str, str] | None = None
+    also_restore: Collection[str] = ()
+    keep_counters: bool = False
     inert: Collection[str] = ()
 
 
@@ -100,8 +102,8 @@ class WarmStartReport:
         resized: Those of which the common part was taken, a line each.
         kept: Tensors of the models that stay as they were initialized, a line each.
         unused: What the file has and no model takes, a line each.
-        taken: Names of the other components that were restored.
-        left: Names of components that start anew.
+        restored: Names of the other components that were restored.
+        fresh: Names of components that start anew.
         per_rank: Values that differ between the ranks of the file, and of which rank 0's was taken, a line each.
         step: Where the steps of the new run begin.
         epoch: Where its epochs begin.
@@ -114,8 +116,8 @@ class WarmStartReport:
     resized: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     per_rank: tuple[str, ...] = ()
     step: int = 0
     epoch: int = 0
@@ -146,10 +148,10 @@ class WarmStart:
 
 
 def warm_start(
-    model: nn.Module,
     path: str | os.PathLike[str],
+    model: nn.Module | Mapping[str, nn.Module],
     *,
-    component: str | None = None,
+    source: str | Mapping[str, str] | None = None,
     rename: Rename | None = None,
     strip_prefix: str = "",
     partial: Names = False,
@@ -163,9 +165,10 @@ def warm_start(
     is changed. Nothing in the file is run. Names that a wrapper (DDP, `torch.compile`) has left are known without it.
 
     Args:
-        model: The model.
         path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
-        component: Which component of the file has the weights; None: the only one that can be a model's.
+        model: The model, or several by name.
+        source: Which component of the file has the weights; None: the only one that can be a model's. For several
+            models, a mapping of their names to components; those that it leaves out take that of the same name.
         rename: New names for saved ones: `{"transformer": "encoder", "lm_head": None}` renames tensors, or what their
             names begin with up to a dot, and leaves out what gets None. Or a function from name to name or None.
         strip_prefix: What saved names begin with that the model's do not, such as `model.`.
@@ -181,8 +184,8 @@ def warm_start(
         CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
     """
     mapped = Mapped(rename, strip_prefix, partial, resize)
-    request = Request(path, mapped, sources={"model": component}, inert=inert)
-    report = plan_warm_start({"model": model}, request).apply()
+    request = Request(path, mapped, source, inert=inert)
+    report = plan_warm_start(_models(path, model), request).apply()
     if not quiet:
         show(render_warm_start(report))
     return report
@@ -211,28 +214,26 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
         UsageError: Something else than the components is to be taken.
         CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
     """
-    path, mapped, sources, take, go_on = request.path, request.mapped, request.sources, request.take, request.go_on
-    if isinstance(take, str):
-        raise UsageError(f"take is {take!r}: give a list of names of components")
-    if isinstance(request.inert, str):
-        raise UsageError(f"inert is {request.inert!r}: give a list of names")
+    path, mapped = request.path, request.mapped
+    also_restore, inert = name_list("also_restore", request.also_restore), name_list("inert", request.inert)
     modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
-    unknown = [name for name in take if name not in components and name != RNG]
-    unknown += [name for name in sources or {} if name not in modules]
+    if not modules:
+        raise UsageError("warm_start() without a module; there is nothing to take weights")
+    sources = _sources(request.source, modules)
+    unknown = [name for name in also_restore if name not in components and name != RNG]
+    unknown += [name for name in sources if name not in modules]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: not among the components: {', '.join(components)}")
-    if not modules:
-        raise UsageError("warm_start() without a module: there is nothing to take weights")
-    origin = open_origin(path, request.inert)
+    origin = open_origin(path, inert)
     sources_of: dict[str, str | None] = {}
     fits = {}
     for name, module in modules.items():
         fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
-    others = {name: part for name, part in components.items() if name in take and name not in modules}
+    others = {name: part for name, part in components.items() if name in also_restore and name not in modules}
     state = {name: origin.state(name) for name in others if name in origin.components}
     refused = origin.refused(name for name in others if name in state)
     plan = plan_restore(others, state, names=parameter_names(modules), refused=refused)
-    random, lost = _random(origin) if RNG in take else (None, [])
+    random, lost = _random(origin) if RNG in also_restore else (None, [])
     differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
     differences += [*plan.differences, *lost]
     if differences:
@@ -251,13 +252,32 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
         resized=lines("resized"),
         kept=lines("kept"),
         unused=lines("unused"),
-        taken=(*others, *([RNG] if random is not None else [])),
-        left=tuple(name for name in (*components, RNG) if name not in modules and name not in take),
+        restored=(*others, *([RNG] if random is not None else [])),
+        fresh=tuple(name for name in (*components, RNG) if name not in modules and name not in also_restore),
         per_rank=tuple(_taken_of_rank_0(origin, {*sources_of.values(), *others})),
-        step=(facts.step or 0) if go_on else 0,
-        epoch=(facts.epoch or 0) if go_on else 0,
+        step=(facts.step or 0) if request.keep_counters else 0,
+        epoch=(facts.epoch or 0) if request.keep_counters else 0,
     )
     return WarmStart(report, tuple((modules[name], fit) for name, fit in fits.items()), plan, random)
+
+
+def _models(path: object, model: object) -> dict[str, Stateful]:
+    """Return the models by name, as `warm_start` is given them."""
+    if isinstance(path, nn.Module):
+        raise UsageError("the arguments are swapped; write warm_start(path, model)")
+    models = checked_components(model if isinstance(model, Mapping) else {"model": model})
+    others = [name for name, part in models.items() if not isinstance(part, nn.Module)]
+    if others:
+        raise UsageError(f"not modules: {', '.join(others)}; give the models that take weights")
+    return models
+
+
+def _sources(source: str | Mapping[str, str] | None, modules: Collection[str]) -> Mapping[str, str]:
+    if not isinstance(source, str):
+        return source or {}
+    if len(modules) > 1:
+        raise UsageError(f"source is {source!r} for several modules; give a mapping of their names to components")
+    return dict.fromkeys(modules, source)
 
 
 def _fit(
@@ -265,11 +285,11 @@ def _fit(
     module: nn.Module,
     origin: Origin,
     mapped: Mapped,
-    sources: Mapping[str, str | None] | None,
+    sources: Mapping[str, str],
     count: int,
 ) -> tuple[Fit, str | None]:
     """Return what a module takes, and of which component; None if of none."""
-    source = (sources or {}).get(name)
+    source = sources.get(name)
     if source is None and name in origin.components:
         source = name
     if source is None and count > 1:
@@ -312,15 +332,15 @@ def _lines(report: WarmStartReport) -> Iterator[str]:
     facts = [f"run {itself.run_id}"] if itself.run_id is not None else []
     facts += [f"step {itself.step}"] if itself.step is not None else []
     yield f"ckptfmt: starts from {report.path}" + (f" ({', '.join(facts)})" if facts else "")
-    yield f"  weights   {len(report.loaded)} tensors"
+    yield f"  weights     {len(report.loaded)} tensors"
     yield from told("resized", report.resized)
     yield from told("converted", report.converted)
     yield from told("kept", report.kept)
     yield from told("unused", report.unused)
     yield from told("per rank", report.per_rank)
-    if report.taken:
-        yield f"  taken     {', '.join(report.taken)}"
-    if report.left:
-        yield f"  anew      {', '.join(report.left)}"
+    if report.restored:
+        yield f"  restored    {', '.join(report.restored)}"
+    if report.fresh:
+        yield f"  anew        {', '.join(report.fresh)}"
     if report.step or report.epoch:
-        yield f"  place     step {report.step}; epochs finished: {report.epoch}"
+        yield f"  place       step {report.step}; epochs finished: {report.epoch}"

@@ -15,8 +15,8 @@ from ckptfmt._core.training.failures import UsageError
 
 __all__ = ["Deadline", "Due", "Schedule", "deadline_seconds"]
 
-Deadline = datetime | float | Literal["environment"] | None
-"""An aware datetime, seconds since 1970, `environment`: what the job scheduler tells, or None: none."""
+Deadline = datetime | float | Literal["slurm"] | None
+"""An aware datetime, seconds since 1970, `slurm`: what Slurm tells the job, or None: none."""
 
 _SLURM_END = "SLURM_JOB_END_TIME"  # seconds since 1970; set for the processes of a Slurm job
 
@@ -172,7 +172,7 @@ def deadline_seconds(deadline: Deadline, environment: Mapping[str, str] = os.env
     match deadline:
         case None:
             return None
-        case "environment":
+        case "slurm":
             text = environment.get(_SLURM_END, "")
             return float(text) if text.isascii() and text.isdigit() else None
         case datetime():
@@ -181,4 +181,4 @@ def deadline_seconds(deadline: Deadline, environment: Mapping[str, str] = os.env
             return deadline.timestamp()
         case int() | float() if math.isfinite(deadline):
             return float(deadline)
-    raise UsageError(f"deadline is {deadline!r}: give an aware datetime, seconds since 1970, 'environment' or None")
+    raise UsageError(f"deadline is {deadline!r}: give an aware datetime, seconds since 1970, 'slurm' or None")

@@ -1,0 +1,99 @@
+"""The mapping of components as callers give it: names and objects are checked before anything is done with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+
+from ckptfmt._core.format.index import is_component_name
+from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.training.failures import UsageError
+from ckptfmt._core.training.stateful import Stateful
+
+__all__ = ["checked_components", "name_list", "refuse_keywords"]
+
+_EXAMPLE = '{"net": net, "optimizer": optimizer}'
+
+
+def checked_components(components: object, reserved: Collection[str] = ()) -> dict[str, Stateful]:
+    """Return the components by name, each as an object that gives its state and takes it back.
+
+    Args:
+        components: What the caller gave.
+        reserved: Names that no component may have.
+
+    Raises:
+        UsageError: It is no mapping, a name cannot be that of a component (spec 6.1, 6.3), or an object has no
+            `state_dict()` and `load_state_dict()`.
+    """
+    if components is None:
+        raise UsageError(f"components are missing; give a mapping, such as {_EXAMPLE}, or {{}} for none")
+    if not isinstance(components, Mapping):
+        raise UsageError(f"components are a {_kind(components)}; give a mapping, such as {_EXAMPLE}")
+    if _is_state_dict(components):
+        raise UsageError(f"components are a state dict; give a mapping of names to objects, such as {_EXAMPLE}")
+    return {name: _checked(name, component, reserved) for name, component in components.items()}
+
+
+def refuse_keywords(call: str, options: Collection[str], components: object, keywords: Mapping[str, object]) -> None:
+    """Refuse keywords that are no options: components, or misspelled options.
+
+    Args:
+        call: How the call begins, such as `Checkpointer(train_url`.
+        options: The options that there are.
+        components: The components that were given in their place.
+        keywords: The keywords.
+
+    Raises:
+        UsageError: There are any; the error shows what to write.
+    """
+    if not keywords:
+        return
+    if any(isinstance(as_stateful(value), Stateful) for value in keywords.values()):
+        names = [*(components if isinstance(components, Mapping) else ()), *keywords]
+        mapping = ", ".join(f'"{name}": {name}' for name in names)
+        raise UsageError(
+            f"components are given as keywords: {', '.join(keywords)}; give one mapping as the second argument: "
+            f"{call}, {{{mapping}}})"
+        )
+    name = next(iter(keywords))
+    close = difflib.get_close_matches(name, options, n=1)
+    advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(options)}"
+    raise UsageError(f"{name}= is not an option; {advice}")
+
+
+def name_list(option: str, names: Collection[str]) -> frozenset[str]:
+    """Return names that an option lists.
+
+    Raises:
+        UsageError: It is one str, which would be taken for the list of its letters.
+    """
+    if isinstance(names, str):
+        raise UsageError(f"{option} is {names!r}; give a list of names")
+    return frozenset(names)
+
+
+def _checked(name: object, component: object, reserved: Collection[str]) -> Stateful:
+    if not isinstance(name, str) or not is_component_name(name):
+        raise UsageError(f"{name!r} cannot name a component; use letters, digits and _ . - of ASCII, at most 148")
+    if name in reserved:
+        raise UsageError(f"{name!r} cannot name a component, a Checkpointer uses it itself; choose another name")
+    stateful = as_stateful(component)
+    if isinstance(stateful, Stateful):
+        return stateful
+    if isinstance(component, Mapping):
+        found = f"component {name!r} is a {'state dict' if _is_state_dict(component) else _kind(component)}"
+        raise UsageError(f"{found}, which stays as it is now while training goes on; pass the object that it is of")
+    if isinstance(component, int | float | complex | str | bytes):
+        found = f"component {name!r} is a plain {_kind(component)}, which nothing can be restored into"
+        raise UsageError(f"{found}; keep values in an object of your own with state_dict() and load_state_dict()")
+    raise UsageError(f"component {name!r} is a {_kind(component)} without state_dict() and load_state_dict(); add them")
+
+
+def _is_state_dict(value: Mapping[str, object]) -> bool:
+    return hasattr(value, "_metadata") or {"state", "param_groups"} <= value.keys()
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
