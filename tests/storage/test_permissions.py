@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -250,7 +251,8 @@ def test_in_a_sticky_directory_each_user_has_a_lock(tmp_path_for_all: Path) -> N
     assert as_user(EVE, LAB, lambda: take_both(shared)) == "held"
 
     def twice() -> str:
-        with directory_lock(shared), directory_lock(shared, wait_seconds=0):
+        with directory_lock(shared), ThreadPoolExecutor(1) as another:
+            another.submit(take_both, shared).result()
             return "held twice"
 
     assert as_user(EVE, LAB, twice) == LockedError.__name__

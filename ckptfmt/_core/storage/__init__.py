@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from ckptfmt._core.storage.local.source import LocalSource, Source, open_source
+from ckptfmt._core.storage.base import Source
+from ckptfmt._core.storage.local.source import LocalSource, open_source
 
 if TYPE_CHECKING:
     from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile

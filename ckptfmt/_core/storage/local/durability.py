@@ -15,7 +15,7 @@ except ImportError:  # Windows
 else:
     HAVE_FCNTL = True
 
-__all__ = ["flush_directory", "flush_file", "reserve_space"]
+__all__ = ["flush_directory", "flush_file", "flush_published", "reserve_space"]
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EBADF})
@@ -99,6 +99,21 @@ def flush_directory(directory: Path, inside: int | None = None) -> None:
     finally:
         with contextlib.suppress(OSError):  # it was only read
             os.close(descriptor)
+
+
+def flush_published(path: Path) -> None:
+    """Wait until a file that somebody has published, and its name, are on stable storage.
+
+    Raises:
+        OSError: They may not be.
+    """
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        flush_file(descriptor)
+        flush_directory(path.parent, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _flush_file_system(descriptor: int) -> bool:

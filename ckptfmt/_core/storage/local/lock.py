@@ -16,16 +16,17 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ckptfmt._core.storage.local import file_locks
 from ckptfmt._core.storage.local.file_locks import Lock, try_lock, unlock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.permissions import give_to_removers, lock_mode
-from ckptfmt._core.system.forks import OwnDescriptor
+from ckptfmt._core.system.forks import OwnDescriptor, let_go_in_children
 from ckptfmt.errors import StorageError
 
 __all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "LockedError", "directory_lock", "prune_lock"]
@@ -42,12 +43,50 @@ class LockedError(StorageError):
     """Another process holds the lock."""
 
 
+class _Held(threading.local):
+    """The directories the lock of which this thread holds."""
+
+    def __init__(self) -> None:
+        self._files: set[tuple[int, int]] = set()
+        let_go_in_children(self)
+
+    def has(self, path: Path) -> bool:
+        return bool(self._files) and _file_of(path) in self._files
+
+    @contextmanager
+    def noted(self, path: Path) -> Iterator[None]:
+        file = _file_of(path)
+        if file is None:  # there are no locks, or it was removed in this moment
+            yield
+            return
+        self._files.add(file)
+        try:
+            yield
+        finally:
+            self._files.discard(file)
+
+    def let_go(self) -> None:
+        """Forget them in a forked child, which holds none."""
+        self._files.clear()
+
+
+_held = _Held()
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def directory_lock(directory: str | os.PathLike[str], *, wait_seconds: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Hold the lock of a directory, for a moment.
 
     Where the system or the file system has no locks, nothing is held. What is decided under it must then be decided
-    as late as possible.
+    as late as possible. A thread that holds it may take it again.
 
     Args:
         directory: The directory.
@@ -58,7 +97,11 @@ def directory_lock(directory: str | os.PathLike[str], *, wait_seconds: float = _
         StorageError: The file of the lock cannot be made.
     """
     path = Path(directory, LOCK_NAME)
-    with _lock(path, f"{path}: another process has held this lock for {wait_seconds:g} s; end it", wait_seconds):
+    with ExitStack() as stack:
+        if not _held.has(path):
+            busy = f"{path}: another process has held this lock for {wait_seconds:g} s; end it"
+            stack.enter_context(_lock(path, busy, wait_seconds))
+            stack.enter_context(_held.noted(path))
         yield
 
 

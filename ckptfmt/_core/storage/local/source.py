@@ -10,41 +10,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from ckptfmt._core.storage.base import Version
 from ckptfmt._core.storage.local.copying import copy_range
 from ckptfmt._core.storage.local.os_errors import read_error, storage_error
 from ckptfmt._core.storage.local.paths import local_path, require_regular_file
 from ckptfmt.errors import ChangedError, StorageError
 
-__all__ = ["LocalSource", "Source", "open_source"]
+__all__ = ["LocalSource", "open_source", "version_of"]
 
 # macOS refuses a read of 2 GiB or more, Linux cuts it short.
 _LARGEST_READ_BYTES = 1 << 30
-
-
-class Source(Protocol):
-    """Something with a length, of which any range of bytes can be read, from any thread."""
-
-    @property
-    def path(self) -> str:
-        """What the user called it."""
-
-    @property
-    def size(self) -> int:
-        """Length in bytes when it was opened."""
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Return exactly `nbytes` bytes from `offset`."""
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill the whole of `buffer` with the bytes from `offset`."""
-
-    def view(self, offset: int, nbytes: int) -> memoryview | None:
-        """Return these bytes as they lie, read-only and without a copy; None if that is not to be had."""
-
-    def close(self) -> None:
-        """Release it; a second call does nothing."""
 
 
 class LocalSource:
@@ -55,11 +32,13 @@ class LocalSource:
     Attributes:
         path: The path as given to `open_source`.
         size: Length in bytes when it was opened.
+        version: Which version of the file it was then.
     """
 
-    def __init__(self, path: str, file: io.FileIO, size: int) -> None:
+    def __init__(self, path: str, file: io.FileIO, found: os.stat_result) -> None:
         self.path = path
-        self.size = size
+        self.size = found.st_size
+        self.version = version_of(found)
         self._file = file
         self._position_lock = threading.Lock()
         self._map: mmap.mmap | None = None
@@ -172,7 +151,7 @@ def open_source(path: str | os.PathLike[str]) -> LocalSource:
         try:
             found = os.fstat(file.fileno())
             require_regular_file(text, found.st_mode)  # a pipe may have taken its place meanwhile
-            return LocalSource(text, file, found.st_size)
+            return LocalSource(text, file, found)
         except BaseException:
             _close(file)
             raise
@@ -180,6 +159,11 @@ def open_source(path: str | os.PathLike[str]) -> LocalSource:
         raise
     except OSError as error:
         raise storage_error(text, "cannot be opened", error) from error
+
+
+def version_of(found: os.stat_result) -> Version:
+    """Return the version of a file: by what the system tells that it is the same as before."""
+    return Version(f"{found.st_dev:x}-{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}")
 
 
 def _close(file: io.FileIO) -> None:

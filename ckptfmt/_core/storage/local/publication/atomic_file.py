@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ckptfmt._core.storage.base import Source
 from ckptfmt._core.storage.local.durability import flush_file, reserve_space
 from ckptfmt._core.storage.local.os_errors import free_bytes, storage_error
 from ckptfmt._core.storage.local.paths import local_path, resolve_target
@@ -126,7 +127,7 @@ class AtomicFile:
                 raise storage_error(self.path, "cannot be saved", error, self._figures(error)) from error
             raise
 
-    def copy_from(self, source: LocalSource, offset: int, nbytes: int) -> bool:
+    def copy_from(self, source: Source, offset: int, nbytes: int) -> bool:
         """Let the system copy the first bytes of the file from another one; say whether it did.
 
         If not, write them. If it did, they are not to be written again. Verify them: the system does not.
@@ -134,6 +135,8 @@ class AtomicFile:
         Raises:
             StorageError: They could not be written. The new content is given up.
         """
+        if not isinstance(source, LocalSource):
+            return False
         copied = False
 
         def copy() -> None:

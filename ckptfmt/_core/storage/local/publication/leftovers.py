@@ -6,7 +6,6 @@ How, and why no file of a living writer is ever removed, stands in `temporary`.
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ckptfmt._core.storage.base import Writer
 from ckptfmt._core.storage.local import file_locks
 from ckptfmt._core.storage.local.file_locks import Lock, leads_to, try_lock
 from ckptfmt._core.storage.local.paths import local_path
@@ -30,17 +30,6 @@ __all__ = ["Leftover", "Writer", "clean_leftovers", "temporary_files"]
 
 _LONGEST_CHARACTER = 4  # bytes in UTF-8
 _FOREIGN_QUIET_SECONDS = 24 * 60 * 60
-
-
-class Writer(enum.StrEnum):
-    """Who writes a temporary file."""
-
-    LIVING = "living"
-    """A living process holds its lock."""
-    NONE = "none"
-    """No process holds its lock: its writer died."""
-    UNKNOWN = "unknown"
-    """There are no locks here, the file may not be opened, or another machine may be writing it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""The local store: a directory, whose files are the objects (see `base.Store`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptfmt._core.storage.base import Entry, Guard, Properties, Small, Tag, Unfinished, Version
+from ckptfmt._core.storage.local.file_locks import HAVE_LOCKS
+from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.storage.local.paths import local_path
+from ckptfmt._core.storage.local.source import LocalSource, open_source, version_of
+from ckptfmt.errors import ChangedError
+
+if TYPE_CHECKING:
+    from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+
+__all__ = ["LocalStore"]
+
+# What writes is imported when it is asked for: most programs that look into a directory write nothing.
+
+_PROPERTIES = Properties(
+    create_if_absent=True,
+    compare_and_swap=HAVE_LOCKS,
+    atomic_replace=True,
+    random_access_writes=True,
+    connections=os.cpu_count() or 1,
+)
+# Its holders need moments, on a slow file server seconds.
+_LOCK_SECONDS = 60.0
+
+
+class LocalStore:
+    """The files that are directly in a directory, which may be gone or not there yet. Directories are no objects.
+
+    An object is published by renaming a file that is flushed already (`publication.atomic_file`). Small objects are
+    compared and swapped under the lock of the directory; where there are no locks, that is not safe.
+
+    Args:
+        directory: The directory.
+
+    Attributes:
+        location: The directory, as it was named.
+        properties: What it offers.
+
+    Raises:
+        StorageError: It is a URL, or no directory can have this name.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.location = local_path(directory)
+        self.properties = _PROPERTIES
+        self._directory = Path(self.location)
+
+    def path(self, name: str) -> str:
+        """Return the path of a file: the directory as it was named, joined with the name."""
+        return str(self._path(name))
+
+    def list(self) -> Iterator[Entry]:
+        """Yield the files, by name.
+
+        Raises:
+            StorageError: The directory cannot be listed.
+        """
+        try:
+            with os.scandir(self._directory) as found:
+                names = sorted(entry.name for entry in found)
+        except OSError as error:
+            raise storage_error(self.location, "cannot be listed", error) from error
+        for name in names:
+            try:
+                entry = _entry(self._path(name))
+            except OSError:  # a look at this one alone tells why
+                entry = Entry(name, None, None, self.path(name))
+            if entry is not None:
+                yield entry
+
+    def look(self, name: str) -> Entry | None:
+        """Return what the system tells of a file; None if there is none, but perhaps a directory.
+
+        Raises:
+            StorageError: It cannot be looked at.
+        """
+        try:
+            return _entry(self._path(name))
+        except OSError as error:
+            raise storage_error(self.path(name), "cannot be looked at", error) from error
+
+    def open(self, name: str, version: Version | None = None) -> LocalSource:
+        """Open a regular file for ranged reads (see `open_source`)."""
+        source = open_source(self.path(name))
+        if version is not None and source.version != version:
+            source.close()
+            raise self._changed(name)
+        return source
+
+    def create(
+        self, name: str, *, expected_bytes: int | None = None, replace: bool = False, guard: Guard = nullcontext
+    ) -> AtomicFile:
+        """Return a file that appears whole, on stable storage, or not at all (see `AtomicFile`)."""
+        from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+
+        return AtomicFile(self.path(name), expected_bytes=expected_bytes, replace=replace, guard=guard)
+
+    def remove(self, name: str, version: Version | None = None) -> None:
+        """Remove a file, or a link. If there is none, that is fine.
+
+        The system does not remove by version: it is looked at first, which other programs must not come between. So
+        whoever names a version holds the lock.
+
+        Raises:
+            ChangedError: It is of another version. It stays.
+            StorageError: It cannot be removed.
+        """
+        path = self._path(name)
+        try:
+            if version is not None:
+                self._require(name, version)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            if isinstance(error, ChangedError):
+                raise
+            raise storage_error(str(path), "cannot be removed", error) from error
+
+    def read(self, name: str) -> Small | None:
+        """Return a small file; None if there is none of that name."""
+        from ckptfmt._core.storage.local.small_files import read_small
+
+        return read_small(self._path(name))
+
+    def swap(self, name: str, expected: Tag | None, content: bytes, *, durably: bool = True) -> Tag | None:
+        """Replace the content of a small file if it is still the one that was read."""
+        from ckptfmt._core.storage.local.small_files import swap_small
+
+        return swap_small(self._path(name), expected, content, durably=durably)
+
+    def set_aside(self, name: str, version: Version) -> str:
+        """Rename a file to `NAME.damaged`, or `NAME.damaged-2` and so on, and return its new path."""
+        from ckptfmt._core.storage.local.quarantine import set_aside
+
+        self._require(name, version)
+        return set_aside(self.path(name))
+
+    def make_durable(self, name: str) -> None:
+        """Wait until a file and its name are on stable storage."""
+        from ckptfmt._core.storage.local.durability import flush_published
+
+        try:
+            flush_published(self._path(name))
+        except OSError as error:
+            raise storage_error(self.path(name), "cannot be made durable", error) from error
+
+    def lock(self, *, wait_seconds: float = _LOCK_SECONDS) -> AbstractContextManager[None]:
+        """Hold the lock of the directory, for a moment (see `directory_lock`)."""
+        from ckptfmt._core.storage.local.lock import directory_lock
+
+        return directory_lock(self._directory, wait_seconds=wait_seconds)
+
+    def prune_lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the lock of those who apply a retention policy (see `local.lock.prune_lock`)."""
+        from ckptfmt._core.storage.local.lock import prune_lock
+
+        return prune_lock(self._directory, wait_seconds=wait_seconds)
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """Return the temporary files, by name. A directory that cannot be listed has none."""
+        from ckptfmt._core.storage.local.publication.leftovers import temporary_files
+
+        return tuple(
+            Unfinished(str(file.path), file.stem, file.cut, file.writer, _nbytes(file.path))
+            for file in temporary_files(self._directory)
+        )
+
+    def clean(self, name: str | None = None) -> tuple[str, ...]:
+        """Remove temporary files of dead writers (see `clean_leftovers`)."""
+        from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
+
+        return clean_leftovers(self._directory, name)
+
+    def is_being_written(self, name: str) -> bool:
+        """Say whether a process of this machine is known to have a file open for writing."""
+        from ckptfmt._core.storage.local.quarantine import is_being_written
+
+        return is_being_written(self.path(name))
+
+    def forget_cached(self, name: str) -> None:
+        """Ask the system to drop what it has in memory of a file."""
+        from ckptfmt._core.storage.local.quarantine import forget_cached
+
+        forget_cached(self.path(name))
+
+    def _path(self, name: str) -> Path:
+        return self._directory / name
+
+    def _require(self, name: str, version: Version) -> None:
+        entry = self.look(name)
+        if entry is not None and entry.version != version:
+            raise self._changed(name)
+
+    def _changed(self, name: str) -> ChangedError:
+        return ChangedError(f"{self.path(name)}: has changed meanwhile, or another file has taken its place")
+
+
+def _entry(path: Path) -> Entry | None:
+    """Return what the system tells of a file; None if it is gone, or a directory.
+
+    Raises:
+        OSError: Nothing can be told of it.
+    """
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    link = stat.S_ISLNK(found.st_mode)
+    if link:
+        with contextlib.suppress(OSError):
+            found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    if stat.S_ISLNK(found.st_mode):  # it leads nowhere, or where nobody may look
+        return Entry(path.name, None, None, str(path), link=True)
+    return Entry(path.name, found.st_size, version_of(found), f"{found.st_dev:x}:{found.st_ino:x}", link)
+
+
+def _nbytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

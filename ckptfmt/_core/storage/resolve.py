@@ -1,0 +1,84 @@
+"""Which store a path or URL leads to.
+
+`runs/digits` is a directory, `file:///runs/digits` the same by its URL, `memory://NAME/PREFIX` lies in the memory of
+this process. A new kind of store is entered here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ckptfmt._core.storage.local.store import LocalStore
+from ckptfmt.errors import StorageError
+
+if TYPE_CHECKING:
+    from ckptfmt._core.storage.base import Store
+
+__all__ = ["is_url", "join", "locate", "store_for"]
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
+_SUPPORTED = "give a local path, file:///PATH or memory://NAME/PREFIX"
+
+
+def is_url(location: str | os.PathLike[str]) -> bool:
+    """Say whether a location is a URL."""
+    return isinstance(location, str) and _SCHEME.match(location) is not None
+
+
+def store_for(location: str | os.PathLike[str]) -> Store:
+    """Return the store that is at a location.
+
+    Raises:
+        StorageError: There is no store for URLs of this kind, or no directory can have this name.
+    """
+    text = os.fsdecode(location)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return LocalStore(text)
+    match scheme[1].lower():
+        case "file":
+            return LocalStore(_path_of(text))
+        case "memory":
+            from ckptfmt._core.storage.memory import MemoryStore, bucket
+
+            name, _, prefix = text[scheme.end() :].partition("/")
+            return MemoryStore(bucket(name), prefix.strip("/"), text)
+    raise StorageError(f"{text}: there is no store for {scheme[0]}; {_SUPPORTED}")
+
+
+def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
+    """Return the store that an object is in, and the name of the object.
+
+    Raises:
+        StorageError: There is no store for URLs of this kind, or no object can have this name.
+    """
+    text = os.fsdecode(location)
+    scheme = _SCHEME.match(text)
+    if scheme is None or scheme[1].lower() == "file":
+        path = Path(text if scheme is None else _path_of(text))
+        return LocalStore(path.parent), path.name
+    around, _, name = text.rpartition("/")
+    if not name or around.endswith(":/"):
+        raise StorageError(f"{text}: names no object; give the name of one in it")
+    return store_for(around), name
+
+
+def join(location: str | os.PathLike[str], name: str) -> str:
+    """Return what to call an object in a store."""
+    return store_for(location).path(name)
+
+
+def _path_of(url: str) -> str:
+    """Return the path that a `file` URL stands for.
+
+    Raises:
+        StorageError: It is on another machine, or relative.
+    """
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise StorageError(f"{url}: is not on this machine; give file:///PATH")
+    return unquote(parts.path)
