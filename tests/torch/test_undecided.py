@@ -19,7 +19,8 @@ import torch.distributed as dist
 
 import ckptfmt.torch
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt._core.torch.resume.opening import VerifiedCheckpoint, open_again
+from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.torch.resume.opening import CheckpointOpener
 from ckptfmt.errors import StorageError
 from ckptfmt.torch import Checkpointer, UndecidedError
 from tests.torch.job import run_job
@@ -299,12 +300,12 @@ def test_a_metric_that_is_no_number_makes_no_other_file(tmp_path: Path) -> None:
     ckptfmt.torch.save({"value": {"value": 1}}, path, run_id="r", step=1, metrics={"loss": float("nan")})
     with ckptfmt.torch.open(path) as checkpoint:
         metadata = replace(checkpoint.metadata, metrics={"loss": float("nan")})  # as it comes from another process
-        found = VerifiedCheckpoint(str(path), metadata, checkpoint.identity, ("value",))
+        chosen = CheckpointFile(str(path), metadata, checkpoint.identity)
     with ExitStack() as stack:
-        assert open_again(found, {"value": None}, stack).trees["value"] == {"value": 1}
+        assert CheckpointOpener({"value": None}, stack).open_chosen(chosen).trees["value"] == {"value": 1}
     put(path, 2)
-    with ExitStack() as stack, pytest.raises(StorageError, match="another file"):
-        open_again(found, {"value": None}, stack)
+    with ExitStack() as stack, pytest.raises(StorageError):
+        CheckpointOpener({"value": None}, stack).open_chosen(chosen)
 
 
 def rank_that_cannot_open(rank: int, directory: Path, times: int) -> object:

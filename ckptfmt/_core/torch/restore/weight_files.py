@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,10 +27,11 @@ from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.modules import is_state_dict
 from ckptfmt._core.torch.restore.pth_states import open_pth
 from ckptfmt._core.torch.state.inert import inert_objects
+from ckptfmt._core.training.lineage import Ancestor, lineage_from
 from ckptfmt._core.training.ranks import World
 from ckptfmt.errors import ChangedError, MismatchError, Problem, StorageError, error_for
 
-__all__ = ["Ancestor", "Origin", "lineage_from", "lineage_of", "open_origin"]
+__all__ = ["Origin", "open_origin"]
 
 PerRankCounts = dict[str, dict[str, int]]
 """For each component, the places of the values that differ between ranks, and how many ranks have one there."""
@@ -41,26 +41,6 @@ LoadStates = Callable[[Collection[str], int, PerRankCounts], Mapping[str, Any]]
 
 _PICKLED = (*OTHER_EXTENSIONS, ".bin", ".ckpt")
 _SAFETENSORS = ".safetensors"
-_LARGEST_GENERATION = 64
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """A file that a run started from, directly or by way of other runs.
-
-    Attributes:
-        identity: Its identity, 64 hex digits (spec 12.1); of another format, the BLAKE3 digest of its bytes.
-        name: The file's name, if it is known.
-        run_id: The run that it belongs to, if it says.
-        step: Its step, if it says.
-        epoch: Its epoch, if it says.
-    """
-
-    identity: str
-    name: str | None = None
-    run_id: str | None = None
-    step: int | None = None
-    epoch: int | None = None
 
 
 class Origin:
@@ -169,22 +149,6 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
         facts, identity = checkpoint.metadata, checkpoint.identity
         lineage = lineage_from(name, identity, facts)
         return Origin(name, facts, lineage, list(checkpoint), partial(_read_native, name, identity))
-
-
-def lineage_from(path: str, identity: str, metadata: Metadata) -> tuple[Ancestor, ...]:
-    """Return what a run that starts from a checkpoint descends from, the checkpoint itself first."""
-    itself = Ancestor(identity, name_as_text(path), metadata.run_id, metadata.step, metadata.epoch)
-    return (itself, *lineage_of(metadata))
-
-
-def lineage_of(metadata: Metadata) -> tuple[Ancestor, ...]:
-    """Return what a checkpoint says its run started from, the nearest first; nothing if it says it in another way."""
-    noted = (metadata.user or {}).get("lineage")
-    entries = noted if isinstance(noted, list) else []
-    try:
-        return tuple(Ancestor(**entry) for entry in entries[:_LARGEST_GENERATION])
-    except TypeError:
-        return ()
 
 
 def _read_native(

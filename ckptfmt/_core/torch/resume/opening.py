@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ckptfmt._core.container.reader import Checkpoint
@@ -16,10 +16,9 @@ from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.api import ComponentStates
 from ckptfmt._core.torch.restore.pth_states import open_pth
-from ckptfmt._core.training.report import SkippedFile
-from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
+from ckptfmt.errors import ChangedError, FormatError, StorageError, error_for
 
-__all__ = ["VerifiedCheckpoint", "open_again", "open_verified"]
+__all__ = ["CheckpointOpener", "VerifiedCheckpoint"]
 
 _EPOCH = "epoch"
 
@@ -37,9 +36,6 @@ class VerifiedCheckpoint:
         states: The states that were asked for, by component; the data are still to be read.
         whole: The states of a file without such components, read whole: of `torch.save`, or one that holds a single
             tree.
-        skipped: Newer ones, and files whose age can't be told, that could not be used. The reason ends with the new
-            name where one was set aside.
-        unreadable: Newer ones of which the device does not give some bytes, by path, and why.
     """
 
     path: str
@@ -48,8 +44,6 @@ class VerifiedCheckpoint:
     names: tuple[str, ...]
     states: ComponentStates | None = None
     whole: Mapping[str, Any] = field(default_factory=dict)
-    skipped: tuple[SkippedFile, ...] = ()
-    unreadable: Mapping[str, CkptfmtError] = field(default_factory=dict)
 
     @property
     def trees(self) -> Mapping[str, Any]:
@@ -61,48 +55,50 @@ class VerifiedCheckpoint:
         return 1 if self.states is None else self.states.rank_count(name)
 
 
-def open_again(
-    found: VerifiedCheckpoint, takers: Mapping[str, object], stack: ExitStack, inert: Collection[str] = ()
-) -> VerifiedCheckpoint:
-    """Return a checkpoint that another process has verified and chosen, as `open_newest` returns it there.
+@dataclass(frozen=True)
+class CheckpointOpener:
+    """Opens checkpoints for one resume: see `training.resume.resume_point.Opener`.
 
-    Raises:
-        CkptfmtError: It cannot be read here, or is another one.
-    """
-    if found.identity is None:
-        return replace(_load_pth(found.path, found.metadata, takers, inert), skipped=found.skipped)
-    checkpoint = stack.enter_context(io.open(found.path))
-    if checkpoint.identity != found.identity:
-        raise StorageError(f"{found.path}: here it is another file than on rank 0: use a directory that all share")
-    return replace(_read(checkpoint, takers), skipped=found.skipped)
-
-
-def open_verified(
-    file: CheckpointFile, takers: Mapping[str, object], stack: ExitStack, inert: Collection[str], patience: Patience
-) -> VerifiedCheckpoint:
-    """Return a checkpoint that the catalog has found, verified; one that seems damaged is read again, from the disk.
-
-    Args:
-        file: What is known of it.
+    Attributes:
         takers: What takes the states (see `ComponentStates`).
-        stack: Keeps the file open.
+        stack: Keeps files open.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
-        patience: How often to try what cannot be read.
-
-    Raises:
-        CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
     """
 
-    def load() -> VerifiedCheckpoint:
-        if file.identity is None:
-            return _load_pth(file.path, file.metadata, takers, inert)
-        try:
-            return _verified(file, takers, stack)
-        except FormatError:
-            forget_cached(file.path)
-            return _verified(file, takers, stack)
+    takers: Mapping[str, object]
+    stack: ExitStack
+    inert: Collection[str] = ()
 
-    return patience(load, file.path)
+    def open_verified(self, file: CheckpointFile, patience: Patience) -> VerifiedCheckpoint:
+        """Return a checkpoint, verified; one that seems damaged is read again, from the disk.
+
+        Raises:
+            CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
+        """
+
+        def load() -> VerifiedCheckpoint:
+            if file.identity is None:
+                return _load_pth(file.path, file.metadata, self.takers, self.inert)
+            try:
+                return _verified(file, self.takers, self.stack)
+            except FormatError:
+                forget_cached(file.path)
+                return _verified(file, self.takers, self.stack)
+
+        return patience(load, file.path)
+
+    def open_chosen(self, file: CheckpointFile) -> VerifiedCheckpoint:
+        """Return a checkpoint that another process has verified.
+
+        Raises:
+            CkptfmtError: It cannot be read here, or is another one.
+        """
+        if file.identity is None:
+            return _load_pth(file.path, file.metadata, self.takers, self.inert)
+        checkpoint = self.stack.enter_context(io.open(file.path))
+        if checkpoint.identity != file.identity:
+            raise StorageError(f"{file.path}: here it is another file than on rank 0; use a directory that all share")
+        return _read(checkpoint, self.takers)
 
 
 def _load_pth(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ckptfmt._core.container.planning import SavePlan, choose_codecs, make_metadata, plan_components
+from ckptfmt._core.container.planning import SavePlan, choose_codecs, plan_components
 from ckptfmt._core.torch.distributed.data_parallel import sharded_by
 from ckptfmt._core.torch.live_objects.components import checked_components
-from ckptfmt._core.torch.restore.weight_files import Ancestor
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.state.collect import Collected, Collector
 from ckptfmt._core.torch.state.empty_components import HollowComponents
-from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import the_first
-from ckptfmt.errors import CkptfmtError, StateError
+from ckptfmt._core.training.run_record import RunRecord
+from ckptfmt.errors import StateError
 
 __all__ = ["PROGRESS", "RNG", "Run"]
 
@@ -29,7 +27,7 @@ PROGRESS = "progress"
 """Component of the place in the run: of one process, or a `PerRank`."""
 
 
-class Run:
+class Run(RunRecord):
     """The objects of a run, and the facts about it that are written into each checkpoint.
 
     Args:
@@ -39,13 +37,7 @@ class Run:
         codec: How they are compressed.
 
     Attributes:
-        directory: Where its checkpoints are.
-        id: Its id; None as long as it is not known.
-        claim: The right of this process to save it.
-        lineage: The file that it started from, then what that one's run started from, and so on.
         components: The objects by name.
-        unreadable: Checkpoints of which the device does not give some bytes, by path, and why. They may be anything.
-        protected: Paths of checkpoints that this process does not remove.
     """
 
     def __init__(
@@ -55,12 +47,7 @@ class Run:
         components: object,
         codec: str | Mapping[str, str],
     ) -> None:
-        self.directory = directory
-        self.id = run_id
-        self.claim = RunClaim(directory)
-        self.lineage: tuple[Ancestor, ...] = ()
-        self.unreadable: Mapping[str, CkptfmtError] = {}
-        self.protected: frozenset[str] = frozenset()
+        super().__init__(directory, run_id)
         self.components = checked_components(components, (RNG, PROGRESS))
         _refuse_sharded(self.components)
         self._codec = codec
@@ -70,17 +57,6 @@ class Run:
             choose_codecs(codec, [*self.components, RNG, PROGRESS])
         except StateError as error:
             raise UsageError(str(error)) from None
-
-    @property
-    def parent(self) -> str | None:
-        """Identity of the file that it started from, 64 hex digits; None if it started from none."""
-        return self.lineage[0].identity if self.lineage else None
-
-    def protect(self, unreadable: Mapping[str, CkptfmtError], there: Iterable[str]) -> None:
-        """If there are checkpoints that cannot be read, note them, and let none of those that are there be removed."""
-        if unreadable:
-            self.unreadable = dict(unreadable)
-            self.protected = frozenset({*unreadable, *there})
 
     @property
     def hollow(self) -> HollowComponents:
@@ -123,16 +99,7 @@ class Run:
             StorageError: The run could not be claimed so far, and cannot now.
         """
         place = collected.own[0][PROGRESS]
-        metadata = make_metadata(
-            {},
-            step=place["step"],
-            epoch=place["epoch"],
-            metrics=metrics or None,
-            run_id=self.id,
-            generation=self.claim.renew(),
-            parent=self.parent,
-            user={"lineage": [_noted(ancestor) for ancestor in self.lineage]} if self.lineage else None,
-        )
+        metadata = self.metadata(place["step"], place["epoch"], metrics)
         components = collected.put_together()
         self._tell(collected)
         return plan_components(
@@ -158,7 +125,3 @@ def _refuse_sharded(components: Mapping[str, object]) -> None:
         if sharding is not None:
             found = f"component {name!r} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
             raise UsageError(f"{found}; train it with DistributedDataParallel and an optimizer of each rank's own")
-
-
-def _noted(ancestor: Ancestor) -> dict[str, Any]:
-    return {key: value for key, value in asdict(ancestor).items() if value is not None}

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from ckptfmt._core.catalog import (
     OTHER_EXTENSIONS,
@@ -41,19 +41,20 @@ from ckptfmt._core.catalog import (
     resume_candidates,
     scan_all,
 )
+from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.interop.pth_checkpoints import look_at_pth
 from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Stamp, look_at_ours, reason, run_ids
 from ckptfmt._core.storage.local.paths import is_directory
 from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
-from ckptfmt._core.torch import save_load as io
-from ckptfmt._core.torch.resume.opening import VerifiedCheckpoint, open_verified
 from ckptfmt._core.training.failures import ResumeError, UndecidedError, UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import SkippedFile
-from ckptfmt.errors import FormatError, ProblemKind, StorageError
+from ckptfmt.errors import CkptfmtError, FormatError, ProblemKind, StorageError
 
-__all__ = ["Resume", "Selection", "new_patience", "of_no_run", "open_newest", "select", "undecided_if_unknown"]
+__all__ = ["Resume", "Selected", "Selection", "choose", "new_patience", "of_no_run", "select", "undecided_if_unknown"]
+
+T = TypeVar("T")
 
 Resume = str | os.PathLike[str]
 """`auto`, `must`, `never`, or a path."""
@@ -80,6 +81,24 @@ class Selection:
     required: bool = False
     exact: bool = False
     tidy: bool = False
+
+
+@dataclass(frozen=True)
+class Selected(Generic[T]):
+    """The checkpoint that a run resumes from.
+
+    Attributes:
+        file: What is known of it.
+        checkpoint: The same, verified and opened.
+        skipped: Newer ones, and files whose age is not known, that could not be used. The reason ends with the new name
+            if one was set aside.
+        unreadable: Newer ones of which the device does not give some bytes, by path, and why.
+    """
+
+    file: CheckpointFile
+    checkpoint: T
+    skipped: tuple[SkippedFile, ...] = ()
+    unreadable: Mapping[str, CkptfmtError] = field(default_factory=dict)
 
 
 def new_patience() -> Patience:
@@ -126,17 +145,14 @@ def select(
     return _exactly(path, inert, patience)
 
 
-def open_newest(
-    selection: Selection, takers: Mapping[str, object], stack: ExitStack, patience: Patience
-) -> VerifiedCheckpoint | None:
+def choose(selection: Selection, use: Callable[[CheckpointFile], T], patience: Patience) -> Selected[T] | None:
     """Return the newest checkpoint that verifies; None if there is none at all, which is fine unless it is required.
 
     Of several processes that resume together, only one should call this: it sets damaged checkpoints aside.
 
     Args:
         selection: What there is to choose from.
-        takers: What takes the states (see `ComponentStates`).
-        stack: Keeps the file open that is returned.
+        use: Verifies and opens a checkpoint. Raises a CkptfmtError if that is not possible.
         patience: How often to try what cannot be read.
 
     Raises:
@@ -145,10 +161,9 @@ def open_newest(
         CkptfmtError: The one file that was asked for cannot be used.
     """
     for _ in range(_ATTEMPTS):
-        use = partial(open_verified, takers=takers, stack=stack, inert=selection.inert, patience=patience)
         choice = choose_newest(selection.candidates, use)
-        if choice.result is not None:
-            return _chosen(choice, choice.result, selection)
+        if choice.file is not None and choice.result is not None:
+            return _selected(choice, choice.file, choice.result, selection)
         if not choice.changed or selection.exact:
             break
         # Retention removes old checkpoints when there are newer ones: these are to be found now.
@@ -158,12 +173,12 @@ def open_newest(
         assert passed[0].error is not None  # it would not have been passed over
         raise passed[0].error
     if choice.undecided:
-        raise UndecidedError(_undecided(selection), [_told(file) for file in choice.undecided])
+        raise UndecidedError(_undecided(selection), [_skipped(file) for file in choice.undecided])
     if passed:
         raise ResumeError(
             f"{selection.directory}: none of the checkpoints can be used, and starting from scratch beside them would "
             "waste what they hold; move them away to start anew, or pass the run_id= of another run:",
-            [_told(file) for file in passed],
+            [_skipped(file) for file in passed],
         )
     if selection.required:
         raise ResumeError(_nothing(selection))
@@ -195,8 +210,8 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
         )
     undecided = [file for file in files if file.error is not None and finding_of(file) is Finding.UNDECIDED]
     if run_id is not None and undecided:
-        told = [_told(file) for file in undecided]
-        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here cannot be told:", told)
+        skipped = [_skipped(file) for file in undecided]
+        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here cannot be told:", skipped)
     return Selection(directory, Candidates(run_id, other_runs=runs))
 
 
@@ -206,7 +221,7 @@ def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection
     def look() -> CheckpointFile:
         file = look_at_pth(path, inert=inert) if other else look_at_ours(path)
         if file is None:  # gone, or a directory: opening it says which
-            with io.open(path) as checkpoint:
+            with Checkpoint.open(path) as checkpoint:
                 return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=Stamp.of(path))
         if isinstance(file.error, StorageError):
             raise file.error
@@ -244,42 +259,42 @@ def _again(selection: Selection, patience: Patience) -> Selection:
     return replace(now, required=selection.required, tidy=selection.tidy)
 
 
-def _chosen(choice: Choice[VerifiedCheckpoint], found: VerifiedCheckpoint, selection: Selection) -> VerifiedCheckpoint:
-    """Return what was found with what is to be told of the others, after setting aside what may be."""
+def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection: Selection) -> Selected[T]:
+    """Return what was chosen and a report of the others, after setting aside what may be."""
     unreadable = {file.path: file for file in choice.passed_over if finding_of(file) is Finding.UNREADABLE}
-    for file in unreadable.values():
+    for other in unreadable.values():
         notify(
-            f"{file.path}: CANNOT BE READ, so the run falls back to {found.path}; nothing is renamed, and this process "
-            f"removes no checkpoint that is there now; check the disk: {_told(file).reason}",
+            f"{other.path}: CANNOT BE READ, so the run falls back to {file.path}; nothing is renamed, and this process "
+            f"removes no checkpoint that is there now; check the disk: {_skipped(other).reason}",
             logging.ERROR,
         )
     skipped = [*_report(choice.passed_over, selection), *of_no_run(selection.candidates)]
-    errors = {path: file.error for path, file in unreadable.items() if file.error is not None}
-    return replace(found, skipped=tuple(skipped), unreadable=errors)
+    errors = {path: other.error for path, other in unreadable.items() if other.error is not None}
+    return Selected(file, checkpoint, tuple(skipped), errors)
 
 
 def _report(passed_over: Sequence[CheckpointFile], selection: Selection) -> list[SkippedFile]:
-    """Set aside what may be, and return what is told of all."""
-    told = []
+    """Set aside what may be, and return a report of all."""
+    skipped = []
     for file in passed_over:
-        note = _told(file)
+        note = _skipped(file)
         if selection.tidy and _may_be_set_aside(file, selection.candidates):
             try:
                 note = replace(note, reason=f"{note.reason}; set aside as {Path(set_aside(file.path)).name}")
             except StorageError as error:
                 note = replace(note, reason=f"{note.reason}; {reason(error, file.path)}")
-        told.append(note)
-    return told
+        skipped.append(note)
+    return skipped
 
 
 def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
-    """Return what is told of checkpoints of a training that do not count because they belong to no run."""
-    told = []
+    """Return a report of checkpoints of a training that do not count because they belong to no run."""
+    skipped = []
     for file in candidates.runless:
         if file.metadata.epoch or (file.metadata.step and file.name.endswith(EXTENSION)):
             why = "it belongs to no run" + ("" if file.metadata.epoch else " and notes no finished epochs")
-            told.append(SkippedFile(file.path, why))
-    return tuple(told)
+            skipped.append(SkippedFile(file.path, why))
+    return tuple(skipped)
 
 
 def _may_be_set_aside(file: CheckpointFile, candidates: Candidates) -> bool:
@@ -295,7 +310,7 @@ def _is_damaged(file: CheckpointFile) -> bool:
     return all(problem.kind is not ProblemKind.UNSUPPORTED for problem in file.error.problems)
 
 
-def _told(file: CheckpointFile) -> SkippedFile:
+def _skipped(file: CheckpointFile) -> SkippedFile:
     assert file.error is not None  # it would not have been passed over
     return SkippedFile(file.path, reason(file.error, file.path))
 

@@ -1,0 +1,1 @@
+"""Resuming a run: which checkpoint, on all ranks."""

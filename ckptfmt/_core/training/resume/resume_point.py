@@ -1,0 +1,194 @@
+"""Where a run resumes: one checkpoint, chosen on rank 0 once the run is claimed, and opened on all ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from ckptfmt._core.runs.scan import CheckpointFile, scan
+from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
+from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.training.claiming import new_run_id
+from ckptfmt._core.training.failures import HeldError, UndecidedError
+from ckptfmt._core.training.lineage import Ancestor, lineage_from, lineage_of
+from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.ranks import Ranks
+from ckptfmt._core.training.report import SkippedFile
+from ckptfmt._core.training.resume.selection import (
+    Selection,
+    choose,
+    new_patience,
+    of_no_run,
+    select,
+    undecided_if_unknown,
+)
+from ckptfmt._core.training.run_record import RunRecord
+
+__all__ = ["Opener", "ResumePoint", "find_resume_point", "released_if_it_fails"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Opener(Protocol[T_co]):
+    """Opens checkpoints for one resume."""
+
+    def open_verified(self, file: CheckpointFile, patience: Patience) -> T_co:
+        """Return a checkpoint once all its bytes are verified. Called on rank 0, from the newest on until one is sound.
+
+        Args:
+            file: What is known of it.
+            patience: How often to try what cannot be read.
+
+        Raises:
+            CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
+        """
+
+    def open_chosen(self, file: CheckpointFile) -> T_co:
+        """Return the checkpoint that rank 0 has verified and chosen. Called on the other ranks.
+
+        Raises:
+            CkptfmtError: It cannot be read here, or is another one.
+        """
+
+
+@dataclass(frozen=True)
+class ResumePoint(Generic[T]):
+    """Where a run resumes.
+
+    Attributes:
+        run_id: The run.
+        file: The checkpoint; None if the run is new.
+        checkpoint: The same, as it was opened here.
+        lineage: What the run descends from.
+        other_runs: Ids of other runs with checkpoints in the directory.
+        skipped: Checkpoints that were passed over, and why.
+    """
+
+    run_id: str
+    file: CheckpointFile | None = None
+    checkpoint: T | None = None
+    lineage: tuple[Ancestor, ...] = ()
+    other_runs: tuple[str, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+
+
+@contextmanager
+def released_if_it_fails(run: RunRecord, ranks: Ranks) -> Iterator[None]:
+    """Release the claim of a run if its resume fails, and report an error that would end the process in silence."""
+    try:
+        yield
+    except BaseException as error:
+        run.claim.release()
+        if isinstance(error, UndecidedError) and not isinstance(error, HeldError) and ranks.world().rank == 0:
+            message, *details = map(str, error.args)
+            notify(message, logging.ERROR, details=details)
+        raise
+
+
+def find_resume_point(
+    run: RunRecord,
+    resume: str | os.PathLike[str],
+    opener: Opener[T],
+    ranks: Ranks,
+    *,
+    takeover: bool = False,
+    inert: Collection[str] = (),
+) -> ResumePoint[T]:
+    """Claim a run and return where it resumes; the same on all ranks, all of which call it.
+
+    Args:
+        run: The run.
+        resume: See `selection.select`.
+        opener: Opens checkpoints.
+        ranks: The job.
+        takeover: Take the run over from whoever has it.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
+
+    Raises:
+        UndecidedError: It is not known which checkpoint is the newest, or one cannot be read on this rank.
+        CkptfmtError: There is nothing that can be used, or another process has the run.
+        RankError: It failed on another rank.
+    """
+    chooser = _Chooser(run, resume, opener, takeover=takeover, inert=inert)
+    chosen: list[ResumePoint[T]] = []
+
+    def choose_here() -> ResumePoint[T]:
+        point = chooser.choose()
+        chosen.append(point)
+        return replace(point, checkpoint=None)  # each rank reads it from the file
+
+    shared = ranks.on_rank_0(choose_here)
+
+    def open_here() -> ResumePoint[T]:
+        if chosen:
+            return chosen[0]
+        return replace(shared, checkpoint=None if shared.file is None else chooser.open(shared.file))
+
+    return ranks.together(open_here)
+
+
+@dataclass(frozen=True)
+class _Chooser(Generic[T]):
+    """Chooses the checkpoint on rank 0, and opens it on the others."""
+
+    run: RunRecord
+    resume: str | os.PathLike[str]
+    opener: Opener[T]
+    takeover: bool = False
+    inert: Collection[str] = ()
+    patience: Patience = field(default_factory=new_patience)
+
+    def choose(self) -> ResumePoint[T]:
+        """Claim the run, and choose."""
+        run = self.run
+        with undecided_if_unknown(run.directory):
+            self.patience(partial(make_directory, run.directory), run.directory)
+            selection = self._select(run.id)
+            known = selection.candidates.run_id
+            # Whoever saved the run so far publishes nothing more once it is claimed: only then is the newest known.
+            claimed = self._claim(run.id or known, selection)
+            if self.resume in ("auto", "must"):
+                selection = self._select(claimed if known is not None else run.id)
+            found = choose(selection, partial(self.opener.open_verified, patience=self.patience), self.patience)
+            there = selection.candidates
+            if found is None:
+                return ResumePoint(claimed, other_runs=there.other_runs, skipped=of_no_run(there))
+            run.protect(found.unreadable, [file.path for file in there.files])
+            run_id = run.id or found.file.run_id
+            if run_id is None:  # of a loop that names no run: if it is ahead of the run that is here, another begins
+                run_id = claimed if known is None else new_run_id()
+            if run_id != claimed:
+                run.claim.take(run_id, found.file.metadata.generation or 0, takeover=self.takeover)
+            lineage = _lineage(found.file, run_id)
+            return ResumePoint(run_id, found.file, found.checkpoint, lineage, there.other_runs, found.skipped)
+
+    def open(self, file: CheckpointFile) -> T:
+        """Open here what rank 0 has chosen."""
+        with undecided_if_unknown(file.path):
+            return self.patience(lambda: self.opener.open_chosen(file), file.path)
+
+    def _select(self, run_id: str | None) -> Selection:
+        return select(self.run.directory, run_id, self.resume, patience=self.patience, inert=self.inert)
+
+    def _claim(self, run_id: str | None, selection: Selection) -> str:
+        """Claim a run, or a new one, before anything is chosen from; return its id."""
+        if run_id is None and self.resume == "never":
+            run_id = new_run_id()
+        there = selection.candidates.files if self.resume in ("auto", "must") else scan(self.run.directory)
+        latest = max((file.metadata.generation or 0 for file in there if file.run_id == run_id), default=0)
+        return self.run.claim.take(run_id, latest, takeover=self.takeover)
+
+
+def _lineage(file: CheckpointFile, run_id: str) -> tuple[Ancestor, ...]:
+    """Return what a run that resumes here descends from: what it did before, or another run's checkpoint."""
+    facts = file.metadata
+    if file.identity is not None and file.run_id != run_id:
+        return lineage_from(file.path, file.identity, facts)
+    noted = lineage_of(facts)
+    return noted if noted or facts.parent is None else (Ancestor(facts.parent.hex()),)
