@@ -15,6 +15,8 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from ckptfmt._core.system.threads import Thread
+
 __all__ = ["CORES", "Workers", "cores", "in_order"]
 
 T = TypeVar("T")
@@ -156,8 +158,11 @@ class Workers:
             worker = _Worker(f"{self._name}_{number}", self._queue, self._idle)
             self._threads.append(worker)
             worker.start()
-        except (RuntimeError, MemoryError):  # none is to be had now; there may be at the next job
+        except RuntimeError:  # none is to be had now; there may be one at the next job
             del self._threads[number:]
+        except MemoryError:  # each further try would cost some, and Python tells of each on stderr
+            del self._threads[number:]
+            self._most = number
 
     def __enter__(self) -> Self:
         return self
@@ -182,31 +187,29 @@ class Workers:
         if interrupt is not None:
             raise interrupt
         for thread in threads:
-            if thread.ident is not None:  # or an interrupt came before it was started
+            if thread.is_alive():  # or an interrupt came before it was
                 thread.join()
 
 
-class _Worker(threading.Thread):
+class _Worker(Thread):
     """A thread that takes jobs from a queue until it finds None there.
 
     A daemon, so that the end of the interpreter never waits for an idle one that was left behind. While there is a
     job, whoever wants its result waits for it.
 
     Attributes:
-        busy: Held while a job is claimed and done. The thread itself is no means to wait for that: in Python 3.11 and
-            3.12, a `join` that is interrupted takes the thread for ended.
+        busy: Held while a job is claimed and done.
         retired: Whether to begin no more jobs; one that was begun ends before `busy` can be had.
     """
 
     def __init__(self, name: str, queue: _Queue, idle: threading.Semaphore) -> None:
-        super().__init__(name=name, daemon=True)
+        super().__init__(self._work, name=name, daemon=True)
         self.busy = threading.RLock()
         self.retired = False
         self._queue = queue
         self._idle = idle
 
-    def run(self) -> None:
-        """Do the jobs."""
+    def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             with self.busy:
                 if not self.retired:

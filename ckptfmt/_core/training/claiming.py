@@ -267,8 +267,12 @@ class RunClaim:
         old, self._hold = self._hold, publish_lease(self._directory, lease)
         if old is not None:
             old.close()
+        self._keep_alive(self._hold, lease)
+
+    def _keep_alive(self, hold: Hold, lease: Lease) -> None:
+        """Let others see that this process lives."""
         directory = self._directory
-        self._hold.keep_alive(lambda: _tell_of_loss(directory, lease))
+        hold.keep_alive(lambda: _tell_of_loss(directory, lease))
 
     def _check(self) -> None:
         """Look whether the run is still this process's; the directory must be locked."""
@@ -281,6 +285,8 @@ class RunClaim:
             self._publish(mine)
         elif found.claim != mine.claim:
             raise SupersededError(_loss(self._directory, mine, found))
+        elif self._hold is not None:
+            self._keep_alive(self._hold, mine)  # there may have been no thread for that until now
 
     def _require_directory(self) -> None:
         """Make sure that the directory of the run is there, before even a lock is made in it."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from weakref import WeakSet
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.threads import Thread
 
 __all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
 
@@ -47,33 +46,39 @@ class FinishedSave:
     seconds: float
 
 
-class _SaveThread(threading.Thread):
-    """A thread that does a save.
+class _Save:
+    """A save, and what came of it. That is noted without making anything: there may be no memory.
 
-    Attributes:
-        ended: Set when the save is over. It is waited for, and not the thread: in Python 3.11 and 3.12, a `join` that
-            is interrupted takes a thread for ended that goes on, and the next save would overwrite what it is writing.
+    Args:
+        step: Optimizer steps of the state.
+        write: Does it.
     """
 
-    def __init__(self, step: int, save: Callable[[], None]) -> None:
-        super().__init__(name=f"ckptfmt-save-{step}")
-        self.ended = threading.Event()
-        self._save = save
+    def __init__(self, step: int, write: Callable[[], Written]) -> None:
+        self._step = step
+        self._write = write
+        self._written: Written | None = None
+        self._error: Exception | None = None
+        self._seconds = 0.0
 
-    @property
-    def under_way(self) -> bool:
-        """Whether the save is going on, in this process: in a forked child, no thread is."""
-        return self.is_alive() and not self.ended.is_set()
-
-    def run(self) -> None:
-        """Do the save."""
+    def do(self) -> None:
+        """Do it, and note what came of it."""
+        begun = time.monotonic()
         try:
-            self._save()
-        finally:
-            self.ended.set()
+            self._written = self._write()
+        except Exception as caught:  # noqa: BLE001 - raised, if at all, by whoever takes the result
+            self._error = caught
+        self._seconds = time.monotonic() - begun
+
+    def finished(self) -> FinishedSave:
+        """Return what came of it; it must be over. One whose thread came to an end before that has failed."""
+        error = self._error
+        if self._written is None and error is None:
+            error = MemoryError("the thread that was to save has ended early")
+        return FinishedSave(self._step, self._written, error, self._seconds)
 
 
-_threads: WeakSet[_SaveThread] = WeakSet()
+_threads: WeakSet[Thread] = WeakSet()
 
 
 class Saver:
@@ -83,8 +88,9 @@ class Saver:
     """
 
     def __init__(self) -> None:
-        self._thread: _SaveThread | None = None
-        self._finished: FinishedSave | None = None
+        self._thread: Thread | None = None
+        self._save: _Save | None = None
+        self._failed: FinishedSave | None = None
         let_go_in_children(self)
 
     @property
@@ -95,32 +101,29 @@ class Saver:
     def start(self, step: int, write: Callable[[], Written]) -> None:
         """Begin a save. The last one must be over, and its result taken."""
         assert self._thread is None, "a save is under way"
+        save = _Save(step, write)
         try:
-            self._thread = _SaveThread(step, partial(self.run, step, write))
-            self._thread.start()
+            thread = Thread(save.do, name=f"ckptfmt-save-{step}", daemon=False)
+            _threads.add(thread)
+            self._save, self._thread = save, thread
+            thread.start()
         except (RuntimeError, MemoryError):  # no thread is to be had: the caller has to wait
-            self._thread = None
+            self._thread = self._save = None
             self.run(step, write)
-        else:
-            _threads.add(self._thread)
 
     def run(self, step: int, write: Callable[[], Written]) -> None:
         """Do a save here and now, as `start` does in the background; `take` returns its result."""
-        begun = time.monotonic()
-        written, error = None, None
-        try:
-            written = write()
-        except Exception as caught:  # noqa: BLE001 - raised, if at all, by whoever takes the result
-            error = caught
-        self._finished = FinishedSave(step, written, error, time.monotonic() - begun)
+        save = _Save(step, write)
+        save.do()
+        self._save = save
 
     def give_up(self, step: int, error: Exception) -> None:
         """Note that a save failed before it could begin; `take` returns it as the result."""
-        self._finished = FinishedSave(step, None, error, 0.0)
+        self._failed = FinishedSave(step, None, error, 0.0)
 
     def let_go(self) -> None:
         """Forget the save that is under way, in a forked child: it goes on in the parent."""
-        self._thread = self._finished = None
+        self._thread = self._save = self._failed = None
 
     def take(self, *, wait: bool = False) -> FinishedSave | None:
         """Return the result of the save that is over, once; None if there is none.
@@ -132,10 +135,11 @@ class Saver:
             if self._thread.under_way:
                 if not wait:
                     return None
-                self._thread.ended.wait()
+                self._thread.wait()
             self._thread = None
-        finished, self._finished = self._finished, None
-        return finished
+        failed, self._failed = self._failed, None
+        save, self._save = self._save, None
+        return failed if save is None else save.finished()
 
 
 def wait_for_all() -> None:
@@ -146,4 +150,4 @@ def wait_for_all() -> None:
     """
     for thread in list(_threads):
         if thread.under_way:
-            thread.ended.wait()
+            thread.wait()

@@ -29,6 +29,7 @@ from ckptfmt._core.storage.local.permissions import give_to_removers
 from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
 from ckptfmt._core.storage.local.publication.temporary import TemporaryFile
 from ckptfmt._core.system.forks import OwnDescriptor
+from ckptfmt._core.system.threads import Thread
 from ckptfmt.errors import StorageError
 
 __all__ = [
@@ -183,21 +184,26 @@ class Hold:
         self._path = path
         self._file = file
         self._ended = threading.Event()
+        self._thread: Thread | None = None
         if file is not None:
             weakref.finalize(self, file.close)
 
     def keep_alive(self, lost: Callable[[], object]) -> None:
         """Touch the lease now and then, until it is closed.
 
-        Where no thread is to be had, other machines are not told that the holder lives.
+        A call while that goes on does nothing. Where no thread is to be had, each call touches the lease once.
 
         Args:
             lost: Called once, in a thread, if another lease takes its place. It must not refer to this object.
         """
-        with contextlib.suppress(RuntimeError, MemoryError):
-            threading.Thread(
-                target=_beat, args=(weakref.ref(self), self._ended, lost), name="ckptfmt-lease", daemon=True
-            ).start()
+        if self._ended.is_set() or (self._thread is not None and self._thread.under_way):
+            return
+        try:
+            thread = Thread(_beat, (weakref.ref(self), self._ended, lost), name="ckptfmt-lease", daemon=True)
+            thread.start()
+            self._thread = thread
+        except (RuntimeError, MemoryError):
+            self.touch()
 
     def touch(self) -> bool:
         """Show that its holder lives, as far as the system lets it; say whether it is still the lease of the run."""
