@@ -179,7 +179,7 @@ def failing_saves(rank: int, train_url: Path, what: str, options: dict[str, Any]
         mock.patch.object(DeviceStaging, "copy", failing(DeviceStaging.copy, "copy")),
         mock.patch.object(rng, "capture", failing(rng.capture, "random states")),
         mock.patch(
-            "ckptfmt._core.torch.saving.tidying.prune_run",
+            "ckptfmt._core.training.saving.tidying.prune_run",
             failing(failing(pruning.prune_run, "tidying"), "takeover before tidying"),
         ),
     ):

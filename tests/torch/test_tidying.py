@@ -135,7 +135,7 @@ def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("ckptfmt._core.torch.saving.tidying.prune_run", fail)
+    monkeypatch.setattr("ckptfmt._core.training.saving.tidying.prune_run", fail)
     ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     assert steps_in(tmp_path) == [1, 2, 3]
     assert ckpt.last_saved is not None

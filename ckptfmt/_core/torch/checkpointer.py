@@ -21,7 +21,6 @@ from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging
-from ckptfmt._core.torch.saving.tidying import Tidying
 from ckptfmt._core.training.failures import SupersededError, UsageError
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt._core.training.saving.last_step import LastStep
@@ -30,6 +29,7 @@ from ckptfmt._core.training.saving.outcomes import FailedSave, Outcomes
 from ckptfmt._core.training.saving.run_saves import Place, Plan, RunSaves
 from ckptfmt._core.training.saving.run_writer import SaveOptions, WhenBusy
 from ckptfmt._core.training.saving.save_schedule import Deadline, Due, Schedule, deadline_seconds
+from ckptfmt._core.training.saving.tidying import Tidying
 from ckptfmt._core.training.watchdog import HangTimer
 from ckptfmt.errors import CkptfmtError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ckptfmt._core.runs.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import CheckpointFile
-from ckptfmt._core.torch.run.components import Run
+from ckptfmt._core.training.run_record import RunRecord
 
 __all__ = ["Tidying"]
 
@@ -20,7 +20,7 @@ class Tidying:
         policy: What to keep.
     """
 
-    def __init__(self, run: Run, policy: RetentionPolicy) -> None:
+    def __init__(self, run: RunRecord, policy: RetentionPolicy) -> None:
         self._run = run
         self._policy = policy
         self._known: tuple[CheckpointFile, ...] = ()
