@@ -1,0 +1,96 @@
+"""A Checkpointer for NumPy, made of the training core: what one for another framework begins with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.planning import plan_components
+from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.container.state import flatten_component
+from ckptfmt._core.runs.retention import RetentionPolicy
+from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
+from ckptfmt._core.training.ranks import Ranks, SingleProcess
+from ckptfmt._core.training.resume.resume_point import find_resume_point, released_if_it_fails
+from ckptfmt._core.training.run_record import RunRecord
+from ckptfmt._core.training.saving.background_saver import wait_for_all
+from ckptfmt._core.training.saving.leaving import leave
+from ckptfmt._core.training.saving.outcomes import Outcomes
+from ckptfmt._core.training.saving.run_saves import Place, Plan, RunSaves
+from ckptfmt._core.training.saving.run_writer import SaveOptions
+from ckptfmt._core.training.saving.save_schedule import Due, Schedule
+from ckptfmt._core.training.saving.staging import HostStaging
+from ckptfmt._core.training.saving.tidying import Tidying
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import error_for
+
+
+class Opener:
+    """Reads whole states: `load` verifies every byte."""
+
+    def open_verified(self, file: CheckpointFile, patience: Patience) -> Any:
+        return patience(lambda: self.open_chosen(file), file.path)
+
+    def open_chosen(self, file: CheckpointFile) -> Any:
+        with Checkpoint.open(file.path, NumpyAdapter()) as checkpoint:
+            problems = checkpoint.verify()
+            if problems:
+                raise error_for(problems, file.path)
+            return checkpoint.load()
+
+
+class Checkpointer:
+    """Saves after every step, in the background; resumes; leaves on a signal."""
+
+    def __init__(self, directory: Path, components: Mapping[str, Stateful], keep_last: int) -> None:
+        self._components = components
+        self._run = RunRecord(str(directory), None)
+        self._ranks = Ranks(SingleProcess())
+        self._schedule = Schedule(1, None, None, None)
+        self._signals = LeaveSignals(LEAVE_SIGNALS)
+        options = SaveOptions(afterwards=Tidying(self._run, RetentionPolicy(keep_last=keep_last)))
+        self._saves = RunSaves(
+            self._run.claim, self._schedule, options, Outcomes("raise"), ranks=self._ranks, staging=HostStaging()
+        )
+        self.step = 0
+
+    def resume(self) -> None:
+        wait_for_all()
+        with released_if_it_fails(self._run, self._ranks):
+            point = find_resume_point(self._run, "auto", Opener(), self._ranks)
+        self._run.id, self._run.lineage = point.run_id, point.lineage
+        if point.file is not None and point.checkpoint is not None:
+            self.step = point.file.metadata.step or 0
+            for name, component in self._components.items():
+                component.load_state_dict(point.checkpoint[name])
+        self._saves.begin(None if point.file is None else point.file.path, self.step)
+        self._signals.install()
+        self._schedule.begin(time.monotonic())
+
+    def steps(self, end: int) -> Iterator[int]:
+        while self.step < end:
+            yield self.step
+            self.step += 1
+            due = self._saves.stepped(Place(self.step, 0), leave=self._signals.received is not None)
+            if due is not Due.NOTHING:
+                self._saves.save(self.step, self._gather, {})
+            if due is Due.SAVE_AND_LEAVE:
+                leave(self._saves, self.step, self._gather, self._signals.received, self._ranks)
+        self._saves.finish(self.step, self._gather)
+        self._saves.close()
+        self._run.claim.release()
+        self._signals.remove()
+
+    def _gather(self) -> Plan:
+        flat = [
+            flatten_component(name, component.state_dict(), NumpyAdapter(), numpy_is_plain=True)
+            for name, component in self._components.items()
+        ]
+        return lambda metrics: plan_components(
+            flat, metadata=self._run.metadata(self.step, 0, metrics), text_metadata={}
+        )
