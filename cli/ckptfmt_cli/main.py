@@ -1,7 +1,7 @@
 """The command `ckptfmt`: its list of commands, and how every way to end becomes an exit code.
 
-Exit codes: 0 yes or done, 1 no (differs, damaged, nothing found), 2 wrong usage, 3 could not answer (no such file, no
-permission), 130 interrupted, 141 the reader of our output went away, 143 told to end (SIGTERM).
+Exit codes: 0 yes or done, 1 no (different, damaged, nothing found), 2 usage error, 3 could not answer (no such file,
+no permission), 130 interrupted, 141 the reader of our output went away, 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -35,34 +35,35 @@ from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
 
-NO, WRONG_USAGE, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 2, 3, 130, 141
+NO, USAGE_ERROR, CANNOT_ANSWER, INTERRUPTED, READER_GONE = 1, 2, 3, 130, 141
 _NUMPY_BYTES = 128 << 20
-"""Address space that NumPy may need to be imported."""
+"""Address space that importing NumPy may take."""
 _COLLECT_AFTER = 200_000
 """Objects between two collections of garbage. With tables of many rows, the usual 700 cost a third of the time."""
 COMPLETE_VARIABLE = "_CKPTFMT_COMPLETE"
 
-# A command's module is imported when the command is run; its summary stands here so that `--help` imports none.
+# The module of a command is imported when the command runs. Its summary is repeated here so that `--help` imports none.
 _COMMANDS = {
     "inspect": "Show what is in a checkpoint.",
     "ls": "List the checkpoints in a directory.",
     "latest": "Print the checkpoint that training would resume from.",
     "diff": "Show what differs between two checkpoints.",
     "verify": "Check every byte of checkpoints.",
-    "prune": "Remove old checkpoints, with a reason for each.",
-    "pin": "Keep checkpoints from being pruned.",
-    "unpin": "Let checkpoints be pruned again.",
-    "plot": "Draw metrics and norms of layers over a training.",
+    "prune": "Remove checkpoints that no rule keeps.",
+    "pin": "Protect checkpoints from being pruned.",
+    "unpin": "Allow checkpoints to be pruned again.",
+    "plot": "Plot metrics and layer norms over training.",
+    "strip": "Write a copy of a checkpoint without some components.",
     "extract": "Write the members of a checkpoint to a directory.",
-    "pack": "Make a checkpoint of the files in a directory.",
-    "convert": "Convert a checkpoint of another format, safely.",
-    "export": "Write a checkpoint in another format.",
-    "completion": "Print the completion script for a shell.",
+    "pack": "Build a checkpoint from the files in a directory.",
+    "convert": "Convert a checkpoint from another format, safely.",
+    "export": "Export a checkpoint to another format.",
+    "completion": "Print a shell completion script.",
 }
 
 
 class _Commands(click.Group):
-    """The commands, imported when they are needed, and run with our exit codes."""
+    """The commands, imported on demand and run with our exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -107,14 +108,14 @@ def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[st
         return READER_GONE
     except CkptfmtError as error:
         return _fail(error_line(error), _code_of(error))
-    except OSError as error:  # ours to write: a full disk behind a redirection; or a module that cannot be opened
+    except OSError as error:  # our own output on a full disk, or a module that cannot be opened
         _silence(sys.stdout)
         return _fail(_plain(error), CANNOT_ANSWER)
     except MemoryError:
         return _fail(_NO_MEMORY, CANNOT_ANSWER)
     except ImportError as error:
-        return _fail(f"a part of the program cannot be loaded: {_first_cause(error)}", CANNOT_ANSWER)
-    except Exception:  # noqa: BLE001 - a fault of ours; Python would end with 1, which is an answer
+        return _fail(f"cannot load a part of the program: {_first_cause(error)}", CANNOT_ANSWER)
+    except Exception:  # noqa: BLE001 - a bug; Python would end with 1, which is an answer
         import traceback  # no other way to end needs it
 
         traceback.print_exc()
@@ -132,7 +133,7 @@ def _invoke(command: click.Command, args: list[str], prog_name: str, extra: dict
 
 
 def _complete(command: click.Command, prog_name: str) -> int | None:
-    """Answer the shell's question for completions, if this is one."""
+    """Answer a request for completions, if the shell made one."""
     instruction = os.environ.get(COMPLETE_VARIABLE)
     if not instruction:
         return None
@@ -142,49 +143,49 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
 
 
 def _code_of(error: CkptfmtError) -> int:
-    """Return 1 for an answer, such as that a file is damaged, 2 for a request that makes no sense, else 3."""
+    """Return 1 if the error is an answer (the file is damaged), 2 if the request makes no sense, else 3."""
     from ckptfmt._core.interop.writers.base import ExportError  # most commands end without an error
     from ckptfmt._core.runs.retention import PolicyError
 
     if isinstance(error, PolicyError):
-        return WRONG_USAGE
+        return USAGE_ERROR
     no = FormatError | ForeignFileError | PackError | ExportError | StateError | NotFoundError | UnsafeInputError
     return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
 def _show(error: click.ClickException) -> None:
-    """Write what is wrong with a command line, with its arguments escaped: a script may pass on any name."""
+    """Write what is wrong with a command line, escaped: a script may pass on any name."""
     message = error.format_message()
-    if not isinstance(error, click.MissingParameter):  # whose lines are all ours
+    if not isinstance(error, click.MissingParameter):  # its lines are all ours
         message = escape(message)
     click.UsageError(message, getattr(error, "ctx", None)).show()
 
 
-_NO_MEMORY = "there is not enough memory; raise the limit of the process (ulimit -v) or free some"
+_NO_MEMORY = "not enough memory; free some, or raise the limit of the process (ulimit -v)"
 
 
 def _plain(error: OSError) -> str:
-    """Return what the system said, without anything that would have to be imported: perhaps nothing can be."""
+    """Return what the system reported, without importing anything: perhaps nothing can be imported."""
     place = f"{error.filename}: " if error.filename is not None else ""
     advice = "; raise the limit (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
     return f"{place}{error.strerror or error}{advice}"
 
 
 def _first_cause(error: BaseException) -> str:
-    """Return what was wrong at first: libraries wrap it in advice of many lines."""
+    """Return the first cause: libraries wrap it in many lines of advice."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 class _Room:
-    """Finds no module, but refuses to import NumPy where there is not enough memory for it.
+    """Finds no module, but refuses to import NumPy if there is too little memory for it.
 
-    Its library for linear algebra would end the process with exit code 1, which is one of our answers.
+    NumPy's linear algebra library would end the process with exit code 1, which is one of our answers.
     """
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's signature
-        """Raise MemoryError if NumPy is to be imported and there is no room for it."""
+        """Raise MemoryError if NumPy is about to be imported and there is no room for it."""
         if name == "numpy":
             try:
                 mmap.mmap(-1, _NUMPY_BYTES).close()
@@ -198,7 +199,7 @@ def _fail(line: str, code: int) -> int:
 
 
 def _silence(stream: Any) -> None:
-    """Point a stream that cannot be written at nothing, so that the interpreter does not complain when it ends."""
+    """Redirect a stream that cannot be written to nowhere, so that the interpreter does not complain when it ends."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, io.UnsupportedOperation):
@@ -206,25 +207,25 @@ def _silence(stream: Any) -> None:
 
 
 def _nowhere() -> TextIO:
-    """Return a stream in place of one that was closed before we began (`>&-`): the exit code still answers."""
+    """Return a stream to replace one that was closed before we began (`>&-`): the exit code still answers."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 yes or done, 1 no (differs, damaged, nothing found), 2 wrong usage, 3 could not answer.",
+    epilog="Exit codes: 0 yes or done, 1 no (different, damaged, nothing found), 2 usage error, 3 could not answer.",
 )
 @click.version_option(__version__, prog_name="ckptfmt", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Look into, compare, check, prune and convert the checkpoints of deep-learning training."""
+    """Inspect, compare, verify, prune and convert the checkpoints of deep-learning training."""
 
 
 def _leave(number: int, _: object) -> NoReturn:
     """End on a signal: at once, and with nothing half-written left behind.
 
-    Nothing is unwound. An exception may come up anywhere, in the locks of Python's own threads, too, and could leave
-    them held for ever. What is published is whole at any moment, so only what is not has to be removed.
+    Nothing is unwound: an exception could come up anywhere, even inside a lock of Python's own threads, and leave it
+    held forever. What is published is complete at any moment, so only unpublished files have to be removed.
     """
     for module, tidy in (
         ("ckptfmt_cli.progress", "clear"),
@@ -238,15 +239,15 @@ def _leave(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Run the command line and exit."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # a job in the background of a script is not to be stopped
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a background job of a script ignores it
             signal.signal(number, _leave)
     gc.set_threshold(_COLLECT_AFTER)
-    # Nothing here is for its threads. Each takes 32 MiB at once, and where none is to be had, it sends us an interrupt.
+    # Nothing here needs its threads. Each takes 32 MiB at once, and if none can be started, it sends us an interrupt.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     sys.meta_path.insert(0, _Room())
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot spell is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot encode is no reason to fail
     cli.main()

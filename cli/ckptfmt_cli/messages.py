@@ -1,4 +1,4 @@
-"""Errors as one line for people: what is wrong, and what to do about it."""
+"""Errors as one line: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ckptfmt_cli.text import count
 __all__ = ["advice", "error_line"]
 
 _ADVICE = {
-    ProblemKind.TRUNCATED: "use another checkpoint; `ckptfmt ls DIR` shows which are complete",
-    ProblemKind.MALFORMED: "a faulty program wrote it; use another checkpoint",
-    ProblemKind.LIMIT: "a faulty program wrote it; use another checkpoint",
+    ProblemKind.TRUNCATED: "use another checkpoint; `ckptfmt ls DIR` lists the complete ones",
+    ProblemKind.MALFORMED: "use another checkpoint; the program that wrote this one is faulty",
+    ProblemKind.LIMIT: "use another checkpoint; the program that wrote this one is faulty",
     ProblemKind.UNSUPPORTED: "upgrade ckptfmt",
     ProblemKind.CORRUPT: "restore the file from a copy, or use another checkpoint",
 }
@@ -20,7 +20,7 @@ _ADVICE = {
 def advice(problem: Problem) -> str:
     """Return what to do about a file with this problem."""
     if problem.code == "magic":
-        return "is this the right file?"
+        return "check that this is the right file"
     return _ADVICE[problem.kind]
 
 

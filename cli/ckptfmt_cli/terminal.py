@@ -1,25 +1,37 @@
-"""What the stream that we write to can show: how wide it is, in colour or not, beyond ASCII or not."""
+"""What a stream can show: its width, and whether colour and characters beyond ASCII arrive."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from types import MappingProxyType
+from typing import Any, Literal, TextIO
+
+import click
 
 __all__ = ["PLAIN", "Style", "Terminal"]
 
 Style = Literal["plain", "bold", "dim", "good", "warn", "bad"]
 
-_CODES: dict[Style, str] = {"bold": "1", "dim": "2", "good": "32", "warn": "33", "bad": "1;31"}
+_STYLES: MappingProxyType[Style, dict[str, Any]] = MappingProxyType(
+    {
+        "plain": {},
+        "bold": {"bold": True},
+        "dim": {"dim": True},
+        "good": {"fg": "green"},
+        "warn": {"fg": "yellow"},
+        "bad": {"fg": "red", "bold": True},
+    }
+)
 _DEFAULT_WIDTH, _ABSURD_WIDTH = 80, 100_000
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """A place for text.
+    """A destination for text.
 
     Attributes:
-        width: Columns. 80 where there is no terminal; the variable `COLUMNS` overrides either.
+        width: Columns. 80 without a terminal; the variable `COLUMNS` overrides both.
         colour: Whether styles are shown.
         unicode: Whether characters beyond ASCII arrive.
     """
@@ -30,25 +42,25 @@ class Terminal:
 
     @classmethod
     def of(cls, stream: TextIO) -> Terminal:
-        """Return what `stream` can show. Colour needs a terminal, and neither `NO_COLOR` nor `TERM=dumb`."""
+        """Return what `stream` can show. Colour needs a terminal without `NO_COLOR` and `TERM=dumb`."""
         interactive = stream.isatty()
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         return cls(_width(stream, interactive), interactive and not plain, _speaks_unicode(stream))
 
     @property
     def ellipsis(self) -> str:
-        """What stands for left-out text."""
+        """The mark for omitted text."""
         return "…" if self.unicode else "..."
 
     def paint(self, text: str, style: Style) -> str:
         """Return `text` in a style, if styles are shown."""
         if not self.colour or style == "plain" or not text:
             return text
-        return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+        return click.style(text, **_STYLES[style])
 
 
 PLAIN = Terminal()
-"""A file or a pipe: 80 columns, no colour."""
+"""A file or pipe: 80 columns, no colour."""
 
 
 def _width(stream: TextIO, interactive: bool) -> int:

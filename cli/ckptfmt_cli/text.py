@@ -1,11 +1,10 @@
-"""Values as words for people: sizes, counts, ages, metrics; and how wide text is."""
+"""Values as words: sizes, counts, ages, metrics; and the width of text on a terminal."""
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import lru_cache
 
 __all__ = [
     "age",
@@ -24,6 +23,8 @@ __all__ = [
 
 _LISTED = 5  # JSON names them all
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_NARROW = re.compile("[ -~\xa1-\u02ff\u2026\u2581-\u2588\u2591]*")
+"""ASCII, Latin, and what we draw with: one column each."""
 _MINUTE, _HOUR, _DAY, _YEAR = 60, 3_600, 86_400, 365 * 86_400
 
 
@@ -44,7 +45,7 @@ def count(number_of: int, noun: str) -> str:
 
 
 def number(value: int | None) -> str:
-    """Return an integer, or `-` for none."""
+    """Return an integer, or `-` for None."""
     return "-" if value is None else str(value)
 
 
@@ -54,7 +55,7 @@ def metric(value: float) -> str:
 
 
 def listed(items: Iterable[str], separator: str) -> str:
-    """Return the first few items in a line, and how many more there are."""
+    """Return the first few items in one line, and the number of the others."""
     every = list(items)
     rest = len(every) - _LISTED
     return separator.join(every[:_LISTED]) + (f" and {rest:,} more" if rest > 0 else "")
@@ -82,7 +83,7 @@ def age(moment: datetime, now: datetime) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """Return how long ago `moment` was as part of a sentence: `3 h ago`, `in 3 h`."""
+    """Return how long ago `moment` was, for a sentence: `3 h ago`, `in 3 h`."""
     text = age(moment, now)
     return text if text.startswith("in ") else f"{text} ago"
 
@@ -102,7 +103,11 @@ def duration(seconds: int) -> str:
 
 def cells(text: str) -> int:
     """Return how many columns of a terminal an escaped text takes."""
-    return len(text) if text.isascii() else sum(map(_cell, text))
+    if _NARROW.fullmatch(text):
+        return len(text)
+    from wcwidth import wcswidth  # its tables take 20 ms to load, and few names need them
+
+    return max(wcswidth(text), 0)
 
 
 def shorten(text: str, width: int, ellipsis: str = "…") -> str:
@@ -112,23 +117,23 @@ def shorten(text: str, width: int, ellipsis: str = "…") -> str:
     room = width - len(ellipsis)
     if room <= 0:
         return ellipsis[:width]
-    head = _take(text, (room + 1) // 2)
-    tail = _take(text[::-1], room - cells(head))[::-1]
+    letters = list(text) if _NARROW.fullmatch(text) else _graphemes(text)
+    head = "".join(_take(letters, (room + 1) // 2))
+    tail = "".join(_take(letters[::-1], room - cells(head))[::-1])
     return f"{head}{ellipsis}{tail}"
 
 
-def _take(text: str, width: int) -> str:
-    """Return the longest beginning of `text` that fits into `width` columns."""
+def _graphemes(text: str) -> list[str]:
+    from wcwidth import iter_graphemes  # see `cells`
+
+    return list(iter_graphemes(text))
+
+
+def _take(letters: Sequence[str], width: int) -> Sequence[str]:
+    """Return as many of the first letters as fit into `width` columns."""
     used = 0
-    for position, char in enumerate(text):
-        used += _cell(char)
+    for position, letter in enumerate(letters):
+        used += cells(letter)
         if used > width:
-            return text[:position]
-    return text
-
-
-@lru_cache(4096)
-def _cell(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+            return letters[:position]
+    return letters

@@ -1,4 +1,4 @@
-"""`ckptfmt convert`, `export` and `inspect --globals`: what they say, and how they end."""
+"""`ckptfmt convert`, `export` and `inspect --pickle-imports`: what they say, and how they end."""
 
 from __future__ import annotations
 
@@ -139,16 +139,16 @@ def test_export_of_a_component(pth: Path, tmp_path: Path) -> None:
 
 
 def test_globals_lists_what_would_have_been_run(pth: Path, tmp_path: Path) -> None:
-    result = invoke("inspect", "--globals", pth)
+    result = invoke("inspect", "--pickle-imports", pth)
     assert result.exit_code == 0
     assert "torch._utils._rebuild_tensor_v2" in result.stdout
     (tmp_path / "evil.pth").write_bytes(zip_of(EVIL))
-    result = invoke("inspect", "--globals", tmp_path / "evil.pth")
+    result = invoke("inspect", "--pickle-imports", tmp_path / "evil.pth")
     assert result.exit_code == 1
     assert "os.system" in result.stdout
-    result = invoke("inspect", "--globals", "--json", tmp_path / "evil.pth")
+    result = invoke("inspect", "--pickle-imports", "--json", tmp_path / "evil.pth")
     document = json.loads(result.stdout)
-    assert (document["report"], document["safe"]) == ("globals/1", False)
+    assert (document["report"], document["safe"]) == ("pickle-imports/1", False)
     assert [(use["name"], use["called"], use["verdict"]) for use in document["names"]] == [
         ("os.system", True, "refused")
     ]
@@ -161,7 +161,7 @@ def test_neither_needs_a_framework(pth: Path, tmp_path: Path, run: Ckptfmt) -> N
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "assert not {'torch', 'pickle', 'safetensors'} & set(sys.modules), sorted(sys.modules)"
     )
-    for arguments in (["convert", str(pth), str(tmp_path / "a.ckptfmt")], ["inspect", "--globals", str(pth)]):
+    for arguments in (["convert", str(pth), str(tmp_path / "a.ckptfmt")], ["inspect", "--pickle-imports", str(pth)]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 

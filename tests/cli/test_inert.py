@@ -12,7 +12,7 @@ from tests.pth.attacks import call, text, zip_of
 INERT = ["--inert", "os.system", "--inert", "os.popen"]
 ONE_FILE = [
     ["inspect", "a.pth"],
-    ["inspect", "--globals", "a.pth"],
+    ["inspect", "--pickle-imports", "a.pth"],
     ["inspect", "--json", "a.pth"],
     ["diff", "a.pth", "a.pth"],
     ["convert", "a.pth", "out.ckptfmt"],

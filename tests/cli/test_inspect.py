@@ -75,6 +75,19 @@ def test_a_tensor_that_is_not_there_is_1_and_close_names_are_shown(path: str) ->
     assert "net.head.weight" in result.stderr.replace("'head.weights'", "")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--pickle-imports", "--tree"], ["--tensor", "head.steps", "--stats"], ["--html", "out.html", "--json"]],
+    ids=" ".join,
+)
+def test_an_option_that_would_be_ignored_is_refused(path: str, options: list[str]) -> None:
+    result = invoke("inspect", *options, path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert options[0] in result.stderr
+    assert options[-1] in result.stderr
+    assert not Path("out.html").exists()
+
+
 @pytest.mark.parametrize("name", ["a.safetensors", "a.npz"])
 def test_other_formats(tmp_path: Path, name: str) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")

@@ -48,7 +48,7 @@ def sections() -> list[str]:
                 found[name] = f"{inspect.getdoc(item)}\n\n{inspect.cleandoc(str(vars(item)['to_json'].__doc__))}"
             elif inspect.isfunction(item) and home == "ckptfmt._core.ops.report_json" and name.endswith("_json"):
                 found[name] = inspect.cleandoc(str(item.__doc__))
-    reports = {form.group(1): name for name, text in found.items() if (form := re.search(r'"([a-z]+/1)"', text))}
+    reports = {form.group(1): name for name, text in found.items() if (form := re.search(r'"([a-z-]+/1)"', text))}
     order = [name for _, name in sorted(reports.items())]
     order += sorted(name for name in found if name not in order and name[0].isupper())
     order += sorted(name for name in found if name[0].islower())

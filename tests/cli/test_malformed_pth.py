@@ -15,7 +15,7 @@ COMMANDS = [
     ["inspect", "{}"],
     ["inspect", "--tree", "{}"],
     ["inspect", "--stats", "{}"],
-    ["inspect", "--globals", "{}"],
+    ["inspect", "--pickle-imports", "{}"],
     ["diff", "{}", "{}"],
     ["diff", "--values", "{}", "{}"],
     ["verify", "{}"],

@@ -1,4 +1,4 @@
-"""`extract`, `pack` and `prune FILE --drop`: what they say, and which exit code they end with."""
+"""`extract`, `pack` and `strip`: what they write, and which exit code they end with."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_nothing_that_is_there_is_replaced_unasked(path: str) -> None:
     assert invoke("extract", path, "-o", "out").exit_code == 3
     assert invoke("pack", "out", "-o", path).exit_code == 2
     assert invoke("pack", "out", "-o", path, "--force").exit_code == 0
-    assert invoke("prune", path, "--drop", "net", "-o", path).exit_code == 2
-    assert invoke("prune", path, "--drop", "net", "-o", path, "--force").exit_code == 3
+    assert invoke("strip", path, "--drop", "net", "-o", path).exit_code == 2
+    assert invoke("strip", path, "--drop", "net", "-o", path, "--force").exit_code == 3
 
 
 def test_a_file_that_is_not_valid_is_1(path: str) -> None:
@@ -65,26 +65,53 @@ def test_a_file_that_is_not_valid_is_1(path: str) -> None:
 
 
 def test_a_checkpoint_for_publishing(path: str) -> None:
-    result = invoke("prune", path, "--drop", "optimizer,epoch", "--no-notes", "-o", "small.ckptfmt")
+    result = invoke("strip", path, "--drop", "optimizer,epoch", "--no-notes", "-o", "small.ckptfmt")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[-1] == "without optimizer, epoch"
+    assert result.stdout.startswith("small.ckptfmt: ")
     with ckptfmt.open("small.ckptfmt") as checkpoint:
         assert list(checkpoint) == ["net"]
         assert checkpoint.metadata.user is None
     document = json.loads(invoke("inspect", "--json", "small.ckptfmt").stdout)
     assert document["state"]["resume"]["answer"] == "warm-start"
-    document = json.loads(invoke("prune", path, "--only", "net", "-o", "b.ckptfmt", "--json").stdout)
-    assert (document["report"], document["kept"]) == ("strip/1", ["net"])
+    document = json.loads(invoke("strip", path, "--keep", "net", "-o", "b.ckptfmt", "--json").stdout)
+    assert (document["report"], document["kept"], document["dropped"]) == ("strip/1", ["net"], ["optimizer", "epoch"])
 
 
-def test_it_needs_a_name_for_the_new_file_and_a_component_that_is_there(path: str) -> None:
-    assert invoke("prune", path, "--drop", "net").exit_code == 2
-    result = invoke("prune", path, "--drop", "ema", "-o", "b.ckptfmt")
+def test_names_are_separated_by_commas_or_the_option_is_repeated(path: str) -> None:
+    for number, options in enumerate([["--drop", "net,epoch"], ["--drop", "net", "--drop", "epoch"]]):
+        document = json.loads(invoke("strip", path, *options, "-o", f"{number}.ckptfmt", "--json").stdout)
+        assert document["kept"] == ["optimizer"]
+
+
+def test_the_notes_alone_can_be_left_out(path: str) -> None:
+    assert invoke("strip", path, "--no-notes", "-o", "b.ckptfmt").exit_code == 0
+    with ckptfmt.open("b.ckptfmt") as checkpoint:
+        assert list(checkpoint) == ["net", "optimizer", "epoch"]
+        assert checkpoint.metadata.user is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--drop", "net"], ["-o", "b.ckptfmt"], ["-o", "b.ckptfmt", "--drop", "net", "--keep", "epoch"]],
+    ids=["no target", "nothing to leave out", "drop and keep"],
+)
+def test_strip_refuses_what_makes_no_sense(path: str, options: list[str]) -> None:
+    result = invoke("strip", path, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert not Path("b.ckptfmt").exists()
+
+
+def test_strip_names_a_component_that_is_not_there(path: str) -> None:
+    result = invoke("strip", path, "--drop", "ema", "-o", "b.ckptfmt")
     assert result.exit_code == 1
-    assert "'ema'" in result.stderr
+    for name in ("'ema'", "net", "optimizer", "epoch"):
+        assert name in result.stderr
+
+
+def test_prune_of_a_file_names_strip(path: str) -> None:
     result = invoke("prune", path, "--keep-last", "1")
     assert result.exit_code == 2
-    assert "--drop" in result.stderr
+    assert "ckptfmt strip" in result.stderr
 
 
 def test_json(path: str) -> None:
@@ -97,7 +124,7 @@ def test_json(path: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 @pytest.mark.parametrize(
     "arguments",
-    [["extract", "large.ckptfmt", "-o", "out"], ["prune", "large.ckptfmt", "--only", "net", "-o", "small.ckptfmt"]],
+    [["extract", "large.ckptfmt", "-o", "out"], ["strip", "large.ckptfmt", "--keep", "net", "-o", "small.ckptfmt"]],
 )
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, arguments: list[str]) -> None:
     sparse_checkpoint(tmp_path / "large.ckptfmt", (2 << 30) // 4)

@@ -184,7 +184,7 @@ def test_json_is_the_report_and_never_asks(directory: Path) -> None:
         (["--keep-best", "1", "--metric", "oddness"], "--mode"),
         (["--keep-within", "soon"], "7d"),
         (["--max-size", "huge"], "200GB"),
-        (["--keep-last", "1", "--run", "a", "--no-run"], "runless"),
+        (["--keep-last", "1", "--run", "a", "--no-run"], "--no-run"),
     ],
 )
 def test_what_makes_no_sense_is_2(directory: Path, arguments: list[str], words: str) -> None:

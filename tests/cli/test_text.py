@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wcwidth import wcswidth
 
 from ckptfmt._escaping import escape
 from ckptfmt_cli.text import age, ago, cells, count, metric, shape, shorten, size, timestamp
@@ -81,3 +82,9 @@ def test_wide_and_combining_characters_are_measured_as_shown() -> None:
     assert cells("重み") == 4
     assert cells("e\N{COMBINING ACUTE ACCENT}") == 1
     assert shorten("重み重み重み", 7) == "重…重み"[:2] + "重み"  # four columns, an ellipsis, two more
+    assert cells("👩\N{ZERO WIDTH JOINER}👧") == 2, "which every terminal of today draws as one picture"
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FF) | st.sampled_from("…▁█░")).map(escape))
+def test_text_that_needs_no_tables_is_measured_like_any_other(text: str) -> None:
+    assert cells(text) == wcswidth(text)

@@ -7,6 +7,7 @@ import math
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
 from ckptfmt._core.format.index import Metadata
@@ -323,7 +324,7 @@ def test_verify(golden: Golden) -> None:
 def test_a_damaged_file_stands_out_in_colour() -> None:
     (sound, damaged, *_) = verify_report().files
     assert verdict_line(sound, Terminal(colour=True)) == "runs/a.ckptfmt: \x1b[32mok\x1b[0m"
-    assert "\x1b[1;31mdamaged\x1b[0m" in verdict_line(damaged, Terminal(colour=True))
+    assert click.style("damaged", fg="red", bold=True) in verdict_line(damaged, Terminal(colour=True))
 
 
 def test_every_golden_file_is_used() -> None:

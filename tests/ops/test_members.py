@@ -73,7 +73,7 @@ def test_what_stays_is_the_same_and_the_rest_is_gone(save: Save, tmp_path: Path,
 
 
 def test_only_keeps_these_and_notes_can_go(save: Save, tmp_path: Path) -> None:
-    strip_file(save(state=STATE, **FACTS), tmp_path / "b.ckptfmt", only=["net"], notes=False)
+    strip_file(save(state=STATE, **FACTS), tmp_path / "b.ckptfmt", keep=["net"], notes=False)
     with ckptfmt.open(tmp_path / "b.ckptfmt") as after:
         assert list(after) == ["net"]
         assert after.metadata.user is None
@@ -95,7 +95,7 @@ def test_a_damaged_byte_is_not_copied(save: Save, tmp_path: Path, codec: str) ->
     with pytest.raises(IntegrityError, match="'w'"):
         strip_file(path, tmp_path / "b.ckptfmt", drop=["rng"])
     assert names(tmp_path) == [path.name]
-    strip_file(path, tmp_path / "b.ckptfmt", only=["rng"])  # what is damaged need not stay
+    strip_file(path, tmp_path / "b.ckptfmt", keep=["rng"])  # what is damaged need not stay
 
 
 def test_names_that_are_not_there_and_the_file_itself_are_refused(save: Save, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_file_of_another_format_is_left_alone(save: Save, tmp_path: Path) -> N
     result = apply_prune(plan_prune(tmp_path, LAST))
     assert pretrained.exists()
     (decision,) = [item for item in result.plan.decisions if item.file.path == str(pretrained)]
-    assert decision.reasons == ("it cannot be used, so nobody knows what it holds",)
+    assert (decision.keep, decision.concerned) == (True, False)
 
 
 def test_progress_is_told_in_bytes_of_the_files_that_stay(save: Save, tmp_path: Path) -> None:

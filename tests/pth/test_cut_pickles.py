@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
-from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.ops.conversion.pickle_imports import list_pickle_imports
 from ckptfmt.errors import ForeignFileError
 from tests.pth.attacks import GOOD, NOTHING, TAR_PARTS, stream_of, tar_of, zip_of
 
@@ -51,7 +51,7 @@ def refused(path: Path) -> None:
         ckptfmt.convert(path, target)
     assert not target.exists()
     try:
-        assert list_globals(path).fault is not None
+        assert list_pickle_imports(path).fault is not None
     except ForeignFileError:
         assert path.stat().st_size == 0
 

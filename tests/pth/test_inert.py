@@ -8,7 +8,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt import Typed, UnsafeInputError
-from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.ops.conversion.pickle_imports import list_pickle_imports
 from ckptfmt._core.pth.names.globals import Verdict
 from ckptfmt._core.pth.reading import read_state
 from ckptfmt._core.storage import open_source
@@ -63,8 +63,8 @@ def test_the_error_says_how(hostile: Path) -> None:
 
 
 def test_they_are_listed_as_inert(hostile: Path) -> None:
-    assert not list_globals(hostile).safe
-    report = list_globals(hostile, inert=NAMES)
+    assert not list_pickle_imports(hostile).safe
+    report = list_pickle_imports(hostile, inert=NAMES)
     assert report.safe
     assert {(use.name, use.verdict) for use in report.survey.names} == {(name, Verdict.INERT) for name in NAMES}
 

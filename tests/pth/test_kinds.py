@@ -47,7 +47,7 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import Typed, UnsafeInputError
-from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.ops.conversion.pickle_imports import list_pickle_imports
 from ckptfmt._core.pth.names import exception_names, kinds
 from ckptfmt._core.pth.names.globals import Verdict
 from ckptfmt._core.pth.names.spellings import canonical
@@ -247,12 +247,12 @@ def test_it_is_kept_as_what_it_says(tmp_path: Path, what: str, protocol: int) ->
 def test_it_passes_strict_reading_and_is_listed(tmp_path: Path, what: str) -> None:
     value, _ = VALUES[what]
     converted(tmp_path, value, 2, strict=True)
-    report = list_globals(tmp_path / "a.pth")
+    report = list_pickle_imports(tmp_path / "a.pth")
     assert report.safe
     assert report.fault is None
     assert not report.survey.unknown
     listed = {use.name for use in report.survey.names}
-    shown = invoke("inspect", "--globals", tmp_path / "a.pth")
+    shown = invoke("inspect", "--pickle-imports", tmp_path / "a.pth")
     assert shown.exit_code == 0
     for use in report.survey.names:
         assert use.verdict in (Verdict.KNOWN, Verdict.INERT), use

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.ops.conversion.convert import open_convertible
-from ckptfmt._core.ops.conversion.pickle_imports import list_globals
+from ckptfmt._core.ops.conversion.pickle_imports import list_pickle_imports
 from ckptfmt._core.ops.conversion.transcode import plan_rewrite
 from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.names.globals import CALLABLE, Verdict, judge, judge_call
@@ -44,7 +44,7 @@ def read_all(path: Path) -> bool:
         return False
     finally:
         with contextlib.suppress(CkptfmtError):
-            list_globals(path)
+            list_pickle_imports(path)
     return True
 
 

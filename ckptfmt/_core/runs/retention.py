@@ -221,10 +221,10 @@ def _left_alone(file: CheckpointFile, policy: RetentionPolicy) -> str:
     if file.link:
         return "a symbolic link"
     if not file.usable:
-        return "it cannot be used, so nobody knows what it holds"
+        return "unusable, so its content is unknown"
     if file.run_id is not None:
-        return "it belongs to a run" if policy.runless else "it belongs to another run"
-    return "it says neither step nor epoch" if policy.runless else "it belongs to no run"
+        return "belongs to a run" if policy.runless else "belongs to another run"
+    return "has neither step nor epoch" if policy.runless else "belongs to no run"
 
 
 def _apply_rules(
@@ -278,7 +278,7 @@ def _not_redone(ours: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
 def _within(file: CheckpointFile, span: timedelta, ours: Sequence[CheckpointFile], now: datetime) -> str | None:
     created = file.metadata.created
     if created is None:
-        return "it does not say when it was created"
+        return "creation time unknown"
     end = min(now, max(other.metadata.created for other in ours if other.metadata.created is not None))
     return f"within {_span(span)}" if end - created <= span else None
 

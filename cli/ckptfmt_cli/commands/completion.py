@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 @click.command(
     "completion",
-    short_help="Print the completion script for a shell.",
+    short_help="Print a shell completion script.",
     epilog="""\b
 Examples:
   eval "$(ckptfmt completion bash)"      # in ~/.bashrc

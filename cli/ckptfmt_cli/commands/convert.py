@@ -17,7 +17,7 @@ from ckptfmt._core.ops.conversion.report import ConvertReport
 from ckptfmt._core.ops.progress import Report
 from ckptfmt._core.runs.scan import EXTENSION
 from ckptfmt.errors import CkptfmtError, StorageError
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -28,7 +28,7 @@ __all__ = ["command"]
 
 @click.command(
     "convert",
-    short_help="Convert a checkpoint of another format, safely.",
+    short_help="Convert a checkpoint from another format, safely.",
     epilog="""\b
 Examples:
   ckptfmt convert ckpt_best_12.pth best.ckptfmt
@@ -40,13 +40,13 @@ Examples:
 )
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.argument("target", metavar="DST", type=click.Path())
-@click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+@click.option("--strict", is_flag=True, help="Refuse objects of unknown classes instead of keeping them as inert data.")
 @inert_option
-@click.option("--check", is_flag=True, help="Read both again afterwards, and compare every value.")
-@click.option("--recursive", is_flag=True, help="SRC is a directory: convert every checkpoint in it into DST.")
-@click.option("--codec", type=click.Choice(CODECS), default="none", show_default=True, help="Compress all components.")
-@click.option("--run-id", metavar="ID", help="The run that it is to belong to, for a training to go on from it.")
-@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+@click.option("--check", is_flag=True, help="Read source and result again and compare every value.")
+@click.option("--recursive", is_flag=True, help="SRC is a directory: convert every checkpoint in it to DST.")
+@click.option("--codec", type=click.Choice(CODECS), default="none", show_default=True, help="Codec of all components.")
+@click.option("--run-id", metavar="ID", help="Run that DST will belong to, so that training can resume from it.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -60,18 +60,18 @@ def command(
     run_id: str | None,
     as_json: bool,
 ) -> None:
-    """Convert a checkpoint of another format into one of ours, without running anything in it.
+    """Convert a checkpoint from another format to the native format, without running any code in it.
 
-    SRC is a file of torch.save (of any version), a TorchScript archive, a pickle, a .safetensors or .npz file, or a
-    directory: a model or a Trainer checkpoint of Hugging Face, or what Accelerate's save_state wrote. A pickle is
-    read as data: a name of Python, PyTorch or NumPy that checkpoints do not hold is a refusal. Objects of other
-    classes become inert data and are listed.
+    SRC is a file written by torch.save (any version), a TorchScript archive, a pickle, a .safetensors or .npz file, or
+    a directory: a Hugging Face model or Trainer checkpoint, or one written by Accelerate's save_state. Pickles are
+    read as data: a file that names something in Python, PyTorch or NumPy that no checkpoint needs is refused. Objects
+    of other classes become inert data and are listed.
 
-    A DST that ends in .pth, .pt, .bin, .safetensors or .npz is written in that format (see `ckptfmt export`). In a
-    DST that is a directory, the file gets the name of SRC. DST appears as a whole or not at all.
+    If DST ends in .pth, .pt, .bin, .safetensors or .npz, it is written in that format (see `ckptfmt export`). If DST
+    is a directory, the file in it is named after SRC. DST appears completely or not at all.
 
-    Exit code: 0 converted, 1 SRC is refused, damaged or holds what cannot be expressed, 3 it cannot be read, or DST
-    cannot be written.
+    Exit code: 0 converted, 1 SRC is refused, damaged or holds something that cannot be expressed, 3 SRC cannot be read
+    or DST cannot be written.
     """
     how = _How(strict, inert, check, codec, run_id)
     if recursive:
@@ -101,7 +101,7 @@ def _convert(source: str, target: str, how: _How) -> ConvertReport:
         if form_of_target(target) == "ckptfmt":
             return convert(source, target, **how.options(progress))
         if how.run_id or how.codec != "none":
-            raise click.UsageError(f"--codec and --run-id need a target of ours, and {target} is to be none")
+            raise click.UsageError(f"--codec and --run-id apply only to .ckptfmt targets; {target} is not one")
         return export(source, target, strict=how.strict, inert=how.inert, check=how.check, progress=progress)
 
 
@@ -115,15 +115,15 @@ def _file_in(source: str, target: str) -> str:
 
 def _convert_all(source: str, target: str, how: _How, *, as_json: bool) -> int:
     if not Path(source).is_dir():
-        raise click.UsageError(f"{source} is no directory, and --recursive needs one")
+        raise click.UsageError(f"{source} is not a directory; --recursive needs one")
     pairs = plan_tree(source, target)
     if not pairs:
-        say(f"{source}: nothing in it that can be converted")
+        say(f"{source}: no checkpoints to convert")
         return 1
     terminal = Terminal.of(sys.stdout)
     with progress_line() as line:
 
-        def tell(outcome: ConvertReport | Failure) -> None:
+        def show(outcome: ConvertReport | Failure) -> None:
             if line:
                 line.hide()
             if not as_json:
@@ -131,7 +131,7 @@ def _convert_all(source: str, target: str, how: _How, *, as_json: bool) -> int:
                 write_lines([failed_line(outcome, terminal) if failed else converted_line(outcome, terminal)])  # type: ignore[arg-type]  # one of the two
                 sys.stdout.flush()
 
-        report = convert_tree(pairs, **how.options(line.update if line else None), done=tell)
+        report = convert_tree(pairs, **how.options(line.update if line else None), done=show)
     if as_json:
         write_json(report.to_json())
     say(tree_summary(report))

@@ -7,11 +7,11 @@ import sys
 import click
 
 from ckptfmt._core.ops.comparison.diff import diff_files
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.views.diff import diff_lines
+from ckptfmt_cli.views.diff import SHOWN_CHANGES, diff_lines
 
 __all__ = ["command"]
 
@@ -29,16 +29,18 @@ Examples:
 )
 @click.argument("before", metavar="A", type=click.Path())
 @click.argument("after", metavar="B", type=click.Path())
-@click.option("--values", is_flag=True, help="Read the tensors that differ, and say how far they are apart.")
+@click.option("--values", is_flag=True, help="Read the tensors that differ and show how far apart they are.")
 @click.option(
     "--tolerance",
     metavar="X",
     type=click.FloatRange(min=0),
-    help="Absolute differences up to X are none; implies --values.",
+    help="Ignore absolute differences up to X; implies --values.",
 )
-@click.option("--all", "everything", is_flag=True, help="Show every difference, not only the first of each kind.")
+@click.option(
+    "--all", "everything", is_flag=True, help=f"Show every difference, not only the first {SHOWN_CHANGES} of each kind."
+)
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -50,14 +52,14 @@ def command(
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what differs between two files, and whether a training would resume identically from both.
+    """Show what differs between two checkpoints, and whether training would resume identically from both.
 
-    Facts, components, hyper-parameters, and tensors that were added, removed, renamed, reshaped, retyped or changed.
-    Equal tensors are known by their digests: of two checkpoints, no tensor is read unless --values asks for it. A
-    tensor of another name with equal data was renamed. A and B may be of different formats.
+    Compares facts, components, hyperparameters, and tensors that were added, removed, renamed, reshaped, retyped or
+    changed. Digests show which tensors are equal: between two native checkpoints, no tensor is read unless --values
+    asks for it. Equal data under another name counts as renamed. A and B may have different formats.
 
-    Exit code: 0 the content is the same, 1 it differs, 3 a file cannot be read. Facts such as step, metrics and time
-    are shown and do not count.
+    Exit code: 0 same content, 1 different, 3 a file cannot be read. Facts such as step, metrics and creation time are
+    shown but do not count as a difference.
     """
     with progress_line() as line:
         progress = line.update if line else None

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ckptfmt._core.ops.conversion.export import FORMS, export
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 @click.command(
     "export",
-    short_help="Write a checkpoint in another format.",
+    short_help="Export a checkpoint to another format.",
     epilog="""\b
 Examples:
   ckptfmt export last.ckptfmt net.safetensors --component net
@@ -28,16 +28,14 @@ Examples:
 )
 @click.argument("path", metavar="FILE", type=click.Path())
 @click.argument("target", metavar="OUT", type=click.Path())
-@click.option("--component", metavar="NAME", help="Write this component; by default the one that holds the weights.")
-@click.option(
-    "--format", "form", type=click.Choice(FORMS), help="The format, where the extension of OUT does not tell."
-)
+@click.option("--component", metavar="NAME", help="Component to write; by default the one that holds the weights.")
+@click.option("--format", "form", type=click.Choice(FORMS), help="Format, if the extension of OUT does not say.")
 @click.option("--shard-gb", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
-              help="Most gigabytes (10^9 bytes) in one shard of a directory.")  # fmt: skip
-@click.option("--strict", is_flag=True, help="Refuse objects of classes that are not known, instead of keeping them.")
+              help="Maximum size of a shard, in gigabytes (10^9 bytes).")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Refuse objects of unknown classes instead of keeping them as inert data.")
 @inert_option
-@click.option("--check", is_flag=True, help="Read both again afterwards, and compare every tensor.")
-@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+@click.option("--check", is_flag=True, help="Read source and result again and compare every tensor.")
+@json_option
 def command(
     path: str,
     target: str,
@@ -49,15 +47,16 @@ def command(
     check: bool,
     as_json: bool,
 ) -> None:
-    """Write a checkpoint in a format of others, told by the extension of OUT.
+    """Write a checkpoint in another format, chosen by the extension of OUT.
 
-    .pth, .pt and .bin take all components, for torch.load(weights_only=True). .safetensors and .npz take the tensors
-    of one component. An OUT without extension is a directory as Hugging Face has it, with model.safetensors, or with
+    .pth, .pt and .bin hold all components, for torch.load(weights_only=True). .safetensors and .npz hold the tensors
+    of one component. Without an extension, OUT is a directory in the layout of Hugging Face: model.safetensors, or
     shards and their index.
 
-    OUT appears as a whole or not at all. Every byte of FILE that is used is verified.
+    OUT appears completely or not at all. Every byte of FILE that is used is verified.
 
-    Exit code: 0 written, 1 FILE is damaged or the format cannot hold it, 3 FILE cannot be read or OUT not written.
+    Exit code: 0 written, 1 FILE is damaged or the format cannot hold it, 3 FILE cannot be read or OUT cannot be
+    written.
     """
     with progress_line() as line:
         report = export(

@@ -15,7 +15,7 @@ from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
 from ckptfmt._core.ops.inspection.module_tree import Module, component_trees
 from ckptfmt._core.ops.inspection.tensor_filter import TensorOrder, choose_tensors
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option, refuse_others
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_file, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -43,8 +43,10 @@ Examples:
 """,
 )
 @click.argument("path", metavar="FILE", type=click.Path())
-@click.option("--tree", is_flag=True, help="Group the tensors by module, repeated layers folded.")
-@click.option("--filter", "patterns", metavar="GLOB", multiple=True, help="Only tensors whose names match; repeatable.")
+@click.option("--tree", is_flag=True, help="Group the tensors by module and fold repeated layers.")
+@click.option(
+    "--filter", "patterns", metavar="GLOB", multiple=True, help="Only tensors whose names match GLOB; repeatable."
+)
 @click.option("--dtype", "dtypes", metavar="DTYPE", multiple=True, help="Only tensors of this dtype; repeatable.")
 @click.option(
     "--sort",
@@ -57,14 +59,16 @@ Examples:
 @click.option(
     "--stats/--no-stats",
     default=None,
-    help="Read the tensors: range, mean, deviation, NaN, Inf, zeros, histogram. --html does, unless told not to.",
+    help="Read the tensors and show range, mean, deviation, NaN, Inf, zeros, histogram. Default with --html.",
 )
 @click.option("--tensor", "values_of", metavar="NAME", help="Show the values of one tensor instead.")
-@click.option("--html", "html_path", metavar="OUT", type=click.Path(), help="Write a page to search and sort to OUT.")
+@click.option(
+    "--html", "html_path", metavar="OUT", type=click.Path(), help="Write a page to OUT, to search and sort in."
+)
 @click.option("--all", "all_tensors", is_flag=True, help=f"Show every tensor, not only the first {SHOWN_TENSORS}.")
-@click.option("--globals", "names", is_flag=True, help="Show what the pickles of a .pth file would have run.")
+@click.option("--pickle-imports", is_flag=True, help="List what the pickles in a .pth file would import and call.")
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -77,24 +81,31 @@ def command(
     values_of: str | None,
     html_path: str | None,
     all_tensors: bool,
-    names: bool,
+    pickle_imports: bool,
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components, and tensors.
+    """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components and tensors.
 
-    Reads the index at the end of FILE and its small trees and nothing else, so it is as quick on 100 GB as on 100 KB,
-    and says nothing about the data: `ckptfmt verify` does, and --stats and --tensor read some. FILE may also be a
-    .pth, .safetensors or .npz file, or a directory of Hugging Face; nothing in them is run.
+    Reads only the index and the small trees of FILE, so 100 GB take as long as 100 KB, and does not check the data:
+    `ckptfmt verify` does, and --stats and --tensor verify what they read. FILE may also be a .pth, .safetensors or
+    .npz file, or a Hugging Face directory. No code in them is run.
 
-    Long names are shortened to fit the terminal, or 80 columns in a pipe; COLUMNS=200 makes room, JSON has them whole.
+    Long names are shortened to fit the terminal, or 80 columns in a pipe. COLUMNS=200 makes room; --json never
+    shortens.
 
-    Exit code: 0 shown, 1 the file is damaged, truncated or no checkpoint, 3 it cannot be read.
+    Exit code: 0 shown, 1 FILE is damaged, truncated or not a checkpoint, 3 FILE cannot be read. With --pickle-imports,
+    1 also means that an import would be refused.
     """
-    if names:
-        from ckptfmt_cli.pickled import show_globals
+    if pickle_imports:
+        refuse_others(ctx, "--pickle-imports", ("inert", "as_json"))
+        from ckptfmt_cli.pickle_imports import show_pickle_imports
 
-        ctx.exit(show_globals(path, inert=inert, as_json=as_json))
+        ctx.exit(show_pickle_imports(path, inert=inert, as_json=as_json))
+    if values_of is not None:
+        refuse_others(ctx, "--tensor", ("inert", "as_json"))
+    if html_path is not None:
+        refuse_others(ctx, "--html", ("patterns", "dtypes", "order", "stats", "inert"))
     with open_tensors(path, inert=inert) as file:
         if values_of is not None:
             _show_values(file, values_of, as_json=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_path
 
@@ -23,26 +23,26 @@ Examples:
 """,
 )
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
-@click.option("--run", "run_id", metavar="ID", help="The run; without it, the one that would be resumed.")
-@click.option("--verify", is_flag=True, help="Read every byte, and take the newest one that is sound.")
+@click.option("--run", "run_id", metavar="ID", help="The run; by default the one that training would resume.")
+@click.option("--verify", is_flag=True, help="Read every byte and print the newest checkpoint that is sound.")
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write what is known of it as JSON.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context, directory: str, run_id: str | None, verify: bool, inert: tuple[str, ...], as_json: bool
 ) -> None:
-    """Print the path of the newest checkpoint of a run, and nothing else.
+    """Print the path of the checkpoint that training would resume from, and nothing else.
 
-    For scripts: a pipe or a file gets the bytes of the path as they are. On a terminal, characters that could steer it
-    are escaped.
+    Made for scripts: a pipe or a file receives the exact bytes of the path. A terminal shows control characters
+    escaped.
 
-    Which is the newest is told by the step and epoch written inside, never by names or file times. Without --verify
-    only the index of each file is read. What was passed over is told on stderr.
+    Generation, step and epoch stored in the files decide which one is the newest, never names or file times. Without
+    --verify, only the index of each file is read. Skipped files are reported on stderr.
 
-    A damaged checkpoint is passed over, one that may be sound never is: while a file that was refused, needs a newer
-    ckptfmt or cannot be read may be the newest, nothing is printed.
+    A damaged checkpoint is skipped; one that may be sound never is. If a file that is refused, needs a newer ckptfmt
+    or cannot be read may be the newest, nothing is printed.
 
-    Exit code: 0 printed, 1 there is none that can be used, 3 DIR or a file that may be the newest cannot be read.
+    Exit code: 0 printed, 1 no usable checkpoint, 3 DIR, or a file that may be the newest, cannot be read.
     """
     with progress_line() as line:
         progress = line.update if line else None
@@ -51,16 +51,16 @@ def command(
         write_json(report.to_json())
     else:
         for item in report.passed_over:
-            say(f"{item.path}: passed over: {item.reason}")
+            say(f"{item.path}: skipped: {item.reason}")
         if report.file is not None:
             write_path(report.file.path)
     for item in report.undecided:
-        say(f"{item.path}: may be the newest, and cannot be judged; make it readable or move it away")
+        say(f"{item.path}: may be the newest but cannot be judged; make it readable or move it away")
     if report.undecided:
         ctx.exit(3)
     if report.file is not None and not report.resumable:
-        say(f"{report.file.path}: belongs to no run and notes no epoch, so that training does not resume from it")
+        say(f"{report.file.path}: belongs to no run and records no epoch; training does not resume from it")
     if report.file is None:
         of_run = "" if report.run_id is None else f" of run {report.run_id}"
-        say(f"{directory}: no usable checkpoint{of_run} directly in this directory")
+        say(f"{directory}: no usable checkpoint{of_run} in this directory")
         ctx.exit(1)

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from ckptfmt._core.ops.directory.listing import list_directory
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.views.listing import list_lines
@@ -28,10 +28,12 @@ Examples:
 """,
 )
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
-@click.option("--metric", metavar="NAME", help="The metric to draw and to judge by, instead of the likely one.")
-@click.option("--mode", type=click.Choice(["min", "max"]), help="Which way it is better, if its name does not tell.")
+@click.option("--metric", metavar="NAME", help="Metric to draw and to find the best by; by default the likeliest one.")
+@click.option(
+    "--mode", type=click.Choice(["min", "max"]), help="Whether lower or higher is better, if the name does not say."
+)
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -41,14 +43,14 @@ def command(
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """List the checkpoints in a directory: run, epoch, step, metrics, age and size of each, newest and best marked.
+    """List the checkpoints in a directory, with run, epoch, step, metrics, age and size; newest and best are marked.
 
-    The order is that of the training, by what is written in the files: run, step, epoch. Names and file times do
-    not matter. Files that cannot be used stand apart: incomplete (cut off, or a temporary file that was never
-    published), damaged, unreadable. This is told from the structure and the index of each file; `ckptfmt verify`
-    reads the data as well. *.pth and *.pt files are listed, too. Directories in DIR are not entered.
+    The order is that of training: run, generation, step and epoch as stored in the files, never names or file times.
+    Unusable files are listed apart: incomplete (cut off, or a temporary file that was never published), damaged,
+    unreadable. Only structure and index of each file are read; `ckptfmt verify` reads the data as well. *.pth and
+    *.pt files are listed too. Subdirectories are not searched.
 
-    Exit code: 0 listed, 1 there is nothing to list, 3 DIR cannot be read.
+    Exit code: 0 listed, 1 nothing to list, 3 DIR cannot be read.
     """
     report = list_directory(directory, metric=metric, mode=mode, inert=inert)
     if as_json:
@@ -56,5 +58,5 @@ def command(
     elif report.entries:
         write_lines(list_lines(report, Terminal.of(sys.stdout), datetime.now(UTC)))
     if not report.entries:
-        say(f"{directory}: no checkpoint directly in this directory")
+        say(f"{directory}: no checkpoints in this directory")
         ctx.exit(1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from ckptfmt._core.ops.directory.pins import pin
-from ckptfmt_cli.pinning import tell
+from ckptfmt_cli.options import json_option
+from ckptfmt_cli.pinning import write_changes
 
 __all__ = ["command"]
 
 
 @click.command(
     "pin",
-    short_help="Keep checkpoints from being pruned.",
+    short_help="Protect checkpoints from being pruned.",
     epilog="""\b
 Examples:
   ckptfmt pin runs/digits/ckpt-00000120.ckptfmt
@@ -20,12 +21,12 @@ Examples:
 """,
 )
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Write what was done as JSON.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> None:
-    """Give each FILE a pin: neither `ckptfmt prune` nor the training removes it, whatever the policy.
+    """Pin each FILE, so that neither `ckptfmt prune` nor training removes it, whatever the rules.
 
-    A pin is a file FILE.pin beside it. `ckptfmt unpin` takes it away.
+    A pin is an empty file, FILE.pin, next to the checkpoint. `ckptfmt unpin` removes it.
 
-    Exit code: 0 all have a pin, 3 one could not be given.
+    Exit code: 0 all are pinned, 3 a FILE could not be pinned.
     """
-    tell("pin", map(pin, paths), as_json=as_json)
+    write_changes("pin", map(pin, paths), as_json=as_json)

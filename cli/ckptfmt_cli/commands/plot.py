@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ckptfmt._core.ops.directory.curves import read_courses
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option
 from ckptfmt_cli.pages.plot import plot_page
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_file, write_json
@@ -18,7 +18,7 @@ _FORMS = (".svg", ".html")
 
 @click.command(
     "plot",
-    short_help="Draw metrics and norms of layers over a training.",
+    short_help="Plot metrics and layer norms over training.",
     epilog="""\b
 Examples:
   ckptfmt plot runs/digits -o digits.svg
@@ -27,11 +27,16 @@ Examples:
 """,
 )
 @click.argument("directory", metavar="DIR", type=click.Path())
-@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The picture to write: OUT.svg or OUT.html.")
-@click.option("--run", "run_id", metavar="ID", help="Only this run, instead of all in DIR.")
-@click.option("--norms/--no-norms", default=True, help="Read the weights of every checkpoint for the norms of layers.")
+@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="The plot to write: OUT.svg or OUT.html.")
+@click.option("--run", "run_id", metavar="ID", help="Only this run instead of all runs in DIR.")
+@click.option(
+    "--norms/--no-norms",
+    default=True,
+    show_default=True,
+    help="Read the weights of every checkpoint and plot layer norms.",
+)
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write the numbers as JSON instead of a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Write the numbers as JSON instead of a plot.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -42,25 +47,25 @@ def command(
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Draw how each metric went over the checkpoints in DIR, and the norm of each layer of the weights.
+    """Plot each metric over the checkpoints in DIR, and the norm of the weights of each layer.
 
-    Several runs are drawn side by side. Layers are modules, as deep as there are few enough of them to tell apart.
-    Norms need the weights of every checkpoint, which takes as long as reading them; --no-norms draws metrics alone.
-    The picture needs nothing else to be shown, and follows light and dark.
+    Runs share the chart of a metric. Layers are modules, as deep as leaves few enough of them to tell apart. Norms
+    require reading the weights of every checkpoint; --no-norms plots metrics only. The plot is one self-contained file
+    that follows light and dark mode.
 
-    Exit code: 0 drawn, 1 there is nothing to draw, 2 wrong usage, 3 DIR cannot be read.
+    Exit code: 0 plotted, 1 nothing to plot, 2 usage error, 3 DIR cannot be read.
     """
     if not as_json and (output is None or not output.endswith(_FORMS)):
-        raise click.UsageError("Name the picture to write: -o OUT.svg or -o OUT.html.")
+        raise click.UsageError("no plot to write; name it with -o OUT.svg or -o OUT.html")
     with progress_line() as line:
         progress = line.update if line else None
         report = read_courses(directory, run_id=run_id, norms=norms, inert=inert, progress=progress)
     for path, why in report.skipped:
-        say(f"{path}: left out: {why}")
+        say(f"{path}: skipped: {why}")
     if as_json:
         write_json(report.to_json())
     elif report.empty:
-        say(f"{directory}: no checkpoint in this directory says a metric and where in its training it was")
+        say(f"{directory}: nothing to plot; no checkpoint in this directory has a metric and a step or epoch")
     elif output is not None:
         write_file(output, plot_svg(report) if output.endswith(".svg") else plot_page(report))
     ctx.exit(1 if report.empty else 0)

@@ -13,13 +13,12 @@ from ckptfmt._core.ops.directory.prune import PrunePlan, PruneResult, apply_prun
 from ckptfmt._core.runs.metric_names import mode_of
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import run_ids
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option
+from ckptfmt_cli.param_types import DURATION, SIZE
 from ckptfmt_cli.progress import on_screen, progress_line
-from ckptfmt_cli.quantities import size_option, span_option
 from ckptfmt_cli.render import say, write_json, write_lines
-from ckptfmt_cli.stripping import names_in, strip
 from ckptfmt_cli.terminal import Terminal
-from ckptfmt_cli.text import listed
+from ckptfmt_cli.text import count, listed
 from ckptfmt_cli.views.prune import plan_lines, result_lines
 
 __all__ = ["command"]
@@ -29,49 +28,50 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 
 @click.command(
     "prune",
-    short_help="Remove old checkpoints, with a reason for each.",
+    short_help="Remove checkpoints that no rule keeps.",
     epilog="""\b
 Examples:
   ckptfmt prune --keep-last 3 --keep-best 1 --metric val_loss runs/digits
   ckptfmt prune --keep-every 10000 --keep-within 7d --dry-run runs/gpt
   ckptfmt prune --max-size 200GB --yes runs/gpt        # in a cron job
   ckptfmt prune --keep-last 1 --no-run old-pth-files
-  ckptfmt prune last.ckptfmt --drop optimizer,rng -o small.ckptfmt
 """,
 )
-@click.argument("path", metavar="DIR|FILE", type=click.Path())
-@click.option("--keep-last", metavar="N", type=_AT_LEAST_ONE, help="Keep the N newest.")
-@click.option("--keep-best", metavar="N", type=_AT_LEAST_ONE, help="Keep the N best by --metric.")
-@click.option("--metric", metavar="NAME", help="What --keep-best goes by.")
-@click.option("--mode", type=click.Choice(["min", "max"]), help="Which way it is better, if its name does not tell.")
-@click.option("--keep-every", metavar="STEPS", type=_AT_LEAST_ONE, help="Keep the first of every so many steps.")
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--keep-last", metavar="N", type=_AT_LEAST_ONE, help="Keep the N newest checkpoints.")
+@click.option("--keep-best", metavar="N", type=_AT_LEAST_ONE, help="Keep the N best checkpoints by --metric.")
+@click.option("--metric", metavar="NAME", help="Metric for --keep-best.")
+@click.option(
+    "--mode", type=click.Choice(["min", "max"]), help="Whether lower or higher is better, if the name does not say."
+)
+@click.option(
+    "--keep-every", metavar="STEPS", type=_AT_LEAST_ONE, help="Keep the first checkpoint of every STEPS steps."
+)
 @click.option(
     "--keep-within",
     metavar="TIME",
-    callback=span_option,
-    help="Keep what is at most 7d, 12h, 30min older than the newest.",
+    type=DURATION,
+    help="Keep checkpoints at most TIME (7d, 12h, 30min) older than the newest.",
 )
 @click.option(
-    "--max-size", metavar="SIZE", callback=size_option, help="Keep no more than 200GB, 1.5TiB in all; the best go last."
+    "--max-size",
+    metavar="SIZE",
+    type=SIZE,
+    help="Keep at most SIZE (200GB, 1.5TiB) in total, whatever the other rules; the best are removed last.",
 )
-@click.option("--run", "run_id", metavar="ID", help="The run; without it, the one that would be resumed.")
-@click.option("--no-run", "runless", is_flag=True, help="Prune those that belong to no run, such as *.pth files.")
+@click.option("--run", "run_id", metavar="ID", help="The run; by default the one that training would resume.")
+@click.option("--no-run", "runless", is_flag=True, help="Prune checkpoints that belong to no run, such as *.pth files.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and remove nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
-    "--wait", metavar="TIME", callback=span_option, help="Wait so long for another prune that is at work here."
+    "--wait", metavar="TIME", type=DURATION, help="Wait up to TIME for another prune in this directory to finish."
 )
-@click.option("--drop", metavar="NAMES", multiple=True, help="With FILE: the components to leave out, with commas.")
-@click.option("--only", metavar="NAMES", multiple=True, help="With FILE: the components to keep, and no others.")
-@click.option("--no-notes", is_flag=True, help="With FILE: leave out the user's notes as well.")
-@click.option("-o", "--output", metavar="OUT", type=click.Path(), help="With FILE: the file to write.")
-@click.option("--force", is_flag=True, help="With FILE: replace OUT if it is there.")
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write plan and outcome as JSON; needs --yes or --dry-run.")
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON; needs --yes or --dry-run.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    path: str,
+    directory: str,
     keep_last: int | None,
     keep_best: int | None,
     metric: str | None,
@@ -84,36 +84,26 @@ def command(
     dry_run: bool,
     yes: bool,
     wait: timedelta | None,
-    drop: tuple[str, ...],
-    only: tuple[str, ...],
-    no_notes: bool,
-    output: str | None,
-    force: bool,
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Remove the checkpoints of a run that no rule keeps. What at least one rule asks for stays.
+    """Remove the checkpoints of a run that no rule keeps. A checkpoint stays if at least one rule keeps it.
 
-    The plan is shown first: what goes, what stays, and why. Then, on a terminal, you are asked; elsewhere --yes is
-    needed. Before anything is removed, every byte of what stays is verified; what proves to be damaged does not count
-    as kept, and is left alone.
+    The plan is shown first: what to remove, what to keep, and why. Then it asks for confirmation; --yes skips the
+    question, and is needed where there is no terminal. Before anything is removed, every byte of what stays is
+    verified. A checkpoint that turns out to be damaged does not count as kept, and is left alone.
 
-    Never removed, whatever the rules: the newest sound checkpoint of the run, pinned ones (`ckptfmt pin`), those that
-    a symbolic link in DIR leads to, damaged and unreadable files, and checkpoints of other runs or of none. It may run
-    beside the training. Directories in DIR are not entered.
+    Never removed, whatever the rules: the newest sound checkpoint of the run, pinned checkpoints (`ckptfmt pin`),
+    targets of symbolic links in DIR, damaged and unreadable files, and checkpoints of other runs or of none. Training
+    may go on meanwhile. Subdirectories are not searched.
 
-    With FILE and --drop or --only, nothing is removed: OUT is written, which is FILE without some of its components,
-    for publishing. What stays is copied byte for byte and verified. OUT belongs to no run.
+    To remove components from a checkpoint, use `ckptfmt strip`.
 
-    Exit code: 0 done or nothing to do, 1 something could not be removed or you said no, 2 wrong usage, 3 it could not
-    be done: DIR cannot be read, or another prune is at work there.
+    Exit code: 0 done or nothing to do, 1 a checkpoint could not be removed or you declined, 2 usage error, 3 DIR
+    cannot be read, or another prune is at work in it.
     """
-    if drop or only:
-        if output is None:
-            raise click.UsageError("--drop and --only write a new file: name it with -o OUT.")
-        wanted = {"drop": names_in(drop), "only": names_in(only)}
-        strip(path, output, **wanted, notes=not no_notes, force=force, as_json=as_json)
-        return
+    if run_id is not None and runless:
+        raise click.UsageError("--run and --no-run exclude each other; give one of them")
     policy = RetentionPolicy(
         keep_last=keep_last,
         keep_best=_best(keep_best, metric, mode),
@@ -124,15 +114,16 @@ def command(
         runless=runless,
     )
     if policy.keeps_everything:
-        raise click.UsageError("Say what to keep: --keep-last, --keep-best, --keep-every, --keep-within or --max-size.")
+        rules = "--keep-last, --keep-best, --keep-every, --keep-within or --max-size"
+        raise click.UsageError(f"no rule says what to keep; add {rules}")
     if as_json and not (yes or dry_run):
-        raise click.UsageError("--json cannot ask: give --yes or --dry-run as well.")
-    if Path(path).is_file():
-        raise click.UsageError(f"{path} is a file: name a directory of checkpoints, or what to --drop of it.")
-    planned = plan_prune(path, policy, inert=inert)
+        raise click.UsageError("--json cannot ask for confirmation; add --yes or --dry-run")
+    if Path(directory).is_file():
+        raise click.UsageError(f"{directory} is a file; name the directory, or remove components with `ckptfmt strip`")
+    planned = plan_prune(directory, policy, inert=inert)
     if run_id is not None and not any(decision.concerned for decision in planned.plan.decisions):
         there = listed(run_ids(decision.file for decision in planned.plan.decisions), ", ") or "none"
-        say(f"{path}: no checkpoint of run {run_id}; there are: {there}")
+        say(f"{directory}: no checkpoint of run {run_id}; runs in this directory: {there}")
         ctx.exit(1)
     if not as_json:
         write_lines(plan_lines(planned, Terminal.of(sys.stdout), datetime.now(UTC)))
@@ -140,7 +131,7 @@ def command(
         if as_json:
             write_json(planned.to_json())
         return
-    if not (yes or _agreed()):
+    if not (yes or _confirm(planned)):
         ctx.exit(1)
     result = _apply(planned, wait or timedelta())
     if as_json:
@@ -151,29 +142,31 @@ def command(
 
 
 def _best(
-    count: int | None, metric: str | None, mode: Literal["min", "max"] | None
+    number: int | None, metric: str | None, mode: Literal["min", "max"] | None
 ) -> tuple[str, Literal["min", "max"], int] | None:
     if metric is None:
-        if count is not None:
-            raise click.UsageError("--keep-best needs --metric NAME.")
+        if number is not None:
+            raise click.UsageError("--keep-best needs a metric; add --metric NAME")
         return None
     direction = mode or mode_of(metric)
     if direction is None:
-        raise click.UsageError(f"Is a small or a large {metric} better? Give --mode min or --mode max.")
-    return metric, direction, count or 1
+        raise click.UsageError(
+            f"the name {metric!r} does not say which values are better; add --mode min or --mode max"
+        )
+    return metric, direction, number or 1
 
 
-def _agreed() -> bool:
+def _confirm(planned: PrunePlan) -> bool:
     """Ask on the terminal."""
     if not (sys.stdin is not None and sys.stdin.isatty()):
-        raise click.UsageError("Nothing was removed: there is no terminal to ask on; give --yes to agree beforehand.")
+        raise click.UsageError("there is no terminal to ask for confirmation on; add --yes to remove without asking")
     sys.stdout.flush()
     with on_screen(sys.stderr):
-        agreed = click.confirm("Verify what stays, and remove?", err=True)
-    if agreed:
-        return True
-    say("Nothing was removed.")
-    return False
+        question = f"Verify what stays, then remove {count(len(planned.plan.removed), 'checkpoint')}?"
+        confirmed = click.confirm(question, err=True)
+    if not confirmed:
+        say("nothing was removed")
+    return confirmed
 
 
 def _apply(planned: PrunePlan, wait: timedelta) -> PruneResult:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from ckptfmt._core.ops.directory.pins import unpin
-from ckptfmt_cli.pinning import tell
+from ckptfmt_cli.options import json_option
+from ckptfmt_cli.pinning import write_changes
 
 __all__ = ["command"]
 
 
 @click.command(
     "unpin",
-    short_help="Let checkpoints be pruned again.",
+    short_help="Allow checkpoints to be pruned again.",
     epilog="""\b
 Examples:
   ckptfmt unpin runs/digits/ckpt-00000120.ckptfmt
@@ -20,10 +21,10 @@ Examples:
 """,
 )
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Write what was done as JSON.")
+@json_option
 def command(paths: tuple[str, ...], as_json: bool) -> None:
-    """Take the pin from each FILE. Nothing else is changed: what is pruned next is for `ckptfmt prune` to say.
+    """Remove the pin from each FILE, so that `ckptfmt prune` and training may remove the checkpoint again.
 
-    Exit code: 0 none has a pin, 3 one could not be taken away, or there is no such file.
+    Exit code: 0 none is pinned, 3 a pin could not be removed, or a FILE does not exist.
     """
-    tell("unpin", map(unpin, paths), as_json=as_json)
+    write_changes("unpin", map(unpin, paths), as_json=as_json)

@@ -14,7 +14,7 @@ from ckptfmt._core.ops.directory.verify import (
     select_files,
     verify_selection,
 )
-from ckptfmt_cli.inert import inert_option
+from ckptfmt_cli.options import inert_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import say, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
@@ -37,18 +37,18 @@ Examples:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--quick", is_flag=True, help="Check structure and index only, not the data.")
 @inert_option
-@click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON, when all is checked.")
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON, once all files are checked.")
 @click.pass_context
 def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tuple[str, ...], as_json: bool) -> None:
-    """Check that every byte is what the writer wrote, and name the tensors that are damaged.
+    """Check every byte against the digests stored with it, and name the damaged tensors.
 
-    A PATH that is a directory stands for the *.ckptfmt files directly in it; directories in it are not entered.
+    For a PATH that is a directory, the *.ckptfmt files directly in it are checked. Subdirectories are not searched.
 
-    A file of another format (.safetensors, .npz) is read to its end; nothing in it tells whether its bytes are those
-    that were written.
+    Files of other formats (.safetensors, .npz, .pth) are read to the end, but have no digests that could prove them
+    sound.
 
-    Exit code: 0 all sound, 1 a file is not sound or a directory has none, 3 a file cannot be read, or cannot be known
-    to be sound, and no other is at fault.
+    Exit code: 0 all sound, 1 a file is not sound or a directory has no checkpoints, 3 no file is known to be bad, but
+    one cannot be read or cannot be proved sound.
     """
     selection = select_files(paths)
     verdicts = _verify(selection, quick=quick, inert=inert, as_lines=not as_json)
@@ -56,11 +56,11 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tupl
     if as_json:
         write_json(report.to_json())
     for directory in report.empty_directories:
-        say(f"{directory}: no *.ckptfmt file directly in this directory")
+        say(f"{directory}: no *.ckptfmt files in this directory")
     if len(report.files) > 1:
         say(summary_line(report))
     if quick and not as_json:
-        say("Structure and index only: the data were not read.")
+        say("checked structure and index only; run without --quick to check the data")
     ctx.exit(_exit_code(report))
 
 

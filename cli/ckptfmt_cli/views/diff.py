@@ -18,9 +18,11 @@ from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten
 
-__all__ = ["diff_lines"]
+__all__ = ["SHOWN_CHANGES", "diff_lines"]
 
-_SHOWN = 40  # tensors and values shown unless all are asked for
+SHOWN_CHANGES = 40
+"""Tensors, and values, shown unless all are asked for."""
+
 _LABEL = 10
 _STYLES: dict[Change, Style] = {Change.ADDED: "good", Change.REMOVED: "bad"}
 _VERDICTS: dict[bool | None, tuple[str, Style]] = {
@@ -77,7 +79,7 @@ def _component(item: ComponentDifference) -> Cell:
 
 def _values(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
     columns = [Column("value", shrinks_to=20), Column("before", shrinks_to=12), Column("after", shrinks_to=12)]
-    shown = report.values if everything else report.values[:_SHOWN]
+    shown = report.values if everything else report.values[:SHOWN_CHANGES]
     rows = [
         (item.place, *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))
         for item in shown
@@ -103,7 +105,7 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
             else [Column("dtype and shape", shrinks_to=14, leaves=4)]
         ),
     ]
-    shown = report.tensors if everything else report.tensors[:_SHOWN]
+    shown = report.tensors if everything else report.tensors[:SHOWN_CHANGES]
     rows = [_row(report, change, compared=compared) for change in shown]
     counts = Counter(change.change for change in report.tensors)
     total = ", ".join(f"{number:,} {change.value}" for change, number in counts.items())
@@ -155,7 +157,7 @@ def _nothing() -> TensorInfo:
 
 def _verdict(report: DiffReport, terminal: Terminal) -> Iterator[str]:
     if report.same and report.tolerance is not None and report.tensors:
-        yield f"Within the tolerance of {metric(report.tolerance)} they are the same."
+        yield f"Same content within the tolerance of {metric(report.tolerance)}."
     word, style = _VERDICTS[report.resume.identical]
     question = "Would both resume identically? "
     reason = wrap(f"{question}{word}: {escape(report.resume.reason)}", terminal.width)

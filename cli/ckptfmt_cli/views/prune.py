@@ -1,4 +1,4 @@
-"""`PrunePlan` and `PruneResult` as text: a table with the reason for each file, and what is gained."""
+"""`PrunePlan` and `PruneResult` as text: a table with the reason for each file, and the space that is freed."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ _WORDS: dict[tuple[bool, bool], tuple[str, Style]] = {
     (False, True): ("remove", "bad"),
     (True, False): ("leave", "dim"),
 }
-_FILE_CELLS = 22  # room that reasons leave to long file names
+_FILE_CELLS = 22  # columns of the terminal that reasons leave to long file names
 
 
 def plan_lines(planned: PrunePlan, terminal: Terminal, now: datetime) -> list[str]:
-    """Return the plan as text: the newest first, as in the training, and what is not of the run last."""
+    """Return the plan as text: the newest first; what does not belong to the run last."""
     plan = planned.plan
     title = f"{escape(planned.directory)}: {_about(planned)}"
     lines = [shorten(title, terminal.width, terminal.ellipsis), "", *_table(plan.decisions, terminal, now)]
     removed, kept = plan.removed, [item.file for item in plan.decisions if item.keep and item.concerned]
     if not removed:
-        return [*lines, "", "Nothing is to be removed."]
-    left = distinct_bytes(kept)
-    gain = f"Removes {len(removed):,} of {count(len(removed) + len(kept), 'checkpoint')} and frees"
+        return [*lines, "", "Nothing to remove."]
     why = Counter(", ".join(item.reasons) for item in plan.decisions if not item.keep)
+    summary = (
+        f"Plan: remove {len(removed):,} of {count(len(removed) + len(kept), 'checkpoint')} ({size(plan.freed_bytes)}), "
+        f"keep {len(kept):,} ({size(distinct_bytes(kept))})."
+    )
     return [
         *lines,
         "",
-        *(line for reason, number in why.items() for line in _wrapped(f"removed {number:,}: {reason}", terminal)),
+        *(line for reason, number in why.items() for line in _wrapped(f"to remove ({number:,}): {reason}", terminal)),
         "",
-        *_wrapped(f"{gain} {size(plan.freed_bytes)}; {len(kept):,} with {size(left)} stay.", terminal),
+        *_wrapped(summary, terminal),
     ]
 
 
@@ -50,7 +52,7 @@ def _wrapped(text: str, terminal: Terminal) -> list[str]:
 
 
 def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> list[str]:
-    """Return the decisions as a table. The reasons of what stays are told in full, over several lines if need be."""
+    """Return the decisions as a table. Reasons are never cut: long ones take several lines."""
     columns = [
         Column("plan"),
         Column("step", "right", leaves=2),
@@ -66,8 +68,7 @@ def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> 
     room = max(terminal.width - others - file_cells - GAP * 5, 16)
     rows: list[list[str | Cell]] = []
     for decision, line in zip(decisions, facts, strict=True):
-        reason = ", ".join(decision.reasons)
-        first, *more = wrap(reason, room) if decision.keep else [reason]
+        first, *more = wrap(", ".join(decision.reasons), room)
         rows.append([*line, decision.file.name, first])
         rows += [["", "", "", "", "", text] for text in more]
     return table(columns, rows, terminal)
@@ -86,15 +87,15 @@ def _facts(decision: Decision, now: datetime) -> list[Cell]:
 
 
 def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
-    """Yield what was done, and what turned out otherwise than planned."""
+    """Yield what was done, and where it differs from the plan."""
     for file in result.damaged:
         yield f"{escape(file.path)}: {terminal.paint('damaged', 'bad')}: {escape(str(file.error))}; left alone"
     for file in result.spared:
-        yield f"{escape(file.path)}: kept after all, in place of what is damaged"
+        yield f"{escape(file.path)}: kept after all, in place of a damaged checkpoint"
     for failure in result.report.failed:
         yield f"{escape(failure.path)}: {terminal.paint('not removed', 'warn')}: {escape(failure.reason)}"
     for path in result.leftovers:
-        yield f"{escape(path)}: removed, its writer is gone"
+        yield f"{escape(path)}: removed: unfinished, and its writer is gone"
     report = result.report
     yield f"Removed {count(len(report.removed), 'checkpoint')} and freed {size(report.freed_bytes)}."
 
@@ -102,4 +103,4 @@ def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
 def _about(planned: PrunePlan) -> str:
     if planned.plan.run_id is not None:
         return f"run {escape(planned.plan.run_id)}"
-    return "checkpoints of no run" if planned.plan.runless else "no checkpoint belongs to a run"
+    return "checkpoints without a run" if planned.plan.runless else "no checkpoint belongs to a run"

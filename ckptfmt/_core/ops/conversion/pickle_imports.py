@@ -1,4 +1,4 @@
-"""What the pickles of a file would have run if somebody had loaded it: told without running any of it."""
+"""What the pickles of a file would import and call if somebody loaded it, found without running any of it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ckptfmt._core.runs.scan import reason
 from ckptfmt._core.storage import open_source
 from ckptfmt.errors import ForeignFileError, StateError
 
-__all__ = ["GlobalsReport", "list_globals"]
+__all__ = ["PickleImportsReport", "list_pickle_imports"]
 
 
 @dataclass(frozen=True)
-class GlobalsReport:
-    """What the pickles of a file would have run.
+class PickleImportsReport:
+    """Report of what the pickles of a file would import and call.
 
     Attributes:
         path: The file, as it was named.
-        form: In which form it is: `zip`, `torchscript`, `stream`, `tar` or `pickle`.
-        survey: Every name in its pickles, and what becomes of it here.
-        fault: Why it cannot be converted though it is safe, if it cannot.
-        findings: What a conversion would tell of it; None if it cannot be converted.
+        form: Its form: `zip`, `torchscript`, `stream`, `tar` or `pickle`.
+        survey: Every name in its pickles, with a verdict.
+        fault: Why the file cannot be converted although it is safe; None if it can be.
+        findings: What a conversion would report; None if the file cannot be converted.
     """
 
     path: str
@@ -38,17 +38,17 @@ class GlobalsReport:
 
     @property
     def safe(self) -> bool:
-        """Whether nothing in it asks for code to be run."""
+        """Whether nothing in the file is refused."""
         return self.survey.safe
 
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
-        Keys: `report` (`"globals/1"`), `path`, `form`, `fault` (or null), those of `Survey.to_json`, and those of
-        `Findings.to_json` where there are any.
+        Keys: `report` (`"pickle-imports/1"`), `path`, `form`, `fault` (or null), those of `Survey.to_json`,
+        and those of `Findings.to_json` if there are any.
         """
         return {
-            "report": "globals/1",
+            "report": "pickle-imports/1",
             "path": self.path,
             "form": self.form,
             "fault": self.fault,
@@ -57,17 +57,17 @@ class GlobalsReport:
         }
 
 
-def list_globals(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> GlobalsReport:
-    """Return what the pickles of a file would have run.
+def list_pickle_imports(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> PickleImportsReport:
+    """Return what the pickles of a file would import and call.
 
-    A file that is refused for it, or broken, is reported like any other.
+    A file that is refused or broken is reported like any other.
 
     Args:
         path: The file.
         inert: See `interop.base.open_tensors`.
 
     Raises:
-        ForeignFileError: It is known to be something else than a file of PyTorch or a pickle.
+        ForeignFileError: The file is neither a PyTorch file nor a pickle.
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
@@ -80,4 +80,4 @@ def list_globals(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
                 findings = findings_of(file)
         except (ForeignFileError, StateError) as error:
             fault = reason(error, os.fspath(path))
-    return GlobalsReport(os.fspath(path), container.form.value, survey, fault, findings)
+    return PickleImportsReport(os.fspath(path), container.form.value, survey, fault, findings)

@@ -1,4 +1,4 @@
-"""A checkpoint without some of its components, for publishing: members are copied as they lie, none is decoded."""
+"""A copy of a checkpoint without some of its components: members are copied as they are stored, none is decoded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["StripReport", "strip_file"]
 
 @dataclass(frozen=True)
 class StripReport:
-    """What was written.
+    """Report of a strip.
 
     Attributes:
         source: The file that was read.
@@ -40,8 +40,8 @@ class StripReport:
         identity: Its identity (spec 12.1).
         file_bytes: Its length.
         source_bytes: Length of the file that was read.
-        kept: Names of the components, and of the members that belong to none, that are in it.
-        dropped: Names of those that are not.
+        kept: Names of its components, and of its members that belong to none.
+        dropped: Names of those that were left out.
     """
 
     source: str
@@ -71,38 +71,37 @@ def strip_file(
     target: str | os.PathLike[str],
     *,
     drop: Collection[str] = (),
-    only: Collection[str] = (),
+    keep: Collection[str] = (),
     notes: bool = True,
     progress: Report | None = None,
 ) -> StripReport:
-    """Write a checkpoint without some of its components.
+    """Write a copy of a checkpoint without some of its components.
 
-    What stays, stays byte for byte, codec and order included (spec 6.5), and each chunk is verified while it is copied.
-    The new file belongs to no run, so that no training takes it for a checkpoint to go on from; the identity of the
-    source is noted as its parent.
+    What stays is copied byte for byte, codec and order included (spec 6.5), and each chunk is verified on the way. The
+    new file belongs to no run, so that training never resumes from it; the identity of the source is its parent.
 
     Args:
-        source: A checkpoint of ours.
+        source: A checkpoint in the native format.
         target: The file to write.
         drop: Names of components, or of members that belong to none, to leave out.
-        only: Names to keep, all others being left out. Give one of the two.
-        notes: Whether the user's notes stay.
-        progress: Takes how far the copying is.
+        keep: Names to keep; all others are left out. Give one of the two.
+        notes: Whether to keep the user's notes.
+        progress: Called with the progress.
 
     Raises:
-        NotFoundError: There is none of a name.
+        NotFoundError: A name matches nothing.
         IntegrityError: A byte of what stays has changed; nothing is written.
-        FormatError: `source` is no valid checkpoint.
-        StorageError: It cannot be read, or `target` not be written.
+        FormatError: `source` is not a valid checkpoint.
+        StorageError: `source` cannot be read or `target` cannot be written.
     """
     with open_source(source) as file:
         checkpoint = Checkpoint(file)
         _require_known_version(checkpoint)
         names = [_owner(member) for member in checkpoint.index.members]
-        dropped = _dropped(file.path, list(dict.fromkeys(names)), drop, only)
+        dropped = _dropped(file.path, list(dict.fromkeys(names)), drop, keep)
         members = [member for member, name in zip(checkpoint.index.members, names, strict=True) if name not in dropped]
         if os.path.realpath(source) == os.path.realpath(target):
-            raise StorageError(f"{os.fspath(target)}: is the file that is read; give another name")
+            raise StorageError(f"{os.fspath(target)}: source and target are the same file; choose another target")
         metadata = _metadata(checkpoint, notes=notes)
         meter = Meter(file.path, sum(member.stored_bytes for member in members), progress)
         expected = sum(align(member.stored_bytes, MEMBER_ALIGNMENT) for member in members) + MEMBER_ALIGNMENT
@@ -124,11 +123,11 @@ def _owner(member: Member) -> str:
     return member.name if member.component is None else member.component
 
 
-def _dropped(path: str, names: list[str], drop: Collection[str], only: Collection[str]) -> set[str]:
-    unknown = [name for name in (*drop, *only) if name not in names]
+def _dropped(path: str, names: list[str], drop: Collection[str], keep: Collection[str]) -> set[str]:
+    unknown = [name for name in (*drop, *keep) if name not in names]
     if unknown:
-        raise NotFoundError(f"{path}: there is no component {unknown[0]!r}; there are: {', '.join(names)}")
-    return {name for name in names if name in drop or (only and name not in only)}
+        raise NotFoundError(f"{path}: no component {unknown[0]!r}; choose from: {', '.join(names)}")
+    return {name for name in names if name in drop or (keep and name not in keep)}
 
 
 def _require_known_version(checkpoint: Checkpoint) -> None:
@@ -136,8 +135,7 @@ def _require_known_version(checkpoint: Checkpoint) -> None:
     major, minor = checkpoint.version
     if minor > MINOR:
         raise CkptfmtError(
-            f"{checkpoint.path}: is of format {major}.{minor}, and what is newer than {major}.{MINOR} in it would be "
-            "lost; upgrade ckptfmt"
+            f"{checkpoint.path}: format {major}.{minor} may hold more than format {major}.{MINOR} can; upgrade ckptfmt"
         )
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from ckptfmt_cli.quantities import parse_size, parse_span
+from ckptfmt_cli.param_types import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_sizes(text: str, nbytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "span"),
+    ("text", "duration"),
     [
         ("7d", timedelta(days=7)),
         ("2w", timedelta(weeks=2)),
@@ -34,8 +34,8 @@ def test_sizes(text: str, nbytes: int) -> None:
         ("1.5d", timedelta(hours=36)),
     ],
 )
-def test_spans(text: str, span: timedelta) -> None:
-    assert parse_span(text) == span
+def test_durations(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "1XB", "1e9", "nan", "1GB2", "٣GB", "9" * 50])
@@ -44,5 +44,5 @@ def test_what_is_no_size(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-7d", "7m", "1y", "9" * 50 + "d", "999999999d"])
-def test_what_is_no_span(text: str) -> None:
-    assert parse_span(text) is None
+def test_what_is_no_duration(text: str) -> None:
+    assert parse_duration(text) is None

@@ -1,8 +1,8 @@
-"""`GlobalsReport` as text: a table of names, the reasons to refuse the file, and one sentence."""
+"""`PickleImportsReport` as text: a table of names, the reasons to refuse the file, and one sentence."""
 
 from __future__ import annotations
 
-from ckptfmt._core.ops.conversion.pickle_imports import GlobalsReport
+from ckptfmt._core.ops.conversion.pickle_imports import PickleImportsReport
 from ckptfmt._core.pth.audit import NameUse
 from ckptfmt._core.pth.names.globals import Verdict
 from ckptfmt._escaping import escape
@@ -11,13 +11,13 @@ from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count
 from ckptfmt_cli.views.convert import finding_lines
 
-__all__ = ["globals_lines"]
+__all__ = ["pickle_imports_lines"]
 
 _STYLES: dict[Verdict, Style] = {Verdict.KNOWN: "good", Verdict.UNKNOWN: "warn", Verdict.REFUSED: "bad"}
 
 
-def globals_lines(report: GlobalsReport, terminal: Terminal) -> list[str]:
-    """Return the names that the pickles of a file would have imported, and what becomes of each."""
+def pickle_imports_lines(report: PickleImportsReport, terminal: Terminal) -> list[str]:
+    """Return the names that the pickles of a file would import, and the verdict on each."""
     lines = [f"{terminal.paint(escape(report.path), 'bold')}: {report.form}", ""]
     names = report.survey.names
     if names:
@@ -31,11 +31,11 @@ def globals_lines(report: GlobalsReport, terminal: Terminal) -> list[str]:
         rows = [_row(use) for use in names]
         lines += [*table(columns, rows, terminal), ""]
     lines += [f"refused: {escape(use.name)}: {escape(use.reason)}" for use in report.survey.refused]
-    lines += [f"refused: it {escape(deed)}" for _, deed in report.survey.deeds]
+    lines += [f"refused: the file {escape(deed)}" for _, deed in report.survey.deeds]
     if report.fault is not None:
         lines.append(f"broken: {escape(report.fault)}")
-    told = [] if report.findings is None else finding_lines(report.findings, terminal)
-    return [*lines, *told, *([""] if told else []), _sentence(report)]
+    findings = [] if report.findings is None else finding_lines(report.findings, terminal)
+    return [*lines, *findings, *([""] if findings else []), _sentence(report)]
 
 
 def _row(use: NameUse) -> list[str | Cell]:
@@ -43,11 +43,11 @@ def _row(use: NameUse) -> list[str | Cell]:
     return [use.name, f"{use.times:,}", "called" if use.called else "named", verdict, use.part]
 
 
-def _sentence(report: GlobalsReport) -> str:
+def _sentence(report: PickleImportsReport) -> str:
     if not report.safe:
-        return "It asks for code to be run. Nothing of it was run."
+        return "Loading this file with pickle would run code. Nothing was run."
     if not report.survey.names:
-        return "Its pickles name nothing that would be imported."
+        return "The pickles in this file import nothing."
     unknown = len(report.survey.unknown)
-    rest = f"; {count(unknown, 'name')} of other packages would be kept as inert data" if unknown else ""
-    return f"Nothing in it asks for code to be run{rest}."
+    rest = f"; {count(unknown, 'name')} from other packages would become inert data" if unknown else ""
+    return f"Nothing in this file is refused{rest}."
