@@ -31,8 +31,8 @@ def test_a_plan_changes_nothing_and_its_json_says_it_all(save: Save, tmp_path: P
     planned = plan_prune(tmp_path, LAST)
     document = json.loads(json.dumps(planned.to_json(), allow_nan=False))
     assert list(document) == [
-        *("report", "directory", "run_id", "decisions", "frees_bytes", "applied", "removed", "failed", "leftovers"),
-        "freed_bytes",
+        *("report", "directory", "run_id", "decisions", "frees_bytes", "applied", "removed", "failed", "damaged"),
+        *("spared", "leftovers", "freed_bytes"),
     ]
     assert (document["report"], document["run_id"], document["applied"]) == ("prune/1", "r", False)
     newest, oldest = document["decisions"]
