@@ -101,11 +101,11 @@ def test_a_damaged_byte_is_not_copied(save: Save, tmp_path: Path, codec: str) ->
 def test_names_that_are_not_there_and_the_file_itself_are_refused(save: Save, tmp_path: Path) -> None:
     path = save(state=STATE)
     data = path.read_bytes()
-    with pytest.raises(NotFoundError, match="'optimiser'.*net, optimizer"):
+    with pytest.raises(NotFoundError, match="'optimiser'"):
         strip_file(path, tmp_path / "b.ckptfmt", drop=["optimiser"])
     (tmp_path / "link").symlink_to(path)
     for target in (path, tmp_path / "link"):
-        with pytest.raises(StorageError, match="give another name"):
+        with pytest.raises(StorageError, match=target.name):
             strip_file(path, target, drop=["net"])
     assert path.read_bytes() == data
 
