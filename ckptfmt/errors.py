@@ -1,136 +1,99 @@
-"""Every exception of ckptfmt, and the `Problem` that they carry.
+"""Every exception of ckptfmt, with its exit code.
 
-Their texts name files, runs, components and tensors, and whoever writes a file chooses these names. So `str()` of an
-error is harmless to a terminal: each of its lines goes through `escape`, a name forges no line.
+```
+CkptfmtError                               exit code
+├── FormatError (ValueError)               1   a .ckptfmt file is not valid; `problems` says why
+│   ├── TruncatedError                         its end is missing
+│   ├── LimitError                             it declares a size beyond a limit
+│   ├── UnsupportedVersionError                it needs a newer reader
+│   └── IntegrityError                         a byte has changed
+├── ForeignFileError (ValueError)          1   a file of another format is not valid
+│   └── UnsupportedFileError                   it is beyond what this reader takes
+├── UnsafeInputError (ValueError)          1   an input asks for code to be run
+├── NotFoundError (KeyError)               1   no component, tensor or member has that name
+├── MismatchError (ValueError)             1   a checkpoint does not fit the live objects
+├── StateError (ValueError)                1   a state holds what the format cannot express
+├── ExportError (ValueError)               1   a checkpoint cannot be expressed in another format
+├── PackError (ValueError)                 1   the files of a directory make no checkpoint
+├── UsageError (RuntimeError)              2   wrong arguments, or calls in the wrong order
+├── StorageError (OSError)                 3   reading or writing failed
+│   ├── ReadError                              the system cannot read some bytes of a file
+│   ├── ChangedError                           a file was replaced while it was read
+│   ├── LockedError                            another process holds the lock of a directory
+│   └── LeaseError                             a file with the name of a lease is none
+├── MissingExtraError (ImportError)        3   an optional dependency is not installed
+├── RankError (RuntimeError)               3   another rank failed
+├── SaveError (RuntimeError)               3   a save failed
+├── ResumeError (RuntimeError)             3   no checkpoint can be resumed
+│   └── UndecidedError (SystemExit)        78  a person has to look before the run goes on
+│       └── HeldError                          another live process saves the run
+└── SupersededError (SystemExit)           73  another process has taken over the run
+```
+
+The commands of `ckptfmt` end with the exit code of the error that stops them. In a training, Python ends with 1 after
+any uncaught error, except for those that are a SystemExit too: they end the process with their own code, which tells
+restarters not to start it again.
+
+Messages name files, runs, components and tensors, and whoever writes a file chooses these names. So `str()` of an
+error is harmless to a terminal: each of its lines goes through `escape`, and no name forges a line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from ckptfmt._escaping import escape
+from ckptfmt._problems import Problem, ProblemKind
 
 __all__ = [
     "ChangedError",
     "CkptfmtError",
+    "ExportError",
     "ForeignFileError",
     "FormatError",
+    "HeldError",
     "IntegrityError",
+    "LeaseError",
     "LimitError",
+    "LockedError",
     "MismatchError",
     "MissingExtraError",
     "NotFoundError",
     "PackError",
     "Problem",
     "ProblemKind",
+    "RankError",
     "ReadError",
+    "ResumeError",
+    "SaveError",
+    "SkippedFile",
     "StateError",
     "StorageError",
+    "SupersededError",
     "TruncatedError",
+    "UndecidedError",
     "UnsafeInputError",
     "UnsupportedFileError",
     "UnsupportedVersionError",
+    "UsageError",
     "error_for",
 ]
 
 
-class ProblemKind(StrEnum):
-    """What is wrong with a file, in the five words of the spec's section 18."""
-
-    TRUNCATED = "truncated"
-    MALFORMED = "malformed"
-    LIMIT = "limit"
-    UNSUPPORTED = "unsupported"
-    CORRUPT = "corrupt"
-
-
-_KINDS: dict[ProblemKind, frozenset[str]] = {
-    ProblemKind.TRUNCATED: frozenset({"too-short", "trailer-magic", "file-bytes"}),
-    ProblemKind.UNSUPPORTED: frozenset(
-        {"major-version", "feature-unknown", "codec-unknown", "ext-unknown", "tensor-dtype"}
-    ),
-    ProblemKind.CORRUPT: frozenset({"index-digest", "padding", "chunk-digest", "stored-digest"}),
-    ProblemKind.LIMIT: frozenset(
-        {
-            "limit-index",
-            "limit-members",
-            "limit-header",
-            "limit-msgpack",
-            "limit-depth",
-            "limit-values",
-            "limit-keys",
-        }
-    ),
-    ProblemKind.MALFORMED: frozenset(
-        {
-            "magic",
-            "index-bounds",
-            "preamble-reserved",
-            "index-schema",
-            "member-name",
-            "member-duplicate",
-            "component-members",
-            "member-offset",
-            "member-bytes",
-            "digest-count",
-            "stored-chunks",
-            "zstd-frame",
-            "header-json",
-            "header-canonical",
-            "header-digest",
-            "tensor-shape",
-            "tensor-offsets",
-            "tensor-duplicate",
-            "msgpack-invalid",
-            "msgpack-canonical",
-            "msgpack-key",
-            "ext-payload",
-            "tree-reference",
-            "tree-unreferenced",
-            "typed-value",
-        }
-    ),
-}
-_KIND_OF = {code: kind for kind, codes in _KINDS.items() for code in codes}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a file.
+class CkptfmtError(Exception):
+    """Base of every error that ckptfmt raises on purpose. Each argument is one line of its text.
 
     Attributes:
-        code: Stable code of the spec's section 18, such as `chunk-digest`.
-        message: One sentence: what was found and what was expected.
-        member: Name of the member concerned, if one is.
-        tensor: Name of the tensor concerned, if one is.
-        offset: Absolute offset in the file in bytes, if one can be named.
+        exit_code: What a command of `ckptfmt` that ends with it exits with: 1 for an answer ("no"), 2 for wrong usage,
+            3 for no answer; what the process exits with, if it is a SystemExit too.
     """
 
-    code: str
-    message: str
-    member: str | None = None
-    tensor: str | None = None
-    offset: int | None = None
-    kind: ProblemKind = field(init=False)
+    exit_code: ClassVar[int] = 3
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", _KIND_OF[self.code])
-
-    def __str__(self) -> str:
-        where = [f"member {self.member!r}"] if self.member is not None else []
-        if self.tensor is not None:
-            where.append(f"tensor {self.tensor!r}")
-        if self.offset is not None:
-            where.append(f"offset {self.offset}")
-        place = f"{', '.join(where)}: " if where else ""
-        return escape(f"{place}{self.message} [{self.code}]")
-
-
-class CkptfmtError(Exception):
-    """Base of every error that ckptfmt raises on purpose. Each argument is one line of its text."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
         return "\n  ".join(escape(str(line)) for line in self.args)
@@ -138,6 +101,8 @@ class CkptfmtError(Exception):
 
 class FormatError(CkptfmtError, ValueError):
     """A file is not a valid ckptfmt file. `problems` says why, `path` which file."""
+
+    exit_code = 1
 
     def __init__(self, problems: Problem | Iterable[Problem], path: str | None = None) -> None:
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
@@ -196,6 +161,8 @@ class StateError(CkptfmtError, ValueError):
         path: Where it stands, e.g. `optimizer.param_groups[0].foo`.
     """
 
+    exit_code = 1
+
     def __init__(self, path: str, found: str, advice: str = "") -> None:
         self.path = path
         super().__init__(f"{path}: {found}" + (f"; {advice}" if advice else ""))
@@ -204,9 +171,13 @@ class StateError(CkptfmtError, ValueError):
 class NotFoundError(CkptfmtError, KeyError):
     """A component or tensor of that name is not in the checkpoint."""
 
+    exit_code = 1
+
 
 class MismatchError(CkptfmtError, ValueError):
     """A checkpoint does not fit the live objects. `differences` lists every reason at once."""
+
+    exit_code = 1
 
     def __init__(self, what: str, differences: Sequence[str]) -> None:
         self.differences = tuple(differences)
@@ -233,8 +204,18 @@ class ChangedError(StorageError):
     """A file was changed, or another one took its place, while it was read."""
 
 
+class LockedError(StorageError):
+    """Another process holds the lock of a directory."""
+
+
+class LeaseError(StorageError):
+    """A file that has the name of a lease cannot be understood."""
+
+
 class UnsafeInputError(CkptfmtError, ValueError):
     """An input asks for code to be run. Nothing was run and nothing was written."""
+
+    exit_code = 1
 
 
 class ForeignFileError(CkptfmtError, ValueError):
@@ -245,6 +226,8 @@ class ForeignFileError(CkptfmtError, ValueError):
         path: The file, once it is known.
         form: The format that it seems to have, such as `.npz`, once it is known.
     """
+
+    exit_code = 1
 
     _verdict: ClassVar[str] = "not a valid {form} file"
 
@@ -273,8 +256,16 @@ class UnsupportedFileError(ForeignFileError):
     _verdict = "{form} file that is not supported"
 
 
+class ExportError(CkptfmtError, ValueError):
+    """A checkpoint cannot be written in the format that was asked for."""
+
+    exit_code = 1
+
+
 class PackError(CkptfmtError, ValueError):
     """The files of a directory make no checkpoint."""
+
+    exit_code = 1
 
 
 class MissingExtraError(CkptfmtError, ImportError):
@@ -282,3 +273,86 @@ class MissingExtraError(CkptfmtError, ImportError):
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an optional dependency: pip install 'ckptfmt[{extra}]'")
+
+
+class UsageError(CkptfmtError, RuntimeError):
+    """Something was called with arguments that make no sense, or in the wrong order."""
+
+    exit_code = 2
+
+
+class RankError(CkptfmtError, RuntimeError):
+    """Another rank failed in what all ranks do together. The message names the rank and what it said."""
+
+
+class SaveError(CkptfmtError, RuntimeError):
+    """A save failed, with its `__cause__`, or something beside it went wrong."""
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A checkpoint that could not be used, and why. It was left where it is."""
+
+    path: str
+    reason: str
+
+
+class ResumeError(CkptfmtError, RuntimeError):
+    """There is nothing to resume from that can be used, although there should be.
+
+    Attributes:
+        skipped: Each checkpoint that cannot be used, and why; empty if there is none at all.
+    """
+
+    def __init__(self, message: str, skipped: Sequence[SkippedFile] = (), *, details: Sequence[str] = ()) -> None:
+        self.skipped = tuple(skipped)
+        super().__init__(message, *details, *(f"{file.path}: {file.reason}" for file in self.skipped))
+
+
+class UndecidedError(ResumeError, SystemExit):
+    """A checkpoint that may be the newest could not be judged: it is neither known to be sound nor to be damaged.
+
+    Nothing was changed. Uncaught, it ends the process with exit code 78 (EX_CONFIG of sysexits.h), which tells
+    restarters not to try again: a person has to look first.
+    """
+
+    exit_code = 78
+    code = exit_code  # what Python ends with
+
+
+class HeldError(UndecidedError):
+    """Another process that is alive saves the run, so that this one must not. Nothing was changed.
+
+    Attributes:
+        host: Name of its machine.
+        pid: Its number there.
+    """
+
+    def __init__(
+        self, message: str, host: str | None = None, pid: int | None = None, *, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, details=details)
+        self.host = host
+        self.pid = pid
+
+
+class SupersededError(CkptfmtError, SystemExit):
+    """Another process has taken over the run: this one publishes and removes nothing more.
+
+    Uncaught, it ends the process with exit code 73 (EX_CANTCREAT of sysexits.h), which tells restarters not to try
+    again.
+    """
+
+    exit_code = 73
+    code = exit_code  # what Python ends with
+
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message, *details)
+
+
+def _again(kind: type[CkptfmtError], args: tuple[object, ...], attributes: dict[str, object]) -> CkptfmtError:
+    """Return an error as it was pickled; its `__init__` takes other arguments than it keeps."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

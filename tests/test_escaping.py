@@ -10,22 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt._core.interop.writers.base import ExportError
-from ckptfmt._core.runs.retention import PolicyError
 from ckptfmt._core.runs.scan import reason
-from ckptfmt._core.storage.local.lock import LockedError
 from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.training.failures import ResumeError, SupersededError, UndecidedError, UsageError
-from ckptfmt._core.training.report import SkippedFile
 from ckptfmt._escaping import escape
 from ckptfmt.errors import (
     CkptfmtError,
+    ExportError,
     ForeignFileError,
+    LockedError,
     MismatchError,
     NotFoundError,
     PackError,
     Problem,
+    ResumeError,
+    SkippedFile,
     StateError,
+    SupersededError,
+    UndecidedError,
+    UsageError,
     error_for,
 )
 from tests.hostile_names import HOSTILE, is_harmless
@@ -74,7 +76,7 @@ ERRORS: dict[str, Callable[[str], CkptfmtError]] = {
     "foreign": lambda name: ForeignFileError(name, name, name).inside(name),
     "pack": PackError,
     "export": ExportError,
-    "policy": PolicyError,
+    "policy": UsageError,
     "usage": UsageError,
     "resume": lambda name: ResumeError(name, [SkippedFile(name, name)], details=[name]),
     "undecided": lambda name: UndecidedError(name, [SkippedFile(name, name)]),

@@ -20,7 +20,8 @@ from ckptfmt._core.runs import pruning
 from ckptfmt._core.runs.pruning import apply_retention, prune_run
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import PIN, scan
-from ckptfmt._core.storage.local.lock import LockedError, directory_lock, prune_lock
+from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
+from ckptfmt.errors import LockedError
 
 HERE = Path(__file__).parent
 START = datetime(2026, 3, 1, tzinfo=UTC)

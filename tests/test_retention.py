@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.runs.retention import PolicyError, RetentionPlan, RetentionPolicy, best_first, plan_retention
+from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, best_first, plan_retention
 from ckptfmt._core.runs.scan import CheckpointFile, Stamp, newest_first
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import StorageError, UsageError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -181,7 +181,7 @@ def test_those_of_no_run_can_be_meant_and_weights_from_elsewhere_are_not_among_t
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises(UsageError):
         RetentionPolicy(**policy)
 
 

@@ -16,6 +16,7 @@ from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import make_metadata
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import SaveReport, save_state
+from ckptfmt._core.storage.local.paths import refuse_swapped
 
 
 def _adapter_for_saving() -> Adapter:
@@ -60,9 +61,11 @@ def save(
         What was written, with its identity.
 
     Raises:
+        UsageError: The arguments are swapped, or `path` is no path.
         StateError: The state holds something that cannot be expressed; the message names the path to it.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
+    refuse_swapped(state, path, "save(state, path)")
     metadata = make_metadata(
         state, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )

@@ -20,10 +20,9 @@ from contextlib import closing, contextmanager
 import pytest
 
 from ckptfmt._core.storage.base import Store, Version
-from ckptfmt._core.storage.local.lock import LockedError
 from ckptfmt._core.storage.probing import probe
 from ckptfmt._core.storage.resolve import locate
-from ckptfmt.errors import ChangedError, StorageError
+from ckptfmt.errors import ChangedError, LockedError, StorageError
 
 __all__ = ["StoreTests", "content_of", "names_in", "publish"]
 

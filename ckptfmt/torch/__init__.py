@@ -13,17 +13,18 @@ from ckptfmt._core.torch.checkpointer import Checkpointer
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
 from ckptfmt._core.torch.save_load import load, open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
-from ckptfmt._core.training.failures import (
+from ckptfmt._core.training.report import ComponentReport, ResumeReport
+from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import (
     HeldError,
     RankError,
     ResumeError,
     SaveError,
+    SkippedFile,
     SupersededError,
     UndecidedError,
     UsageError,
 )
-from ckptfmt._core.training.report import ComponentReport, ResumeReport, SkippedFile
-from ckptfmt._core.training.stateful import Stateful
 
 __all__ = [
     "Checkpointer",

@@ -22,15 +22,7 @@ import click
 
 from ckptfmt import __version__
 from ckptfmt._escaping import escape
-from ckptfmt.errors import (
-    CkptfmtError,
-    ForeignFileError,
-    FormatError,
-    NotFoundError,
-    PackError,
-    StateError,
-    UnsafeInputError,
-)
+from ckptfmt.errors import CkptfmtError
 from ckptfmt_cli.messages import error_line
 
 __all__ = ["cli", "main"]
@@ -107,7 +99,7 @@ def _run(command: click.Command, args: list[str], prog_name: str, extra: dict[st
         _silence(sys.stdout)
         return READER_GONE
     except CkptfmtError as error:
-        return _fail(error_line(error), _code_of(error))
+        return _fail(error_line(error), error.exit_code)
     except OSError as error:  # our own output on a full disk, or a module that cannot be opened
         _silence(sys.stdout)
         return _fail(_plain(error), CANNOT_ANSWER)
@@ -140,17 +132,6 @@ def _complete(command: click.Command, prog_name: str) -> int | None:
     from click.shell_completion import shell_complete  # 10 ms that only completion needs
 
     return shell_complete(command, {}, prog_name, COMPLETE_VARIABLE, instruction)
-
-
-def _code_of(error: CkptfmtError) -> int:
-    """Return 1 if the error is an answer (the file is damaged), 2 if the request makes no sense, else 3."""
-    from ckptfmt._core.interop.writers.base import ExportError  # most commands end without an error
-    from ckptfmt._core.runs.retention import PolicyError
-
-    if isinstance(error, PolicyError):
-        return USAGE_ERROR
-    no = FormatError | ForeignFileError | PackError | ExportError | StateError | NotFoundError | UnsafeInputError
-    return NO if isinstance(error, no) else CANNOT_ANSWER
 
 
 def _show(error: click.ClickException) -> None:

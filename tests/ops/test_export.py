@@ -27,9 +27,8 @@ from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.tensors import plan_header
 from ckptfmt._core.interop.writers.base import Request
-from ckptfmt._core.ops.conversion.export import ExportError
 from ckptfmt._core.storage import AtomicFile
-from ckptfmt.errors import CkptfmtError, IntegrityError, NotFoundError, StorageError
+from ckptfmt.errors import CkptfmtError, ExportError, IntegrityError, NotFoundError, StorageError
 from ckptfmt.torch import Checkpointer
 from tests.pth import legacy_files
 from tests.torch.same import same

@@ -38,7 +38,7 @@ def imported_by(code: str, *arguments: str | Path) -> set[str]:
     return modules_after(code, *arguments) & FRAMEWORKS
 
 
-ERRORS = {"ckptfmt._version", "ckptfmt.errors", "ckptfmt._escaping"}
+ERRORS = {"ckptfmt._problems", "ckptfmt._version", "ckptfmt.errors", "ckptfmt._escaping"}
 
 
 def ours(code: str, *arguments: str | Path) -> set[str]:

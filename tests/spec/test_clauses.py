@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt.errors import _KIND_OF
+from ckptfmt._problems import _KIND_OF
 from spec.vectors.making.vector import problem_kinds
 from tests.spec.vectors import FOLDER, INVALID, ROOT, SPEC, VALID
 

@@ -22,14 +22,13 @@ from ckptfmt._core.storage.local.leases.lease import (
     Hold,
     Holder,
     Lease,
-    LeaseError,
     lease_path,
     leases_in,
     publish_lease,
     read_lease,
 )
 from ckptfmt._core.storage.local.lock import directory_lock
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import LeaseError, StorageError
 
 ELSEWHERE = Holder("node7", 42, "another-boot", "", "2026-01-01T00:00:00Z", "slurm 9")
 

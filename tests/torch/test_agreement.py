@@ -25,7 +25,7 @@ from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs import pruning
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.saving.staging import DeviceStaging
-from ckptfmt._core.training.failures import SupersededError
+from ckptfmt.errors import SupersededError
 from ckptfmt.torch import Checkpointer
 from tests.torch.job import run_job
 

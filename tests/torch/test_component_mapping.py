@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import ckptfmt
 import ckptfmt.torch
 from ckptfmt.torch import Checkpointer, UsageError, restore
 
@@ -79,3 +81,30 @@ def test_a_misspelled_option_is_told_with_the_one_that_is_meant(tmp_path: Path) 
         Checkpointer(tmp_path, {}, **options)
     with pytest.raises(UsageError, match="verify_first"):
         restore(tmp_path / "a", {}, verify=True)  # type: ignore[arg-type]  # that is the mistake
+
+
+def test_swapped_arguments_are_told(tmp_path: Path) -> None:
+    state: Any = {"net": {"w": torch.ones(1)}}
+    path: Any = tmp_path / "a"
+    for save in (ckptfmt.save, ckptfmt.torch.save):
+        with pytest.raises(UsageError, match=r"save\((state|obj), path\)"):
+            save(path, state)
+    swapped: Any = NET
+    with pytest.raises(UsageError, match=r"warm_start\(path, model\)"):
+        ckptfmt.torch.warm_start(swapped, path)
+
+
+@pytest.mark.parametrize("path", [3, None, {"w": 1}, io.BytesIO()], ids=lambda it: type(it).__name__)
+def test_what_is_no_path_is_told(path: Any) -> None:
+    state: Any = {"net": {"w": torch.ones(1)}}
+    for call in (
+        lambda: ckptfmt.save(state, path),
+        lambda: ckptfmt.torch.save(state, path),
+        lambda: ckptfmt.load(path),
+        lambda: ckptfmt.torch.load(path),
+        lambda: restore(path, {"net": NET}),
+        lambda: ckptfmt.torch.warm_start(path, NET),
+        lambda: Checkpointer(path, {}),
+    ):
+        with pytest.raises(UsageError):
+            call()

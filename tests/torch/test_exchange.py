@@ -12,8 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.training.failures import RankError, SupersededError, UndecidedError
-from ckptfmt.errors import StateError
+from ckptfmt.errors import RankError, StateError, SupersededError, UndecidedError
 from tests.torch.job import run_job
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")

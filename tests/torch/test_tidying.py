@@ -11,9 +11,9 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import StorageError
-from ckptfmt._core.runs.retention import PolicyError
 from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication.temporary import this_machine
+from ckptfmt.errors import UsageError
 from ckptfmt.torch import Checkpointer
 from tests.torch.directories import names
 from tests.torch.training import dense_net
@@ -150,7 +150,7 @@ def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
     ids=str,
 )
 def test_policies_that_make_no_sense(tmp_path: Path, policy: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises(UsageError):
         Checkpointer(tmp_path, {}, **policy)
 
 

@@ -33,7 +33,7 @@ from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.training import claiming
 from ckptfmt._core.training.claiming import RunClaim
-from ckptfmt._core.training.failures import HeldError, SupersededError, UndecidedError
+from ckptfmt.errors import HeldError, SupersededError, UndecidedError
 from ckptfmt.torch import Checkpointer
 from tests.storage.disturbed_writer import run_disturbed
 from tests.torch.directories import names

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.saving.save_schedule import Due, Schedule, deadline_seconds
+from ckptfmt.errors import UsageError
 
 STEP = 2.0
 """Seconds of an ordinary step."""

@@ -20,19 +20,15 @@ from types import MappingProxyType
 from typing import Literal
 
 from ckptfmt._core.runs.scan import CheckpointFile, Stamp, choose_run, distinct_bytes, newest_first
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import UsageError
 
-__all__ = ["Decision", "Mode", "PolicyError", "RetentionPlan", "RetentionPolicy", "best_first", "plan_retention"]
+__all__ = ["Decision", "Mode", "RetentionPlan", "RetentionPolicy", "best_first", "plan_retention"]
 
 Mode = Literal["min", "max"]
 
 _ANYHOW = "no rule against it"
 _SIZES = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
-
-
-class PolicyError(CkptfmtError, ValueError):
-    """A retention policy makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class RetentionPolicy:
         runless: The checkpoints that belong to no run are meant, as if they were those of one run.
 
     Raises:
-        PolicyError: A value is out of its range.
+        UsageError: A value is out of its range.
     """
 
     keep_last: int | None = None
@@ -69,13 +65,13 @@ class RetentionPolicy:
         for name in ("keep_last", "keep_every_steps", "max_bytes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                raise PolicyError(f"{name} is {value!r}: give a whole number from 1 on, or None")
+                raise UsageError(f"{name} is {value!r}: give a whole number from 1 on, or None")
         if self.keep_within is not None and self.keep_within <= timedelta():
-            raise PolicyError(f"keep_within is {self.keep_within}: give a time longer than 0, or None")
+            raise UsageError(f"keep_within is {self.keep_within}: give a time longer than 0, or None")
         if self.keep_best is not None:
             _check_best(self.keep_best)
         if self.runless and self.run_id is not None:
-            raise PolicyError(f"run_id is {self.run_id!r} and runless is set: name a run, or mean those of none")
+            raise UsageError(f"run_id is {self.run_id!r} and runless is set: name a run, or mean those of none")
 
     @property
     def best(self) -> tuple[str, Mode, int] | None:
@@ -98,7 +94,7 @@ def _check_best(given: object) -> None:
             return
         case (str(), "min" | "max", int(count)) if count >= 1 and type(count) is int:
             return
-    raise PolicyError(f'keep_best is {given!r}: give a metric and "min" or "max", e.g. ("val_loss", "min")')
+    raise UsageError(f'keep_best is {given!r}: give a metric and "min" or "max", e.g. ("val_loss", "min")')
 
 
 @dataclass(frozen=True)

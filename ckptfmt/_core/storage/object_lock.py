@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from ckptfmt._core.storage.base import Small, Tag
-from ckptfmt._core.storage.local.lock import LockedError
+from ckptfmt.errors import LockedError
 
 __all__ = ["SmallObjects", "object_lock"]
 

@@ -21,7 +21,6 @@ from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging
-from ckptfmt._core.training.failures import SupersededError, UsageError
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
@@ -31,7 +30,7 @@ from ckptfmt._core.training.saving.run_writer import SaveOptions, WhenBusy
 from ckptfmt._core.training.saving.save_schedule import Deadline, Due, Schedule, deadline_seconds
 from ckptfmt._core.training.saving.tidying import Tidying
 from ckptfmt._core.training.watchdog import HangTimer
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import CkptfmtError, SupersededError, UsageError
 
 __all__ = ["Checkpointer"]
 
@@ -118,7 +117,7 @@ class Checkpointer(RunStart):
         unknown: No keyword: there are no other options.
 
     Raises:
-        UsageError: An argument makes no sense; `PolicyError` for what to keep.
+        UsageError: An argument makes no sense; `UsageError` for what to keep.
     """
 
     def __init__(

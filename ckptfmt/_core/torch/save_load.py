@@ -12,6 +12,7 @@ from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.format.index import ROOT, Metadata
+from ckptfmt._core.storage.local.paths import refuse_swapped
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter
 from ckptfmt._core.torch.tensors.map_location import MapLocation, relocate
 
@@ -52,9 +53,11 @@ def save(
         codec: `none`, `zstd`, or a mapping of component name to one of them.
 
     Raises:
+        UsageError: The arguments are swapped, or `path` is no path.
         StateError: `obj` holds something that cannot be expressed; the message names the path to it.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
+    refuse_swapped(obj, path, "save(obj, path)")
     metadata = make_metadata(
         obj, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )

@@ -22,13 +22,12 @@ from typing import TypeVar
 
 from ckptfmt._core.storage.local.leases import holders
 from ckptfmt._core.storage.local.leases.lease import Hold, Lease, lease_path, leases_in, publish_lease, read_lease
-from ckptfmt._core.storage.local.lock import LockedError, directory_lock
+from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.training.failures import HeldError, SupersededError
 from ckptfmt._core.training.notices import notify
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import HeldError, LockedError, StorageError, SupersededError
 
 __all__ = ["RunClaim", "new_run_id"]
 

@@ -12,8 +12,8 @@ from typing import Any
 from weakref import WeakSet
 
 from ckptfmt._core.system.forks import let_go_in_children
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import stderr_descriptor
+from ckptfmt.errors import UsageError
 
 __all__ = ["LEAVE_SIGNALS", "LeaveSignals"]
 

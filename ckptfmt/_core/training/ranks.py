@@ -14,8 +14,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ckptfmt._core.training.failures import HeldError, RankError, SupersededError, UndecidedError
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import CkptfmtError, HeldError, RankError, SupersededError, UndecidedError
 
 __all__ = ["Exchange", "Ranks", "SingleProcess", "World"]
 

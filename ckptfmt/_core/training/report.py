@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfmt._escaping import escape
+from ckptfmt.errors import SkippedFile
 
-__all__ = ["ComponentReport", "ResumeReport", "SkippedFile", "render_report", "the_first", "told"]
+__all__ = ["ComponentReport", "ResumeReport", "render_report", "the_first", "told"]
 
 _SHOWN_LINES = 20
 _SHOWN_PLACES = 8
-
-
-@dataclass(frozen=True)
-class SkippedFile:
-    """A checkpoint that could not be used, and why. It was left where it is."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from weakref import WeakSet
 
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify, stderr_descriptor
+from ckptfmt.errors import UsageError
 
 __all__ = ["HangTimer"]
 

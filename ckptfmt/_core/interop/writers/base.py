@@ -10,13 +10,9 @@ from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.system.workers import in_order
-from ckptfmt.errors import CkptfmtError, StateError
+from ckptfmt.errors import StateError
 
-__all__ = ["ExportError", "Exported", "Request"]
-
-
-class ExportError(CkptfmtError, ValueError):
-    """A checkpoint cannot be written in the format that was asked for."""
+__all__ = ["Exported", "Request"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
 from ckptfmt._core.interop.base import Part
-from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
+from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
 from ckptfmt._core.storage import AtomicFile
+from ckptfmt.errors import ExportError
 
 __all__ = ["write_file"]
 

@@ -13,10 +13,10 @@ from ckptfmt._core.format.tensors import DTYPES, METADATA_KEY, plan_header
 from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import Part
 from ckptfmt._core.interop.dropped import Dropped
-from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
+from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
-from ckptfmt.errors import FormatError
+from ckptfmt.errors import ExportError, FormatError
 
 __all__ = ["write_directory", "write_file"]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from ckptfmt._core.interop.base import Part, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.ranked import RankZeroPart, with_rank_0
-from ckptfmt._core.interop.writers.base import Exported, ExportError, Request
+from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.ops.conversion.compare import compare_export
 from ckptfmt._core.ops.conversion.convert import open_convertible, same_file
 from ckptfmt._core.ops.conversion.findings import findings_of
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.inspection.component_roles import Role, role_of
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt.errors import NotFoundError, StorageError
+from ckptfmt.errors import ExportError, NotFoundError, StorageError
 
 __all__ = ["FORMS", "ExportError", "export", "form_of_target"]
 

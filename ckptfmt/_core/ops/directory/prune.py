@@ -12,9 +12,10 @@ from ckptfmt._core.catalog import looks_at_all, scan_all, verified_all
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.runs.pruning import RetentionReport, apply_retention
-from ckptfmt._core.runs.retention import Decision, PolicyError, RetentionPlan, RetentionPolicy, plan_retention
+from ckptfmt._core.runs.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import CheckpointFile, run_ids
 from ckptfmt._core.storage import clean_leftovers
+from ckptfmt.errors import UsageError
 
 __all__ = ["PrunePlan", "PruneResult", "apply_prune", "plan_prune"]
 
@@ -137,7 +138,7 @@ def plan_prune(
 
     Raises:
         StorageError: The directory cannot be listed.
-        PolicyError: The policy goes by a metric that none of the checkpoints has, so the best of them would go.
+        UsageError: The policy goes by a metric that none of the checkpoints has, so the best of them would go.
     """
     files = scan_all(directory, inert=inert)
     if policy.run_id is None and not run_ids(files):
@@ -153,7 +154,7 @@ def _require_metric(name: str, plan: RetentionPlan) -> None:
     concerned = [decision.file.metadata.metrics or {} for decision in plan.decisions if decision.concerned]
     there = dict.fromkeys(metric for metrics in concerned for metric in metrics)
     if concerned and name not in there:
-        raise PolicyError(f"no checkpoint has a metric {name!r}; there are: {', '.join(there) or 'none'}")
+        raise UsageError(f"no checkpoint has a metric {name!r}; there are: {', '.join(there) or 'none'}")
 
 
 def apply_prune(

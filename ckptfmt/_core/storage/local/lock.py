@@ -27,9 +27,9 @@ from ckptfmt._core.storage.local.file_locks import Lock, try_lock, unlock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.permissions import give_to_removers, lock_mode
 from ckptfmt._core.system.forks import OwnDescriptor, let_go_in_children
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import LockedError
 
-__all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "LockedError", "directory_lock", "prune_lock"]
+__all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "directory_lock", "prune_lock"]
 
 LOCK_NAME = ".ckptfmt.lock"
 PRUNE_LOCK_NAME = ".ckptfmt.prune.lock"
@@ -37,10 +37,6 @@ PRUNE_LOCK_NAME = ".ckptfmt.prune.lock"
 _PERIOD_SECONDS = 0.01
 # Its holders need moments, on a slow file server seconds.
 _PATIENCE_SECONDS = 60.0
-
-
-class LockedError(StorageError):
-    """Another process holds the lock."""
 
 
 class _Held(threading.local):

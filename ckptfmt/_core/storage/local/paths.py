@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import StorageError, UsageError
 
 __all__ = [
     "is_directory",
@@ -16,6 +16,7 @@ __all__ = [
     "leads_out_of",
     "local_path",
     "name_as_text",
+    "refuse_swapped",
     "require_regular_file",
     "resolve_target",
 ]
@@ -28,8 +29,11 @@ def local_path(path: str | os.PathLike[str]) -> str:
     """Return a path as text.
 
     Raises:
+        UsageError: It is no path.
         StorageError: It is a URL, or no file can have this name.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise UsageError(f"a {type(path).__name__} is not a path; give a str or a Path")
     text = os.fsdecode(path)
     if url := _URL.match(text):
         raise StorageError(
@@ -43,6 +47,21 @@ def local_path(path: str | os.PathLike[str]) -> str:
     if not possible:
         raise StorageError(f"{text!r}: no file can have this name; check the path")
     return text
+
+
+def refuse_swapped(source: object, path: object, call: str) -> None:
+    """Refuse what is to be saved in the place of the path, and the path in its place.
+
+    Args:
+        source: What stands in the place of what is to be saved.
+        path: What stands in the place of the path.
+        call: The call as it is meant.
+
+    Raises:
+        UsageError: They are swapped.
+    """
+    if isinstance(source, str | os.PathLike) and not isinstance(path, str | bytes | os.PathLike):
+        raise UsageError(f"the arguments are swapped; write {call}")
 
 
 def name_as_text(path: str | os.PathLike[str]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 
 from ckptfmt._core.format.index import is_component_name
 from ckptfmt._core.torch.live_objects.generators import as_stateful
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.stateful import Stateful
+from ckptfmt.errors import UsageError
 
 __all__ = ["checked_components", "name_list", "refuse_keywords"]
 

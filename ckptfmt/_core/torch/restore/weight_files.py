@@ -22,7 +22,7 @@ from ckptfmt._core.interop.pth_checkpoints import is_native
 from ckptfmt._core.pth.data.tensors import LegacyTensor
 from ckptfmt._core.runs.scan import Stamp
 from ckptfmt._core.storage import open_source
-from ckptfmt._core.storage.local.paths import name_as_text
+from ckptfmt._core.storage.local.paths import local_path, name_as_text
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.modules import is_state_dict
 from ckptfmt._core.torch.restore.pth_states import open_pth
@@ -139,7 +139,7 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
     Raises:
         CkptfmtError: It cannot be read, is damaged, or asks for code to be run.
     """
-    name = os.fspath(path)
+    name = local_path(path)
     if name.endswith(_SAFETENSORS):
         weights = {ROOT: _read_safetensors(name)}
         return Origin(name, Metadata(), (_foreign(name),), weights, lambda *_: weights)

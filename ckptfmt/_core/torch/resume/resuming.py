@@ -17,12 +17,11 @@ from ckptfmt._core.torch.run.components import PROGRESS, RNG, Run
 from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.torch.state.inert import inert_objects
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.report import ResumeReport
 from ckptfmt._core.training.resume.resume_point import ResumePoint, find_resume_point, released_if_it_fails
 from ckptfmt._core.training.resume.selection import new_patience
 from ckptfmt._core.training.saving.background_saver import wait_for_all
-from ckptfmt.errors import MismatchError
+from ckptfmt.errors import MismatchError, UsageError
 
 __all__ = ["resume_run"]
 

@@ -13,11 +13,10 @@ from ckptfmt._core.torch.live_objects.components import checked_components
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.state.collect import Collected, Collector
 from ckptfmt._core.torch.state.empty_components import HollowComponents
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import the_first
 from ckptfmt._core.training.run_record import RunRecord
-from ckptfmt.errors import StateError
+from ckptfmt.errors import StateError, UsageError
 
 __all__ = ["PROGRESS", "RNG", "Run"]
 

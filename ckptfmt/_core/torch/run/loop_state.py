@@ -11,8 +11,8 @@ from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.position import LoaderPasses
 from ckptfmt._core.torch.run.progress import Progress
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
+from ckptfmt.errors import UsageError
 
 __all__ = ["Loop"]
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from ckptfmt._core.torch.distributed.wrappers import without_wrapper_names
 from ckptfmt._core.torch.restore.modules import kind_of, shared_names
-from ckptfmt._core.training.failures import UsageError
+from ckptfmt.errors import UsageError
 
 __all__ = ["Fit", "Names", "Rename", "fit_weights", "map_names"]
 

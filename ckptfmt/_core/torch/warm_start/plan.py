@@ -21,13 +21,12 @@ from ckptfmt._core.torch.run.loop_state import Loop
 from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.torch.state.parameter_names import parameter_names
 from ckptfmt._core.torch.warm_start.fit import Fit, Names, Rename, fit_weights
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.lineage import Ancestor
 from ckptfmt._core.training.notices import show
 from ckptfmt._core.training.report import told
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt._escaping import escape
-from ckptfmt.errors import MismatchError
+from ckptfmt.errors import MismatchError, UsageError
 
 __all__ = [
     "Mapped",

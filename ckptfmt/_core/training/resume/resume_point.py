@@ -14,11 +14,9 @@ from ckptfmt._core.runs.scan import CheckpointFile, scan
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.training.claiming import new_run_id
-from ckptfmt._core.training.failures import HeldError, UndecidedError
 from ckptfmt._core.training.lineage import Ancestor, lineage_from, lineage_of
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
-from ckptfmt._core.training.report import SkippedFile
 from ckptfmt._core.training.resume.selection import (
     Selection,
     choose,
@@ -28,6 +26,7 @@ from ckptfmt._core.training.resume.selection import (
     undecided_if_unknown,
 )
 from ckptfmt._core.training.run_record import RunRecord
+from ckptfmt.errors import HeldError, SkippedFile, UndecidedError
 
 __all__ = ["Opener", "ResumePoint", "find_resume_point", "released_if_it_fails"]
 

@@ -47,10 +47,17 @@ from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Stamp, look_at_ou
 from ckptfmt._core.storage.local.paths import is_directory
 from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
-from ckptfmt._core.training.failures import ResumeError, UndecidedError, UsageError
 from ckptfmt._core.training.notices import notify
-from ckptfmt._core.training.report import SkippedFile
-from ckptfmt.errors import CkptfmtError, FormatError, ProblemKind, StorageError
+from ckptfmt.errors import (
+    CkptfmtError,
+    FormatError,
+    ProblemKind,
+    ResumeError,
+    SkippedFile,
+    StorageError,
+    UndecidedError,
+    UsageError,
+)
 
 __all__ = ["Resume", "Selected", "Selection", "choose", "new_patience", "of_no_run", "select", "undecided_if_unknown"]
 

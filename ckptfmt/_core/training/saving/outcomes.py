@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.training.failures import SaveError, SupersededError, UsageError
 from ckptfmt._core.training.saving.background_saver import Written
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import CkptfmtError, SaveError, SupersededError, UsageError
 
 __all__ = ["FailedSave", "Outcomes", "as_ours", "complaint"]
 

@@ -12,7 +12,6 @@ from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.system.forks import let_go_in_children
 from ckptfmt._core.training.claiming import RunClaim
-from ckptfmt._core.training.failures import UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.background_saver import FinishedSave, Written
@@ -21,7 +20,7 @@ from ckptfmt._core.training.saving.outcomes import Outcomes, as_ours, complaint
 from ckptfmt._core.training.saving.run_writer import RunWriter, SaveOptions
 from ckptfmt._core.training.saving.save_schedule import Due, Schedule
 from ckptfmt._core.training.saving.staging import Staging
-from ckptfmt.errors import CkptfmtError
+from ckptfmt.errors import CkptfmtError, UsageError
 
 __all__ = ["Gather", "Place", "Plan", "RunSaves"]
 

@@ -16,14 +16,13 @@ from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.scan import EXTENSION
 from ckptfmt._core.storage import clean_leftovers
 from ckptfmt._core.training.claiming import RunClaim
-from ckptfmt._core.training.failures import SupersededError, UsageError
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.background_saver import FinishedSave, Saver, Written
 from ckptfmt._core.training.saving.last_written import LastWritten
 from ckptfmt._core.training.saving.outcomes import Outcomes, as_ours
 from ckptfmt._core.training.saving.staging import Staging
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import StorageError, SupersededError, UsageError
 
 __all__ = ["RunWriter", "SaveOptions", "WhenBusy"]
 

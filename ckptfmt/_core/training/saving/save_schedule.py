@@ -11,7 +11,7 @@ from enum import Enum
 from statistics import median
 from typing import Literal
 
-from ckptfmt._core.training.failures import UsageError
+from ckptfmt.errors import UsageError
 
 __all__ = ["Deadline", "Due", "Schedule", "deadline_seconds"]
 

@@ -30,14 +30,13 @@ from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
 from ckptfmt._core.storage.local.publication.temporary import TemporaryFile
 from ckptfmt._core.system.forks import OwnDescriptor
 from ckptfmt._core.system.threads import Thread
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import LeaseError, StorageError
 
 __all__ = [
     "BEAT_SECONDS",
     "Hold",
     "Holder",
     "Lease",
-    "LeaseError",
     "lease_path",
     "leases_in",
     "publish_lease",
@@ -51,10 +50,6 @@ _VERSION = 1
 _PREFIX, _SUFFIX = ".ckptfmt.", ".lease"
 _NAME_DIGITS = 32
 _MAX_BYTES = 1 << 16
-
-
-class LeaseError(StorageError):
-    """A file that has the name of a lease cannot be understood."""
 
 
 @dataclass(frozen=True)
