@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_VENV := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture break fuzz lint types layers tests vectors bench clean
+.PHONY: help setup demo test test-slow torture break fuzz lint types layers tests docs vectors bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ break: $(READY) ## inject errors, limits and kills everywhere, and print what wa
 
 fuzz: $(READY) ## the property tests with new examples, 2,000 each
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n auto $$(grep -rlw given tests --include='test_*.py')
+
+docs: $(READY) ## write the generated pages of docs/ anew
+	$(BIN)/python docs/json_forms.py
 
 vectors: $(READY) ## make the spec's vectors again
 	$(BIN)/python spec/vectors/generate.py

@@ -24,7 +24,14 @@ def test_the_two_loops_are_those_of_the_examples() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "spec/rationale.md", "spec/threat-model.md", "spec/ckptfmt-1.md"):
+    for document in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "spec/rationale.md",
+        "spec/threat-model.md",
+        "spec/ckptfmt-1.md",
+        "docs/style.md",
+    ):
         path = ROOT / document
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{document} leads to {target}"
