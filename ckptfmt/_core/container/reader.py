@@ -21,7 +21,8 @@ from ckptfmt._core.format.layout import (
     parse_trailer,
 )
 from ckptfmt._core.format.parsing import parse_index
-from ckptfmt._core.storage import Source, open_source
+from ckptfmt._core.storage.base import Source
+from ckptfmt._core.storage.resolve import open_source
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt.errors import FormatError, NotFoundError, Problem, error_for
 
@@ -55,7 +56,7 @@ class Checkpoint(Mapping[str, Component]):
         """Open a file.
 
         Args:
-            path: The file.
+            path: The file: a path, or the URL of an object in a store.
             adapter: Makes the tensors; without one, only bytes and facts can be had.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -18,7 +18,8 @@ from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
 from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
 from ckptfmt._core.format.planes import Split
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.base import Guard
+from ckptfmt._core.storage.resolve import create
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt.errors import StateError
 
@@ -103,7 +104,7 @@ def write_plan(
     plan: SavePlan,
     *,
     replace: bool = True,
-    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    guard: Guard = nullcontext,
     instead: Callable[[Index], SaveReport | None] | None = None,
 ) -> SaveReport:
     """Write a planned checkpoint, and publish it.
@@ -111,7 +112,8 @@ def write_plan(
     Args:
         path: Where to.
         plan: What.
-        replace: Replace what is at the path. False: publish beside it (see `AtomicFile`); the report says where.
+        replace: Replace what is at the path. False: publish beside it (see `storage.base.Store.create`); the report
+            says where.
         guard: Held while the file is published. If it raises, nothing is.
         instead: Called with what the index of the new file says, while the guard is held. If it returns the report of
             another file, that one will do: nothing is published.
@@ -120,7 +122,7 @@ def write_plan(
         StateError: A tensor does not give the bytes that its dtype and shape make.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
-    with AtomicFile(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
+    with create(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
         written = write_file(file, plan.members, plan.metadata)
         if instead is not None:
             with guard():
@@ -146,18 +148,25 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
     with Workers(WRITERS, "ckptfmt-write") as workers:
         for plan in members:
             write = _write_plain if plan.codec == "none" else _write_compressed
-            member = write(sink, workers, plan, align(position, MEMBER_ALIGNMENT))
+            member = write(sink, workers, plan, _pad(sink, position, MEMBER_ALIGNMENT))
             written.append(member)
             position = member.offset + member.stored_bytes
-    offset = align(position, INDEX_ALIGNMENT)
+    offset = _pad(sink, position, INDEX_ALIGNMENT)
     facts = Index(metadata, tuple(written))
     index = encode_index(facts)
-    end = align(offset + len(index), INDEX_ALIGNMENT)
     trailer = encode_trailer(preamble, offset, index)
     sink.write_at(offset, index)
+    end = _pad(sink, offset + len(index), INDEX_ALIGNMENT)
     sink.write_at(end, trailer)
-    written_bytes = len(preamble) + sum(member.stored_bytes for member in written) + len(index) + len(trailer)
-    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
+    return WrittenFile(trailer[24:56].hex(), end + len(trailer), end + len(trailer), facts)
+
+
+def _pad(sink: Sink, position: int, alignment: int) -> int:
+    """Write zeros up to a multiple of the alignment, and return it: a sink that sends what it has waits for no more."""
+    start = align(position, alignment)
+    if start > position:
+        sink.write_at(position, bytes(start - position))
+    return start
 
 
 class _Batch(NamedTuple):

@@ -97,7 +97,7 @@ class Small:
 
 
 class Source(Protocol):
-    """An object that is open for reading: any range of its bytes, from any thread.
+    """An object that is open for reading: any range of its bytes, from any thread. A context manager that closes it.
 
     All that is read is of one version. If that is not to be had any more, a read raises `ChangedError`.
     """
@@ -121,6 +121,12 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release it; a second call does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 class Publication(Protocol):

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
+from ckptfmt._core.storage.base import Guard, Publication, Source, Store
+from ckptfmt._core.storage.local.source import open_source as open_file
 from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt.errors import StorageError
 
-if TYPE_CHECKING:
-    from ckptfmt._core.storage.base import Store
-
-__all__ = ["is_url", "join", "locate", "store_for"]
+__all__ = ["create", "is_url", "join", "locate", "open_source", "store_for"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
 _SUPPORTED = "give a local path, file:///PATH or memory://NAME/PREFIX"
@@ -67,6 +65,38 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
     return store_for(around), name
 
 
+def open_source(location: str | os.PathLike[str]) -> Source:
+    """Open a file, or an object in a store, for reading.
+
+    Raises:
+        StorageError: It is not there, cannot be read, or is in no store that is known.
+    """
+    if not is_url(location):
+        return open_file(location)
+    store, name = locate(location)
+    return store.open(name)
+
+
+def create(
+    location: str | os.PathLike[str],
+    *,
+    expected_bytes: int | None = None,
+    replace: bool = True,
+    guard: Guard = nullcontext,
+) -> Publication:
+    """Return a new file, or a new object in a store, that appears whole or not at all (see `base.Store.create`).
+
+    Raises:
+        StorageError: It is in no store that is known, or nothing can have this name.
+    """
+    if not is_url(location):
+        from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile  # most programs write nothing
+
+        return AtomicFile(location, expected_bytes=expected_bytes, replace=replace, guard=guard)
+    store, name = locate(location)
+    return store.create(name, expected_bytes=expected_bytes, replace=replace, guard=guard)
+
+
 def join(location: str | os.PathLike[str], name: str) -> str:
     """Return what to call an object in a store."""
     return store_for(location).path(name)
@@ -78,6 +108,8 @@ def _path_of(url: str) -> str:
     Raises:
         StorageError: It is on another machine, or relative.
     """
+    from urllib.parse import unquote, urlsplit  # few programs need them, and they take milliseconds
+
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise StorageError(f"{url}: is not on this machine; give file:///PATH")
