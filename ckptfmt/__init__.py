@@ -13,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "CkptfmtError",
     "Component",
+    "ConvertReport",
     "ExportError",
     "ForeignFileError",
     "FormatError",
@@ -36,6 +37,7 @@ __all__ = [
     "StateError",
     "StorageError",
     "SupersededError",
+    "TensorEntry",
     "TruncatedError",
     "Typed",
     "UndecidedError",
@@ -59,8 +61,10 @@ if TYPE_CHECKING:
     from ckptfmt._core.container.writer import SaveReport
     from ckptfmt._core.format.index import Metadata
     from ckptfmt._core.format.packing import Typed
+    from ckptfmt._core.format.tensors import TensorEntry
     from ckptfmt._core.ops.conversion.convert import convert
     from ckptfmt._core.ops.conversion.export import export
+    from ckptfmt._core.ops.conversion.report import ConvertReport
     from ckptfmt.errors import (
         ChangedError,
         CkptfmtError,
@@ -95,9 +99,11 @@ else:  # a type checker that saw this `__getattr__` would let every name pass
     _ELSEWHERE = {
         "Checkpoint": "ckptfmt._core.container.reader",
         "Component": "ckptfmt._core.container.component",
+        "ConvertReport": "ckptfmt._core.ops.conversion.report",
         "Metadata": "ckptfmt._core.format.index",
         "PerRank": "ckptfmt._core.container.per_rank",
         "SaveReport": "ckptfmt._core.container.writer",
+        "TensorEntry": "ckptfmt._core.format.tensors",
         "Typed": "ckptfmt._core.format.packing",
         "convert": "ckptfmt._core.ops.conversion.convert",
         "export": "ckptfmt._core.ops.conversion.export",
@@ -111,8 +117,12 @@ else:  # a type checker that saw this `__getattr__` would let every name pass
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
+        from types import FunctionType
 
-        value = globals()[name] = getattr(import_module(_ELSEWHERE.get(name, "ckptfmt.errors")), name)
+        value = getattr(import_module(_ELSEWHERE.get(name, "ckptfmt.errors")), name)
+        if isinstance(value, FunctionType):
+            value.__module__ = __name__  # its public home. A class keeps its own, by which its source is found
+        globals()[name] = value
         return value
 
     def __dir__() -> list[str]:

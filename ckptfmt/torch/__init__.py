@@ -13,6 +13,7 @@ from ckptfmt._core.torch.checkpointer import Checkpointer
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
 from ckptfmt._core.torch.save_load import load, open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
+from ckptfmt._core.training.lineage import Ancestor
 from ckptfmt._core.training.report import ComponentReport, ResumeReport
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import (
@@ -27,6 +28,7 @@ from ckptfmt.errors import (
 )
 
 __all__ = [
+    "Ancestor",
     "Checkpointer",
     "ComponentReport",
     "HeldError",
@@ -47,3 +49,7 @@ __all__ = [
     "save",
     "warm_start",
 ]
+
+for _function in (load, open, restore, save, warm_start):
+    _function.__module__ = __name__  # their public home. A class keeps its own, by which its source is found
+del _function
