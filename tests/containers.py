@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgpack
 from blake3 import blake3
 
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import MemberPlan, Part, fixed_part
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import write_file
@@ -51,7 +51,7 @@ class BytesSource:
 
 
 def open_bytes(data: bytes) -> Checkpoint:
-    return Checkpoint(BytesSource(data), NumpyAdapter())
+    return Checkpoint(BytesSource(data), NUMPY_ADAPTERS)
 
 
 def container(*members: tuple[str, bytes | tuple[bytes, int]], codec: str = "none") -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import PerRank
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.errors import IntegrityError, MismatchError, StateError
 from tests import strategies
@@ -81,7 +81,7 @@ def test_what_is_loaded_for_one_rank_is_verified_for_all(tmp_path: Path) -> None
 def test_each_value_has_its_tensors_under_the_place_and_the_rank(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
     ckptfmt.save(STATE, path)
-    with Checkpoint.open(path, NumpyAdapter()) as checkpoint:
+    with Checkpoint.open(path, NUMPY_ADAPTERS) as checkpoint:
         assert list(checkpoint["net"].tensors) == ["w", "avg.0", "avg.1"]
         assert list(checkpoint["log"].tensors) == ["1.seen.0"]
 

@@ -6,11 +6,11 @@ PyTorch tensors can be saved here, too. `ckptfmt.torch.load` gives them back as 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import make_metadata
@@ -19,13 +19,14 @@ from ckptfmt._core.container.writer import SaveReport, save_state
 from ckptfmt._core.storage.local.paths import refuse_swapped
 
 
-def _adapter_for_saving() -> Adapter:
-    """Return the adapter that knows PyTorch's tensors too, if PyTorch is imported, else NumPy's."""
-    if "torch" in sys.modules:
-        from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+def _torch_adapter() -> Adapter:
+    from ckptfmt._core.torch.tensors.adapter import TorchAdapter
 
-        return TorchAdapter()
-    return NumpyAdapter()
+    return TorchAdapter()
+
+
+_ADAPTERS = AdapterSet(NumpyAdapter(), packages={"torch": _torch_adapter})
+"""For states of any framework; what they hold is loaded as NumPy's."""
 
 
 def save(
@@ -69,7 +70,7 @@ def save(
     metadata = make_metadata(
         state, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )
-    return save_state(path, state, _adapter_for_saving(), metadata=metadata, codec=codec, numpy_is_plain=True)
+    return save_state(path, state, _ADAPTERS, metadata=metadata, codec=codec)
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
@@ -79,7 +80,7 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
         FormatError: It is not a valid ckptfmt file, or of a newer version.
         StorageError: It cannot be read.
     """
-    return Checkpoint.open(path, NumpyAdapter())
+    return Checkpoint.open(path, _ADAPTERS)
 
 
 def load(path: str | os.PathLike[str], *, rank: int | None = None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import make_metadata
 from ckptfmt._core.container.writer import save_state
 
@@ -43,7 +43,7 @@ def save_run(path: Path, *, state: Any = None, created: datetime = CREATED, **fa
     """Save a small training state as a Checkpointer does, with the generation of the run."""
     state = STATE if state is None else state
     metadata = make_metadata(state, created=created, **facts)
-    save_state(path, state, NumpyAdapter(), metadata=metadata, numpy_is_plain=True)
+    save_state(path, state, NUMPY_ADAPTERS, metadata=metadata)
     return path
 
 

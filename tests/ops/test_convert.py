@@ -20,7 +20,7 @@ import torch
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import PerRank
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import MemberPlan, fixed_part, plan_save
 from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.format.index import Metadata
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_ours_is_written_anew(tmp_path: Path) -> None:
 
 def test_members_that_belong_to_no_component_are_kept(tmp_path: Path) -> None:
     content = bytes(range(256)) * 40_000
-    plan = plan_save({"net": {"a": np.ones(3)}}, NumpyAdapter(), metadata=Metadata(), numpy_is_plain=True)
+    plan = plan_save({"net": {"a": np.ones(3)}}, NUMPY_ADAPTERS, metadata=Metadata())
     members = (*plan.members, MemberPlan("notes.txt", "none", None, [fixed_part(content)]))
     write_plan(tmp_path / "a.ckptfmt", replace(plan, members=members))
     ckptfmt.convert(tmp_path / "a.ckptfmt", tmp_path / "b.ckptfmt", codec="zstd", check=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ckptfmt import PerRank, Typed
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt.errors import FormatError, Problem, error_for
 from tests.spec.vectors import INVALID, VALID, Vector, integers
@@ -57,7 +57,7 @@ def _beyond_numpy(component: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("vector", VALID, ids=lambda vector: vector.name)
 def test_valid_vector_opens(vector: Vector, tmp_path: Path) -> None:
     content = vector.content
-    with Checkpoint.open(vector.file(tmp_path), NumpyAdapter()) as checkpoint:
+    with Checkpoint.open(vector.file(tmp_path), NUMPY_ADAPTERS) as checkpoint:
         assert checkpoint.verify() == ()
         assert checkpoint.identity == content["identity"]
         assert list(checkpoint.version) == content["version"]
@@ -91,7 +91,7 @@ def test_valid_vector_opens(vector: Vector, tmp_path: Path) -> None:
 @pytest.mark.parametrize("vector", VALID, ids=lambda vector: vector.name)
 def test_valid_vector_has_its_metadata_and_members(vector: Vector, tmp_path: Path) -> None:
     content = vector.content
-    with Checkpoint.open(vector.file(tmp_path), NumpyAdapter()) as checkpoint:
+    with Checkpoint.open(vector.file(tmp_path), NUMPY_ADAPTERS) as checkpoint:
         for key in ("run_id", "generation", "step", "epoch", "metrics", "created", "parent", "producer", "user"):
             _check(content["metadata"].get(key), getattr(checkpoint.metadata, key), {})
         for member, expected in zip(checkpoint.index.members, content["members"], strict=True):
@@ -104,7 +104,7 @@ def test_valid_vector_has_its_metadata_and_members(vector: Vector, tmp_path: Pat
 @pytest.mark.parametrize("vector", VALID, ids=lambda vector: vector.name)
 def test_valid_vector_loads(vector: Vector, tmp_path: Path) -> None:
     components = vector.content["components"]
-    with Checkpoint.open(vector.file(tmp_path), NumpyAdapter()) as checkpoint:
+    with Checkpoint.open(vector.file(tmp_path), NUMPY_ADAPTERS) as checkpoint:
         if any(map(_beyond_numpy, components.values())):
             with pytest.raises(FormatError):
                 checkpoint.load()
@@ -133,7 +133,7 @@ def test_invalid_vector_is_refused(vector: Vector, tmp_path: Path) -> None:
 
 def test_tied_weights_are_one_object(tmp_path: Path) -> None:
     (vector,) = [vector for vector in VALID if vector.name == "tied-weights"]
-    with Checkpoint.open(vector.file(tmp_path), NumpyAdapter()) as checkpoint:
+    with Checkpoint.open(vector.file(tmp_path), NUMPY_ADAPTERS) as checkpoint:
         net = checkpoint.load()["net"]
     assert net["embed"] is net["head"]
 
@@ -141,7 +141,7 @@ def test_tied_weights_are_one_object(tmp_path: Path) -> None:
 def _problems(path: Path) -> tuple[Problem, ...]:
     """What the library finds in a bad file: when it opens it, verifies it, or else loads it."""
     try:
-        with Checkpoint.open(path, NumpyAdapter()) as checkpoint:
+        with Checkpoint.open(path, NUMPY_ADAPTERS) as checkpoint:
             problems = checkpoint.verify()
             if not problems:
                 checkpoint.load()

@@ -21,7 +21,7 @@ from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.torch.state.collect import Collector
 from ckptfmt._core.torch.state.divergence import Difference, describe, differences, excerpt, merged
 from ckptfmt._core.torch.state.rank_digests import Subject, subject_of
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS, TorchAdapter
 from tests import strategies
 from tests.torch.same import same
 
@@ -30,7 +30,7 @@ trees = strategies.trees(leaves)
 
 
 def flat(tree: object) -> FlatComponent:
-    return flatten_component("part", tree, TorchAdapter(), numpy_is_plain=False)
+    return flatten_component("part", tree, TORCH_ADAPTERS)
 
 
 def found(states: Sequence[object]) -> list[Difference]:

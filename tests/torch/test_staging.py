@@ -15,14 +15,14 @@ from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
 from ckptfmt._core.torch.restore.read_targets import into_tensor
 from ckptfmt._core.torch.saving import staging
 from ckptfmt._core.torch.saving.staging import DeviceStaging
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.torch.tensors.cpu_copy import copy_in, copy_out
 
 PAGE = 4096
 
 
 def plan_of(state: dict[str, object]) -> SavePlan:
-    return plan_save(state, TorchAdapter(), metadata=make_metadata(state), numpy_is_plain=True)
+    return plan_save(state, TORCH_ADAPTERS, metadata=make_metadata(state))
 
 
 def content_of(plan: SavePlan) -> list[list[bytes]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ckptfmt._core.container.numpy_adapter import NumpyAdapter
+from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import plan_components
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.state import flatten_component
@@ -37,7 +37,7 @@ class Opener:
         return patience(lambda: self.open_chosen(file), file.path)
 
     def open_chosen(self, file: CheckpointFile) -> Any:
-        with Checkpoint.open(file.path, NumpyAdapter()) as checkpoint:
+        with Checkpoint.open(file.path, NUMPY_ADAPTERS) as checkpoint:
             problems = checkpoint.verify()
             if problems:
                 raise error_for(problems, file.path)
@@ -88,7 +88,7 @@ class Checkpointer:
 
     def _gather(self) -> Plan:
         flat = [
-            flatten_component(name, component.state_dict(), NumpyAdapter(), numpy_is_plain=True)
+            flatten_component(name, component.state_dict(), NUMPY_ADAPTERS)
             for name, component in self._components.items()
         ]
         return lambda metrics: plan_components(

@@ -12,7 +12,7 @@ from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.packing import Typed
 from ckptfmt.errors import StateError
 
-__all__ = ["Adapter", "TensorLeaf"]
+__all__ = ["Adapter", "Encoder", "TensorLeaf"]
 
 
 @dataclass(slots=True, eq=False)
@@ -70,15 +70,18 @@ class TensorLeaf(ABC):
             yield data[start : start + CHUNK_BYTES]
 
 
-class Adapter(Protocol):
-    """How the tensors and values of one framework go in and out."""
+class Encoder(Protocol):
+    """How the tensors and values of one framework go into trees."""
 
     @property
-    def host(self) -> Adapter:
-        """The adapter for typed `numpy.ndarray`."""
+    def marker(self) -> str | None:
+        """Name of the typed value that marks its tensors beside those of another framework (11.6); None if none does.
+
+        It returns such a tensor as a `Typed` of this name.
+        """
 
     def encode(self, value: object, path: str) -> object:
-        """Return what stands for `value` in a tree.
+        """Return what represents `value` in a tree.
 
         That is a `TensorLeaf`, a `Typed` whose value is encoded in turn, a plain value, or NotImplemented
         if the type is unknown here.
@@ -87,14 +90,23 @@ class Adapter(Protocol):
             StateError: The type is known, and this value of it cannot be expressed.
         """
 
+
+class Adapter(Encoder, Protocol):
+    """How the tensors and values of one framework go in and out."""
+
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
-        """Return a new tensor, and its memory as a flat, writable view of bytes."""
+        """Return a new tensor, and its memory as a flat, writable view of bytes.
+
+        Raises:
+            UnsupportedVersionError: `tensor-dtype`: the framework has no such dtype.
+            FormatError: `tensor-shape`: the framework has no tensor of such a shape.
+        """
 
     def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> Any | None:
         """Return a tensor that is this read-only memory; None if the framework has no such tensors."""
 
     def decode(self, typed: Typed) -> object:
-        """Return the value that `typed` stands for, or `typed` itself if its name is unknown here.
+        """Return the value that `typed` represents, or `typed` itself if its name is unknown here.
 
         Its value is decoded already: tensors are tensors of this adapter.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.chunk_reader import Want, fetch, normalize_truth_values
 from ckptfmt._core.container.per_rank import choose, of_rank
@@ -41,13 +42,13 @@ class Component:
         name: str,
         structure_member: Member | None,
         tensor_member: Member | None,
-        adapter: Adapter | None,
+        adapters: AdapterSet | None,
     ) -> None:
         self.name = name
         self.structure_member = structure_member
         self.tensor_member = tensor_member
         self._source = source
-        self._adapter = adapter
+        self._adapters = adapters
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -112,7 +113,7 @@ class Component:
             NotFoundError: It has no tensor of that name.
             IntegrityError: A byte of it has changed.
         """
-        adapter = self._require_adapter()
+        adapter = self._require_adapters().primary
         with located(self._source.path):
             view = self._view(name, adapter)
             return self._make([(name, adapter)])[0] if view is None else view
@@ -154,20 +155,20 @@ class Component:
             IntegrityError: A byte has changed; the message names member and tensor.
             FormatError: It is malformed.
         """
-        adapter = self._require_adapter()
+        adapters = self._require_adapters()
         given = {} if instead is None else instead
         with located(self._source.path):
             if self.tensor_member is not None:
                 fetch(self._source, [Want(self.tensor_member, self.tensor_member.segments[0])])
             if self.structure_member is None:
                 read = [name for name in self.tensors if name not in given]
-                values = dict(zip(read, self._make([(name, adapter) for name in read]), strict=True))
+                values = dict(zip(read, self._make([(name, adapters.primary) for name in read]), strict=True))
                 return {name: values[name] if name in values else given[name] for name in self.tensors}
             tree = self.structure() if tree is _ALL else tree
-            uses = [use for use in tensor_uses(tree, adapter) if use[0] not in given]
+            uses = [use for use in tensor_uses(tree, adapters) if use[0] not in given]
             made = dict(zip(uses, self._make(uses), strict=True))
             try:
-                return unflatten(tree, lambda name, by: given[name] if name in given else made[name, by], adapter)
+                return unflatten(tree, lambda name, by: given[name] if name in given else made[name, by], adapters)
             except FormatError as error:
                 member = self.structure_member.name
                 raise error_for([replace(problem, member=member) for problem in error.problems]) from error
@@ -212,10 +213,10 @@ class Component:
         """
         return self._structure
 
-    def _require_adapter(self) -> Adapter:
-        if self._adapter is None:
+    def _require_adapters(self) -> AdapterSet:
+        if self._adapters is None:
             raise CkptfmtError("this checkpoint was opened without an adapter: use ckptfmt.open to read tensors")
-        return self._adapter
+        return self._adapters
 
     def _segment(self, name: str) -> tuple[Member, Any]:
         member = self.tensor_member

@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.adapter_set import AdapterSet
+from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt.errors import FormatError, Problem, StateError, error_for
@@ -44,12 +45,12 @@ class NumpyAdapter:
     """NumPy's arrays and scalars, and any array on the CPU that speaks the buffer protocol or DLPack."""
 
     @property
-    def host(self) -> Adapter:
-        """Itself: NumPy is the host's own array library."""
-        return self
+    def marker(self) -> str:
+        """See `container.adapters.Encoder.marker`."""
+        return NUMPY_ARRAY
 
     def encode(self, value: object, path: str) -> object:
-        """See `container.adapters.Adapter.encode`."""
+        """See `container.adapters.Encoder.encode`."""
         import numpy as np
 
         if isinstance(value, np.generic):
@@ -97,6 +98,10 @@ class NumpyAdapter:
             dtype = np.dtype(np.complex128) if name == "C128" else numpy_dtype(name)
             return np.frombuffer(data, dtype)[0]
         return typed
+
+
+NUMPY_ADAPTERS = AdapterSet(NumpyAdapter())
+"""For states of NumPy's arrays, and of arrays that NumPy can take."""
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ckptfmt._core.container.adapters import Adapter
+from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.container.state import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
@@ -92,10 +92,9 @@ class SavePlan:
 
 def plan_save(
     state: object,
-    adapter: Adapter,
+    encoders: EncoderSet,
     *,
     metadata: Metadata,
-    numpy_is_plain: bool,
     codec: str | Mapping[str, str] = "none",
     text_metadata: Mapping[str, Mapping[str, str]] | None = None,
 ) -> SavePlan:
@@ -103,9 +102,8 @@ def plan_save(
 
     Args:
         state: A mapping of component names to trees, or any other tree (11.5).
-        adapter: Knows the framework's tensors.
+        encoders: Know the tensors of frameworks.
         metadata: Facts for the index.
-        numpy_is_plain: See `container.state.flatten_state`.
         codec: One for all components, or a mapping of component name to codec (the others: `none`).
         text_metadata: `__metadata__` of the safetensors members, by component.
 
@@ -113,7 +111,7 @@ def plan_save(
         StateError: The state, or an argument, cannot be expressed.
     """
     with collector_paused():
-        components = list(flatten_state(state, adapter, numpy_is_plain=numpy_is_plain))
+        components = list(flatten_state(state, encoders))
     return plan_components(components, metadata=metadata, codec=codec, text_metadata=text_metadata or {})
 
 

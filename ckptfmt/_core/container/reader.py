@@ -8,7 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
-from ckptfmt._core.container.adapters import Adapter
+from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.chunk_reader import Into, NewBuffer, Want, fetch, new_buffer
 from ckptfmt._core.container.component import Component, located, read_member
 from ckptfmt._core.format.index import ROOT, Index, Member, Metadata
@@ -43,21 +43,21 @@ class Checkpoint(Mapping[str, Component]):
         index_bytes: Length of the index in bytes.
     """
 
-    def __init__(self, source: Source, adapter: Adapter | None = None) -> None:
+    def __init__(self, source: Source, adapters: AdapterSet | None = None) -> None:
         self.path = source.path
         self.file_bytes = source.size
         self._source = source
-        self._adapter = adapter
+        self._adapters = adapters
         with located(self.path):
             self._read_index()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], adapter: Adapter | None = None) -> Self:
+    def open(cls, path: str | os.PathLike[str], adapters: AdapterSet | None = None) -> Self:
         """Open a file.
 
         Args:
             path: The file: a path, or the URL of an object in a store.
-            adapter: Makes the tensors; without one, only bytes and facts can be had.
+            adapters: Make the tensors; without them, only bytes and facts can be had.
 
         Raises:
             FormatError: It is not a valid ckptfmt file, or of a newer version.
@@ -65,7 +65,7 @@ class Checkpoint(Mapping[str, Component]):
         """
         source = open_source(path)
         try:
-            return cls(source, adapter)
+            return cls(source, adapters)
         except BaseException:
             source.close()
             raise
@@ -106,7 +106,7 @@ class Checkpoint(Mapping[str, Component]):
             if member.component is not None:
                 members.setdefault(member.component, {})[member.kind] = member
         return {
-            name: Component(self._source, name, kinds.get("msgpack"), kinds.get("safetensors"), self._adapter)
+            name: Component(self._source, name, kinds.get("msgpack"), kinds.get("safetensors"), self._adapters)
             for name, kinds in members.items()
         }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
+from ckptfmt._core.container.adapter_set import AdapterSet, EncoderSet
 from ckptfmt._core.container.adapters import Adapter, TensorLeaf
 from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.format.index import ROOT, is_component_name
@@ -27,7 +28,7 @@ from ckptfmt._core.format.packing import (
     timestamp_of,
 )
 from ckptfmt._core.format.tensors import METADATA_KEY
-from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, PER_RANK
+from ckptfmt._core.format.trees import COMPLEX_PARTS, PER_RANK
 from ckptfmt.errors import StateError
 
 
@@ -46,66 +47,60 @@ class FlatComponent:
     tensors: Mapping[str, TensorLeaf]
 
 
-def flatten_state(state: object, adapter: Adapter, *, numpy_is_plain: bool) -> Iterator[FlatComponent]:
+def flatten_state(state: object, encoders: EncoderSet) -> Iterator[FlatComponent]:
     """Yield the components of a state (11.5).
 
     Args:
         state: A mapping of component names to trees, or any other tree.
-        adapter: Knows the framework's tensors.
-        numpy_is_plain: NumPy arrays are the tensors of a component that has no other kind; otherwise each
-            is marked as an array, to come back as one beside another framework's tensors.
+        encoders: Know the tensors of frameworks.
 
     Raises:
         StateError: Something cannot be expressed; the message names the path to it.
     """
-    components = _as_components(state, adapter)
+    components = _as_components(state, encoders)
     if components is None:
-        yield flatten_component(ROOT, state, adapter, numpy_is_plain=numpy_is_plain)
+        yield flatten_component(ROOT, state, encoders)
         return
     for name, tree in components.items():
-        yield flatten_component(name, tree, adapter, numpy_is_plain=numpy_is_plain)
+        yield flatten_component(name, tree, encoders)
 
 
-def _as_components(state: object, adapter: Adapter) -> Mapping[str, object] | None:
+def _as_components(state: object, encoders: EncoderSet) -> Mapping[str, object] | None:
     """Return the state if it is a mapping of component names to trees, else None."""
     if not isinstance(state, Mapping) or not all(map(is_component_name, state)):
         return None
-    if state and all(_is_tensor(adapter.encode(tree, str(name))) for name, tree in state.items()):
+    if state and all(_is_tensor(tree, str(name), encoders) for name, tree in state.items()):
         return None
     return state
 
 
-def _is_tensor(encoded: object) -> bool:
-    match encoded:
-        case TensorLeaf():
-            return True
-        case Typed(name, value):
-            return (name == NUMPY_ARRAY or name in COMPLEX_PARTS) and _is_tensor(value)
-    return False
+def _is_tensor(value: object, path: str, encoders: EncoderSet) -> bool:
+    encoder = encoders.encoder_of(type(value))
+    encoded = encoder.encode(value, path)
+    while isinstance(encoded, Typed) and (encoded.name == encoder.marker or encoded.name in COMPLEX_PARTS):
+        encoded = encoded.value
+    return isinstance(encoded, TensorLeaf)
 
 
-def flatten_component(
-    name: str, tree: object, adapter: Adapter, *, numpy_is_plain: bool, per_rank: bool = True
-) -> FlatComponent:
+def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank: bool = True) -> FlatComponent:
     """Return a component as it is to be written.
 
     Args:
         name: Its name.
         tree: Its state.
-        adapter: Knows the framework's tensors.
-        numpy_is_plain: See `flatten_state`.
+        encoders: Know the tensors of frameworks.
         per_rank: Whether it may hold a `PerRank`.
 
     Raises:
         StateError: Something cannot be expressed; the message names the path to it.
     """
-    flat = _as_flat(name, tree, adapter, numpy_is_plain)
+    flat = _as_flat(name, tree, encoders)
     if flat is not None:
         return FlatComponent(name, None, flat)
-    flattener = _Flattener(name, adapter, unmark_numpy=numpy_is_plain, per_rank=per_rank)
+    flattener = _Flattener(name, encoders, mark=encoders.always_mark, per_rank=per_rank)
     structure = flattener.encode(tree, (), 0)
-    if numpy_is_plain and flattener.found_numpy and flattener.found_other:
-        flattener = _Flattener(name, adapter, unmark_numpy=False, per_rank=per_rank)
+    if not flattener.mark and len(flattener.markers) > 1:
+        flattener = _Flattener(name, encoders, mark=True, per_rank=per_rank)
         structure = flattener.encode(tree, (), 0)
     packed = encode(structure)
     if len(packed) > MAX_MSGPACK_BYTES:
@@ -114,24 +109,28 @@ def flatten_component(
     return FlatComponent(name, packed, flattener.tensors)
 
 
-def _as_flat(component: str, tree: object, adapter: Adapter, numpy_is_plain: bool) -> dict[str, TensorLeaf] | None:
+def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, TensorLeaf] | None:
     """Return the tensors of a tree that can be stored as a safetensors member alone, else None (11.3)."""
     if not isinstance(tree, Mapping) or not tree or METADATA_KEY in tree:
         return None
     leaves: dict[str, TensorLeaf] = {}
-    marked = 0
+    markers = set()
     for key, value in tree.items():
         if type(key) is not str or not _is_unicode(key):
             return None
-        leaf = adapter.encode(value, f"{component}.{key}") if not isinstance(value, (Mapping, list, tuple)) else None
-        if numpy_is_plain and isinstance(leaf, Typed) and leaf.name == NUMPY_ARRAY:
+        if isinstance(value, Mapping | list | tuple):
+            return None
+        encoder = encoders.encoder_of(type(value))
+        leaf = encoder.encode(value, f"{component}.{key}")
+        marker = leaf.name if isinstance(leaf, Typed) and leaf.name == encoder.marker else None
+        if isinstance(leaf, Typed) and marker is not None and not encoders.always_mark:
             leaf = leaf.value
-            marked += 1
         if not isinstance(leaf, TensorLeaf):
             return None
         leaves[key] = leaf
+        markers.add(marker)
     distinct = len({leaf.alias for leaf in leaves.values()}) == len(leaves)
-    return leaves if distinct and marked in (0, len(leaves)) else None
+    return leaves if distinct and len(markers) == 1 else None
 
 
 def _is_unicode(text: str) -> bool:
@@ -155,12 +154,12 @@ class _Flattener:
     """Turns one tree into what `packing.encode` takes, and collects its tensors."""
 
     component: str
-    adapter: Adapter
-    unmark_numpy: bool
+    encoders: EncoderSet
+    mark: bool
     per_rank: bool
     tensors: dict[str, TensorLeaf] = field(default_factory=dict)
-    found_numpy: bool = False
-    found_other: bool = False
+    markers: set[str | None] = field(default_factory=set)
+    """Those of the tensors that were found; None for tensors that need none."""
     _refs: dict[Hashable, TensorRef] = field(default_factory=dict)
     _foreign_kinds: set[type] = field(default_factory=set)
     _values: int = 1
@@ -230,23 +229,24 @@ class _Flattener:
 
     def foreign(self, value: object, path: _Path, level: int) -> object:
         """Encode what only the adapter can know."""
+        encoder = self.encoders.encoder_of(type(value))
         try:
-            encoded = self.adapter.encode(value, self.component)
+            encoded = encoder.encode(value, self.component)
         except StateError:
-            self.adapter.encode(value, self.place(path))  # only a message needs the path, which takes a while to write
+            encoder.encode(value, self.place(path))  # only a message needs the path, which takes a while to write
             raise
         if isinstance(encoded, TensorLeaf):
-            self.found_other = True
+            self.markers.add(None)
             return self.tensor(encoded, path)
         if encoded is NotImplemented:
             place = self.place(path)
             advice = "ckptfmt never pickles: save its numbers, text or tensors (a state_dict) instead"
             raise StateError(place, f"{type(value)} cannot be expressed", advice)
-        if isinstance(encoded, Typed) and encoded.name == NUMPY_ARRAY:
-            self.found_numpy = True
-            return self.encode(encoded.value if self.unmark_numpy else encoded, path, level)
+        if isinstance(encoded, Typed) and encoded.name == encoder.marker:
+            self.markers.add(encoder.marker)
+            return self.encode(encoded if self.mark else encoded.value, path, level)
         if isinstance(encoded, Typed) and encoded.name in COMPLEX_PARTS:
-            self.found_other = True
+            self.markers.add(None)
         return self.encode(encoded, path, level)
 
     def tensor(self, leaf: TensorLeaf, path: _Path) -> TensorRef:
@@ -303,7 +303,7 @@ class _Flattener:
             raise StateError(self.place(path), f"more than {MAX_VALUES} values", "put long lists into arrays")
 
 
-def tensor_uses(tree: object, adapter: Adapter) -> list[tuple[str, Adapter]]:
+def tensor_uses(tree: object, adapters: AdapterSet) -> list[tuple[str, Adapter]]:
     """Return which tensors a tree refers to, each with the adapter that has to make it, without repetition."""
     found: dict[tuple[str, Adapter], None] = {}
 
@@ -312,7 +312,7 @@ def tensor_uses(tree: object, adapter: Adapter) -> list[tuple[str, Adapter]]:
             case TensorRef(name):
                 found[name, adapter] = None
             case Typed(name, value):
-                look(value, adapter.host if name == NUMPY_ARRAY else adapter)
+                look(value, adapters.maker(name, adapter))
             case dict():
                 for value in node.values():
                     look(value, adapter)
@@ -320,18 +320,18 @@ def tensor_uses(tree: object, adapter: Adapter) -> list[tuple[str, Adapter]]:
                 for value in node:
                     look(value, adapter)
 
-    look(tree, adapter)
+    look(tree, adapters.primary)
     return list(found)
 
 
-def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapter: Adapter) -> object:
+def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapters: AdapterSet) -> object:
     """Return the value that a validated tree stands for.
 
     Args:
         tree: Valid by `format.trees.validate_tree`.
         tensor: Returns the tensor of a name as one of the adapter's: the same object each time it is asked,
             so that a tensor in several places is one again (11.2).
-        adapter: Makes the framework's values.
+        adapters: Make the values of frameworks.
     """
 
     def decode(node: Any, adapter: Adapter) -> object:
@@ -339,9 +339,9 @@ def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapter: A
             case TensorRef(name):
                 return tensor(name, adapter)
             case Typed(name, value):
-                inside = adapter.host if name == NUMPY_ARRAY else adapter
-                typed = Typed(name, decode(value, inside))
-                return typed.value if name == NUMPY_ARRAY else _decode_typed(typed, inside)
+                maker = adapters.maker(name, adapter)
+                typed = Typed(name, decode(value, maker))
+                return typed.value if adapters.is_marker(name) else _decode_typed(typed, adapters, maker)
             case Timestamp():
                 return datetime_of(node)
             case dict():
@@ -352,10 +352,10 @@ def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapter: A
                 return tuple(decode(value, adapter) for value in node)
         return node
 
-    return decode(tree, adapter)
+    return decode(tree, adapters.primary)
 
 
-def _decode_typed(typed: Typed, adapter: Adapter) -> object:
+def _decode_typed(typed: Typed, adapters: AdapterSet, adapter: Adapter) -> object:
     match typed.name:
         case "frozenset":
             return frozenset(typed.value)
@@ -369,4 +369,4 @@ def _decode_typed(typed: Typed, adapter: Adapter) -> object:
             return timedelta(*typed.value)
         case name if name == PER_RANK:
             return PerRank(tuple(typed.value))
-    return adapter.decode(typed)
+    return adapters.decode(typed, adapter)

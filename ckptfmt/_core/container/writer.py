@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from ckptfmt._core.container.adapters import Adapter
+from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.planning import MemberPlan, SavePlan, plan_save, require_valid
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
@@ -73,10 +73,9 @@ class Sink(Protocol):
 def save_state(
     path: str | os.PathLike[str],
     state: object,
-    adapter: Adapter,
+    encoders: EncoderSet,
     *,
     metadata: Metadata,
-    numpy_is_plain: bool,
     codec: str | Mapping[str, str] = "none",
     text_metadata: Mapping[str, Mapping[str, str]] | None = None,
 ) -> SaveReport:
@@ -90,9 +89,8 @@ def save_state(
     """
     plan = plan_save(
         state,
-        adapter,
+        encoders,
         metadata=metadata,
-        numpy_is_plain=numpy_is_plain,
         codec=codec,
         text_metadata=text_metadata,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property, partial
 
-from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.adapter_set import EncoderSet
+from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.module_versions import text_metadata
 from ckptfmt._core.container.state import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
@@ -13,6 +14,7 @@ from ckptfmt._core.format.index import MSGPACK, is_component_name
 from ckptfmt._core.format.layout import MAX_MEMBERS
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.tensors import tensor_nbytes
+from ckptfmt._core.format.trees import NUMPY_ARRAY
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
 from ckptfmt._core.interop.located import located
@@ -23,35 +25,26 @@ from ckptfmt._core.pth.reading import LegacyState, read_state
 from ckptfmt._core.storage import LocalSource
 from ckptfmt.errors import StateError
 
-__all__ = ["LeafAdapter", "LeafPart", "PthFile", "open_file", "parts_of"]
+__all__ = ["LeafEncoder", "LeafPart", "PthFile", "open_file", "parts_of"]
 
 _FORM = "PyTorch"
 _WRAPPED = "net"
 
 
-class LeafAdapter:
+class LeafEncoder:
     """Takes trees whose tensors are leaves already."""
 
     @property
-    def host(self) -> Adapter:
-        """Itself."""
-        return self
+    def marker(self) -> str:
+        """See `container.adapters.Encoder.marker`."""
+        return NUMPY_ARRAY
 
     def encode(self, value: object, path: str) -> object:  # noqa: ARG002 - the interface's
-        """See `container.adapters.Adapter.encode`."""
+        """See `container.adapters.Encoder.encode`."""
         return value if isinstance(value, TensorLeaf | Typed) else NotImplemented
 
-    def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[object, memoryview]:
-        """Not to be called: nothing is read back through it."""
-        raise NotImplementedError  # states are taken apart with it, never put together
 
-    def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> object:
-        """Not to be called: nothing is read back through it."""
-        raise NotImplementedError  # states are taken apart with it, never put together
-
-    def decode(self, typed: Typed) -> object:
-        """Not to be called: nothing is read back through it."""
-        raise NotImplementedError  # states are taken apart with it, never put together
+_LEAVES = EncoderSet(LeafEncoder(), always_mark=True)
 
 
 class PthFile(TensorFile):
@@ -135,7 +128,7 @@ def parts_of(state: object, path: str, text: Mapping[str, Mapping[str, str]] | N
         StateError: It holds something that cannot be expressed; the message names the path to it.
     """
     noted = {**text_metadata(state), **(text or {})}
-    components = flatten_state(state, LeafAdapter(), numpy_is_plain=False)
+    components = flatten_state(state, _LEAVES)
     return {component.name: LeafPart(component, noted.get(component.name, {}), path) for component in components}
 
 

@@ -13,7 +13,7 @@ from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.storage.local.paths import refuse_swapped
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.torch.tensors.map_location import MapLocation, relocate
 
 __all__ = ["load", "open", "plan_state", "read_state", "save"]
@@ -71,7 +71,7 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
         FormatError: It is not a valid ckptfmt file, or of a newer version.
         StorageError: It cannot be read.
     """
-    return Checkpoint.open(path, TorchAdapter())
+    return Checkpoint.open(path, TORCH_ADAPTERS)
 
 
 def load(path: str | os.PathLike[str], map_location: MapLocation = None, *, rank: int | None = None) -> Any:
@@ -104,10 +104,9 @@ def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, s
     """
     return plan_save(
         state,
-        TorchAdapter(),
+        TORCH_ADAPTERS,
         metadata=metadata,
         codec=codec,
-        numpy_is_plain=False,
         text_metadata=versions.text_metadata(state),
     )
 

@@ -20,7 +20,7 @@ from ckptfmt._core.torch.live_objects.attributes import walk
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
 from ckptfmt._core.torch.loader.recall import lost, undisturbed
 from ckptfmt._core.torch.loader.watch import BatchMark, Watch, repeat
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import MismatchError
@@ -279,7 +279,7 @@ def _own_state(loader: object) -> Any:
         return None
     try:
         own = loader.state_dict()
-        for _ in flatten_state({"own": own}, TorchAdapter(), numpy_is_plain=False):
+        for _ in flatten_state({"own": own}, TORCH_ADAPTERS):
             pass
     except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
         return None

@@ -18,7 +18,7 @@ from ckptfmt._core.torch.state.capture import capture_components
 from ckptfmt._core.torch.state.divergence import Difference, Excerpt, Node, Path, describe, differences, excerpt, merged
 from ckptfmt._core.torch.state.empty_components import HollowComponents
 from ckptfmt._core.torch.state.rank_digests import Fingerprint, Subject, subject_of
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.training.report import the_first
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import StateError
@@ -68,7 +68,7 @@ class Collected:
             for name in self.own[0]:
                 values = tuple(own[name] for own in self.own)
                 tree = values[0] if len(values) == 1 else PerRank(values)
-                whole.append(flatten_component(name, tree, TorchAdapter(), numpy_is_plain=False))
+                whole.append(flatten_component(name, tree, TORCH_ADAPTERS))
         return tuple(whole)
 
 
@@ -133,8 +133,7 @@ class Collector:
             state = capture_components(self._components)
             self.hollow.note(state)
             components = tuple(
-                flatten_component(name, tree, TorchAdapter(), numpy_is_plain=False, per_rank=False)
-                for name, tree in state.items()
+                flatten_component(name, tree, TORCH_ADAPTERS, per_rank=False) for name, tree in state.items()
             )
         return _Captured(components, versions.text_metadata(state))
 

@@ -15,7 +15,7 @@ from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.trees import PER_RANK, walk
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.torch.state.rank_digests import Subject, nbytes_of
-from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 
 __all__ = ["Difference", "Excerpt", "Node", "describe", "differences", "excerpt", "merged"]
 
@@ -141,7 +141,7 @@ def merged(component: FlatComponent, found: Sequence[Difference], others: Sequen
         difference.path: [rank[number] for rank in ranks] for number, difference in enumerate(found)
     }
     tree = _with_leaves(_tree(component), component.tensors)
-    return flatten_component(component.name, _grafted(tree, values), TorchAdapter(), numpy_is_plain=False)
+    return flatten_component(component.name, _grafted(tree, values), TORCH_ADAPTERS)
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,8 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.torch_version import TorchVersion
 
-from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.adapter_set import AdapterSet
+from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import SMALL_BYTES
 from ckptfmt._core.format.buffers import BytesLike
@@ -22,7 +23,7 @@ from ckptfmt._core.torch.tensors import sparse
 from ckptfmt._core.torch.tensors.cpu_copy import copy_out
 from ckptfmt.errors import Problem, StateError, error_for
 
-__all__ = ["DTYPES", "TorchAdapter", "memory_of", "new_tensor"]
+__all__ = ["DTYPES", "TORCH_ADAPTERS", "TorchAdapter", "memory_of", "new_tensor"]
 
 _ALIGNMENT = 64
 _LARGE_BYTES = 4 << 20
@@ -59,14 +60,11 @@ _DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinsta
 
 
 class TorchAdapter:
-    """PyTorch in and out of checkpoints: the `Adapter` behind `ckptfmt.torch`.
+    """PyTorch in and out of checkpoints. Tensors are read into CPU memory."""
 
-    Tensors are read into CPU memory. What is not PyTorch's own goes to `host`, the NumPy adapter, so NumPy
-    arrays beside the tensors come back as NumPy arrays.
-    """
-
-    def __init__(self) -> None:
-        self.host: Adapter = NumpyAdapter()
+    @property
+    def marker(self) -> None:
+        """See `container.adapters.Encoder.marker`: tensors have none."""
 
     def encode(self, value: object, path: str) -> object:
         """Return the form in which a value is stored, or NotImplemented for an unknown type.
@@ -89,7 +87,7 @@ class TorchAdapter:
                 raise StateError(path, f"an object of {type(value)}", "store what its state_dict() returns")
             case torch.Generator():
                 raise StateError(path, f"an object of {type(value)}", "store what its get_state() returns")
-        return self.host.encode(value, path)
+        return NotImplemented
 
     def empty(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, memoryview]:
         """Return a new CPU tensor and its writable flat bytes.
@@ -127,7 +125,11 @@ class TorchAdapter:
         except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what PyTorch's checks raise
             why = str(error).partition("\n")[0]
             raise error_for(Problem("typed-value", f"PyTorch refuses a {typed.name} value: {why}")) from error
-        return self.host.decode(typed)
+        return typed
+
+
+TORCH_ADAPTERS = AdapterSet(TorchAdapter(), NumpyAdapter(), {"torch": TorchAdapter}, always_mark=True)
+"""For states of PyTorch's tensors. NumPy arrays beside them, which are marked, come back as NumPy arrays."""
 
 
 def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
