@@ -11,7 +11,7 @@ import click
 import pytest
 
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.interop.base import RankedValue
 from ckptfmt._core.ops.directory.checkpoint_files import Writer
 from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
 from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyReport

@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from ckptfmt._core.interop import npz
-from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.directory.verify import read_all
 from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt._core.pth.data import gathering, tensors
@@ -95,7 +95,7 @@ def test_a_header_takes_memory_in_proportion(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(header(f"{{{text}}}".encode()))
     tracemalloc.start()
     with open_tensors(tmp_path / "a.safetensors") as file:
-        assert len(file.parts["_root"].tensors) == count
+        assert len(file.components["_root"].tensors) == count
         _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 500 * count
@@ -143,7 +143,7 @@ def test_fortran_order_is_undone_in_bounded_memory(
         read_all(file)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert file.parts["_root"].read("a") == little.tobytes()
+        assert file.components["_root"].tensors["a"].read() == little.tobytes()
     assert most < 6 * MIB < array.nbytes
 
 
@@ -168,5 +168,5 @@ def test_headers_and_json_are_what_they_were(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(header(text.encode(), bytes(8)))
     assert contents(tmp_path / "a.safetensors") == {"w\u00e9": ((2,), bytes(8))}
     with open_tensors(tmp_path / "a.safetensors") as file:
-        assert file.parts["_root"].text_metadata == {"ä\n": '"'}
+        assert file.components["_root"].text_metadata == {"ä\n": '"'}
     assert set(safetensors.numpy.load_file(tmp_path / "a.safetensors")) == {"w\u00e9"}

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.directory.verify import read_all
 from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt.errors import CkptfmtError, ForeignFileError, UnsafeInputError
@@ -28,9 +28,9 @@ ARRAYS = KINDS.flatmap(lambda kind: hnp.arrays(np.dtype(kind), hnp.array_shapes(
 def contents(path: Path) -> dict[str, tuple[tuple[int, ...], bytes]]:
     """Return shape and data of each tensor of a file, as the chunks give them and as a whole."""
     with open_tensors(path) as file:
-        (part,) = file.parts.values()
-        assert all(part.read(name) == b"".join(chunk() for chunk in part.chunks(name)) for name in part.tensors)
-        return {name: (info.shape, part.read(name)) for name, info in part.tensors.items()}
+        (part,) = file.components.values()
+        assert all(tensor.read() == b"".join(chunk() for chunk in tensor.chunks()) for tensor in part.tensors.values())
+        return {name: (info.shape, info.read_copy()) for name, info in part.tensors.items()}
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,4}", fullmatch=True), ARRAYS, max_size=4), st.booleans(), st.booleans())
@@ -79,7 +79,7 @@ def test_safetensors_are_read_as_their_library_wrote_them(
     path.write_bytes(safetensors.numpy.save(arrays, text))
     assert contents(path) == {name: (array.shape, array.tobytes()) for name, array in arrays.items()}
     with open_tensors(path) as file:
-        assert dict(file.parts["_root"].text_metadata) == (text or {})
+        assert dict(file.components["_root"].text_metadata) == (text or {})
 
 
 def header(document: object, data: bytes = b"") -> bytes:
@@ -168,14 +168,14 @@ def test_npz_with_elements_that_we_have_no_dtype_for(tmp_path: Path) -> None:
     objects = np.array([(1, None)], [("a", "<f4"), ("b", "O")])
     np.savez(tmp_path / "a.npz", records=records, times=times, long=np.longdouble(3), objects=objects)
     with open_tensors(tmp_path / "a.npz") as file:
-        (part,) = file.parts.values()
+        (part,) = file.components.values()
         assert part.tensors["records"].dtype == "[('a', '<f4'), ('b', '>i2', (2,))]"
         assert part.tensors["times"].dtype == "<M8[s]"
-        assert part.read("records") == records.tobytes()
-        assert part.read("times") == times.tobytes()
-        assert np.frombuffer(part.read("long"), np.longdouble) == 3
+        assert part.tensors["records"].read() == records.tobytes()
+        assert part.tensors["times"].read() == times.tobytes()
+        assert np.frombuffer(part.tensors["long"].read(), np.longdouble) == 3
         with pytest.raises(UnsafeInputError, match="pickled objects"):
-            part.read("objects")
+            part.tensors["objects"].read()
 
 
 def test_npz_with_names_that_are_no_paths(tmp_path: Path) -> None:

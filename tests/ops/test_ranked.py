@@ -12,7 +12,7 @@ import torch
 
 import ckptfmt
 from ckptfmt import PerRank
-from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.interop.base import RankedValue
 from ckptfmt._core.ops.comparison.diff import diff_files
 from ckptfmt._core.ops.conversion.export import export
 from ckptfmt._core.ops.inspection.component_roles import Role

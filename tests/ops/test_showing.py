@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 import ckptfmt
-from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.tensor_preview import TensorView, find_tensor, view_tensor
 from ckptfmt.errors import CkptfmtError, NotFoundError
 from tests.ops.conftest import Save

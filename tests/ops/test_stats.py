@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import ckptfmt
-from ckptfmt._core.interop.base import open_tensors
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection import stats as module
 from ckptfmt._core.ops.inspection.stats import BINS, TensorStats, tensor_stats
 from ckptfmt._core.ops.progress import Progress

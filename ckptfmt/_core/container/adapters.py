@@ -2,72 +2,37 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource, at_hand
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.packing import Typed
-from ckptfmt.errors import StateError
 
 __all__ = ["Adapter", "Encoder", "TensorLeaf"]
 
 
 @dataclass(slots=True, eq=False)
-class TensorLeaf(ABC):
-    """A tensor that was found in a tree and is not copied yet. Each framework has a kind of its own.
-
-    Attributes:
-        dtype: Name of the spec's section 9, such as `F32`.
-        shape: Sizes of its dimensions.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def alias(self) -> Hashable:
-        """What is equal for two leaves that are one tensor: same memory, dtype, shape and strides."""
-        return self
+class TensorLeaf(TensorSource):
+    """A tensor in memory that was found in a tree and is not copied yet. Each framework has a kind of its own."""
 
     @abstractmethod
     def read(self) -> memoryview:
         """Return its data as a flat view of bytes: C order, little-endian. May copy."""
 
-    def read_copy(self) -> bytes:
-        """Return a copy of its data. For small tensors, of which there may be many, it may be quicker than a view."""
-        return bytes(self.read())
-
     def copy_into(self, buffer: memoryview) -> None:
-        """Copy its data to memory of the same length.
-
-        It may return before the copy is done, if the framework has its own way to wait for it.
-
-        Raises:
-            StateError: The data are of another length.
-        """
+        """See `TensorSource.copy_into`."""
         data = self.read()
-        if len(data) != len(buffer):
-            found = f"gives {len(data)} bytes, its dtype and shape make them {len(buffer)}"
-            raise StateError(f"a tensor of {self.dtype} {list(self.shape)}", found)
+        self._require_length(len(data), len(buffer))
         buffer[:] = data
 
-    def window(self, number: int, nbytes: int) -> BytesLike:
-        """Return a sample of its data: the piece of that number, if they are cut into pieces of about this length.
-
-        Numbers go round, so that any number is one of a piece. Tensors of one dtype, shape and strides are cut alike.
-        """
-        data = self.read()
-        start = number % max(1, -(-len(data) // nbytes)) * nbytes
-        return data[start : start + nbytes]
-
-    def chunks(self) -> Iterator[BytesLike]:
-        """Yield its data cut every `CHUNK_BYTES`."""
+    def chunks(self) -> Iterator[ReadChunk]:
+        """See `TensorSource.chunks`."""
         data = self.read()
         for start in range(0, len(data), CHUNK_BYTES):
-            yield data[start : start + CHUNK_BYTES]
+            yield at_hand(data[start : start + CHUNK_BYTES])
 
 
 class Encoder(Protocol):

@@ -12,8 +12,9 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from ckptfmt._core.container.adapter_set import AdapterSet, EncoderSet
-from ckptfmt._core.container.adapters import Adapter, TensorLeaf
+from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.per_rank import PerRank, place_of
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.index import ROOT, is_component_name
 from ckptfmt._core.format.packing import (
     MAX_DEPTH,
@@ -44,7 +45,7 @@ class FlatComponent:
 
     name: str
     structure: bytes | None
-    tensors: Mapping[str, TensorLeaf]
+    tensors: Mapping[str, TensorSource]
 
 
 def flatten_state(state: object, encoders: EncoderSet) -> Iterator[FlatComponent]:
@@ -79,7 +80,7 @@ def _is_tensor(value: object, path: str, encoders: EncoderSet) -> bool:
     encoded = encoder.encode(value, path)
     while isinstance(encoded, Typed) and (encoded.name == encoder.marker or encoded.name in COMPLEX_PARTS):
         encoded = encoded.value
-    return isinstance(encoded, TensorLeaf)
+    return isinstance(encoded, TensorSource)
 
 
 def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank: bool = True) -> FlatComponent:
@@ -109,11 +110,11 @@ def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank
     return FlatComponent(name, packed, flattener.tensors)
 
 
-def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, TensorLeaf] | None:
+def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, TensorSource] | None:
     """Return the tensors of a tree that can be stored as a safetensors member alone, else None (11.3)."""
     if not isinstance(tree, Mapping) or not tree or METADATA_KEY in tree:
         return None
-    leaves: dict[str, TensorLeaf] = {}
+    leaves: dict[str, TensorSource] = {}
     markers = set()
     for key, value in tree.items():
         if type(key) is not str or not _is_unicode(key):
@@ -125,7 +126,7 @@ def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, Te
         marker = leaf.name if isinstance(leaf, Typed) and leaf.name == encoder.marker else None
         if isinstance(leaf, Typed) and marker is not None and not encoders.always_mark:
             leaf = leaf.value
-        if not isinstance(leaf, TensorLeaf):
+        if not isinstance(leaf, TensorSource):
             return None
         leaves[key] = leaf
         markers.add(marker)
@@ -157,7 +158,7 @@ class _Flattener:
     encoders: EncoderSet
     mark: bool
     per_rank: bool
-    tensors: dict[str, TensorLeaf] = field(default_factory=dict)
+    tensors: dict[str, TensorSource] = field(default_factory=dict)
     markers: set[str | None] = field(default_factory=set)
     """Those of the tensors that were found; None for tensors that need none."""
     _refs: dict[Hashable, TensorRef] = field(default_factory=dict)
@@ -176,7 +177,7 @@ class _Flattener:
             return value
         if kind in self._foreign_kinds:
             return self.foreign(value, path, level)
-        if isinstance(value, TensorLeaf):
+        if isinstance(value, TensorSource):
             return self.tensor(value, path)
         if kind is dict or isinstance(value, Mapping):
             return self.mapping(value, path, level)  # type: ignore[arg-type]  # it is one
@@ -235,7 +236,7 @@ class _Flattener:
         except StateError:
             encoder.encode(value, self.place(path))  # only a message needs the path, which takes a while to write
             raise
-        if isinstance(encoded, TensorLeaf):
+        if isinstance(encoded, TensorSource):
             self.markers.add(None)
             return self.tensor(encoded, path)
         if encoded is NotImplemented:
@@ -249,7 +250,7 @@ class _Flattener:
             self.markers.add(None)
         return self.encode(encoded, path, level)
 
-    def tensor(self, leaf: TensorLeaf, path: _Path) -> TensorRef:
+    def tensor(self, leaf: TensorSource, path: _Path) -> TensorRef:
         """Return the reference to a tensor; the same one for the same tensor (11.2)."""
         alias = leaf.alias
         ref = self._refs.get(alias)

@@ -1,33 +1,24 @@
-"""Files that hold tensors, ours and others', behind one interface.
+"""Files that hold tensors, of our format and of others, behind one interface.
 
-A format comes in with a `TensorFile`, a `Part` for each of its mappings of tensors, and an entry in
-`_FORMATS`. Whatever reads through these two classes then knows the format.
+A format comes in with a `TensorFile` and an entry in `interop.detect`. Whatever reads through these classes then
+knows the format.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from ckptfmt._core.format.buffers import BytesLike
-from ckptfmt._core.format.digest import digest
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.format.layout import PREAMBLE_MAGIC
-from ckptfmt._core.runs.scan import EXTENSION
-from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
-from ckptfmt.errors import StorageError
+from ckptfmt._core.interop.findings import Findings
+from ckptfmt._core.storage import AtomicFile, LocalSource
 
-__all__ = ["Chunk", "MemberInfo", "Part", "TensorFile", "TensorInfo", "is_ours", "open_tensors"]
-
-Chunk = Callable[[], BytesLike]
-"""Returns the checked bytes of one chunk; may be called from any thread, once."""
+__all__ = ["ComponentSource", "MemberInfo", "RankedValue", "TensorFile", "TensorInfo"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +55,12 @@ class MemberInfo:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor.
+    """What is known of a tensor without reading it.
 
     Attributes:
         component: Name of its component.
         name: Its name in the component.
-        dtype: Name of the dtype (spec section 9), such as `F32`; in a file of another format that has a dtype
-            beyond these, what it is called there.
+        dtype: See `TensorSource`.
         shape: Its shape.
         nbytes: Length of its data before any compression.
     """
@@ -97,58 +87,68 @@ class TensorInfo:
         }
 
 
-class Part(ABC):
-    """One component of a file: its tensors, and the tree that they stand in.
+@dataclass(frozen=True)
+class RankedValue:
+    """A value that differs between the ranks of a data-parallel job (spec 11.6 v).
 
     Attributes:
-        name: Name of the component; `_root` in a file that has no components.
+        place: Where it stands, such as `net.avg`.
+        ranks: How many ranks have a value of their own.
+    """
+
+    place: str
+    ranks: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in JSON: `place`, `ranks` (count)."""
+        return {"place": self.place, "ranks": self.ranks}
+
+
+class ComponentSource:
+    """One component of a file: its tensors, and the tree that they stand in.
+
+    Args:
+        name: Name of the component; `format.index.ROOT` in a file that has no components.
         tensors: Its tensors by name, in its own order.
         codec: How its data are stored.
         stored_bytes: Length as it lies in the file.
         logical_bytes: Length after decoding.
-        members: Its members, in a file that has some.
         text_metadata: The `__metadata__` of safetensors.
+
+    Attributes:
+        members: Its members, in a file that has some.
         has_digests: Whether the digests of its tensors are known without reading them.
+        ranked: The values that differ between ranks, of which only those of rank 0 are here.
     """
 
-    name: str
-    tensors: Mapping[str, TensorInfo]
-    codec: str
-    stored_bytes: int
-    logical_bytes: int
     members: tuple[MemberInfo, ...] = ()
-    text_metadata: Mapping[str, str]
     has_digests: bool = False
+    ranked: tuple[RankedValue, ...] = ()
 
-    @abstractmethod
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """Yield the chunks of a tensor: its data in C order, little-endian, cut every 4 MiB (spec section 7).
+    def __init__(
+        self,
+        name: str,
+        tensors: Mapping[str, TensorSource],
+        *,
+        codec: str = "none",
+        stored_bytes: int,
+        logical_bytes: int,
+        text_metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.name = name
+        self.tensors = tensors
+        self.codec = codec
+        self.stored_bytes = stored_bytes
+        self.logical_bytes = logical_bytes
+        self.text_metadata = text_metadata
 
-        The iterator belongs to one thread; what it yields may be called on others. At most a few of them should
-        be held at a time, because some hold their bytes.
-        """
-
-    def copy_to(self, file: AtomicFile, header: bytes) -> bool:
-        """Let the system copy all data to a file behind a header of safetensors, if they lie like that here.
-
-        Only the header is verified then; the data are when they are read.
-
-        Returns:
-            Whether it did; if not, all is to be written.
-        """
-        del file, header
-        return False
-
-    def digest(self, name: str) -> bytes:
-        """Return the digests of a tensor's chunks (spec 7.2), one after the other: equal for equal data.
-
-        A file that does not have them is read for it.
-        """
-        return b"".join(digest(chunk()) for chunk in self.chunks(name))
-
-    def read(self, name: str) -> bytes:
-        """Return all data of a tensor. For small ones."""
-        return b"".join(chunk() for chunk in self.chunks(name))
+    @property
+    def tensor_infos(self) -> Mapping[str, TensorInfo]:
+        """What is known of its tensors without reading them, by name."""
+        return {
+            name: TensorInfo(self.name, name, tensor.dtype, tensor.shape, tensor.nbytes)
+            for name, tensor in self.tensors.items()
+        }
 
     @property
     def identity(self) -> str | None:
@@ -168,6 +168,17 @@ class Part(ABC):
         """
         return None
 
+    def copy_to(self, file: AtomicFile, header: bytes) -> bool:
+        """Let the system copy all data to a file behind a header of safetensors, if they lie like that here.
+
+        Only the header is verified then; the data are when they are read.
+
+        Returns:
+            Whether it did; if not, all is to be written.
+        """
+        del file, header
+        return False
+
 
 class TensorFile(ABC):
     """A file that holds tensors. A context manager that closes it.
@@ -177,7 +188,6 @@ class TensorFile(ABC):
         form: Its format: `ckptfmt`, `safetensors`, `npz`.
         file_bytes: Length of the file.
         metadata: Facts about the checkpoint; all absent where the format has none.
-        parts: Its components by name, in file order.
         identity: Its identity, 64 hex digits (spec 12.1); None where the format has none.
         version: Format version as (major, minor); None where the format has none.
         required_features: Features that a reader has to know.
@@ -190,7 +200,6 @@ class TensorFile(ABC):
     form: str
     file_bytes: int
     metadata: Metadata
-    parts: Mapping[str, Part]
     identity: str | None = None
     version: tuple[int, int] | None = None
     required_features: tuple[str, ...] = ()
@@ -204,10 +213,44 @@ class TensorFile(ABC):
         self.file_bytes = source.size
 
     @property
+    @abstractmethod
+    def components(self) -> Mapping[str, ComponentSource]:
+        """Its components by name, in file order.
+
+        Raises:
+            StateError: The file holds something that cannot be expressed as components.
+        """
+
+    @property
+    def state(self) -> object:
+        """Its content as a tree whose tensors are `TensorSource`: of a file without components, these by name."""
+        return {name: tensor for component in self.components.values() for name, tensor in component.tensors.items()}
+
+    @property
+    def text_metadata(self) -> Mapping[str, str]:
+        """The `__metadata__` of a file of safetensors."""
+        return {}
+
+    @property
     def tensors(self) -> Iterator[TensorInfo]:
         """All tensors, component by component."""
-        for part in self.parts.values():
-            yield from part.tensors.values()
+        for component in self.components.values():
+            yield from component.tensor_infos.values()
+
+    def opaque_chunks(self, name: str) -> Iterator[tuple[int, ReadChunk]]:
+        """Yield the chunks of a member of `opaque`, each with its length in bytes."""
+        raise KeyError(name)  # a format without such members
+
+    def findings(self) -> Findings:
+        """Return what else is to be reported of its content."""
+        return Findings(producer=self.metadata.producer)
+
+    def refuse_unknown(self) -> None:  # noqa: B027 - most formats name no classes
+        """Refuse the file if it holds objects of packages that are not known.
+
+        Raises:
+            UnsafeInputError: It does.
+        """
 
     def finish(self) -> None:  # noqa: B027 - most formats leave nothing
         """Check what reading all tensors has left unchecked, where the format has a checksum over it.
@@ -227,97 +270,3 @@ class TensorFile(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-_HEAD_BYTES = 512
-_NO_LENGTH = 1 << 40  # of no header, nor of one with a wrong length: eight bytes of something else
-
-
-def _is_zip(head: bytes) -> bool:
-    return head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _is_safetensors(head: bytes) -> bool:
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NO_LENGTH
-
-
-def _is_tar(head: bytes) -> bool:
-    return head[257:262] == b"ustar"
-
-
-def _is_pickle(head: bytes) -> bool:
-    return head[:1] == b"\x80" or head[:1] in (b"(", b"]", b"}", b"c")
-
-
-# How a format is recognized by its first bytes, and the module whose `open_file(source)` reads it, or, of one that may
-# hold pickles, `open_file(source, inert=...)`. A module is imported when it is needed. What none of them recognizes is
-# taken for ours, which says what is wrong with it.
-_FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
-    (_is_zip, "ckptfmt._core.interop.zip_archives"),
-    (_is_safetensors, "ckptfmt._core.interop.safetensors"),
-    (_is_tar, "ckptfmt._core.interop.pth"),
-    (_is_pickle, "ckptfmt._core.interop.pth"),
-)
-_PICKLED = frozenset({"ckptfmt._core.interop.zip_archives", "ckptfmt._core.interop.pth"})
-_OURS = "ckptfmt._core.interop.native"
-# What is left to its name, because its first bytes are none of the above: its reader says what is wrong with it.
-_BY_NAME = {".safetensors": "ckptfmt._core.interop.safetensors", ".npz": "ckptfmt._core.interop.npz"}
-
-
-def _reader_of(path: str, head: bytes) -> str:
-    """Return the module that reads a file with these first bytes."""
-    found = next((name for recognized, name in _FORMATS if recognized(head)), _OURS)
-    if found == _OURS and not head.startswith(PREAMBLE_MAGIC[:1]):
-        return _BY_NAME.get(Path(path).suffix.lower(), _OURS)
-    return found
-
-
-def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Say whether `open_tensors` takes a file for one of ours, sound or not, because no other format claims it.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    with open_source(path) as source:
-        head = source.read(0, min(source.size, _HEAD_BYTES))
-    return _reader_of(os.fspath(path), head) == _OURS
-
-
-def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> TensorFile:
-    """Open a checkpoint, a file of PyTorch, `.safetensors` or `.npz`; what it is, is told by its content.
-
-    A directory is opened as the checkpoint that it is, if it is one of Hugging Face's.
-
-    Args:
-        path: The file or directory.
-        inert: Names in its pickles to keep as inert data instead of refusing them (see
-            `pth.reading.read_state`).
-
-    Raises:
-        FormatError: It is not a valid ckptfmt file, or of a newer version.
-        ForeignFileError: It is not a valid file of the other formats.
-        UnsafeInputError: It asks for code to be run.
-        StateError: It holds something that cannot be expressed.
-        StorageError: It cannot be read.
-    """
-    if Path(path).is_dir():
-        directories = importlib.import_module("ckptfmt._core.interop.huggingface")
-        if not directories.is_checkpoint_directory(path) and any(Path(path).glob(f"*{EXTENSION}")):
-            advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
-            raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
-        return _as_opened(directories.open_directory(path, inert=inert))
-    source = open_source(path)
-    try:
-        head = source.read(0, min(source.size, _HEAD_BYTES))
-        module = _reader_of(source.path, head)
-        options = {"inert": inert} if module in _PICKLED else {}
-        opened = _as_opened(importlib.import_module(module).open_file(source, **options))
-    except BaseException:
-        source.close()
-        raise
-    return opened
-
-
-def _as_opened(opened: object) -> TensorFile:
-    assert isinstance(opened, TensorFile)
-    return opened

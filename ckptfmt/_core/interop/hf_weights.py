@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ckptfmt._core.container.adapters import TensorLeaf
-from ckptfmt._core.format.buffers import BytesLike
-from ckptfmt._core.interop.base import Part, TensorFile, open_tensors
-from ckptfmt._core.interop.pth import PthFile
+from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import leads_out_of
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["INDEX", "PartTensor", "Weights", "file_in", "find_weights", "open_weights", "read_json"]
+__all__ = ["INDEX", "Weights", "file_in", "find_weights", "open_weights", "read_json"]
 
 INDEX = ".index.json"
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "adapter", "flax_model")
@@ -25,33 +23,6 @@ _EXTENSIONS = (".safetensors", ".bin")
 _ORDINARY = re.compile(r"[^\x00-\x1f\\\ud800-\udfff]*")  # what every file system can name
 _MAX_JSON_BYTES = 64 << 20
 _MAX_JSON_VALUES = 1 << 22  # what begins or ends one: an empty list takes 30 times the memory of its two characters
-
-
-@dataclass(slots=True, eq=False)
-class PartTensor(TensorLeaf):
-    """A tensor of an open file of another format.
-
-    Attributes:
-        part: Where it is.
-        name: Its name there.
-    """
-
-    part: Part
-    name: str
-
-    @property
-    def alias(self) -> Hashable:
-        """See `TensorLeaf.alias`."""
-        return id(self.part), self.name
-
-    def read(self) -> memoryview:
-        """See `TensorLeaf.read`."""
-        return memoryview(b"".join(self.chunks()))
-
-    def chunks(self) -> Iterator[BytesLike]:
-        """See `TensorLeaf.chunks`."""
-        for chunk in self.part.chunks(self.name):
-            yield chunk()
 
 
 @dataclass(frozen=True)
@@ -112,7 +83,7 @@ def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> 
     Args:
         directory: The directory that it is in.
         name: Its name there.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
 
     Raises:
         CkptfmtError: A file cannot be read, is damaged, or asks for code to be run.
@@ -120,14 +91,14 @@ def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> 
     """
     if not name.endswith(INDEX):
         file = open_tensors(file_in(directory, name), inert=inert)
-        return Weights(_state_of(file), (file,), (name,), _text_of(file))
+        return Weights(file.state, (file,), (name,), file.text_metadata)
     wanted = _weight_map(file_in(directory, name))
     opened: dict[str, TensorFile] = {}
     state: dict[str, object] = {}
     try:
         for shard in dict.fromkeys(wanted.values()):
             opened[shard] = open_tensors(file_in(directory, shard), inert=inert)
-            held = _state_of(opened[shard])
+            held = opened[shard].state
             if not isinstance(held, Mapping):
                 raise ForeignFileError("it holds no mapping of names to tensors", str(directory / shard), "shard")
             state |= {key: value for key, value in held.items() if wanted.get(key) == shard}
@@ -140,7 +111,7 @@ def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> 
             file.close()
         raise
     ordered = {key: state[key] for key in wanted}
-    text = next((_text_of(file) for file in opened.values()), {})
+    text = next((file.text_metadata for file in opened.values()), {})
     return Weights(ordered, tuple(opened.values()), (name, *opened), text)
 
 
@@ -180,18 +151,3 @@ def _weight_map(path: Path) -> dict[str, str]:
             found = f"{shard!a:.80} leads out of the directory, or is no name of a file"
             raise ForeignFileError(found, str(path), "index of shards")
     return found
-
-
-def _state_of(file: TensorFile) -> object:
-    """Return the content of a file as a tree with leaves."""
-    if isinstance(file, PthFile):
-        return file.legacy.state
-    return {
-        tensor.name: PartTensor(tensor.dtype, tensor.shape, part, tensor.name)
-        for part in file.parts.values()
-        for tensor in part.tensors.values()
-    }
-
-
-def _text_of(file: TensorFile) -> Mapping[str, str]:
-    return next((part.text_metadata for part in file.parts.values()), {}) if not isinstance(file, PthFile) else {}

@@ -13,9 +13,12 @@ from typing import Any
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import PER_RANK
-from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
+from ckptfmt._core.interop.dropped import Dropped
+from ckptfmt._core.interop.findings import Findings, merged_findings
 from ckptfmt._core.interop.hf_weights import file_in, find_weights, open_weights, read_json
-from ckptfmt._core.interop.pth import open_file, parts_of
+from ckptfmt._core.interop.pth import open_file
+from ckptfmt._core.interop.state_components import components_of
 from ckptfmt._core.interop.training_facts import as_float, count
 from ckptfmt._core.runs.scan import children
 from ckptfmt._core.storage import open_source
@@ -48,19 +51,31 @@ class CheckpointDirectory(TensorFile):
 
     Attributes:
         files: The open files in it.
-        left: Files that are not taken over, and why.
-        notes: How its content was taken, in sentences.
     """
 
     def __init__(self, path: str, found: _Found) -> None:
         self.path = path
         self.form = found.form
         self.files = tuple(found.files)
-        self.left = dict.fromkeys(sorted(found.names - found.used), _LEFT)
-        self.notes = tuple(found.notes)
         self.metadata = found.metadata
         self.file_bytes = sum((Path(path) / name).stat().st_size for name in found.used)
-        self.parts = parts_of(found.state, path, found.text)
+        self._left = sorted(found.names - found.used)
+        self._components = components_of(found.state, found.text)
+
+    @property
+    def components(self) -> Mapping[str, ComponentSource]:
+        """See `TensorFile.components`."""
+        return self._components
+
+    def findings(self) -> Findings:
+        """See `TensorFile.findings`: those of its files, and which files are left out."""
+        left = Findings(dropped=tuple(Dropped(name, _LEFT) for name in self._left))
+        return merged_findings(self.metadata.producer, [*(file.findings() for file in self.files), left])
+
+    def refuse_unknown(self) -> None:
+        """See `TensorFile.refuse_unknown`."""
+        for file in self.files:
+            file.refuse_unknown()
 
     def finish(self) -> None:
         """See `TensorFile.finish`."""
@@ -84,7 +99,6 @@ class _Found:
     state: dict[str, object] = field(default_factory=dict)
     files: list[TensorFile] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
     text: dict[str, Mapping[str, str]] = field(default_factory=dict)
     metadata: Metadata = field(default_factory=Metadata)
 
@@ -106,7 +120,7 @@ class _Found:
             raise
         self.files.append(file)
         self.used.add(name)
-        return file.legacy.state
+        return file.state
 
     def take_json(self, name: str, component: str) -> Any:
         document = read_json(file_in(self.directory, name))
@@ -131,7 +145,7 @@ def open_directory(path: str | os.PathLike[str], *, inert: Collection[str] = ())
 
     Args:
         path: The directory.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
 
     Raises:
         UnsafeInputError: A file in it asks for code to be run.

@@ -1,26 +1,27 @@
-"""Checkpoints of ours as files of tensors."""
+"""Checkpoints of the native format as files of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from ckptfmt._core.container.chunk_reader import Want, fetch
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.reader import Checkpoint
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.buffers import BytesLike
-from ckptfmt._core.format.chunks import Chunk as Piece
-from ckptfmt._core.format.chunks import Segment
+from ckptfmt._core.format.chunks import Chunk, Segment
 from ckptfmt._core.format.index import Member
-from ckptfmt._core.interop.base import Chunk, MemberInfo, Part, TensorFile, TensorInfo
+from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
 from ckptfmt._core.storage import AtomicFile, LocalSource
 from ckptfmt.errors import FormatError
 
-__all__ = ["OurFile", "OurPart", "open_file", "segment_chunks"]
+__all__ = ["NativeFile", "open_file", "segment_chunks"]
 
 
-class OurFile(TensorFile):
-    """A checkpoint of ours.
+class NativeFile(TensorFile):
+    """A checkpoint of the native format.
 
     Attributes:
         checkpoint: The open checkpoint.
@@ -38,87 +39,97 @@ class OurFile(TensorFile):
         self.required_features = checkpoint.index.required_features
         self.opaque = tuple(map(_member_info, checkpoint.opaque_members))
         self.opaque_digests = {member.name: member.digests for member in checkpoint.opaque_members}
-        self.parts = {name: OurPart(source, component) for name, component in checkpoint.items()}
+        self._components = {name: _NativeComponent(source, component) for name, component in checkpoint.items()}
 
-    def opaque_chunks(self, member: Member) -> Iterator[tuple[int, Chunk]]:
-        """Yield the chunks of a member that belongs to no component, each with its length in bytes."""
+    @property
+    def components(self) -> Mapping[str, ComponentSource]:
+        """See `TensorFile.components`."""
+        return self._components
+
+    def opaque_chunks(self, name: str) -> Iterator[tuple[int, ReadChunk]]:
+        """See `TensorFile.opaque_chunks`; each chunk is verified when it is read."""
+        member = next(member for member in self.checkpoint.opaque_members if member.name == name)
         for segment in member.segments:
             lengths = (chunk.nbytes for chunk in segment.chunks())
             yield from zip(lengths, segment_chunks(self._source, member, segment), strict=True)
 
 
-class OurPart(Part):
-    """A component of a checkpoint of ours.
-
-    Attributes:
-        component: The component.
-    """
+class _NativeComponent(ComponentSource):
+    """A component of a checkpoint of the native format."""
 
     has_digests = True
 
     def __init__(self, source: LocalSource, component: Component) -> None:
-        self._source = source
+        super().__init__(
+            component.name,
+            {name: _NativeTensor(entry.dtype, entry.shape, self, name) for name, entry in component.tensors.items()},
+            codec=component.codec,
+            stored_bytes=component.stored_bytes,
+            logical_bytes=component.logical_bytes,
+            text_metadata=component.text_metadata,
+        )
+        self.source = source
         self.component = component
-        self.name = component.name
-        self.codec = component.codec
-        self.stored_bytes = component.stored_bytes
-        self.logical_bytes = component.logical_bytes
         self.members = tuple(map(_member_info, component.members))
-        self.text_metadata = component.text_metadata
-        self.tensors = {
-            entry.name: TensorInfo(self.name, entry.name, entry.dtype, entry.shape, entry.nbytes)
-            for entry in component.tensors.values()
-        }
 
     @property
     def identity(self) -> str:
-        """See `Part.identity`."""
+        """See `ComponentSource.identity`."""
         return self.component.identity
 
     @property
     def flat(self) -> bool:
-        """See `Part.flat`."""
+        """See `ComponentSource.flat`."""
         return self.component.flat
 
-    def digest(self, name: str) -> bytes:
-        """See `Part.digest`; nothing is read."""
-        return self.component.tensor_digests(name)
-
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """See `Part.chunks`; each chunk is verified when it is read."""
-        member = self.component.tensor_member
-        assert member is not None  # it has a tensor of that name
-        return segment_chunks(self._source, member, self._segments[name])
+    def tree(self) -> object:
+        """See `ComponentSource.tree`."""
+        return None if self.component.flat else self.component.structure()
 
     def copy_to(self, file: AtomicFile, header: bytes) -> bool:
-        """See `Part.copy_to`; a member with codec `none` lies like that."""
+        """See `ComponentSource.copy_to`; a member with codec `none` lies like that."""
         member = self.component.tensor_member
         if member is None or member.codec != "none":
             return False
         first = member.segments[0]
         if first.nbytes != len(header):
             return False
-        found = b"".join(chunk() for chunk in segment_chunks(self._source, member, first))
-        return found == header and file.copy_from(self._source, member.offset, member.logical_bytes)
+        found = b"".join(chunk() for chunk in segment_chunks(self.source, member, first))
+        return found == header and file.copy_from(self.source, member.offset, member.logical_bytes)
 
     @cached_property
-    def _segments(self) -> Mapping[str, Segment]:
+    def segments(self) -> Mapping[str, Segment]:
+        """Where each of its tensors is."""
         member = self.component.tensor_member
         segments = () if member is None else member.segments
         return {segment.tensor: segment for segment in segments if segment.tensor is not None}
 
-    def tree(self) -> object:
-        """See `Part.tree`."""
-        return None if self.component.flat else self.component.structure()
+
+@dataclass(slots=True, eq=False)
+class _NativeTensor(TensorSource):
+    """A tensor of a checkpoint of the native format."""
+
+    owner: _NativeComponent
+    name: str
+
+    def chunks(self) -> Iterator[ReadChunk]:
+        """See `TensorSource.chunks`; each chunk is verified when it is read."""
+        member = self.owner.component.tensor_member
+        assert member is not None  # it has a tensor of that name
+        return segment_chunks(self.owner.source, member, self.owner.segments[self.name])
+
+    def digests(self) -> bytes:
+        """See `TensorSource.digests`; nothing is read."""
+        return self.owner.component.tensor_digests(self.name)
 
 
-def segment_chunks(source: LocalSource, member: Member, segment: Segment) -> Iterator[Chunk]:
+def segment_chunks(source: LocalSource, member: Member, segment: Segment) -> Iterator[ReadChunk]:
     """Yield the chunks of a segment of a member (spec section 7); each is verified when it is read."""
     for chunk in segment.chunks():
         yield partial(_read_chunk, source, member, chunk)
 
 
-def _read_chunk(source: LocalSource, member: Member, chunk: Piece) -> BytesLike:
+def _read_chunk(source: LocalSource, member: Member, chunk: Chunk) -> BytesLike:
     data = bytearray(chunk.nbytes)
     try:
         fetch(source, [Want(member, chunk.alone(), memoryview(data))])
@@ -127,14 +138,19 @@ def _read_chunk(source: LocalSource, member: Member, chunk: Piece) -> BytesLike:
     return data
 
 
-def open_file(source: LocalSource) -> OurFile:
+def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> NativeFile:
     """Return the checkpoint in `source`.
+
+    Args:
+        source: The file.
+        inert: Of no use here: there are no pickles in it.
 
     Raises:
         FormatError: It is not a valid ckptfmt file, or of a newer version.
         StorageError: It cannot be read.
     """
-    return OurFile(source)
+    del inert
+    return NativeFile(source)
 
 
 def _member_info(member: Member) -> MemberInfo:

@@ -6,14 +6,15 @@ block by block. To that end a compressed one that is longer is decompressed once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource, at_hand
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import ROOT, Metadata
-from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.located import located
 from ckptfmt._core.interop.npy_header import MAGIC, MAX_HEADER_BYTES, ArrayHeader, parse_header
 from ckptfmt._core.pth.data.archive import STORED, Member, read_members
@@ -53,81 +54,36 @@ class _Array:
 
 
 class NpzFile(TensorFile):
-    """An `.npz` file: one part. Its arrays are checked by the archive's CRC-32 alone."""
+    """An `.npz` file: one component. Its arrays are checked by the archive's CRC-32 alone."""
 
     form = "npz"
 
     def __init__(self, source: LocalSource) -> None:
         super().__init__(source)
         self.metadata = Metadata()
-        self.parts = {ROOT: _NpzPart(source)}
-
-
-class _NpzPart(Part):
-    name = ROOT
-
-    def __init__(self, source: LocalSource) -> None:
-        self._source = source
-        self.text_metadata = {}
-        self.tensors = {}
-        self._arrays: dict[str, _Array] = {}
         self._rework = Rework(REWORK * source.size + FREE_REWORK_BYTES)
+        tensors = {}
         with located(source.path, _FORM):
             members = read_members(source)
             for member in members:
                 if not member.name.endswith(_SUFFIX):
                     self._fail(f"it holds {member.name!a:.100}, which is no array; name an .npz file of NumPy's")
                 name = member.name.removesuffix(_SUFFIX)
-                self.tensors[name], self._arrays[name] = self._look(member, name)
-        self.stored_bytes = sum(member.stored_bytes for member in members)
-        self.logical_bytes = sum(member.nbytes for member in members)
-        self.codec = "none" if all(member.method == STORED for member in members) else "deflate"
+                tensors[name] = self._look(member, name)
+        self._component = ComponentSource(
+            ROOT,
+            tensors,
+            codec="none" if all(member.method == STORED for member in members) else "deflate",
+            stored_bytes=sum(member.stored_bytes for member in members),
+            logical_bytes=sum(member.nbytes for member in members),
+        )
 
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """See `Part.chunks`.
+    @property
+    def components(self) -> Mapping[str, ComponentSource]:
+        """See `TensorFile.components`."""
+        return {ROOT: self._component}
 
-        Raises:
-            UnsafeInputError: The array is one of Python objects, which only running code could read.
-            UnsupportedFileError: It is a compressed one in Fortran order that would take too long.
-            ForeignFileError: It is damaged.
-        """
-        array = self._arrays[name]
-        path = self._source.path
-        if array.header.kind.pickled:
-            advice = "save it again as numbers or text"
-            raise UnsafeInputError(f"{path}: the array {name!a:.100} holds pickled objects, which are code; {advice}")
-        with located(path, _FORM):
-            member = MemberData(self._source, array.member, self._rework)
-            member.read(0, array.header_bytes)  # what follows it is read in order, which is cheapest
-            for chunk in self._view(array, _Data(member, array)).chunks():
-                yield partial(_given, chunk)
-            member.finish()
-
-    def _view(self, array: _Array, data: StorageData) -> TensorView:
-        """Return the elements of an array as a view of its data."""
-        header = array.header
-        kind = ElementType(header.kind.name, header.kind.nbytes, None, word=header.kind.word_bytes)
-        strides = c_strides(header.shape)
-        if header.fortran and array.nbytes:
-            strides = c_strides(header.shape[::-1])[::-1]
-            if array.member.method != STORED:
-                data = self._decompressed(array, data)
-        storage = Storage(array.member.name, data, kind, header.kind.swapped)
-        return view_of(storage, kind, 0, header.shape, strides)
-
-    def _decompressed(self, array: _Array, data: StorageData) -> StorageData:
-        """Return the data of a compressed array for reads in any order."""
-        if array.nbytes <= _WHOLE_BYTES:
-            return MemoryData(bytes(data.read(0, array.nbytes)))
-        if array.nbytes // BLOCK_BYTES * array.nbytes > self._rework.left:
-            found = (
-                f"the array {array.member.name!a:.100} has {array.nbytes:,} bytes, compressed and in Fortran order, "
-                f"the limit is {_WHOLE_BYTES:,}; save it in C order (numpy.ascontiguousarray), or without compression"
-            )
-            raise UnsupportedFileError(found, self._source.path, _FORM)
-        return data
-
-    def _look(self, member: Member, name: str) -> tuple[TensorInfo, _Array]:
+    def _look(self, member: Member, name: str) -> TensorSource:
         data = MemberData(self._source, member)
         prefix = bytes(data.read(0, min(member.nbytes, 8)))
         version = prefix[6] if len(prefix) == 8 and prefix.startswith(MAGIC) else 0
@@ -144,17 +100,73 @@ class _NpzPart(Part):
         except ValueError as error:
             self._fail(f"the header of {name!a:.100} is not one of NumPy's: {error!s:.200}; get the file again")
         array = _Array(member, header_bytes, header)
-        info = TensorInfo(ROOT, name, header.kind.name, header.shape, 0 if header.kind.pickled else array.nbytes)
-        if not header.kind.pickled and info.elements * header.kind.nbytes != array.nbytes:
-            expected = info.elements * header.kind.nbytes
+        expected = math.prod(header.shape) * header.kind.nbytes
+        if not header.kind.pickled and expected != array.nbytes:
             self._fail(
                 f"the array {name!a:.100} has {array.nbytes:,} bytes, its header makes them {expected:,}; "
                 "get the file again"
             )
-        return info, array
+        return _StoredArray(header.kind.name, header.shape, self._source, array, self._rework)
 
     def _fail(self, found: str) -> NoReturn:
         raise ForeignFileError(found, self._source.path, _FORM)
+
+
+@dataclass(slots=True, eq=False)
+class _StoredArray(TensorSource):
+    """An array of the archive as a tensor."""
+
+    source: LocalSource
+    array: _Array
+    rework: Rework
+
+    @property
+    def nbytes(self) -> int:
+        """See `TensorSource.nbytes`; 0 of one that is not read."""
+        return 0 if self.array.header.kind.pickled else self.array.nbytes
+
+    def chunks(self) -> Iterator[ReadChunk]:
+        """See `TensorSource.chunks`.
+
+        Raises:
+            UnsafeInputError: The array is one of Python objects, which only running code could read.
+            UnsupportedFileError: It is a compressed one in Fortran order that would take too long.
+            ForeignFileError: It is damaged.
+        """
+        array, path = self.array, self.source.path
+        if array.header.kind.pickled:
+            name, advice = array.member.name.removesuffix(_SUFFIX), "save it again as numbers or text"
+            raise UnsafeInputError(f"{path}: the array {name!a:.100} holds pickled objects, which are code; {advice}")
+        with located(path, _FORM):
+            member = MemberData(self.source, array.member, self.rework)
+            member.read(0, array.header_bytes)  # what follows it is read in order, which is cheapest
+            yield from map(at_hand, self._view(_Data(member, array)).chunks())
+            member.finish()
+
+    def _view(self, data: StorageData) -> TensorView:
+        """Return the elements of the array as a view of its data."""
+        array, header = self.array, self.array.header
+        kind = ElementType(header.kind.name, header.kind.nbytes, None, word=header.kind.word_bytes)
+        strides = c_strides(header.shape)
+        if header.fortran and array.nbytes:
+            strides = c_strides(header.shape[::-1])[::-1]
+            if array.member.method != STORED:
+                data = self._decompressed(data)
+        storage = Storage(array.member.name, data, kind, header.kind.swapped)
+        return view_of(storage, kind, 0, header.shape, strides)
+
+    def _decompressed(self, data: StorageData) -> StorageData:
+        """Return the data of a compressed array for reads in any order."""
+        array = self.array
+        if array.nbytes <= _WHOLE_BYTES:
+            return MemoryData(bytes(data.read(0, array.nbytes)))
+        if array.nbytes // BLOCK_BYTES * array.nbytes > self.rework.left:
+            found = (
+                f"the array {array.member.name!a:.100} has {array.nbytes:,} bytes, compressed and in Fortran order, "
+                f"the limit is {_WHOLE_BYTES:,}; save it in C order (numpy.ascontiguousarray), or without compression"
+            )
+            raise UnsupportedFileError(found, self.source.path, _FORM)
+        return data
 
 
 class _Data:
@@ -174,15 +186,16 @@ class _Data:
         self._member.finish()
 
 
-def _given(chunk: BytesLike) -> BytesLike:
-    return chunk
-
-
-def open_file(source: LocalSource) -> NpzFile:
+def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> NpzFile:
     """Return the arrays of the `.npz` file in `source`.
+
+    Args:
+        source: The file.
+        inert: Of no use here: no pickle in it is read.
 
     Raises:
         ForeignFileError: It is not valid.
         StorageError: It cannot be read.
     """
+    del inert
     return NpzFile(source)

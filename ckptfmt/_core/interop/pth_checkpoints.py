@@ -11,17 +11,18 @@ from dataclasses import replace
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.format.layout import PREAMBLE_MAGIC
 from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.interop.detect import Reader, detect
 from ckptfmt._core.interop.training_facts import facts_of
+from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
-from ckptfmt._core.pth.reading import FORM, LegacyState, look, read_state
+from ckptfmt._core.pth.reading import LegacyState, look, read_state
 from ckptfmt._core.runs.scan import CheckpointFile, Stamp, look_at_ours, unreadable, verified
 from ckptfmt._core.storage import Source, open_source
 from ckptfmt.errors import ChangedError, CkptfmtError, ForeignFileError, StorageError
 
-__all__ = ["is_native", "look_at_pth", "metadata_of", "verified_pth"]
+__all__ = ["look_at_pth", "metadata_of", "verified_pth"]
 
 
 def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile | None:
@@ -37,21 +38,11 @@ def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile | N
     stamp = Stamp.of(path)
     try:
         with open_source(path) as source:
-            if not _is_native(source):
+            if detect(source) is not Reader.NATIVE:
                 return _look(source, stamp, inert)
     except StorageError as error:
         return unreadable(path, error, stamp)
     return look_at_ours(path)
-
-
-def is_native(path: str) -> bool:
-    """Say whether a file is a checkpoint of our own format by its first bytes, whatever its name.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    with open_source(path) as source:
-        return _is_native(source)
 
 
 def metadata_of(legacy: LegacyState) -> Metadata:
@@ -140,8 +131,3 @@ def _storages(tree: object) -> Iterator[Storage]:
         elif isinstance(node, dict | list | tuple) and id(node) not in seen:
             seen.add(id(node))  # nothing of the state is let go meanwhile, so no id is used twice
             pending += node.values() if isinstance(node, dict) else node
-
-
-def _is_native(source: Source) -> bool:
-    nbytes = len(PREAMBLE_MAGIC)
-    return source.size >= nbytes and source.read(0, nbytes) == PREAMBLE_MAGIC

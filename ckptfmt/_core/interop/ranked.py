@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptfmt._core.container.per_rank import choose
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.tensors import METADATA_KEY
 from ckptfmt._core.format.trees import walk
-from ckptfmt._core.interop.base import Chunk, Part
+from ckptfmt._core.interop.base import ComponentSource, RankedValue
 
-__all__ = ["RankZeroPart", "RankedValue", "as_rank_0", "ranked_values", "with_rank_0"]
-
-
-@dataclass(frozen=True)
-class RankedValue:
-    """A value that differs between the ranks of a data-parallel job (spec 11.6 v).
-
-    Attributes:
-        place: Where it stands, such as `net.avg`.
-        ranks: How many ranks have a value of their own.
-    """
-
-    place: str
-    ranks: int
-
-    def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `place`, `ranks` (count)."""
-        return {"place": self.place, "ranks": self.ranks}
+__all__ = ["as_rank_0", "ranked_values", "with_rank_0"]
 
 
 def as_rank_0(component: str, tree: object) -> tuple[object, tuple[RankedValue, ...]]:
@@ -48,57 +30,46 @@ def ranked_values(component: str, tree: object) -> tuple[RankedValue, ...]:
     return as_rank_0(component, tree)[1]
 
 
-class RankZeroPart(Part):
+class _RankZeroComponent(ComponentSource):
     """A component with the values of rank 0 only, for formats that hold a single state.
 
     Its tensors have the names that they would have in a checkpoint of one process (spec 11.4).
 
     Args:
-        part: The component.
-
-    Attributes:
-        ranked: The values that differ between ranks.
+        component: The component.
     """
 
-    def __init__(self, part: Part) -> None:
-        tree, self.ranked = as_rank_0(part.name, part.tree())
-        shared = set(_references(choose(part.name, part.tree(), lambda _place, _values: None)))
+    def __init__(self, component: ComponentSource) -> None:
+        tree, self.ranked = as_rank_0(component.name, component.tree())
+        shared = set(_references(choose(component.name, component.tree(), lambda _place, _values: None)))
         names = _plain_names(tree, shared)
-        self._part = part
-        self._original = {name: original for original, name in names.items()}
+        super().__init__(
+            component.name,
+            {name: component.tensors[original] for original, name in names.items()},
+            codec=component.codec,
+            stored_bytes=component.stored_bytes,
+            logical_bytes=component.logical_bytes,
+            text_metadata=component.text_metadata,
+        )
+        self.has_digests = component.has_digests
         self._tree = _renamed(tree, names)
         self._flat = isinstance(self._tree, dict) and all(
             isinstance(key, str) and value == TensorRef(key) for key, value in self._tree.items()
         )
-        self.name = part.name
-        self.codec = part.codec
-        self.stored_bytes = part.stored_bytes
-        self.logical_bytes = part.logical_bytes
-        self.text_metadata = part.text_metadata
-        self.has_digests = part.has_digests
-        self.tensors = {name: replace(part.tensors[original], name=name) for name, original in self._original.items()}
 
     @property
     def flat(self) -> bool:
-        """See `Part.flat`."""
+        """See `ComponentSource.flat`."""
         return self._flat
 
     def tree(self) -> object:
-        """See `Part.tree`."""
+        """See `ComponentSource.tree`."""
         return None if self._flat else self._tree
 
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """See `Part.chunks`."""
-        return self._part.chunks(self._original[name])
 
-    def digest(self, name: str) -> bytes:
-        """See `Part.digest`."""
-        return self._part.digest(self._original[name])
-
-
-def with_rank_0(part: Part) -> Part:
+def with_rank_0(component: ComponentSource) -> ComponentSource:
     """Return a component with the values of rank 0 only; itself if there are no others."""
-    return RankZeroPart(part) if ranked_values(part.name, part.tree()) else part
+    return _RankZeroComponent(component) if ranked_values(component.name, component.tree()) else component
 
 
 def _references(tree: object) -> Iterator[str]:

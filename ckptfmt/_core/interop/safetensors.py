@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import NoReturn
 
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES
 from ckptfmt._core.format.tensors import DTYPES, LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes
-from ckptfmt._core.interop.base import Chunk, Part, TensorFile, TensorInfo
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.storage import LocalSource
 from ckptfmt.errors import ForeignFileError
 
@@ -23,7 +25,7 @@ _FORM = ".safetensors"
 
 
 class SafetensorsFile(TensorFile):
-    """A plain `.safetensors` file: one part, and no digests to check it against.
+    """A plain `.safetensors` file: one component, and no digests to check it against.
 
     Its header need not have the one form that ours have (spec 9), only be what the format's own reader takes.
     """
@@ -33,33 +35,68 @@ class SafetensorsFile(TensorFile):
     def __init__(self, source: LocalSource) -> None:
         super().__init__(source)
         self.metadata = Metadata()
-        self.parts = {ROOT: _SafetensorsPart(source)}
-
-
-class _SafetensorsPart(Part):
-    name = ROOT
-    codec = "none"
-
-    def __init__(self, source: LocalSource) -> None:
-        self._source = source
-        self.stored_bytes = self.logical_bytes = source.size
         header = _Header(source)
-        self.tensors, self._offsets, self.text_metadata = header.tensors, header.offsets, header.text_metadata or {}
+        self.component = ComponentSource(
+            ROOT,
+            header.tensors,
+            stored_bytes=source.size,
+            logical_bytes=source.size,
+            text_metadata=header.text_metadata or {},
+        )
 
-    def chunks(self, name: str) -> Iterator[Chunk]:
-        """See `Part.chunks`."""
-        begin, nbytes = self._offsets[name], self.tensors[name].nbytes
-        for start in range(0, nbytes, CHUNK_BYTES):
-            yield partial(self._source.read, begin + start, min(CHUNK_BYTES, nbytes - start))
+    @property
+    def components(self) -> Mapping[str, ComponentSource]:
+        """See `TensorFile.components`."""
+        return {ROOT: self.component}
+
+    @property
+    def text_metadata(self) -> Mapping[str, str]:
+        """See `TensorFile.text_metadata`."""
+        return self.component.text_metadata
 
 
-def open_file(source: LocalSource) -> SafetensorsFile:
+@dataclass(slots=True, eq=False)
+class _StoredTensor(TensorSource):
+    """A tensor that lies in the file as it is.
+
+    Attributes:
+        source: The file.
+        offset: Absolute offset of its data.
+        length: Their length in bytes.
+    """
+
+    source: LocalSource
+    offset: int
+    length: int
+
+    @property
+    def nbytes(self) -> int:
+        """See `TensorSource.nbytes`."""
+        return self.length
+
+    def chunks(self) -> Iterator[ReadChunk]:
+        """See `TensorSource.chunks`."""
+        for start in range(0, self.length, CHUNK_BYTES):
+            yield partial(self.source.read, self.offset + start, min(CHUNK_BYTES, self.length - start))
+
+    def copy_into(self, buffer: memoryview) -> None:
+        """See `TensorSource.copy_into`; nothing is copied twice."""
+        self._require_length(self.length, len(buffer))
+        self.source.read_into(self.offset, buffer)
+
+
+def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> SafetensorsFile:
     """Return the tensors of the `.safetensors` file in `source`.
+
+    Args:
+        source: The file.
+        inert: Of no use here: there are no pickles in it.
 
     Raises:
         ForeignFileError: It is not valid.
         StorageError: It cannot be read.
     """
+    del inert
     return SafetensorsFile(source)
 
 
@@ -85,12 +122,12 @@ _USUAL = re.compile(
 
 
 class _Header:
-    """The header of a file: its tensors by name, their absolute offsets, and `__metadata__`."""
+    """The header of a file: its tensors by name, and `__metadata__`."""
 
     def __init__(self, source: LocalSource) -> None:
+        self._source = source
         self._path = source.path
-        self.tensors: dict[str, TensorInfo] = {}
-        self.offsets: dict[str, int] = {}
+        self.tensors: dict[str, _StoredTensor] = {}
         self.text_metadata: dict[str, str] | None = None
         self._remembered: dict[tuple[bytes, bytes], tuple[str, tuple[int, ...], int | None]] = {}
         if source.size < LENGTH_BYTES:
@@ -167,8 +204,7 @@ class _Header:
             )
         if name in self.tensors:
             self._fail(f"{name!a:.200} stands twice in its header")
-        self.tensors[name] = TensorInfo(ROOT, name, dtype, shape, nbytes)
-        self.offsets[name] = begin
+        self.tensors[name] = _StoredTensor(dtype, shape, self._source, self._data_start + begin, nbytes)
 
     def _kind(self, dtype: bytes, sizes: bytes) -> tuple[str, tuple[int, ...], int | None]:
         """Return dtype, shape and length of a tensor; the same objects for the same text."""
@@ -195,18 +231,17 @@ class _Header:
         return dtype, tuple(shape), *offsets
 
     def _check_places(self, file_bytes: int) -> None:
-        """Check that the tensors fill the file without hole and overlap; make their offsets absolute."""
-        position = 0
-        places = [(begin, begin + self.tensors[name].nbytes) for name, begin in self.offsets.items()]
+        """Check that the tensors fill the file without hole and overlap."""
+        position = self._data_start
+        places = [(tensor.offset, tensor.offset + tensor.length) for tensor in self.tensors.values()]
         places.sort(key=itemgetter(0, 1))
         for begin, end in places:
             if begin != position:
+                begin, position = begin - self._data_start, position - self._data_start
                 self._fail(f"a tensor begins at byte {begin:,} of the data, the one before ends at {position:,}")
             position = end
-        if self._data_start + position != file_bytes:
-            self._fail(f"its tensors make {self._data_start + position:,} bytes, the file has {file_bytes:,}")
-        for name in self.offsets:
-            self.offsets[name] += self._data_start
+        if position != file_bytes:
+            self._fail(f"its tensors make {position:,} bytes, the file has {file_bytes:,}")
 
     def _match(self, pattern: re.Pattern[bytes], at: int) -> re.Match[bytes]:
         match = pattern.match(self._text, at)

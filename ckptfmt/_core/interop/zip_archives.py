@@ -26,14 +26,13 @@ def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> TensorFile
     Raises:
         ForeignFileError: It is a valid file of neither.
         UnsafeInputError: It asks for code to be run.
-        StateError: It holds something that cannot be expressed.
         StorageError: It cannot be read.
     """
     if _holds_arrays(source):
         from ckptfmt._core.interop import npz
 
         try:
-            return npz.open_file(source)
+            return npz.open_file(source, inert=inert)
         except ForeignFileError:
             refuse_code(source, inert=inert)  # it is worse than broken, if it asks for code to be run
             raise

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ckptfmt._core.format.magic import HEAD_BYTES, FileKind, kind_of
 from ckptfmt._core.pth.audit import Survey, check, survey
+from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.forms.container import Container, Form
 from ckptfmt._core.pth.forms.stream_form import read_stream
-from ckptfmt._core.pth.forms.tar_form import TAR_MAGIC, TAR_MAGIC_OFFSET, read_tar
+from ckptfmt._core.pth.forms.tar_form import read_tar
 from ckptfmt._core.pth.forms.torchscript import recover_scripted
 from ckptfmt._core.pth.forms.zip_form import read_zip
 from ckptfmt._core.pth.nodes import Record
@@ -23,29 +25,15 @@ from ckptfmt._core.pth.values.torch_constructors import TORCH_MEANINGS
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["MEANINGS", "LegacyState", "is_tar", "look", "read_state", "refuse_code"]
+__all__ = ["MEANINGS", "LegacyState", "look", "read_state", "refuse_code"]
 
 MEANINGS = {**PYTHON_MEANINGS, **INERT_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
 """What each name that may be called means."""
 
-FORM = "PyTorch"
-"""What its errors call the format."""
-
-_OTHER_ARCHIVES = (
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"\x1f\x8b", "packed with gzip"),
-    (b"BZh", "packed with bzip2"),
-    (b"\xfd7zXZ\x00", "packed with xz"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x04\x22\x4d\x18", "packed with lz4"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"\x93NUMPY", "a single NumPy array (.npy)"),
-    (b"GGUF", "a GGUF file"),
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
-    (b"<!DOCTYPE", "a web page"),
-    (b"<html", "a web page"),
-)
+# Every other kind of file may begin as a pickle does, or a stream of them.
+_OTHERS = frozenset(FileKind) - {
+    *(FileKind.ZIP, FileKind.TAR, FileKind.PICKLE, FileKind.CKPTFMT, FileKind.SAFETENSORS, FileKind.UNKNOWN)
+}
 
 
 @dataclass(frozen=True)
@@ -71,12 +59,6 @@ class LegacyState:
     finish: Callable[[], None]
 
 
-def is_tar(source: Source) -> bool:
-    """Say whether a file is a tar archive."""
-    end = TAR_MAGIC_OFFSET + len(TAR_MAGIC)
-    return source.size >= end and source.read(TAR_MAGIC_OFFSET, len(TAR_MAGIC)) == TAR_MAGIC
-
-
 def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Survey]:
     """Return what a file consists of, and what it would have run; nothing is refused for it.
 
@@ -88,18 +70,11 @@ def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Sur
         ForeignFileError: It is known to be something else.
         StorageError: It cannot be read.
     """
-    head = source.read(0, min(source.size, 32))
-    if not head:
-        raise ForeignFileError("it is empty").at(source.path, FORM)
-    for magic, what in _OTHER_ARCHIVES:
-        if head.startswith(magic):
-            raise ForeignFileError(f"it is {what}, and no checkpoint of PyTorch").at(source.path, FORM)
-    if head.startswith(b"PK"):
-        container = read_zip(source)
-    elif is_tar(source):
-        container = read_tar(source)
-    else:
-        container = read_stream(source)
+    kind = kind_of(source.read(0, min(source.size, HEAD_BYTES)))
+    if kind in _OTHERS:
+        raise ForeignFileError(f"it is {kind.value}").at(source.path, FORM)
+    reader = {FileKind.ZIP: read_zip, FileKind.TAR: read_tar}.get(kind, read_stream)
+    container = reader(source)
     return container, survey(container.pickles, inert)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ckptfmt._core.interop.base import TensorFile, TensorInfo, open_tensors
+from ckptfmt._core.interop.base import TensorFile, TensorInfo
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
 from ckptfmt._core.ops.inspection.module_tree import Module, component_trees

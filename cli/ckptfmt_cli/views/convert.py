@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ckptfmt._core.interop.findings import Findings
 from ckptfmt._core.ops.conversion.convert_tree import Failure, TreeReport
-from ckptfmt._core.ops.conversion.report import ConvertReport, Findings
+from ckptfmt._core.ops.conversion.report import ConvertReport
 from ckptfmt._escaping import escape
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.terminal import Terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ckptfmt._core.interop.ranked import RankedValue
+from ckptfmt._core.interop.base import RankedValue
 from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, SchedulerInfo
 from ckptfmt._core.ops.inspection.inspect import StateInfo
 from ckptfmt._core.ops.inspection.optimizers import OptimizerInfo

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ckptfmt._core.container.tensor_source import ReadChunk
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.interop.base import Chunk, Part, TensorFile
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.system.workers import in_order
 from ckptfmt.errors import StateError
@@ -21,7 +22,7 @@ class Request:
 
     Attributes:
         file: The file.
-        parts: The components.
+        components: The components.
         target: The file or directory to write.
         alone: Whether the component is to be written by itself, without its name.
         shard_bytes: Most bytes of tensors in one shard.
@@ -29,30 +30,30 @@ class Request:
     """
 
     file: TensorFile
-    parts: tuple[Part, ...]
+    components: tuple[ComponentSource, ...]
     target: str
     alone: bool
     shard_bytes: int
     advance: Callable[[int], None]
 
-    def data_of(self, part: Part, name: str) -> Iterator[BytesLike]:
+    def data_of(self, component: ComponentSource, name: str) -> Iterator[BytesLike]:
         """Yield the data of a tensor, piece by piece; those of a long one are read and verified ahead.
 
         Raises:
             StateError: They are not of the length of its shape.
         """
-        missing = part.tensors[name].nbytes
-        chunks = part.chunks(name)
+        tensor = component.tensors[name]
+        missing, chunks = tensor.nbytes, tensor.chunks()
         for data in in_order(_read, chunks) if missing > CHUNK_BYTES else map(_read, chunks):
             nbytes = memoryview(data).nbytes
             missing -= nbytes
             self.advance(nbytes)
             yield data
         if missing:
-            raise StateError(f"{part.name}.{name}", "its data are not of the length of its shape")
+            raise StateError(f"{component.name}.{name}", "its data are not of the length of its shape")
 
 
-def _read(chunk: Chunk) -> BytesLike:
+def _read(chunk: ReadChunk) -> BytesLike:
     return chunk()
 
 

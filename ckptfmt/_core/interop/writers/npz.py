@@ -8,7 +8,7 @@ from itertools import chain
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
-from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
 from ckptfmt._core.storage import AtomicFile
@@ -41,38 +41,38 @@ def write_file(request: Request) -> Exported:
     Raises:
         ExportError: NumPy has no such dtype, or a name cannot be one of an array.
     """
-    (part,) = request.parts
-    complex_of = _complex_tensors(part)
+    (component,) = request.components
+    complex_of = _complex_tensors(component)
     headers = {}
-    for name, tensor in part.tensors.items():
+    for name, tensor in component.tensors.items():
         dtype, shape = tensor.dtype, tensor.shape
         if name in complex_of:
             dtype, shape = complex_of[name], shape[:-1]
         if dtype not in _DESCRIPTIONS:
             raise ExportError(
-                f"{part.name}.{name}: NumPy has no dtype for {dtype}; export to .safetensors, or convert it first"
+                f"{component.name}.{name}: NumPy has no dtype for {dtype}; export to .safetensors, or convert it first"
             )
         if "\\" in name or name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-            raise ExportError(f"{part.name}.{name!a}: cannot be the name of an array in a file")
+            raise ExportError(f"{component.name}.{name!a}: cannot be the name of an array in a file")
         headers[name] = _header(_DESCRIPTIONS[dtype], shape)
     if not headers:
-        raise ExportError(f"{request.file.path}: component {part.name} has no tensors")
+        raise ExportError(f"{request.file.path}: component {component.name} has no tensors")
     with AtomicFile(request.target) as file:
         archive = ZipWriter(file)
         for name, header in headers.items():
-            data: Iterator[BytesLike] = request.data_of(part, name)
-            archive.add(f"{name}.npy", len(header) + part.tensors[name].nbytes, chain([header], data))
+            data: Iterator[BytesLike] = request.data_of(component, name)
+            archive.add(f"{name}.npy", len(header) + component.tensors[name].nbytes, chain([header], data))
         nbytes = archive.finish()
         request.file.finish()
         file.commit(written_bytes=nbytes)
     return Exported(nbytes)
 
 
-def _complex_tensors(part: Part) -> dict[str, str]:
+def _complex_tensors(component: ComponentSource) -> dict[str, str]:
     """Return which tensors are the parts of complex numbers, and of which dtype."""
     return {
         node.value.name: node.name
-        for node in walk(part.tree())
+        for node in walk(component.tree())
         if isinstance(node, Typed) and node.name in COMPLEX_PARTS and isinstance(node.value, TensorRef)
     }
 

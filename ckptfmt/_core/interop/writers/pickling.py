@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ckptfmt._core.format.packing import TensorRef, Timestamp, Typed, datetime_of
 from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR, SPARSE_COMPRESSED, SPARSE_COO
-from ckptfmt._core.interop.base import Part, TensorInfo
+from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.scalars import scalar_of
 from ckptfmt._core.pth.data.dtypes import TYPES
 from ckptfmt._core.pth.data.tensors import c_strides
@@ -77,12 +77,12 @@ class StoredTensor:
 
     Attributes:
         key: Name of its storage in the archive.
-        part: The component that it is in.
+        component: The component that it is in.
         name: Its name there.
     """
 
     key: str
-    part: Part
+    component: ComponentSource
     name: str
 
 
@@ -106,22 +106,22 @@ class Pickler:
 
     # -- containers
 
-    def component(self, part: Part, versions: Mapping[str, int] | None = None) -> None:
+    def component(self, component: ComponentSource, versions: Mapping[str, int] | None = None) -> None:
         """Write the tree of a component.
 
         Args:
-            part: The component.
+            component: The component.
             versions: Versions of its modules by path, if it is a state dict that has them noted.
         """
-        tree = {name: TensorRef(name) for name in part.tensors} if part.flat else part.tree()
+        tree = {name: TensorRef(name) for name in component.tensors} if component.flat else component.tree()
         if versions is None or not isinstance(tree, dict):
-            self.value(tree, part, part.name)
+            self.value(tree, component, component.name)
             return
-        self.ordered_dict(lambda: self.items(tree, part, part.name))
+        self.ordered_dict(lambda: self.items(tree, component, component.name))
         facts: dict[object, object] = {path: {"version": version} for path, version in versions.items()}
         self.raw(_EMPTY_DICT + _MARK)
         self.text("_metadata")
-        self.ordered_dict(lambda: self.items(facts, part, part.name))
+        self.ordered_dict(lambda: self.items(facts, component, component.name))
         self.raw(_SETITEMS + _BUILD)
 
     def mapping(self, entries: Mapping[str, Callable[[], None]]) -> None:
@@ -139,24 +139,24 @@ class Pickler:
         self.raw(_EMPTY_TUPLE + _REDUCE)
         items()
 
-    def items(self, mapping: Mapping[object, object], part: Part, path: str) -> None:
+    def items(self, mapping: Mapping[object, object], component: ComponentSource, path: str) -> None:
         """Write the items of the mapping that was begun."""
         pending = list(mapping.items())
         for start in range(0, len(pending), _BATCH):
             self.raw(_MARK)
             for key, value in pending[start : start + _BATCH]:
-                self.value(key, part, path)
-                self.value(value, part, f"{path}.{key}")
+                self.value(key, component, path)
+                self.value(value, component, f"{path}.{key}")
             self.raw(_SETITEMS)
 
-    def sequence(self, values: list[object] | tuple[object, ...], part: Part, path: str) -> None:
+    def sequence(self, values: list[object] | tuple[object, ...], component: ComponentSource, path: str) -> None:
         """Write the elements of a list or tuple."""
         for number, value in enumerate(values):
-            self.value(value, part, f"{path}[{number}]")
+            self.value(value, component, f"{path}[{number}]")
 
     # -- values
 
-    def value(self, value: object, part: Part, path: str) -> None:
+    def value(self, value: object, component: ComponentSource, path: str) -> None:
         """Write a value of a tree.
 
         Raises:
@@ -176,53 +176,53 @@ class Pickler:
             case bytes():
                 self.binary(value)
             case complex():
-                self.call("builtins", "complex", lambda: self.sequence((value.real, value.imag), part, path))
+                self.call("builtins", "complex", lambda: self.sequence((value.real, value.imag), component, path))
             case list():
                 self.raw(_EMPTY_LIST)
                 for start in range(0, len(value), _BATCH):
                     self.raw(_MARK)
-                    self.sequence(value[start : start + _BATCH], part, path)
+                    self.sequence(value[start : start + _BATCH], component, path)
                     self.raw(_APPENDS)
             case tuple():
                 self.raw(_MARK)
-                self.sequence(value, part, path)
+                self.sequence(value, component, path)
                 self.raw(_TUPLE)
             case dict():
                 self.raw(_EMPTY_DICT)
-                self.items(value, part, path)
+                self.items(value, component, path)
             case set():
                 ordered: list[object] = sorted(value, key=lambda element: (str(type(element)), str(element)))
-                self.call("builtins", "set", lambda: self.value(ordered, part, path))
+                self.call("builtins", "set", lambda: self.value(ordered, component, path))
             case Timestamp():
                 self.notes["times became text"] = None
                 self.text(str(datetime_of(value)))
             case TensorRef(name):
-                self.tensor(part, name, part.tensors[name].dtype, part.tensors[name].shape)
+                self.tensor(component, name, component.tensors[name].dtype, component.tensors[name].shape)
             case Typed(name, inner):
-                self.typed(name, inner, part, path)
+                self.typed(name, inner, component, path)
             case _:
                 raise StateError(path, f"a {type(value).__name__} cannot be written for PyTorch")
 
-    def typed(self, name: str, value: object, part: Part, path: str) -> None:
+    def typed(self, name: str, value: object, component: ComponentSource, path: str) -> None:
         """Write a typed value (spec 11.6)."""
         if name in COMPLEX_PARTS and isinstance(value, TensorRef):
-            self.tensor(part, value.name, name, part.tensors[value.name].shape[:-1])
+            self.tensor(component, value.name, name, component.tensors[value.name].shape[:-1])
         elif name == "torch.Size" and isinstance(value, list):
-            self.call("torch", "Size", lambda: self.value(tuple(value), part, path))
+            self.call("torch", "Size", lambda: self.value(tuple(value), component, path))
         elif name == "torch.dtype" and value in _DTYPES:
             self.name("torch", str(value))
         elif name == "torch.device" and isinstance(value, str):
             kind, _, index = value.partition(":")
             arguments = (kind, int(index)) if index.isascii() and index.isdigit() and len(index) < 10 else (kind,)
-            self.call("torch", "device", lambda: self.sequence(arguments, part, path))
+            self.call("torch", "device", lambda: self.sequence(arguments, component, path))
         elif (name == SPARSE_COO or name in SPARSE_COMPRESSED) and isinstance(value, dict):
-            self.sparse(name, value, part, path)
+            self.sparse(name, value, component, path)
         elif name == "torch.quantized" and isinstance(value, dict) and value.get("dtype") in _QUANTIZED:
-            self.quantized(value, part, path)
+            self.quantized(value, component, path)
         else:
-            self.plain(name, value, part, path)
+            self.plain(name, value, component, path)
 
-    def plain(self, name: str, value: object, part: Part, path: str) -> None:
+    def plain(self, name: str, value: object, component: ComponentSource, path: str) -> None:
         """Write a typed value that the loader has nothing for as the nearest that it has."""
         if name == NUMPY_ARRAY:
             self.notes["NumPy arrays became tensors"] = None
@@ -233,9 +233,9 @@ class Pickler:
             self.notes["frozensets became sets"] = None
         else:
             self.notes[f"{name} became the data that it holds"] = None
-        self.value(value, part, path)
+        self.value(value, component, path)
 
-    def sparse(self, layout: str, facts: Mapping[str, object], part: Part, path: str) -> None:
+    def sparse(self, layout: str, facts: Mapping[str, object], component: ComponentSource, path: str) -> None:
         """Write a sparse tensor."""
         values = list(facts.values())
         place = list(facts).index("size")
@@ -244,11 +244,11 @@ class Pickler:
 
         def arguments() -> None:
             self.call("torch.serialization", "_get_layout", lambda: self.text(layout))
-            self.value(tuple(values), part, path)
+            self.value(tuple(values), component, path)
 
         self.call("torch._utils", "_rebuild_sparse_tensor", arguments)
 
-    def quantized(self, facts: Mapping[str, object], part: Part, path: str) -> None:
+    def quantized(self, facts: Mapping[str, object], component: ComponentSource, path: str) -> None:
         """Write a quantized tensor."""
         reference = facts.get("int_repr")
         if not isinstance(reference, TensorRef):
@@ -256,32 +256,32 @@ class Pickler:
         scheme = facts.get("scheme")
         if scheme not in _SCHEMES:
             raise StateError(path, f"a quantized tensor of the scheme {scheme!a:.60}, which PyTorch does not have")
-        tensor = part.tensors[reference.name]
+        tensor = component.tensors[reference.name]
 
         def arguments() -> None:
-            self.storage(part, tensor, _QUANTIZED[str(facts["dtype"])], tensor.elements)
+            self.storage(component, reference.name, _QUANTIZED[str(facts["dtype"])], tensor.elements)
             self.layout(tensor.shape)
             self.raw(_MARK)
             self.name("torch", str(scheme))
             for name in ("scale", "zero_point", "scales", "zero_points", "axis"):
                 if name in facts:
-                    self.value(facts[name], part, f"{path}.{name}")
+                    self.value(facts[name], component, f"{path}.{name}")
             self.raw(_TUPLE + _FALSE)
             self.ordered_dict(lambda: None)
 
         self.call("torch._utils", "_rebuild_qtensor", arguments)
 
-    def tensor(self, part: Part, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    def tensor(self, component: ComponentSource, name: str, dtype: str, shape: tuple[int, ...]) -> None:
         """Write a tensor, or that it is the one that was written before."""
-        place = ("tensor", part.name, name)
+        place = ("tensor", component.name, name)
         if self.recall(place):
             return
-        info = part.tensors[name]
+        info = component.tensors[name]
         elements = info.elements // 2 if dtype in COMPLEX_PARTS else info.elements
         if dtype in _STORAGES:
 
             def arguments() -> None:
-                self.storage(part, info, _STORAGES[dtype], elements)
+                self.storage(component, name, _STORAGES[dtype], elements)
                 self.layout(shape)
                 self.raw(_FALSE)
                 self.ordered_dict(lambda: None)
@@ -290,12 +290,12 @@ class Pickler:
         elif dtype in _UNTYPED:
             packed = _PACKED.get(dtype, 1)
             if packed > 1 and (not shape or shape[-1] % packed):
-                raise StateError(f"{part.name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element")
+                raise StateError(f"{component.name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element")
             if packed > 1:
                 shape = (*shape[:-1], shape[-1] // packed)
 
             def arguments() -> None:
-                self.storage(part, info, "UntypedStorage", info.nbytes)
+                self.storage(component, name, "UntypedStorage", info.nbytes)
                 self.layout(shape)
                 self.raw(_FALSE)
                 self.ordered_dict(lambda: None)
@@ -303,13 +303,13 @@ class Pickler:
 
             self.call("torch._utils", "_rebuild_tensor_v3", arguments)
         else:
-            raise StateError(f"{part.name}.{name}", f"PyTorch has no tensors of {dtype}")
+            raise StateError(f"{component.name}.{name}", f"PyTorch has no tensors of {dtype}")
         self.remember(place)
 
-    def storage(self, part: Part, tensor: TensorInfo, kind: str, elements: int) -> None:
+    def storage(self, component: ComponentSource, name: str, kind: str, elements: int) -> None:
         """Write the reference to the storage of a tensor."""
         key = str(len(self.tensors))
-        self.tensors.append(StoredTensor(key, part, tensor.name))
+        self.tensors.append(StoredTensor(key, component, name))
         self.raw(_MARK)
         self.text("storage")
         self.name("torch.storage" if kind == "UntypedStorage" else "torch", kind)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ckptfmt._core.container.module_versions import versions_of
 from ckptfmt._core.format.index import ROOT
-from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.pickling import Pickler
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
@@ -26,10 +26,10 @@ def write_file(request: Request) -> Exported:
     that was done.
     """
     pickler, notes = Pickler(), []
-    if request.alone or [part.name for part in request.parts] == [ROOT]:
-        _write(pickler, request.parts[0])
+    if request.alone or [component.name for component in request.components] == [ROOT]:
+        _write(pickler, request.components[0])
     else:
-        entries = {part.name: partial(_write, pickler, part) for part in request.parts}
+        entries = {component.name: partial(_write, pickler, component) for component in request.components}
         epoch = request.file.metadata.epoch
         if epoch is not None and _EPOCH not in entries:
             entries[_EPOCH] = partial(pickler.integer, epoch - 1)
@@ -43,8 +43,8 @@ def write_file(request: Request) -> Exported:
         for name, text in _MARKS.items():
             archive.add(f"{root}/{name}", len(text), [text])
         for tensor in pickler.tensors:
-            nbytes = tensor.part.tensors[tensor.name].nbytes
-            archive.add(f"{root}/data/{tensor.key}", nbytes, request.data_of(tensor.part, tensor.name))
+            nbytes = tensor.component.tensors[tensor.name].nbytes
+            archive.add(f"{root}/data/{tensor.key}", nbytes, request.data_of(tensor.component, tensor.name))
         archive.add(f"{root}/version", 2, [b"3\n"])
         nbytes = archive.finish()
         request.file.finish()
@@ -59,6 +59,8 @@ _MARKS: Mapping[str, bytes] = {
 }
 
 
-def _write(pickler: Pickler, part: Part) -> None:
-    names = list(part.tensors) if part.flat else part.tree()
-    pickler.component(part, versions_of(names, part.text_metadata) if isinstance(names, list | dict) else None)
+def _write(pickler: Pickler, component: ComponentSource) -> None:
+    names = list(component.tensors) if component.flat else component.tree()
+    pickler.component(
+        component, versions_of(names, component.text_metadata) if isinstance(names, list | dict) else None
+    )

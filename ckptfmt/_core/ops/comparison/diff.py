@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ckptfmt._core.format.index import ROOT
-from ckptfmt._core.interop.base import Part, TensorFile, open_tensors
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.comparison.tensor_changes import Pair, TensorChange, compare_tensors
 from ckptfmt._core.ops.comparison.trees import ABSENT, LeafChange, compare_trees, is_same_value
 from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
@@ -194,7 +195,7 @@ def diff_files(
         after: The second file.
         values: Read the tensors that differ, and say how far they are apart.
         tolerance: Absolute differences up to this do not count as such; implies `values`.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:
@@ -221,28 +222,28 @@ def diff_files(
 
 def _pairs(one: TensorFile, other: TensorFile) -> Iterator[Pair]:
     """Yield which component of the first file is which of the second one."""
-    names = {name: name for name in one.parts if name in other.parts}
+    names = {name: name for name in one.components if name in other.components}
     if not names:
         # A file without components is one; which of the other's it is, the names of the tensors tell.
-        if list(one.parts) == [ROOT] and (likely := _likeliest(one.parts[ROOT], other.parts)):
+        if list(one.components) == [ROOT] and (likely := _likeliest(one.components[ROOT], other.components)):
             names = {ROOT: likely}
-        elif list(other.parts) == [ROOT] and (likely := _likeliest(other.parts[ROOT], one.parts)):
+        elif list(other.components) == [ROOT] and (likely := _likeliest(other.components[ROOT], one.components)):
             names = {likely: ROOT}
-    for name, part in one.parts.items():
-        yield part, other.parts[names[name]] if name in names else None
+    for name, part in one.components.items():
+        yield part, other.components[names[name]] if name in names else None
     taken = set(names.values())
-    for name, part in other.parts.items():
+    for name, part in other.components.items():
         if name not in taken:
             yield None, part
 
 
-def _likeliest(part: Part, parts: Mapping[str, Part]) -> str | None:
+def _likeliest(part: ComponentSource, parts: Mapping[str, ComponentSource]) -> str | None:
     shared = {name: len(part.tensors.keys() & candidate.tensors.keys()) for name, candidate in parts.items()}
     best = max(shared, key=lambda name: shared[name], default=None)
     return best if best is not None and shared[best] else None
 
 
-def _leaf_changes(one: Part | None, other: Part | None) -> Iterator[LeafChange]:
+def _leaf_changes(one: ComponentSource | None, other: ComponentSource | None) -> Iterator[LeafChange]:
     if one is None or other is None or (one.identity is not None and one.identity == other.identity):
         return
     if one.flat != other.flat and {one.name, other.name} & {ROOT}:
@@ -296,7 +297,7 @@ def _flat_facts(file: TensorFile) -> Iterator[tuple[str, object]]:
             yield from ((f"{name}.{key}", item) for key, item in value.items())
         elif value is not None:
             yield name, value
-    for part in file.parts.values():
+    for part in file.components.values():
         yield from ((f"{part.name} metadata.{key}", text) for key, text in part.text_metadata.items())
 
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.digest import digest
-from ckptfmt._core.interop.base import Part, TensorInfo
+from ckptfmt._core.interop.base import ComponentSource, TensorInfo
 from ckptfmt._core.ops.comparison.distance import ValueDifference
 from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.system.workers import in_order
 
 __all__ = ["Change", "Pair", "TensorChange", "compare_tensors"]
 
-Pair = tuple[Part | None, Part | None]
+Pair = tuple[ComponentSource | None, ComponentSource | None]
 """A component of the first file and of the second one, where one is."""
 
 
@@ -95,10 +96,10 @@ def compare_tensors(
     return tuple(_with_values(found, parts, progress) if values else found)
 
 
-def _compare(one: Part | None, other: Part | None) -> Iterator[TensorChange]:
+def _compare(one: ComponentSource | None, other: ComponentSource | None) -> Iterator[TensorChange]:
     """Yield what names, dtypes and shapes tell; what seems equal is `CHANGED` until its digests are looked at."""
-    before = {} if one is None else one.tensors
-    after = {} if other is None else other.tensors
+    before = {} if one is None else one.tensor_infos
+    after = {} if other is None else other.tensor_infos
     if one is not None and other is not None and one.identity is not None and one.identity == other.identity:
         return
     for name, info in before.items():
@@ -160,11 +161,17 @@ def _content(info: TensorInfo, side: int, places: _Places, digests: _Digests) ->
     return places[side][info.component], info.dtype, info.shape, digests.of(info, side)
 
 
+_Sides = tuple[dict[str, ComponentSource], dict[str, ComponentSource]]
+
+
 class _Digests:
     """The digests of tensors; those that have to be read are, side by side and once."""
 
     def __init__(
-        self, parts: tuple[dict[str, Part], dict[str, Part]], changes: Iterable[TensorChange], progress: Report | None
+        self,
+        parts: _Sides,
+        changes: Iterable[TensorChange],
+        progress: Report | None,
     ) -> None:
         wanted = {
             (side, info.component, info.name): info
@@ -177,10 +184,10 @@ class _Digests:
 
         def digests(key: tuple[int, str, str]) -> bytes:
             side, component, name = key
-            return _read_digests(parts[side][component], name, tally)
+            return _read_digests(name, parts[side][component].tensors[name], tally)
 
         # To hand a digest that is known from thread to thread takes longer than to look it up.
-        self._digests = {key: parts[key[0]][key[1]].digest(key[2]) for key in wanted if key not in unknown}
+        self._digests = {key: parts[key[0]][key[1]].tensors[key[2]].digests() for key in wanted if key not in unknown}
         if unknown:
             self._digests |= zip(unknown, in_order(digests, unknown, stop=tally.stop), strict=True)
 
@@ -194,9 +201,9 @@ class _Digests:
         return self._digests[side, info.component, info.name]
 
 
-def _read_digests(part: Part, name: str, tally: Tally) -> bytes:
+def _read_digests(name: str, tensor: TensorSource, tally: Tally) -> bytes:
     found = bytearray()
-    for chunk in part.chunks(name):
+    for chunk in tensor.chunks():
         data = chunk()
         found += digest(data)
         tally.add(name, len(data))
@@ -204,7 +211,9 @@ def _read_digests(part: Part, name: str, tally: Tally) -> bytes:
 
 
 def _with_values(
-    found: Sequence[TensorChange], parts: tuple[dict[str, Part], dict[str, Part]], progress: Report | None
+    found: Sequence[TensorChange],
+    parts: _Sides,
+    progress: Report | None,
 ) -> list[TensorChange]:
     from ckptfmt._core.ops.comparison.values import compare_values  # NumPy, which digests do without
 
@@ -215,8 +224,8 @@ def _with_values(
         before, after = change.before, change.after
         if change.change not in (Change.CHANGED, Change.RETYPED) or before is None or after is None:
             return change
-        sides = parts[0][before.component], parts[1][after.component]
-        values = compare_values(sides[0], before.name, sides[1], after.name, partial(tally.add, before.name))
+        one, other = (parts[side][info.component].tensors[info.name] for side, info in enumerate((before, after)))
+        values = compare_values(one, other, partial(tally.add, before.name))
         return replace(change, values=values)
 
     return sorted(

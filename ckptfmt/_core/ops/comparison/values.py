@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptfmt._core.interop.base import Part
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.ops.comparison.distance import ValueDifference
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 
@@ -17,31 +17,26 @@ __all__ = ["compare_values"]
 _Array = np.ndarray[Any, Any]
 
 
-def compare_values(
-    before: Part, name: str, after: Part, other: str, advance: Callable[[int], None]
-) -> ValueDifference | None:
+def compare_values(before: TensorSource, after: TensorSource, advance: Callable[[int], None]) -> ValueDifference | None:
     """Return how far two tensors are apart; None if they differ in shape, or cannot be calculated with.
 
     Of each, a chunk or two are in memory at a time. Calculated with 64-bit floats.
 
     Args:
-        before: The component of the first tensor.
-        name: Its name.
-        after: The component of the second one.
-        other: Its name.
+        before: The first tensor.
+        after: The second one.
         advance: Called with the number of bytes of the first one that were worked off since its last call.
 
     Raises:
         CkptfmtError: One of them cannot be read.
     """
-    info, others = before.tensors[name], after.tensors[other]
-    if info.shape != others.shape or not (has_numbers(info.dtype) and has_numbers(others.dtype)):
+    if before.shape != after.shape or not (has_numbers(before.dtype) and has_numbers(after.dtype)):
         return None
     sums = _Sums()
-    for one, two in _side_by_side(_arrays(before, name), _arrays(after, other)):
+    for one, two in _side_by_side(_arrays(before), _arrays(after)):
         sums.add(one, two)
-        advance(one.size * info.nbytes // info.elements)
-    return ValueDifference(info.elements, sums.changed, sums.max_abs, sums.max_rel, sums.cosine())
+        advance(one.size * before.nbytes // before.elements)
+    return ValueDifference(before.elements, sums.changed, sums.max_abs, sums.max_rel, sums.cosine())
 
 
 class _Sums:
@@ -78,10 +73,9 @@ class _Sums:
         return max(-1.0, min(1.0, self._dot / math.sqrt(self._one) / math.sqrt(self._two)))
 
 
-def _arrays(part: Part, name: str) -> Iterator[_Array]:
-    dtype = part.tensors[name].dtype
-    for chunk in part.chunks(name):
-        yield array_of(chunk(), dtype)
+def _arrays(tensor: TensorSource) -> Iterator[_Array]:
+    for chunk in tensor.chunks():
+        yield array_of(chunk(), tensor.dtype)
 
 
 def _side_by_side(some: Iterator[_Array], others: Iterator[_Array]) -> Iterator[tuple[_Array, _Array]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.interop.base import TensorFile, open_tensors
+from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.conversion.compare import compare_conversion
-from ckptfmt._core.ops.conversion.findings import findings_of, refuse_unknown
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.conversion.transcode import plan_rewrite
 from ckptfmt._core.ops.progress import Meter, Report
@@ -91,7 +91,7 @@ def convert(
             epoch=file.metadata.epoch,
             step=file.metadata.step,
             aliases=aliases_of(file),
-            findings=findings_of(file),
+            findings=file.findings(),
         )
     if not check:
         return report
@@ -122,7 +122,7 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
         raise ForeignFileError(known or "it has none of the formats that are known", path, "checkpoint") from error
     try:
         if strict:
-            refuse_unknown(file)
+            file.refuse_unknown()
     except BaseException:
         file.close()
         raise

@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ckptfmt._core.interop.base import Part, TensorFile
+from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
-from ckptfmt._core.interop.ranked import RankZeroPart, with_rank_0
+from ckptfmt._core.interop.ranked import with_rank_0
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.ops.conversion.compare import compare_export
 from ckptfmt._core.ops.conversion.convert import open_convertible, same_file
-from ckptfmt._core.ops.conversion.findings import findings_of
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.inspection.component_roles import Role, role_of
 from ckptfmt._core.ops.progress import Meter, Report
@@ -127,13 +126,13 @@ def _writer(form: str) -> Callable[[Request], Exported]:
     return writers[form]
 
 
-def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Part, ...]:
+def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[ComponentSource, ...]:
     """Return the components to write, with the values of rank 0 where they differ between ranks."""
     if component is not None:
-        if component not in file.parts:
-            raise NotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.parts)}")
-        return (with_rank_0(file.parts[component]),)
-    parts = tuple(map(with_rank_0, file.parts.values()))
+        if component not in file.components:
+            raise NotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.components)}")
+        return (with_rank_0(file.components[component]),)
+    parts = tuple(map(with_rank_0, file.components.values()))
     if whole:
         return parts
     candidates = [part for part in parts if part.tensors]
@@ -147,14 +146,14 @@ def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Par
     return (candidates[0],)
 
 
-def _is_weights(part: Part) -> bool:
+def _is_weights(part: ComponentSource) -> bool:
     return (part.flat or isinstance(part.tree(), dict)) and role_of(part.name, part.tree()) is Role.WEIGHTS
 
 
 def _report(request: Request, written: Exported, form: str) -> ConvertReport:
-    file, parts = request.file, request.parts
-    findings = findings_of(file)
-    others = [name for name in file.parts if name not in {part.name for part in parts}]
+    file, parts = request.file, request.components
+    findings = file.findings()
+    others = [name for name in file.components if name not in {part.name for part in parts}]
     dropped = [Dropped(f"component {name}", "it was not asked for") for name in others]
     return ConvertReport(
         source=file.path,
@@ -178,7 +177,7 @@ def _report(request: Request, written: Exported, form: str) -> ConvertReport:
     )
 
 
-def _notes_of_ranks(parts: Iterable[Part]) -> Iterator[str]:
+def _notes_of_ranks(parts: Iterable[ComponentSource]) -> Iterator[str]:
     for part in parts:
-        for value in part.ranked if isinstance(part, RankZeroPart) else ():
+        for value in part.ranked:
             yield f"{value.place} differs between {value.ranks} ranks: rank 0's value was taken"

@@ -6,9 +6,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ckptfmt._core.interop.base import open_tensors
-from ckptfmt._core.ops.conversion.findings import findings_of
-from ckptfmt._core.ops.conversion.report import Findings
+from ckptfmt._core.interop.findings import Findings
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.pth.audit import Survey
 from ckptfmt._core.pth.reading import look
 from ckptfmt._core.runs.scan import reason
@@ -64,7 +63,7 @@ def list_pickle_imports(path: str | os.PathLike[str], *, inert: Collection[str] 
 
     Args:
         path: The file.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
 
     Raises:
         ForeignFileError: The file is neither a PyTorch file nor a pickle.
@@ -77,7 +76,7 @@ def list_pickle_imports(path: str | os.PathLike[str], *, inert: Collection[str] 
     if fault is None and survey.safe:
         try:
             with open_tensors(path, inert=inert) as file:
-                findings = findings_of(file)
+                findings = file.findings() if file.components else None
         except (ForeignFileError, StateError) as error:
             fault = reason(error, os.fspath(path))
     return PickleImportsReport(os.fspath(path), container.form.value, survey, fault, findings)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ckptfmt._core.format.packing import TensorRef
 from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import TensorFile
-from ckptfmt._core.interop.dropped import Dropped
+from ckptfmt._core.interop.findings import Findings
 
-__all__ = ["Alias", "ConvertReport", "Findings", "aliases_of"]
+__all__ = ["Alias", "ConvertReport", "aliases_of"]
 
 
 @dataclass(frozen=True)
@@ -31,42 +30,6 @@ class Alias:
     def to_json(self) -> dict[str, object]:
         """Return it in JSON: the attributes under their names."""
         return {"component": self.component, "tensor": self.tensor, "places": self.places}
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What is to be told of a source, beyond what every file has.
-
-    Attributes:
-        producer: The program that wrote it, where it says so.
-        inert: Classes of which objects became inert data, with how many.
-        unknown: Those names among them that are of other packages.
-        modules: Classes of whole modules and optimizers whose state was recovered, with how many.
-        dropped: What was left out, and why.
-        notes: How its content was taken, in sentences.
-    """
-
-    producer: str | None = None
-    inert: Mapping[str, int] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
-    modules: Mapping[str, int] = field(default_factory=dict)
-    dropped: tuple[Dropped, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """Return them in JSON.
-
-        Keys: `producer` (or null), `inert` and `modules` (objects: class name to number), `unknown` and `notes` (arrays
-        of strings), `dropped` (array, see `Dropped.to_json`).
-        """
-        return {
-            "producer": self.producer,
-            "inert": dict(self.inert),
-            "unknown": list(self.unknown),
-            "modules": dict(self.modules),
-            "dropped": [dropped.to_json() for dropped in self.dropped],
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True)
@@ -136,7 +99,7 @@ class ConvertReport:
 def aliases_of(file: TensorFile) -> tuple[Alias, ...]:
     """Return the tensors that stand in several places of their component."""
     found = []
-    for part in file.parts.values():
+    for part in file.components.values():
         places = Counter(node.name for node in walk(part.tree()) if isinstance(node, TensorRef))
         found += [Alias(part.name, name, count) for name, count in places.items() if count > 1]
     return tuple(found)

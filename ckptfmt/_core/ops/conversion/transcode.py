@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.planning import Part as Piece
+from ckptfmt._core.container.tensor_source import ReadChunk
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Member, Metadata
+from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Metadata
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.planes import WHOLE
 from ckptfmt._core.format.tensors import DTYPES, Header, plan_header
 from ckptfmt._core.format.trees import COMPLEX_PARTS
-from ckptfmt._core.interop.base import Chunk, Part, TensorFile
-from ckptfmt._core.interop.native import OurFile
+from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
 from ckptfmt.errors import FormatError, StateError
 
 __all__ = ["plan_rewrite", "tensor_pieces"]
@@ -39,19 +39,18 @@ def plan_rewrite(file: TensorFile, metadata: Metadata, *, codec: str, advance: A
     Raises:
         StateError: The file holds something that cannot be expressed.
     """
-    members = [member for part in file.parts.values() for member in _members(part, codec, advance)]
-    if isinstance(file, OurFile):
-        members += [_opaque(file, member) for member in file.checkpoint.opaque_members]
-    return SavePlan(tuple(file.parts), tuple(members), metadata)
+    members = [member for part in file.components.values() for member in _members(part, codec, advance)]
+    members += [_opaque(file, member) for member in file.opaque]
+    return SavePlan(tuple(file.components), tuple(members), metadata)
 
 
-def _opaque(file: OurFile, member: Member) -> MemberPlan:
+def _opaque(file: TensorFile, member: MemberInfo) -> MemberPlan:
     """Return the plan of a member that belongs to no component: it is kept as it is (spec 6.5)."""
-    pieces = [Piece(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member)]
+    pieces = [Piece(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member.name)]
     return MemberPlan(member.name, member.codec, None, pieces)
 
 
-def tensor_pieces(part: Part, name: str, advance: Advance) -> list[Piece]:
+def tensor_pieces(part: ComponentSource, name: str, advance: Advance) -> list[Piece]:
     """Return the data of a tensor as pieces of the length of a chunk, to be read in order, each once."""
     tensor = part.tensors[name]
     split = DTYPES[tensor.dtype].split if tensor.dtype in DTYPES else WHOLE
@@ -65,11 +64,11 @@ def tensor_pieces(part: Part, name: str, advance: Advance) -> list[Piece]:
 class _Stream:
     """The chunks of a tensor, begun when the first one is asked for."""
 
-    def __init__(self, part: Part, name: str, advance: Advance) -> None:
+    def __init__(self, part: ComponentSource, name: str, advance: Advance) -> None:
         self._part = part
         self._name = name
         self._advance = advance
-        self._chunks: Iterator[Chunk] | None = None
+        self._chunks: Iterator[ReadChunk] | None = None
         self._missing = part.tensors[name].nbytes
 
     def taking(self, nbytes: int) -> Callable[[], BytesLike]:
@@ -77,7 +76,7 @@ class _Stream:
 
         def read() -> BytesLike:
             if self._chunks is None:
-                self._chunks = self._part.chunks(self._name)
+                self._chunks = self._part.tensors[self._name].chunks()
             chunk = next(self._chunks, None)
             data = b"" if chunk is None else chunk()
             self._missing -= nbytes
@@ -94,7 +93,7 @@ class _Stream:
         return read
 
 
-def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
+def _members(part: ComponentSource, codec: str, advance: Advance) -> Iterator[MemberPlan]:
     tree, dtypes = _expressed(part)
     if tree is not _FLAT:
         yield MemberPlan(part.name + MSGPACK, codec, None, [fixed_part(encode(tree))])
@@ -110,7 +109,7 @@ def _members(part: Part, codec: str, advance: Advance) -> Iterator[MemberPlan]:
 _Dtypes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-def _expressed(part: Part) -> tuple[object, _Dtypes]:
+def _expressed(part: ComponentSource) -> tuple[object, _Dtypes]:
     """Return the tree of a component, `_FLAT` if it is to be flat, and its tensors' dtypes and shapes as stored.
 
     Arrays of complex128 stand in `.npz` files; a component of ours has a tree for them (spec 11.6).
@@ -139,7 +138,7 @@ def _expressed(part: Part) -> tuple[object, _Dtypes]:
     return tree, dtypes
 
 
-def _header(part: Part, dtypes: _Dtypes) -> Header:
+def _header(part: ComponentSource, dtypes: _Dtypes) -> Header:
     try:
         return plan_header(((name, *facts) for name, facts in dtypes.items()), _fitting(part.text_metadata))
     except FormatError as error:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from ckptfmt._core.catalog import scan_all
-from ckptfmt._core.interop.base import TensorInfo, open_tensors
+from ckptfmt._core.interop.base import TensorInfo
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import report_of
 from ckptfmt._core.ops.progress import Progress, Report
@@ -114,7 +115,7 @@ def read_courses(
         directory: The directory.
         run_id: Only this run; None: all of them, and what belongs to none.
         norms: Read the weights of every checkpoint, and tell the norms of their layers.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:

@@ -92,7 +92,7 @@ def find_latest(
         directory: The directory.
         run_id: The run; None for the one that would be resumed (`runs.scan.choose_run`).
         verify: Read every byte, and take the newest one that is right.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:

@@ -219,7 +219,7 @@ def list_directory(
         directory: The directory.
         metric: The metric that is looked at; None: the one that most people would look at.
         mode: Which way it is better; None: as its name tells.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
 
     Raises:
         StorageError: The directory cannot be listed.

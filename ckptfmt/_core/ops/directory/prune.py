@@ -28,7 +28,7 @@ class PrunePlan:
         directory: The directory, as it was named.
         policy: What to keep.
         plan: The decisions, with their reasons.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
     """
 
     directory: str
@@ -133,7 +133,7 @@ def plan_prune(
     Args:
         directory: The directory.
         policy: What to keep.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
         now: The present, aware; the clock's if None.
 
     Raises:

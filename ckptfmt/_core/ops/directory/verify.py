@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import SAFETENSORS
-from ckptfmt._core.interop.base import TensorFile, is_ours, open_tensors
+from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.detect import Reader, detect_path
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.directory.checkpoint_files import children, is_checkpoint, reason, size_of
 from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.ops.report_json import problem_json
@@ -247,7 +249,7 @@ def verify_paths(
         paths: Files and directories.
         progress: Called after each piece of work, by one thread at a time.
         quick: Check structure and index of each file only.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
     """
     selection = select_files(paths)
     verdicts = tuple(verify_selection(selection, progress, quick=quick, inert=inert))
@@ -342,7 +344,7 @@ class _Meter:
 
 def _verify_file(path: str, size: int | None, meter: _Meter, *, quick: bool, inert: Collection[str]) -> FileVerdict:
     try:
-        if not path.endswith(EXTENSION) and not is_ours(path):
+        if not path.endswith(EXTENSION) and detect_path(path) is not Reader.NATIVE:
             return _read_foreign(path, size, meter, quick=quick, inert=inert)
         with Checkpoint.open(path) as checkpoint:
             meter.expect(sum(member.logical_bytes for member in checkpoint.index.members))
@@ -379,10 +381,10 @@ def read_all(file: TensorFile, progress: Callable[[int], None] = lambda _: None)
     Raises:
         CkptfmtError: Something cannot be read.
     """
-    for part in file.parts.values():
+    for part in file.components.values():
         part.tree()
-        for name in part.tensors:
-            for chunk in part.chunks(name):
+        for tensor in part.tensors.values():
+            for chunk in tensor.chunks():
                 progress(len(chunk()))
     file.finish()
 

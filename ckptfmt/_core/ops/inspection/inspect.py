@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.interop.base import MemberInfo, Part, TensorFile, TensorInfo, open_tensors
-from ckptfmt._core.interop.ranked import RankedValue, as_rank_0
+from ckptfmt._core.interop.base import ComponentSource, MemberInfo, RankedValue, TensorFile, TensorInfo
+from ckptfmt._core.interop.opening import open_tensors
+from ckptfmt._core.interop.ranked import as_rank_0
 from ckptfmt._core.ops.inspection.component_roles import (
     PlaceInfo,
     RandomInfo,
@@ -225,7 +226,7 @@ def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
     Args:
         path: The file.
-        inert: See `interop.base.open_tensors`.
+        inert: See `interop.opening.open_tensors`.
 
     Raises:
         FormatError: The file is truncated, malformed, damaged in its index, or from a newer version.
@@ -240,7 +241,7 @@ def report_of(file: TensorFile, path: str) -> InspectReport:
     """Return what stands in an open file."""
     trees, per_rank, problems = _trees(file)
     roles = {name: role_of(name, tree) for name, tree in trees.items()}
-    components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.parts.items()]
+    components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.components.items()]
     return InspectReport(
         path=path,
         form=file.form,
@@ -265,7 +266,7 @@ def _trees(file: TensorFile) -> tuple[dict[str, object], list[RankedValue], list
     trees: dict[str, object] = {}
     per_rank: list[RankedValue] = []
     problems: list[Problem] = []
-    for name, part in file.parts.items():
+    for name, part in file.components.items():
         if any(member.kind == "msgpack" and member.logical_bytes > _TREE_BYTES for member in part.members):
             continue
         try:
@@ -286,7 +287,7 @@ def _state(
     optimizers = []
     for name, tree in _with_role(Role.OPTIMIZER, trees, roles):
         try:
-            optimizers.append(look_at_optimizer(file.parts[name], tree))
+            optimizers.append(look_at_optimizer(file.components[name], tree))
         except FormatError as error:
             problems += error.problems
     maps = {name: tree for name, tree in trees.items() if isinstance(tree, dict)}
@@ -294,7 +295,8 @@ def _state(
         optimizers=tuple(optimizers),
         schedulers=tuple(look_at_scheduler(name, maps[name]) for name, _ in _with_role(Role.SCHEDULER, trees, roles)),
         random=tuple(
-            look_at_random(name, tree, file.parts[name].tensors) for name, tree in _with_role(Role.RANDOM, trees, roles)
+            look_at_random(name, tree, file.components[name].tensors)
+            for name, tree in _with_role(Role.RANDOM, trees, roles)
         ),
         places=tuple(look_at_place(name, maps[name]) for name, _ in _with_role(Role.PROGRESS, trees, roles)),
         resume=can_resume(set(roles.values())),
@@ -307,7 +309,7 @@ def _with_role(role: Role, trees: Mapping[str, object], roles: Mapping[str, Role
     return ((name, tree) for name, tree in trees.items() if roles[name] is role)
 
 
-def _component_info(part: Part, role: Role) -> ComponentInfo:
+def _component_info(part: ComponentSource, role: Role) -> ComponentInfo:
     return ComponentInfo(
         name=part.name,
         kind="flat" if part.flat else "tree",

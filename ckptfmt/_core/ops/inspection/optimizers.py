@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptfmt._core.format.packing import TensorRef
-from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.ops.report_json import tree_json
 
 __all__ = ["GroupInfo", "OptimizerInfo", "is_optimizer", "look_at_optimizer"]
@@ -97,7 +97,7 @@ def is_optimizer(tree: object) -> bool:
     return isinstance(groups, list) and all(isinstance(group, dict) and "params" in group for group in groups)
 
 
-def look_at_optimizer(part: Part, tree: Any) -> OptimizerInfo:
+def look_at_optimizer(part: ComponentSource, tree: Any) -> OptimizerInfo:
     """Return what the state of an optimizer tells. Of the tensors, only a few step counters are read.
 
     Args:
@@ -134,24 +134,24 @@ def _group(group: Mapping[object, object]) -> GroupInfo:
     )
 
 
-def _is_moment(part: Part, name: object, value: object) -> bool:
+def _is_moment(part: ComponentSource, name: object, value: object) -> bool:
     named = isinstance(name, str) and name not in _COUNTERS
     return named and isinstance(value, TensorRef) and value.name in part.tensors
 
 
-def _steps(part: Part, counters: list[object]) -> tuple[int, int] | None:
+def _steps(part: ComponentSource, counters: list[object]) -> tuple[int, int] | None:
     few = counters if len(counters) <= _READ_STEPS else counters[: _READ_STEPS // 2] + counters[-_READ_STEPS // 2 :]
     steps = [step for counter in few if (step := _number(part, counter)) is not None]
     return (min(steps), max(steps)) if steps else None
 
 
-def _number(part: Part, value: object) -> int | None:
+def _number(part: ComponentSource, value: object) -> int | None:
     """Return a step counter, which is a number, or a tensor of one."""
     if isinstance(value, TensorRef) and value.name in part.tensors:
         info = part.tensors[value.name]
         if info.elements != 1 or info.dtype not in _NUMBERS:
             return None
-        (value,) = struct.unpack(_NUMBERS[info.dtype], part.read(value.name))
+        (value,) = struct.unpack(_NUMBERS[info.dtype], info.read())
     whole = isinstance(value, int | float) and value == value and abs(value) < 2**63
     return int(value) if whole and isinstance(value, int | float) else None
 

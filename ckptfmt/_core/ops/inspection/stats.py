@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from ckptfmt._core.container.tensor_source import ReadChunk
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.interop.base import Chunk, TensorFile, TensorInfo
+from ckptfmt._core.interop.base import TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.inspection.running_stats import BINS, Block, Sums, blocks_of, blocks_of_rows
 from ckptfmt._core.ops.progress import Meter, Report
@@ -133,7 +134,7 @@ class _Item(NamedTuple):
     """A chunk of one of the tensors, which is this long at most."""
 
     number: int
-    chunk: Chunk
+    chunk: ReadChunk
     dtype: str
     most_bytes: int
 
@@ -144,7 +145,7 @@ _Looks = list[tuple[int, int, list[Block]]]
 
 def _chunks(file: TensorFile, tensors: Sequence[TensorInfo]) -> Iterator[_Item]:
     for number, tensor in enumerate(tensors):
-        for chunk in file.parts[tensor.component].chunks(tensor.name):
+        for chunk in file.components[tensor.component].tensors[tensor.name].chunks():
             yield _Item(number, chunk, tensor.dtype, min(tensor.nbytes, CHUNK_BYTES))
 
 

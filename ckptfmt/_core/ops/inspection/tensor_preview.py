@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.interop.base import Part, TensorFile, TensorInfo
+from ckptfmt._core.interop.base import TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.report_json import float_json
 from ckptfmt.errors import CkptfmtError, NotFoundError
@@ -88,7 +89,7 @@ def view_tensor(file: TensorFile, tensor: TensorInfo) -> TensorView:
     if not whole and math.prod(min(size, 2 * _EDGE + 1) for size in shape) > _MOST_CORNERS:
         shape = (tensor.elements,)  # too many dimensions for corners
     places = [range(size) if whole or size <= 2 * _EDGE else _ends(size) for size in shape]
-    values = _gather(file.parts[tensor.component], tensor, _flat(places, shape))
+    values = _gather(file.components[tensor.component].tensors[tensor.name], _flat(places, shape))
     return TensorView(tensor, values.reshape([len(kept) for kept in places]), whole)
 
 
@@ -102,11 +103,11 @@ def _flat(places: Sequence[Sequence[int]], shape: Sequence[int]) -> list[int]:
     return [sum(map(int.__mul__, index, strides)) for index in itertools.product(*places)]
 
 
-def _gather(part: Part, tensor: TensorInfo, positions: Sequence[int]) -> np.ndarray[Any, Any]:
+def _gather(tensor: TensorSource, positions: Sequence[int]) -> np.ndarray[Any, Any]:
     """Return the elements at ascending positions."""
     found = []
     start = taken = 0
-    for number, chunk in enumerate(part.chunks(tensor.name)):
+    for number, chunk in enumerate(tensor.chunks()):
         nbytes = min(CHUNK_BYTES, tensor.nbytes - number * CHUNK_BYTES)
         end = start + nbytes * tensor.elements // tensor.nbytes
         here = taken

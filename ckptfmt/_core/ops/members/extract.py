@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfmt._core.format.index import Member
-from ckptfmt._core.interop.native import OurFile, segment_chunks
+from ckptfmt._core.interop.native import NativeFile, segment_chunks
 from ckptfmt._core.ops.members.plain_json import encode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import LocalSource, open_source
@@ -79,7 +79,7 @@ def extract(
         StorageError: It cannot be read, or the directory is not empty or cannot be written.
     """
     with open_source(source) as opened:
-        file = OurFile(opened)
+        file = NativeFile(opened)
         members = _chosen(file, names)
         meter = Meter(file.path, sum(member.logical_bytes for member in members), progress)
         with AtomicDirectory(directory) as made:
@@ -90,7 +90,7 @@ def extract(
     return ExtractReport(os.fspath(source), os.fspath(directory), written, nbytes)
 
 
-def _chosen(file: OurFile, names: Collection[str]) -> list[Member]:
+def _chosen(file: NativeFile, names: Collection[str]) -> list[Member]:
     members = file.checkpoint.index.members
     known = {name for member in members for name in (member.name, member.component) if name is not None}
     unknown = [name for name in names if name not in known]
@@ -105,7 +105,7 @@ def _write_member(source: LocalSource, member: Member, work: Path, meter: Meter)
     return _write(work / member.name, in_order(lambda chunk: chunk(), chunks), meter)
 
 
-def _write_facts(file: OurFile, members: Iterable[Member], work: Path) -> int:
+def _write_facts(file: NativeFile, members: Iterable[Member], work: Path) -> int:
     document = {
         "metadata": encode_metadata(file.metadata),
         "members": [{"name": member.name, "codec": member.codec} for member in members],

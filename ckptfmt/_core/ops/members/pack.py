@@ -15,14 +15,14 @@ from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.planning import Part as Piece
 from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata, component_of
+from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata, component_of
 from ckptfmt._core.format.layout import MAX_MSGPACK_BYTES
 from ckptfmt._core.format.parsing import validate_metadata, validate_names
 from ckptfmt._core.format.planes import WHOLE
 from ckptfmt._core.format.tensors import Header, plan_header
 from ckptfmt._core.format.trees import validate_tree
 from ckptfmt._core.format.unpacking import decode
-from ckptfmt._core.interop.base import Part
+from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.safetensors import SafetensorsFile
 from ckptfmt._core.ops.conversion.transcode import tensor_pieces
 from ckptfmt._core.ops.members.extract import FACTS_NAME
@@ -190,7 +190,7 @@ def _piece(source: LocalSource, start: int, meter: Meter) -> Piece:
 
 
 def _plan_tensors(name: str, source: LocalSource, codec: str, meter: Meter) -> MemberPlan:
-    part = SafetensorsFile(source).parts[ROOT]
+    part = SafetensorsFile(source).component
     header = _header(name, part)
     pieces = [fixed_part(header.block())]
     for tensor in header.by_offset():
@@ -198,10 +198,10 @@ def _plan_tensors(name: str, source: LocalSource, codec: str, meter: Meter) -> M
     return MemberPlan(name, codec, header, pieces)
 
 
-def _header(name: str, part: Part) -> Header:
+def _header(name: str, part: ComponentSource) -> Header:
     try:
         return plan_header(
-            ((tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors.values()), part.text_metadata or None
+            ((name, tensor.dtype, tensor.shape) for name, tensor in part.tensors.items()), part.text_metadata or None
         )
     except FormatError as error:
         raise StateError(name, str(error)) from error
@@ -214,7 +214,7 @@ def _tree(name: str, sources: Mapping[str, LocalSource]) -> bytes:
         raise PackError(f"{source.path}: has {source.size:,} bytes, the limit is {MAX_MSGPACK_BYTES:,}")
     data = source.read(0, source.size)
     sibling = sources.get(name.removesuffix(MSGPACK) + SAFETENSORS)
-    header = None if sibling is None else _header(sibling.path, SafetensorsFile(sibling).parts[ROOT])
+    header = None if sibling is None else _header(sibling.path, SafetensorsFile(sibling).component)
     tensors = {} if header is None else {entry.name: entry for entry in header.tensors}
     try:
         problems = validate_tree(decode(data, member=name), tensors, name)

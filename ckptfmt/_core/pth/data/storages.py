@@ -11,7 +11,10 @@ from ckptfmt._core.pth.data.archive import STORED, Member
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
+__all__ = ["FORM", "MemberData", "MemoryData", "RangeData", "Rework", "StorageData", "read_member"]
+
+FORM = "PyTorch"
+"""What the errors call the format."""
 
 _BLOCK_BYTES = 1 << 20
 
@@ -122,7 +125,13 @@ class MemberData:
         return self._member.nbytes
 
     def read(self, start: int, nbytes: int) -> BytesLike:
-        """See `StorageData.read`."""
+        """See `StorageData.read`; its errors name the file."""
+        try:
+            return self._read(start, nbytes)
+        except ForeignFileError as error:
+            raise error.at(self._source.path, FORM) from error
+
+    def _read(self, start: int, nbytes: int) -> BytesLike:
         if start < self._position or (start > self._position and self._inflater is None):
             self.finish()
             self._restart()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
-from ckptfmt._core.container.adapters import TensorLeaf
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource, at_hand
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.pth.data.dtypes import ElementType
@@ -150,7 +150,7 @@ class TensorView:
 
 
 @dataclass(slots=True, eq=False)
-class LegacyTensor(TensorLeaf):
+class LegacyTensor(TensorSource):
     """A tensor of a file of PyTorch.
 
     Attributes:
@@ -161,16 +161,12 @@ class LegacyTensor(TensorLeaf):
 
     @property
     def alias(self) -> Hashable:
-        """See `TensorLeaf.alias`."""
+        """See `TensorSource.alias`."""
         return self.view.identity if math.prod(self.shape) else self
 
-    def read(self) -> memoryview:
-        """See `TensorLeaf.read`."""
-        return memoryview(b"".join(self.view.chunks()))
-
-    def chunks(self) -> Iterator[BytesLike]:
-        """See `TensorLeaf.chunks`."""
-        return self.view.chunks()
+    def chunks(self) -> Iterator[ReadChunk]:
+        """See `TensorSource.chunks`."""
+        return map(at_hand, self.view.chunks())
 
 
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,9 +20,9 @@ from ckptfmt._core.pth.values.builder import Tensor
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["TAR_MAGIC", "TAR_MAGIC_OFFSET", "read_tar"]
+__all__ = ["read_tar"]
 
-TAR_MAGIC, TAR_MAGIC_OFFSET = b"ustar", 257
+_MAGIC, _MAGIC_OFFSET = b"ustar", 257  # of every header in it
 _BLOCK_BYTES = 512
 _MOST_PADDING_BYTES = 1 << 20
 _MOST_SCANNED_BYTES = 1 << 20
@@ -189,9 +189,7 @@ def _begins_again(source: Source, end: int) -> int | None:
 def _size(block: bytes) -> int:
     field = block[124:136]
     text = field.rstrip(b"\0 ").lstrip(b" ")
-    if block[TAR_MAGIC_OFFSET : TAR_MAGIC_OFFSET + len(TAR_MAGIC)] != TAR_MAGIC or not all(
-        byte in b"01234567" for byte in text
-    ):
+    if block[_MAGIC_OFFSET : _MAGIC_OFFSET + len(_MAGIC)] != _MAGIC or not all(byte in b"01234567" for byte in text):
         raise ForeignFileError("a header of the tar archive is malformed")
     return int(text or b"0", 8)
 

@@ -17,9 +17,9 @@ from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.pth.data.dtypes import ElementType
-from ckptfmt._core.pth.data.storages import StorageData
+from ckptfmt._core.pth.data.storages import FORM, StorageData
 from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
-from ckptfmt._core.pth.reading import FORM, LegacyState, read_state
+from ckptfmt._core.pth.reading import LegacyState, read_state
 from ckptfmt._core.pth.values.builder import PAIRS, StateDict
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
@@ -210,7 +210,7 @@ class _Tree:
         leaf = inner.value if isinstance(inner, Typed) else inner
         assert isinstance(leaf, LegacyTensor)  # the reader makes no others
         array, memory = self._numpy.empty(leaf.dtype, leaf.shape)
-        _fill(memory, leaf.chunks())
+        leaf.copy_into(memory)
         return self._numpy.decode(Typed(inner.name, array)) if isinstance(inner, Typed) else array
 
 

@@ -18,7 +18,7 @@ from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.digest import digest_stream
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.interop.pth_checkpoints import is_native
+from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.pth.data.tensors import LegacyTensor
 from ckptfmt._core.runs.scan import Stamp
 from ckptfmt._core.storage import open_source
@@ -143,7 +143,7 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
     if name.endswith(_SAFETENSORS):
         weights = {ROOT: _read_safetensors(name)}
         return Origin(name, Metadata(), (_foreign(name),), weights, lambda *_: weights)
-    if name.endswith(_PICKLED) and not is_native(name):
+    if name.endswith(_PICKLED) and detect_path(name) is not Reader.NATIVE:
         return _from_pth(name, inert)
     with io.open(name) as checkpoint:
         facts, identity = checkpoint.metadata, checkpoint.identity

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.per_rank import place_of
 from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.digest import digest_parts
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.trees import PER_RANK, walk
@@ -214,7 +215,7 @@ def _values(other: Excerpt) -> list[Any]:
     return values
 
 
-def _with_leaves(tree: Any, leaves: Mapping[str, TensorLeaf]) -> Any:
+def _with_leaves(tree: Any, leaves: Mapping[str, TensorSource]) -> Any:
     match tree:
         case TensorRef(name):
             return leaves[name]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.planning import SMALL_BYTES
 from ckptfmt._core.container.state import FlatComponent
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.digest import digest, digest_parts, digest_stream
 from ckptfmt._core.format.packing import encode
@@ -109,12 +109,12 @@ def subject_of(live: Stateful, component: FlatComponent) -> Subject:
     return Subject(component, frozenset(large), frozenset())
 
 
-def nbytes_of(leaf: TensorLeaf) -> int:
+def nbytes_of(leaf: TensorSource) -> int:
     """Return the length of a tensor's data in bytes."""
     return tensor_nbytes(leaf.dtype, leaf.shape) or 0
 
 
-def _sample(leaves: Sequence[TensorLeaf], turn: int) -> Iterator[BytesLike]:
+def _sample(leaves: Sequence[TensorSource], turn: int) -> Iterator[BytesLike]:
     """Yield pieces of some of the tensors. In the course of the turns each piece of each tensor has its turn."""
     count = min(len(leaves), _WINDOWS)
     for position in range(turn * count, (turn + 1) * count):
@@ -122,7 +122,7 @@ def _sample(leaves: Sequence[TensorLeaf], turn: int) -> Iterator[BytesLike]:
         yield leaves[number].window(visit, _WINDOW_BYTES)
 
 
-def _digests(leaves: Sequence[TensorLeaf]) -> list[bytes]:
+def _digests(leaves: Sequence[TensorSource]) -> list[bytes]:
     """Return the digest of the data of each tensor.
 
     They are read in this thread, whose stream a device's tensors are up to date in, and hashed in others.
@@ -132,7 +132,7 @@ def _digests(leaves: Sequence[TensorLeaf]) -> list[bytes]:
         return [found for batch in workers.in_order(batches) for found in batch]
 
 
-def _read(leaf: TensorLeaf) -> BytesLike:
+def _read(leaf: TensorSource) -> BytesLike:
     return leaf.read_copy() if nbytes_of(leaf) <= SMALL_BYTES else leaf.read()
 
 
@@ -140,9 +140,9 @@ def _digest_all(data: Sequence[BytesLike]) -> list[bytes]:
     return [digest(piece) for piece in data]
 
 
-def _batches(leaves: Iterable[TensorLeaf]) -> Iterator[list[TensorLeaf]]:
+def _batches(leaves: Iterable[TensorSource]) -> Iterator[list[TensorSource]]:
     """Yield tensors in batches that are worth a turn of a thread."""
-    batch: list[TensorLeaf] = []
+    batch: list[TensorSource] = []
     nbytes = 0
     for leaf in leaves:
         batch.append(leaf)

@@ -1,0 +1,57 @@
+"""The door to files of tensors: any format that is known, told by the content."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.detect import detect
+from ckptfmt._core.runs.scan import EXTENSION
+from ckptfmt._core.storage import open_source
+from ckptfmt.errors import StorageError
+
+__all__ = ["open_tensors"]
+
+
+def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> TensorFile:
+    """Open a checkpoint, a file of PyTorch, `.safetensors` or `.npz`; its content tells which it is.
+
+    A directory is opened as the checkpoint that it is, if it is one of Hugging Face's.
+
+    Args:
+        path: The file or directory.
+        inert: Names in its pickles to keep as inert data instead of refusing them (see
+            `pth.reading.read_state`).
+
+    Raises:
+        FormatError: It is not a valid ckptfmt file, or of a newer version.
+        ForeignFileError: It is not a valid file of the other formats.
+        UnsafeInputError: It asks for code to be run.
+        StorageError: It cannot be read.
+    """
+    if Path(path).is_dir():
+        return _open_directory(path, inert)
+    source = open_source(path)
+    try:
+        # A reader is imported when it is needed: those of other formats take their time.
+        reader = importlib.import_module(f"ckptfmt._core.interop.{detect(source).value}")
+        return _as_opened(reader.open_file(source, inert=inert))
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open_directory(path: str | os.PathLike[str], inert: Collection[str]) -> TensorFile:
+    directories = importlib.import_module("ckptfmt._core.interop.huggingface")
+    if not directories.is_checkpoint_directory(path) and any(Path(path).glob(f"*{EXTENSION}")):
+        advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
+        raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
+    return _as_opened(directories.open_directory(path, inert=inert))
+
+
+def _as_opened(opened: object) -> TensorFile:
+    assert isinstance(opened, TensorFile)
+    return opened
