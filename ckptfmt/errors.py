@@ -238,7 +238,7 @@ class ForeignFileError(CkptfmtError, ValueError):
         verdict = [] if form is None else [self._verdict.format(form=form)]
         super().__init__(": ".join([*([] if path is None else [path]), *verdict, detail]))
 
-    def at(self, path: str, form: str) -> Self:
+    def at(self, path: str, form: str | None) -> Self:
         """Return the same error with the file and its format named."""
         return type(self)(self.detail, path, form)
 

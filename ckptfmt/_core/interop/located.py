@@ -11,9 +11,11 @@ __all__ = ["located"]
 
 
 @contextmanager
-def located(path: str, form: str) -> Iterator[None]:
-    """Name the file, and the format that it seems to have, in each `ForeignFileError` that leaves."""
+def located(path: str, form: str | None = None) -> Iterator[None]:
+    """Name the file, and the format that it seems to have, in each `ForeignFileError` that names none yet."""
     try:
         yield
     except ForeignFileError as error:
+        if error.path is not None:
+            raise
         raise error.at(path, form) from error

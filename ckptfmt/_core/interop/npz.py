@@ -84,7 +84,7 @@ class NpzFile(TensorFile):
         return {ROOT: self._component}
 
     def _look(self, member: Member, name: str) -> TensorSource:
-        data = MemberData(self._source, member)
+        data = MemberData(self._source, member, form=_FORM)
         prefix = bytes(data.read(0, min(member.nbytes, 8)))
         version = prefix[6] if len(prefix) == 8 and prefix.startswith(MAGIC) else 0
         wide = 2 if version == 1 else 4
@@ -138,7 +138,7 @@ class _StoredArray(TensorSource):
             name, advice = array.member.name.removesuffix(_SUFFIX), "save it again as numbers or text"
             raise UnsafeInputError(f"{path}: the array {name!a:.100} holds pickled objects, which are code; {advice}")
         with located(path, _FORM):
-            member = MemberData(self.source, array.member, self.rework)
+            member = MemberData(self.source, array.member, self.rework, _FORM)
             member.read(0, array.header_bytes)  # what follows it is read in order, which is cheapest
             yield from map(at_hand, self._view(_Data(member, array)).chunks())
             member.finish()

@@ -110,12 +110,14 @@ class MemberData:
         source: The archive.
         member: The member.
         rework: How many bytes may be decompressed beside those that are asked for; None: any number.
+        form: What the errors call the format of the file.
     """
 
-    def __init__(self, source: Source, member: Member, rework: Rework | None = None) -> None:
+    def __init__(self, source: Source, member: Member, rework: Rework | None = None, form: str = FORM) -> None:
         self._source = source
         self._member = member
         self._rework = rework
+        self._form = form
         self._verified = False
         self._restart()
 
@@ -129,7 +131,7 @@ class MemberData:
         try:
             return self._read(start, nbytes)
         except ForeignFileError as error:
-            raise error.at(self._source.path, FORM) from error
+            raise error.at(self._source.path, self._form) from error
 
     def _read(self, start: int, nbytes: int) -> BytesLike:
         if start < self._position or (start > self._position and self._inflater is None):

@@ -1,4 +1,4 @@
-"""Files to start a new run from: checkpoints of ours, files of `torch.save`, and plain `.safetensors`."""
+"""Files to start a new run from: checkpoints of the native format, and whatever else `interop` reads."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import safetensors
-from safetensors.torch import load_file
-
-from ckptfmt._core.catalog import OTHER_EXTENSIONS
 from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.per_rank import choose
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.digest import digest_stream
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect_path
-from ckptfmt._core.pth.data.tensors import LegacyTensor
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.runs.scan import Stamp
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import local_path, name_as_text
 from ckptfmt._core.torch import save_load as io
+from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt._core.torch.restore.modules import is_state_dict
-from ckptfmt._core.torch.restore.pth_states import open_pth
 from ckptfmt._core.torch.state.inert import inert_objects
 from ckptfmt._core.training.lineage import Ancestor, lineage_from
 from ckptfmt._core.training.ranks import World
-from ckptfmt.errors import ChangedError, MismatchError, Problem, StorageError, error_for
+from ckptfmt.errors import ChangedError, MismatchError
 
 __all__ = ["Origin", "open_origin"]
 
@@ -38,9 +35,6 @@ PerRankCounts = dict[str, dict[str, int]]
 
 LoadStates = Callable[[Collection[str], int, PerRankCounts], Mapping[str, Any]]
 """Returns the states of some components, with the values of a rank where they differ, which it notes."""
-
-_PICKLED = (*OTHER_EXTENSIONS, ".bin", ".ckpt")
-_SAFETENSORS = ".safetensors"
 
 
 class Origin:
@@ -132,19 +126,15 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
     """Open a file to start from. Only what is asked for is read later; nothing in a file is ever run.
 
     Args:
-        path: A checkpoint of ours, whatever its name; or a file named `*.pth`, `*.pt`, `*.bin`, `*.ckpt` or
-            `*.safetensors`.
+        path: A file of any format that `interop.opening.open_tensors` reads, whatever its name.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
 
     Raises:
         CkptfmtError: It cannot be read, is damaged, or asks for code to be run.
     """
     name = local_path(path)
-    if name.endswith(_SAFETENSORS):
-        weights = {ROOT: _read_safetensors(name)}
-        return Origin(name, Metadata(), (_foreign(name),), weights, lambda *_: weights)
-    if name.endswith(_PICKLED) and detect_path(name) is not Reader.NATIVE:
-        return _from_pth(name, inert)
+    if detect_path(name) is not Reader.NATIVE:
+        return _from_foreign(name, inert)
     with io.open(name) as checkpoint:
         facts, identity = checkpoint.metadata, checkpoint.identity
         lineage = lineage_from(name, identity, facts)
@@ -174,35 +164,27 @@ def _read_component(name: str, part: Component, rank: int, per_rank: PerRankCoun
     return versions.attach(state, part.text_metadata)
 
 
-def _from_pth(path: str, inert: Collection[str]) -> Origin:
+def _from_foreign(path: str, inert: Collection[str]) -> Origin:
     stamp, itself = Stamp.of(path), _foreign(path)
-    kinds = (LegacyTensor, Typed)  # what is none of these will not be a tensor
+    kinds = (TensorSource, Typed)  # what is none of these will not be a tensor
 
     def load(names: Collection[str], _rank: int, _per_rank: PerRankCounts) -> dict[str, Any]:
         if not names:
             return {}
-        with open_pth(path, inert) as states:
+        with open_tensors(path, inert=inert) as file:
             if Stamp.of(path) != stamp:
                 raise ChangedError(f"{path}: another file has taken its place meanwhile")
+            states = FileStates(file)
             return {name: states.whole() if name == ROOT else states.component(name) for name in names}
 
-    with open_pth(path, inert) as states:
-        content = states.legacy.state
+    with open_tensors(path, inert=inert) as file:
+        content, names = file.state, FileStates(file).names
         if is_state_dict(content, kinds):
             return Origin(path, Metadata(), (itself,), [ROOT], load)
         if not isinstance(content, Mapping):
             raise MismatchError(f"{path}: cannot be started from", [f"it holds a {type(content).__name__}, not states"])
-        models = [name for name in states.names if is_state_dict(content[name], kinds)]
-        return Origin(path, Metadata(), (itself,), states.names, load, models)
-
-
-def _read_safetensors(path: str) -> dict[str, Any]:
-    try:
-        return load_file(path)
-    except safetensors.SafetensorError as error:
-        raise error_for(Problem("header-json", f"not a sound safetensors file: {error}"), path) from error
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        models = [name for name in names if is_state_dict(content[name], kinds)]
+        return Origin(path, Metadata(), (itself,), names, load, models)
 
 
 def _foreign(path: str) -> Ancestor:

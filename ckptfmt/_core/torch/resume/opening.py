@@ -9,13 +9,13 @@ from typing import Any
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import ROOT, Metadata
-from ckptfmt._core.interop.pth_checkpoints import metadata_of
+from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.runs.scan import CheckpointFile
 from ckptfmt._core.storage.local.quarantine import forget_cached
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.api import ComponentStates
-from ckptfmt._core.torch.restore.pth_states import open_pth
+from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt.errors import ChangedError, FormatError, StorageError, error_for
 
 __all__ = ["CheckpointOpener", "VerifiedCheckpoint"]
@@ -104,13 +104,13 @@ class CheckpointOpener:
 def _load_pth(
     path: str, metadata: Metadata, takers: Mapping[str, object], inert: Collection[str]
 ) -> VerifiedCheckpoint:
-    with open_pth(path, inert) as states:
-        facts = metadata_of(states.legacy)
-        if (facts.epoch, facts.step) != (metadata.epoch, metadata.step):
+    with open_tensors(path, inert=inert) as file:
+        if (file.metadata.epoch, file.metadata.step) != (metadata.epoch, metadata.step):
             raise ChangedError(f"{path}: another file has taken its place meanwhile")
+        states = FileStates(file)
         names = tuple(name for name in states.names if name != _EPOCH)
         whole = {name: states.component(name) for name in names if name in takers}
-        states.finish()
+        file.finish()
     return VerifiedCheckpoint(path, metadata, None, names, whole=whole)
 
 

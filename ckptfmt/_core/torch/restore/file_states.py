@@ -1,57 +1,57 @@
-"""Files of PyTorch as states for live objects: read by `pth`, which runs nothing, then turned into tensors."""
+"""Files of other formats as states for live objects: opened by `interop`, then turned into tensors."""
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
+from ckptfmt._core.container.chunk_reader import normalize_truth_values
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.per_rank import place_of
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.packing import Typed
+from ckptfmt._core.format.tensors import BOOL, DTYPES
 from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt._core.interop.base import TensorFile
+from ckptfmt._core.interop.located import located
 from ckptfmt._core.pth.data.dtypes import ElementType
-from ckptfmt._core.pth.data.storages import FORM, StorageData
+from ckptfmt._core.pth.data.storages import StorageData
 from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
-from ckptfmt._core.pth.reading import LegacyState, read_state
 from ckptfmt._core.pth.values.builder import PAIRS, StateDict
-from ckptfmt._core.storage import open_source
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
 from ckptfmt._core.torch.tensors.sparse import LAYOUTS
-from ckptfmt.errors import ForeignFileError, FormatError, UnsupportedFileError
+from ckptfmt.errors import FormatError, UnsupportedFileError
 
-__all__ = ["PthStates", "open_pth"]
+__all__ = ["FileStates"]
 
 _Path = tuple[Any, ...]
 _SETS: Mapping[str, Callable[[Iterable[Any]], object]] = {"python.set": set, "python.frozenset": frozenset}
 _KNOWN = frozenset({*LAYOUTS, "torch.Size", "torch.dtype", "torch.device"})
 
 
-class PthStates:
-    """The content of a file of PyTorch, of which each part is read when it is asked for.
+class FileStates:
+    """The content of an open file of another format, of which each component is read when it is asked for.
 
-    Tensors that share memory in the file share it here, over all parts.
+    Tensors that share memory in the file share it here, over all components.
 
-    Attributes:
-        path: The file.
-        legacy: What it holds; its tensors are not read yet.
+    Args:
+        file: The file. It has to stay open.
     """
 
-    def __init__(self, path: str, legacy: LegacyState) -> None:
-        self.path = path
-        self.legacy = legacy
+    def __init__(self, file: TensorFile) -> None:
+        self.file = file
         self._tensors = _Tensors()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of its components; empty if it is no mapping of names."""
-        content = self.legacy.state
+        content = self.file.state
         named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
         return tuple(content) if isinstance(content, Mapping) and named else ()
 
@@ -62,50 +62,16 @@ class PthStates:
             ForeignFileError: Its data are damaged; `UnsupportedFileError` if they mean nothing here.
             StorageError: They cannot be read.
         """
-        return self._read(name, self.legacy.state[name])  # type: ignore[index]  # `names` says that it is a mapping
+        return self._read(name, self.file.state[name])  # type: ignore[index]  # `names` says that it is a mapping
 
     def whole(self) -> Any:
         """Return the whole content, as `component` does a part of it."""
-        return self._read("", self.legacy.state)
-
-    def finish(self) -> None:
-        """Check what has not been checked by reading, as far as the form of the file can tell.
-
-        Raises:
-            ForeignFileError: It is damaged.
-            StorageError: It cannot be read.
-        """
-        with _naming(self.path):
-            self.legacy.finish()
+        return self._read("", self.file.state)
 
     def _read(self, name: str, tree: object) -> Any:
-        with _naming(self.path), warnings.catch_warnings(action="ignore"):  # of dtypes that PyTorch calls experimental
+        # PyTorch warns of dtypes that it calls experimental.
+        with located(self.file.path), warnings.catch_warnings(action="ignore"):
             return _Tree(name, self._tensors).value(tree)
-
-
-@contextmanager
-def open_pth(path: str, inert: Collection[str] = ()) -> Iterator[PthStates]:
-    """Open a file of `torch.save`, in any of its forms.
-
-    Args:
-        path: The file.
-        inert: See `pth.reading.read_state`.
-
-    Raises:
-        UnsafeInputError: It asks for code to be run.
-        ForeignFileError: It is broken or something else; `UnsupportedFileError` if it is beyond a limit.
-        StorageError: It cannot be read.
-    """
-    with open_source(path) as source:
-        yield PthStates(path, read_state(source, inert=inert))
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    try:
-        yield
-    except ForeignFileError as error:
-        raise error.at(path, FORM) from error
 
 
 class _Tensors:
@@ -161,6 +127,8 @@ class _Tree:
         """Return the value of a node."""
         if isinstance(node, LegacyTensor):
             return self._tensors.tensor(node.view)
+        if isinstance(node, TensorSource):
+            return self._stored(node, path)
         if not isinstance(node, dict | list | tuple | Typed):
             return node
         # What stands in several places is one object again.
@@ -205,6 +173,19 @@ class _Tree:
                     place = place_of(self._component, path)
                     raise UnsupportedFileError(f"{place}: {error.problems[0].message}") from error
         return node
+
+    def _stored(self, source: TensorSource, path: _Path) -> object:
+        """Return a tensor that has its data for itself."""
+        parts = COMPLEX_PARTS.get(source.dtype)
+        dtype, shape = (parts, (*source.shape, 2)) if parts is not None else (source.dtype, source.shape)
+        if dtype not in DTYPES:
+            place = place_of(self._component, path)
+            raise UnsupportedFileError(f"{place}: an array of dtype {dtype}, which PyTorch does not have")
+        tensor, memory = self._adapter.empty(dtype, shape)
+        source.copy_into(memory)
+        if dtype == BOOL:
+            normalize_truth_values(memory)
+        return tensor if parts is None else self._adapter.decode(Typed(source.dtype, tensor))
 
     def _array(self, inner: object) -> object:
         leaf = inner.value if isinstance(inner, Typed) else inner

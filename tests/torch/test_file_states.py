@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from ckptfmt._core.torch.restore.pth_states import open_pth
+from ckptfmt._core.interop.opening import open_tensors
+from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt._core.torch.state.inert import inert_objects
 from ckptfmt.errors import ForeignFileError, MismatchError
 from ckptfmt.torch import Checkpointer, warm_start
@@ -94,9 +95,10 @@ def _quiet() -> Iterator[None]:
 
 
 def read(path: Path, *names: str) -> dict[str, Any]:
-    with open_pth(str(path)) as states:
+    with open_tensors(path) as file:
+        states = FileStates(file)
         content = {name: states.component(name) for name in names or states.names}
-        states.finish()
+        file.finish()
     return content
 
 
