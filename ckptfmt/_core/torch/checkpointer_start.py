@@ -77,7 +77,8 @@ class RunStart(RunFacts):
             UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. Uncaught, it ends
                 the process with exit code 78: do not start it again before somebody has looked.
             HeldError: Another process is saving the run (exit code 78).
-            StorageError: The directory or the path is none.
+            StorageError: The directory or the path is none, or the system cannot read the chosen checkpoint to its end
+                any more (ReadError).
             UsageError: It was called before.
         """
         report = resume_run(self._run, self._loop, resume, allow_mismatch, inert, takeover=takeover)
