@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.runs import pruning
 from ckptfmt._core.runs.pruning import apply_retention, prune_run
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import PIN, scan
+from ckptfmt._core.runs.scan import PIN, CheckpointFile, scan
+from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
 from ckptfmt.errors import LockedError
 
@@ -135,8 +137,8 @@ def test_a_pin_that_comes_at_the_last_moment_is_respected(tmp_path: Path, monkey
     paths = {step: save(tmp_path, step) for step in range(1, 5)}
     durable = pruning._make_durable
 
-    def pin_meanwhile(path: str) -> None:
-        durable(path)
+    def pin_meanwhile(store: Store, file: CheckpointFile) -> None:
+        durable(store, file)
         Path(str(paths[1]) + PIN).touch()
 
     monkeypatch.setattr(pruning, "_make_durable", pin_meanwhile)
@@ -159,7 +161,7 @@ def test_a_pin_that_comes_between_the_last_look_and_the_removal_is_refused(
         try:
             outcomes.append(pin(paths[1]))
         except StorageError as error:
-            outcomes.append(str(error))
+            outcomes.append(error.errno)
 
     remove = Path.unlink
     pinning = threading.Thread(target=pin_it)
@@ -174,7 +176,7 @@ def test_a_pin_that_comes_between_the_last_look_and_the_removal_is_refused(
     report = apply_retention(tmp_path, LAST_TWO, planned(tmp_path).removed)
     pinning.join()
     assert [file.path for file in report.removed] == [str(paths[1])]
-    assert outcomes == [f"{paths[1]}: cannot be pinned: there is no such file or directory; check the path"]
+    assert outcomes == [errno.ENOENT]
     assert not list(tmp_path.glob("*.pin"))
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, best_first, plan_retention
-from ckptfmt._core.runs.scan import CheckpointFile, Stamp, newest_first
+from ckptfmt._core.runs.scan import CheckpointFile, newest_first
+from ckptfmt._core.storage.base import Entry, Version
 from ckptfmt.errors import StorageError, UsageError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -32,13 +33,15 @@ def file(
     inode: int | None = None,
     epoch: int | None = None,
     generation: int | None = None,
+    link: bool = False,
     **more: Any,
 ) -> CheckpointFile:
     metrics = None if loss is None else {"loss": loss}
     created = None if age is None else NOW - age
     facts = Metadata(run_id=run, generation=generation, step=step, epoch=epoch, metrics=metrics, created=created)
-    stamp = Stamp(1, hash(name) if inode is None else inode, nbytes, 0)
-    return CheckpointFile(f"runs/{name}.ckptfmt", facts, "00" * 32, stamp=stamp, **more)
+    content_id = name if inode is None else str(inode)
+    entry = Entry(f"{name}.ckptfmt", nbytes, Version(f"{content_id} {nbytes}"), content_id, link)
+    return CheckpointFile(f"runs/{name}.ckptfmt", facts, "00" * 32, entry=entry, **more)
 
 
 def usual(count: int = 10) -> list[CheckpointFile]:

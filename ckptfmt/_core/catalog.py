@@ -31,8 +31,8 @@ from ckptfmt._core.runs.scan import (
     scan,
     verified,
 )
-from ckptfmt._core.storage.local.paths import is_gone
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
+from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError, ForeignFileError, FormatError, ProblemKind, StorageError, UnsupportedFileError
 
 __all__ = [
@@ -205,7 +205,7 @@ def looks_at_all(inert: Collection[str] = ()) -> Mapping[str, Look]:
     return {**OURS, **dict.fromkeys(OTHER_EXTENSIONS, partial(_look_at_other, inert=inert))}
 
 
-def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointFile | None:
+def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointFile:
     from ckptfmt._core.interop.pth_checkpoints import look_at_pth  # most directories have no such file
 
     return look_at_pth(path, inert=inert)

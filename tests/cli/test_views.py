@@ -12,7 +12,6 @@ import pytest
 
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.interop.base import RankedValue
-from ckptfmt._core.ops.directory.checkpoint_files import Writer
 from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
 from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyReport
 from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
@@ -20,6 +19,7 @@ from ckptfmt._core.ops.inspection.inspect import ComponentInfo, InspectReport, M
 from ckptfmt._core.ops.inspection.module_tree import module_tree
 from ckptfmt._core.ops.inspection.optimizers import GroupInfo, OptimizerInfo
 from ckptfmt._core.ops.inspection.resumable import can_resume
+from ckptfmt._core.storage.base import Writer
 from ckptfmt.errors import Problem
 from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells

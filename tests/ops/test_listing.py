@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt._core.ops.directory.checkpoint_files import Writer
 from ckptfmt._core.ops.directory.listing import EntryState, list_directory
 from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.base import Writer
 from ckptfmt.errors import StorageError
 from tests.ops.conftest import CREATED, Save, flip_byte, save_run
 

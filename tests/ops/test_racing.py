@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
 from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
 from ckptfmt._core.runs import scan as runs
 from ckptfmt._core.runs.retention import RetentionPolicy
+from ckptfmt._core.storage.base import Entry
+from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt.errors import StorageError
 from tests.ops.conftest import save_run
 
@@ -33,23 +34,17 @@ class Training:
         self.step = 0
         self.left = 0
         self.save()
-        listed = runs.children
+        listed = LocalStore.list
 
-        def children(path: str | os.PathLike[str]) -> list[Path]:
-            found = listed(path)
+        def overtaken(store: LocalStore) -> Iterator[Entry]:
+            yield from list(listed(store))
             if self.left:
                 self.left -= 1
                 before = self.path
                 self.save()
                 before.unlink()
-            return found
 
-        for module in (
-            "ckptfmt._core.runs.scan",
-            "ckptfmt._core.ops.directory.verify",
-            "ckptfmt._core.ops.conversion.convert_tree",
-        ):
-            monkeypatch.setattr(f"{module}.children", children)
+        monkeypatch.setattr(LocalStore, "list", overtaken)
         self.left = times
 
     @property
@@ -116,15 +111,14 @@ def test_a_file_that_was_named_and_is_gone_is_unreadable(training: Training) -> 
 
 def test_a_directory_of_which_all_is_gone_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_run(tmp_path / "1.ckptfmt", run_id="r", step=1)
-    listed = runs.children
+    listed = LocalStore.list
 
-    def children(path: str | os.PathLike[str]) -> list[Path]:
-        found = listed(path)
-        for file in found:
-            file.unlink()
-        return found
+    def overtaken(store: LocalStore) -> Iterator[Entry]:
+        for entry in list(listed(store)):
+            (tmp_path / entry.name).unlink()
+            yield entry
 
-    monkeypatch.setattr("ckptfmt._core.ops.directory.verify.children", children)
+    monkeypatch.setattr(LocalStore, "list", overtaken)
     report = verify_paths([tmp_path])
     assert (report.files, report.empty_directories) == ((), (str(tmp_path),))
 

@@ -120,7 +120,7 @@ def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(1, "Operation not permitted", str(self))
 
-    monkeypatch.setattr("ckptfmt._core.runs.pruning.Path.unlink", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     monkeypatch.undo()
     assert steps_in(tmp_path) == [1, 2, 3]

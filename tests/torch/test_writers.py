@@ -24,7 +24,8 @@ import ckptfmt
 from ckptfmt import StorageError
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.runs import pruning
-from ckptfmt._core.runs.scan import newest_first, scan
+from ckptfmt._core.runs.scan import CheckpointFile, newest_first, scan
+from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local import file_locks
 from ckptfmt._core.storage.local.leases import holders
 from ckptfmt._core.storage.local.leases import lease as leases
@@ -236,8 +237,8 @@ def test_a_run_that_is_taken_over_before_it_is_tidied_loses_nothing(
     ckpt.wait()
     make_durable = pruning._make_durable
 
-    def and_steal(path: str) -> None:
-        make_durable(path)
+    def and_steal(store: Store, file: CheckpointFile) -> None:
+        make_durable(store, file)
         with stolen(tmp_path):
             pass
 

@@ -20,8 +20,8 @@ from ckptfmt._core.interop.hf_weights import file_in, find_weights, open_weights
 from ckptfmt._core.interop.pth import open_file
 from ckptfmt._core.interop.state_components import components_of
 from ckptfmt._core.interop.training_facts import as_float, count
-from ckptfmt._core.runs.scan import children
 from ckptfmt._core.storage import open_source
+from ckptfmt._core.storage.local.paths import children
 from ckptfmt.errors import ForeignFileError, StateError, StorageError
 
 __all__ = ["CheckpointDirectory", "is_checkpoint_directory", "open_directory"]

@@ -18,15 +18,16 @@ from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
 from ckptfmt._core.pth.reading import LegacyState, look, read_state
-from ckptfmt._core.runs.scan import CheckpointFile, Stamp, look_at_ours, unreadable, verified
-from ckptfmt._core.storage import Source, open_source
-from ckptfmt.errors import ChangedError, CkptfmtError, ForeignFileError, StorageError
+from ckptfmt._core.runs.scan import CheckpointFile, look_at_ours, verified
+from ckptfmt._core.storage.base import Source
+from ckptfmt._core.storage.resolve import open_source
+from ckptfmt.errors import CkptfmtError, ForeignFileError, StorageError
 
 __all__ = ["look_at_pth", "metadata_of", "verified_pth"]
 
 
-def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile | None:
-    """Return what a file named as PyTorch's tells as a checkpoint; None if it is gone.
+def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile:
+    """Return what a file named as PyTorch's tells as a checkpoint.
 
     One that is refused, or holds what is not supported, may be sound. Its metadata then have the epochs that it says
     are finished: 0 if it says nothing of the kind, none if that cannot be seen.
@@ -34,14 +35,13 @@ def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile | N
     Args:
         path: The file. One of our own format is known by its content.
         inert: See `pth.reading.read_state`.
+
+    Raises:
+        StorageError: It cannot be read.
     """
-    stamp = Stamp.of(path)
-    try:
-        with open_source(path) as source:
-            if detect(source) is not Reader.NATIVE:
-                return _look(source, stamp, inert)
-    except StorageError as error:
-        return unreadable(path, error, stamp)
+    with open_source(path) as source:
+        if detect(source) is not Reader.NATIVE:
+            return _look(source, inert)
     return look_at_ours(path)
 
 
@@ -65,9 +65,7 @@ def verified_pth(
     if file.identity is not None:
         return verified(file, progress)
     try:
-        with open_source(file.path) as source:
-            if Stamp.of(file.path) != file.stamp:
-                raise ChangedError(f"{file.path}: another file has taken its place meanwhile")
+        with open_source(file.path, file.version) as source:
             legacy = read_state(source, inert=inert)
             _read_storages(legacy, progress)
             legacy.finish()
@@ -78,14 +76,14 @@ def verified_pth(
     return replace(file, verified=True)
 
 
-def _look(source: Source, stamp: Stamp | None, inert: Collection[str]) -> CheckpointFile:
+def _look(source: Source, inert: Collection[str]) -> CheckpointFile:
     path = source.path
     try:
-        return CheckpointFile(path, metadata_of(read_state(source, inert=inert)), stamp=stamp)
+        return CheckpointFile(path, metadata_of(read_state(source, inert=inert)))
     except StorageError:
         raise
     except CkptfmtError as error:
-        return CheckpointFile(path, Metadata(epoch=_noted_epochs(source)), error=error, stamp=stamp)
+        return CheckpointFile(path, Metadata(epoch=_noted_epochs(source)), error=error)
 
 
 def _noted_epochs(source: Source) -> int | None:

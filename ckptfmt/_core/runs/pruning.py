@@ -8,37 +8,33 @@ The order of events, each of which a kill or a power cut may follow:
 2. Look at the directory anew and plan.
 3. Verify what stays. If something turns out to be damaged it does not count as kept: plan anew without it.
 4. Flush the newest that stays, and the directory, to stable storage: a writer may have renamed it and not yet flushed.
-5. Remove one file after the other, the oldest first. For each, take the directory's lock, look whether it is still the
-   same file and still has no pin, whether this process still holds the run if it saves one, and unlink. Pins are set
-   under the same lock, and runs claimed.
+5. Remove one checkpoint after the other, the oldest first. For each, take the directory's lock, look whether it is
+   still the same and still has no pin, whether this process still holds the run if it saves one, and remove it: of
+   several files the first one goes first, which stands for all of them, so that what is left of it is no checkpoint.
+   Pins are set under the same lock, and runs claimed.
+
+Whatever is a directory here may be any other store: each step is a verb of `storage.base.Store`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import OURS, PIN, CheckpointFile, Look, Stamp, distinct_bytes, reason, scan, verified
-from ckptfmt._core.storage.local.durability import flush_directory, flush_file
-from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
-from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.paths import is_gone
+from ckptfmt._core.runs.scan import OURS, PIN, CheckpointFile, Look, distinct_bytes, reason, scan, verified
+from ckptfmt._core.storage.base import Guard, Store
+from ckptfmt._core.storage.resolve import is_gone, name_of, store_for
 from ckptfmt.errors import CkptfmtError, StorageError
 
 __all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
 
 VerifyProgress = Callable[[str, int], None]
 """Called with a path and how many more logical bytes of that file are checked."""
-
-Guard = Callable[[], AbstractContextManager[None]]
-"""Takes the lock of the directory, and raises if nothing may be removed there any more."""
 
 Verify = Callable[[CheckpointFile, Callable[[int], None] | None], CheckpointFile]
 """Returns what is known of a usable checkpoint after every byte of it was read (see `runs.scan.verified`)."""
@@ -103,25 +99,26 @@ def prune_run(
         just_written: The checkpoint that was just published. It stays in any case, and unless it is there and sound
             as far as its index tells, nothing is removed.
         known: `known` of the last report.
-        guard: Held while a file is removed; None: the lock of the directory. What it raises, other than a
-            `StorageError`, is raised here.
+        guard: Held while a checkpoint is removed: it takes the lock of the directory, and raises if nothing may be
+            removed there any more. None: the lock alone. What it raises, other than a `StorageError`, is raised here.
         protected: Paths of files that stay in any case, and why.
         unreadable: Paths of files that are known to be unreadable although their indexes can be read, and why. They
             stay, and count for nothing.
     """
     name = os.fspath(directory)
-    path = str(Path(directory, Path(just_written).name))
+    store = store_for(directory)
+    path = store.path(name_of(os.fspath(just_written)))
     files: tuple[CheckpointFile, ...] = tuple(known)
     plan = None
     try:
-        with prune_lock(name):
+        with store.prune_lock():
             files = scan(name, known)
             found = tuple(replace(file, error=file.error or unreadable.get(file.path)) for file in files)
             safe = {**protected, path: "just written"}
             files, plan = _settle(found, replace(policy, run_id=run_id), _one_that_stays, protected=safe)
             if all(file.path != path for file in plan.kept):
                 return RetentionReport(name, plan, hindered=_missing(path, files), known=files)
-            return _carry_out(name, plan, plan.removed, files, guard or partial(directory_lock, name))
+            return _carry_out(store, plan, plan.removed, files, guard or store.lock)
     except StorageError as error:
         return RetentionReport(name, plan, hindered=str(error), known=files)
 
@@ -154,12 +151,13 @@ def apply_retention(
         StorageError: The directory cannot be listed or locked, or what stays cannot be made durable.
     """
     name = os.fspath(directory)
-    stamps = {file.path: file.stamp for file in agreed}
-    with prune_lock(name, wait_seconds=wait_seconds):
+    store = store_for(directory)
+    stamps = {file.path: file.files for file in agreed}
+    with store.prune_lock(wait_seconds=wait_seconds):
         found = scan(name, looks=looks)
         files, plan = _settle(found, policy, _all_that_stay, now=now, progress=progress, verify=verify)
-        removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.stamp]
-        return _carry_out(name, plan, removed, files, partial(directory_lock, name))
+        removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.files]
+        return _carry_out(store, plan, removed, files, store.lock)
 
 
 def _settle(
@@ -203,7 +201,7 @@ def _missing(path: str, files: Iterable[CheckpointFile]) -> str:
 
 
 def _carry_out(
-    directory: str,
+    store: Store,
     plan: RetentionPlan,
     doomed: Iterable[CheckpointFile],
     files: Iterable[CheckpointFile],
@@ -213,54 +211,62 @@ def _carry_out(
     removed: list[CheckpointFile] = []
     failed: list[Failure] = []
     if doomed:
-        _make_durable(plan.kept[0].path)
+        _make_durable(store, plan.kept[0])
     for file in doomed:
-        why = _remove(file, guard)
-        if why is None:
+        gone, failure = _remove(store, file, guard)
+        if gone:
             removed.append(file)
-        else:
-            failed.append(Failure(file.path, why))
-    gone = {file.path for file in removed}
-    left = tuple(file for file in files if file.path not in gone)
-    return RetentionReport(directory, plan, tuple(removed), tuple(failed), known=left)
+        if failure is not None:
+            failed.append(failure)
+    away = {file.path for file in removed}
+    left = tuple(file for file in files if file.path not in away)
+    return RetentionReport(store.location, plan, tuple(removed), tuple(failed), known=left)
 
 
-def _make_durable(path: str) -> None:
-    """Wait until a published file and its name are on stable storage.
+def _make_durable(store: Store, file: CheckpointFile) -> None:
+    """Wait until all files of a published checkpoint are on stable storage.
 
     Raises:
         StorageError: They may not be.
     """
-    try:
-        # Windows flushes only what is open for writing.
-        descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0))
+    for name in (*(part.name for part in file.parts), file.name):
         try:
-            flush_file(descriptor)
-            flush_directory(Path(path).parent, descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise storage_error(path, "cannot be made durable, so nothing older is removed", error) from error
+            store.make_durable(name)
+        except StorageError as error:
+            path = store.path(name)
+            told = StorageError(f"{path}: nothing older is removed: {reason(error, path)}")
+            told.errno = error.errno
+            raise told from error
 
 
-def _remove(file: CheckpointFile, guard: Guard) -> str | None:
-    """Remove a file; return why not, if not."""
+def _remove(store: Store, file: CheckpointFile, guard: Guard) -> tuple[bool, Failure | None]:
+    """Remove a checkpoint; say whether it is gone, and what of it is left and why."""
     try:
         with guard():
-            return _remove_under_lock(file)
+            why = _changed_or_pinned(store, file)
+            if why is not None:
+                return False, Failure(file.path, why)
+            return _remove_files(store, file)
     except StorageError as error:
-        return reason(error, file.path)
+        return False, Failure(file.path, reason(error, file.path))
 
 
-def _remove_under_lock(file: CheckpointFile) -> str | None:
-    if Stamp.of(file.path) != file.stamp or file.stamp is None:
+def _changed_or_pinned(store: Store, file: CheckpointFile) -> str | None:
+    """Return why a checkpoint must not be removed after all; None if nothing is in the way."""
+    if file.version is None or any(store.look(it.name) != it for it in file.files):
         return "it has changed meanwhile"
-    if not is_gone(file.path + PIN):
+    if any(store.look(it.name + PIN) is not None for it in file.files):
         return "it was pinned meanwhile"
-    try:
-        Path(file.path).unlink()
-    except FileNotFoundError:
-        return None  # by another hand: it is gone, as it should be
-    except OSError as error:
-        return reason(storage_error(file.path, "cannot be removed", error), file.path)
     return None
+
+
+def _remove_files(store: Store, file: CheckpointFile) -> tuple[bool, Failure | None]:
+    gone = False
+    for it in file.files:
+        try:
+            store.remove(it.name, it.version)
+        except StorageError as error:
+            path = store.path(it.name)
+            return gone, Failure(path, reason(error, path))
+        gone = True  # with the first one, the checkpoint is no more
+    return gone, None

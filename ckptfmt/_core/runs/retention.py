@@ -19,7 +19,8 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Literal
 
-from ckptfmt._core.runs.scan import CheckpointFile, Stamp, choose_run, distinct_bytes, newest_first
+from ckptfmt._core.runs.scan import CheckpointFile, choose_run, distinct_bytes, newest_first
+from ckptfmt._core.storage.base import Version
 from ckptfmt.errors import UsageError
 
 __all__ = ["Decision", "Mode", "RetentionPlan", "RetentionPolicy", "best_first", "plan_retention"]
@@ -170,7 +171,7 @@ def plan_retention(
     now = datetime.now(UTC) if now is None else now
     run_id = choose_run(files, now) if policy.run_id is None and not policy.runless else policy.run_id
     ours = [file for file in newest_first(files, run_id) if _is_meant(file, run_id, policy)]
-    linked = {file.stamp: file.name for file in files if file.link and file.stamp is not None}
+    linked = {file.version: file.name for file in files if file.link and file.version is not None}
     reasons: dict[str, list[str]] = {file.path: [] for file in ours}
     safe = set()
     for file in ours:
@@ -200,7 +201,7 @@ def _is_meant(file: CheckpointFile, run_id: str | None, policy: RetentionPolicy)
 
 
 def _safe(
-    file: CheckpointFile, ours: Sequence[CheckpointFile], linked: Mapping[Stamp, str], protected: Mapping[str, str]
+    file: CheckpointFile, ours: Sequence[CheckpointFile], linked: Mapping[Version, str], protected: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield why a file stays whatever the policy."""
     if file is ours[0]:
@@ -209,8 +210,8 @@ def _safe(
         yield protected[file.path]
     if file.pinned:
         yield "pinned"
-    if file.stamp is not None and file.stamp in linked:
-        yield f"{linked[file.stamp]} links to it"
+    if file.version is not None and file.version in linked:
+        yield f"{linked[file.version]} links to it"
 
 
 def _left_alone(file: CheckpointFile, policy: RetentionPolicy) -> str:
@@ -297,14 +298,14 @@ def _beyond(
 
     beyond: set[str] = set()
     total = distinct_bytes(kept)
-    names = Counter(file.inode for file in kept)
+    names = Counter(file.content_id for file in kept)
     for file in sorted(kept, key=worth):
         if total <= policy.max_bytes:
             break
         if file.path not in safe:
             beyond.add(file.path)
-            names[file.inode] -= 1
-            if not names[file.inode]:  # nothing of it stays under another name
+            names[file.content_id] -= 1
+            if not names[file.content_id]:  # nothing of it stays under another name
                 total -= file.file_bytes or 0
     return beyond
 

@@ -7,19 +7,16 @@ its data are sound, `verified` finds out.
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.paths import is_directory, is_gone
+from ckptfmt._core.storage.base import Entry, Store, Version
 from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.storage.resolve import is_directory, is_gone, locate, name_of, store_for
 from ckptfmt._escaping import escape
 from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
 
@@ -29,19 +26,17 @@ __all__ = [
     "PIN",
     "CheckpointFile",
     "Look",
-    "Stamp",
-    "children",
     "choose_run",
     "distinct",
     "distinct_bytes",
     "look_at_ours",
+    "look_into",
     "merged",
     "newest_first",
     "place",
     "reason",
     "run_ids",
     "scan",
-    "unreadable",
     "verified",
 ]
 
@@ -58,36 +53,17 @@ _LOOKS = 5
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """By what the operating system tells that a file is the same as before: device, inode, length, time of change."""
-
-    device: int
-    inode: int
-    nbytes: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str]) -> Stamp | None:
-        """Return the stamp of the file that a path leads to, None if the system does not tell."""
-        try:
-            found = Path(path).stat()
-        except OSError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-@dataclass(frozen=True)
 class CheckpointFile:
-    """One file of a directory that is named as a checkpoint.
+    """A checkpoint of a directory: one file, or one that names others (its parts) and stands for all of them.
 
     Attributes:
-        path: The directory as it was named, joined with the file's name.
+        path: The directory as it was named, joined with the name of the first file.
         metadata: The facts written inside; unless it is usable, at most the epochs that it says are finished.
-        identity: Identity of the file (spec 12.1); None unless it is usable.
+        identity: Its identity (spec 12.1); None unless it is usable.
         error: Why it is not usable, if it is not: its index could not be read, or its data are damaged.
-        stamp: How to know the file again; None if the system does not tell.
-        pinned: Whether it has a pin.
-        link: Whether it is a symbolic link to another file.
+        entry: How to know the first file again; None if the store does not tell.
+        parts: How to know the others again.
+        pinned: Whether one of its files has a pin.
         verified: Whether every byte of it was found to be right.
     """
 
@@ -95,9 +71,9 @@ class CheckpointFile:
     metadata: Metadata = _NO_FACTS
     identity: str | None = None
     error: CkptfmtError | None = field(default=None, compare=False)
-    stamp: Stamp | None = None
+    entry: Entry | None = None
+    parts: tuple[Entry, ...] = ()
     pinned: bool = False
-    link: bool = False
     verified: bool = False
 
     @property
@@ -107,18 +83,35 @@ class CheckpointFile:
 
     @property
     def name(self) -> str:
-        """Name of the file in its directory."""
-        return Path(self.path).name
+        """Name of its first file."""
+        return name_of(self.path)
+
+    @property
+    def files(self) -> tuple[Entry, ...]:
+        """Its files, the first one first; empty if the store does not tell of it."""
+        return () if self.entry is None else (self.entry, *self.parts)
+
+    @property
+    def link(self) -> bool:
+        """Whether it is a symbolic link to another file."""
+        return self.entry is not None and self.entry.link
+
+    @property
+    def version(self) -> Version | None:
+        """Version of its first file; None if the store does not tell."""
+        return None if self.entry is None else self.entry.version
 
     @property
     def file_bytes(self) -> int | None:
-        """Length of the file; None if it cannot be known."""
-        return None if self.stamp is None else self.stamp.nbytes
+        """Length of its files together; None if it cannot be known."""
+        if self.entry is None or self.entry.nbytes is None:
+            return None
+        return sum(it.nbytes or 0 for it in self.files)
 
     @property
-    def inode(self) -> object:
-        """What all names of the file have in common, and no other file."""
-        return self.path if self.stamp is None else (self.stamp.device, self.stamp.inode)
+    def content_id(self) -> str:
+        """What all names of the first file have in common, and no other file."""
+        return self.path if self.entry is None else self.entry.content_id
 
     @property
     def run_id(self) -> str | None:
@@ -126,27 +119,33 @@ class CheckpointFile:
         return self.metadata.run_id
 
 
-Look = Callable[[str], "CheckpointFile | None"]
-"""Returns what is known of a file from a look into it; None if it is gone, or a directory."""
+Look = Callable[[str], CheckpointFile]
+"""Returns what is known of a file from a look into it. Raises `StorageError` if it cannot be read."""
 
 
-def look_at_ours(path: str) -> CheckpointFile | None:
-    """Return what the index of a checkpoint tells; None if the file is gone."""
-    # The stamp comes first: if the file is replaced in between, it does not fit and the file is read again next time.
-    stamp = Stamp.of(path)
+def look_at_ours(path: str) -> CheckpointFile:
+    """Return what the index of a checkpoint tells.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
     try:
         with Checkpoint.open(path) as checkpoint:
-            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=stamp)
+            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity)
     except FormatError as error:
-        return CheckpointFile(path, error=error, stamp=stamp)
-    except StorageError as error:
-        return unreadable(path, error, stamp)
+        return CheckpointFile(path, error=error)
 
 
-def unreadable(path: str, error: StorageError, stamp: Stamp | None) -> CheckpointFile | None:
-    """Return what is known of a file that cannot be read; None if there is none, but perhaps a directory."""
-    # A name that leads nowhere is worth telling, one that is gone is not.
-    return None if is_gone(path) or is_directory(path) else CheckpointFile(path, error=error, stamp=stamp)
+def look_into(path: str, look: Look) -> CheckpointFile | None:
+    """Return what is known of one file from a look into it; None if it is gone, or a directory.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    store, name = locate(path)
+    entry = store.look(name)
+    # The entry comes first: if the file is replaced in between, it does not fit and the file is read again next time.
+    return None if entry is None else replace(look(path), entry=entry)
 
 
 OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
@@ -174,18 +173,20 @@ def scan(
         StorageError: The directory cannot be listed.
     """
     patience = Patience(pauses=()) if patience is None else patience
-    files = {file.path: file for file in known}
+    store = store_for(directory)
+    files = {file.name: file for file in known}
     for _ in range(_LOOKS):
-        found = patience(partial(children, directory), os.fspath(directory))
-        names = {path.name for path in found}
-        wanted = [(str(path), look) for path in found if (look := _look_for(path.name, looks)) is not None]
+        entries = {entry.name: entry for entry in patience(lambda: list(store.list()), store.location)}
         before, files = files, {}
         gone = False
-        for path, look in wanted:
-            file = _known(before.get(path)) or _looked_at(path, look, patience)
+        for name in sorted(entries):
+            look = _look_for(name, looks)
+            if look is None:
+                continue
+            file = _known(before.get(name), entries) or _looked_at(store, entries[name], look, patience)
             if file is not None:
-                files[path] = replace(file, pinned=Path(path).name + PIN in names)
-            gone = gone or (file is None and is_gone(path))
+                files[name] = replace(file, pinned=any(it.name + PIN in entries for it in (entries[name], *file.parts)))
+            gone = gone or (file is None and is_gone(store.path(name)))
         if not gone:
             break
     return tuple(files.values())
@@ -195,37 +196,25 @@ def _look_for(name: str, looks: Mapping[str, Look]) -> Look | None:
     return next((look for end, look in looks.items() if name.endswith(end)), None)
 
 
-def _looked_at(path: str, look: Look, patience: Patience) -> CheckpointFile | None:
+def _known(file: CheckpointFile | None, entries: Mapping[str, Entry]) -> CheckpointFile | None:
+    """Return what is known of a checkpoint if it is still the same; what could not be read is tried again."""
+    if file is None or isinstance(file.error, StorageError) or file.version is None:
+        return None
+    return file if all(entries.get(it.name) == it for it in file.files) else None
+
+
+def _looked_at(store: Store, entry: Entry, look: Look, patience: Patience) -> CheckpointFile | None:
+    path = store.path(entry.name)
+
     def act() -> CheckpointFile | None:
-        try:
-            link = stat.S_ISLNK(os.lstat(path).st_mode)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise storage_error(path, "cannot be looked at", error) from error
-        file = look(path)
-        if file is not None and isinstance(file.error, StorageError):
-            raise file.error
-        return file if file is None else replace(file, link=link)
+        # What the listing tells of a file is older than what is read of it, as it should be (see `look_into`).
+        return look_into(path, look) if entry.version is None else replace(look(path), entry=entry)
 
     try:
         return patience(act, path)
     except StorageError as error:
-        file = unreadable(path, error, Stamp.of(path))
-        # No error of the system comes out of islink, as it does out of pathlib's.
-        return file if file is None else replace(file, link=os.path.islink(path))  # noqa: PTH114 - see above
-
-
-def children(directory: str | os.PathLike[str]) -> list[Path]:
-    """Return what is directly in a directory, by name.
-
-    Raises:
-        StorageError: It cannot be listed.
-    """
-    try:
-        return sorted(Path(directory).iterdir())
-    except OSError as error:
-        raise storage_error(os.fspath(directory), "cannot be listed", error) from error
+        # A name that leads nowhere is worth telling, one that is gone is not.
+        return None if is_gone(path) or is_directory(path) else CheckpointFile(path, error=error, entry=entry)
 
 
 def place(metadata: Metadata) -> tuple[int, int, int, datetime]:
@@ -273,10 +262,10 @@ def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> 
 def distinct(files: Iterable[CheckpointFile]) -> tuple[CheckpointFile, ...]:
     """Return the files in their order, and of several names of one file only one: that of the file, not of a link."""
     files = tuple(files)
-    chosen: dict[object, CheckpointFile] = {}
+    chosen: dict[str, CheckpointFile] = {}
     for file in sorted(files, key=lambda file: file.link):
-        chosen.setdefault(file.inode, file)
-    return tuple(file for file in files if chosen[file.inode].path == file.path)
+        chosen.setdefault(file.content_id, file)
+    return tuple(file for file in files if chosen[file.content_id].path == file.path)
 
 
 def distinct_bytes(files: Iterable[CheckpointFile]) -> int:
@@ -336,10 +325,3 @@ def verified(file: CheckpointFile, progress: Callable[[int], None] | None = None
 def reason(error: CkptfmtError, path: str) -> str:
     """Return why a file could not be used, without the path that the message begins with."""
     return str(error).removeprefix(f"{escape(path)}: ")
-
-
-def _known(file: CheckpointFile | None) -> CheckpointFile | None:
-    """Return what is known of a file if it is still the same; what could not be read is tried again."""
-    if file is None or file.stamp is None or isinstance(file.error, StorageError):
-        return None
-    return file if file.stamp == Stamp.of(file.path) else None

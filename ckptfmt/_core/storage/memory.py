@@ -155,12 +155,12 @@ class MemoryStore:
             for key, it in found:
                 name = key.removeprefix(self._prefix)
                 if "/" not in name:
-                    yield _entry(name, it)
+                    yield self._entry(name, it)
 
     def look(self, name: str) -> Entry | None:
         """Return what there is to tell of an object; None if there is none of that name."""
         try:
-            return _entry(name, self._bucket.get(self._key(name)))
+            return self._entry(name, self._bucket.get(self._key(name)))
         except KeyError:
             return None
 
@@ -262,6 +262,9 @@ class MemoryStore:
     def forget_cached(self, name: str) -> None:
         """Do nothing: nothing is cached."""
 
+    def _entry(self, name: str, found: _Object) -> Entry:
+        return Entry(name, len(found.content), found.version, self.path(name))
+
     def _key(self, name: str) -> str:
         return self._prefix + name
 
@@ -353,10 +356,6 @@ class _Upload:
     def abort(self) -> None:
         """Forget the parts."""
         self._parts.clear()
-
-
-def _entry(name: str, found: _Object) -> Entry:
-    return Entry(name, len(found.content), found.version, name)
 
 
 def _changed(path: str) -> ChangedError:

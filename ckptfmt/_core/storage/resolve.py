@@ -11,12 +11,25 @@ import re
 from contextlib import nullcontext
 from pathlib import Path
 
-from ckptfmt._core.storage.base import Guard, Publication, Source, Store
+from ckptfmt._core.storage.base import Entry, Guard, Publication, Source, Store, Version
+from ckptfmt._core.storage.local import paths
 from ckptfmt._core.storage.local.source import open_source as open_file
 from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt.errors import StorageError
 
-__all__ = ["create", "is_url", "join", "locate", "open_source", "store_for"]
+__all__ = [
+    "create",
+    "directory_of",
+    "is_directory",
+    "is_gone",
+    "is_url",
+    "join",
+    "locate",
+    "look",
+    "name_of",
+    "open_source",
+    "store_for",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
 _SUPPORTED = "give a local path, file:///PATH or memory://NAME/PREFIX"
@@ -65,16 +78,21 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
     return store_for(around), name
 
 
-def open_source(location: str | os.PathLike[str]) -> Source:
+def open_source(location: str | os.PathLike[str], version: Version | None = None) -> Source:
     """Open a file, or an object in a store, for reading.
 
+    Args:
+        location: Its path or URL.
+        version: The version to read; None: the present one.
+
     Raises:
+        ChangedError: There is another version.
         StorageError: It is not there, cannot be read, or is in no store that is known.
     """
-    if not is_url(location):
-        return open_file(location)
+    if version is None and not is_url(location):
+        return open_file(location)  # the path stays as it was named
     store, name = locate(location)
-    return store.open(name)
+    return store.open(name, version)
 
 
 def create(
@@ -100,6 +118,46 @@ def create(
 def join(location: str | os.PathLike[str], name: str) -> str:
     """Return what to call an object in a store."""
     return store_for(location).path(name)
+
+
+def name_of(location: str) -> str:
+    """Return the name of an object."""
+    return location.rpartition("/")[2] if is_url(location) else Path(location).name
+
+
+def directory_of(location: str) -> str:
+    """Return the location of the store that an object is in, as `store_for(directory).path("")` has it."""
+    return location.rpartition("/")[0] if is_url(location) else str(Path(location).parent)
+
+
+def look(location: str | os.PathLike[str]) -> Entry | None:
+    """Return what there is to tell of an object; None if there is none, or it cannot be told."""
+    try:
+        store, name = locate(location)
+        return store.look(name)
+    except StorageError:
+        return None
+
+
+def is_gone(location: str) -> bool:
+    """Say whether nothing has a name, not even a link that leads nowhere. If that cannot be known: no."""
+    if not is_url(location):
+        return paths.is_gone(location)
+    try:
+        store, name = locate(location)
+        return store.look(name) is None
+    except StorageError:
+        return False
+
+
+def is_directory(location: str) -> bool:
+    """Say whether a location is a directory, or that of objects in a store. If that cannot be known: no."""
+    if not is_url(location):
+        return paths.is_directory(location)
+    try:
+        return next(iter(store_for(location).list()), None) is not None
+    except StorageError:
+        return False
 
 
 def _path_of(url: str) -> str:

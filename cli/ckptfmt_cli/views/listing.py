@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import islice
 from textwrap import wrap
 
-from ckptfmt._core.ops.directory.checkpoint_files import Writer
 from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt._core.storage.base import Writer
 from ckptfmt._escaping import escape
 from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import GAP, Cell, Column, table

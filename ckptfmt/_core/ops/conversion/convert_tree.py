@@ -11,8 +11,8 @@ from ckptfmt._core.interop.huggingface import is_checkpoint_directory
 from ckptfmt._core.ops.conversion.convert import convert
 from ckptfmt._core.ops.conversion.report import ConvertReport
 from ckptfmt._core.ops.progress import Report
-from ckptfmt._core.runs.scan import EXTENSION, children
-from ckptfmt._core.storage.local.paths import is_directory, is_gone
+from ckptfmt._core.runs.scan import EXTENSION
+from ckptfmt._core.storage.local.paths import children, is_directory, is_gone
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt.errors import CkptfmtError, StorageError
 

@@ -16,7 +16,7 @@ from ckptfmt._core.ops.inspection.inspect import report_of
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import float_json
 from ckptfmt._core.runs.scan import CheckpointFile, distinct, newest_first, reason, run_ids
-from ckptfmt._core.storage.local.paths import is_gone
+from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError
 
 __all__ = ["Course", "CourseReport", "RunCourses", "read_courses"]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
-from pathlib import Path
 
 from ckptfmt._core.catalog import scan_all
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.ops.directory.checkpoint_files import Writer, size_of, unpublished
 from ckptfmt._core.ops.report_json import float_json, metadata_json, problem_json
 from ckptfmt._core.runs.metric_names import main_metric, mode_of
 from ckptfmt._core.runs.retention import Mode, best_first
-from ckptfmt._core.runs.scan import CheckpointFile, distinct, distinct_bytes, place, reason
+from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, distinct, distinct_bytes, place, reason
+from ckptfmt._core.storage.base import Writer
+from ckptfmt._core.storage.resolve import name_of, store_for
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsafeInputError
 
 __all__ = ["EntryState", "ListEntry", "ListReport", "Mark", "MetricCourse", "RunInfo", "list_directory"]
@@ -88,7 +88,7 @@ class ListEntry:
     @property
     def name(self) -> str:
         """Name of the file in its directory."""
-        return Path(self.path).name
+        return name_of(self.path)
 
     def to_json(self) -> dict[str, object]:
         """Return the entry in JSON.
@@ -230,8 +230,9 @@ def list_directory(
     groups = groupby(usable, key=lambda file: file.run_id)
     runs = tuple(_run(run_id, list(group), metric, mode) for run_id, group in groups)
     unfinished = [
-        ListEntry(str(file.path), EntryState.INCOMPLETE, size_of(file.path), writer=file.writer)
-        for file in unpublished(directory)
+        ListEntry(file.path, EntryState.INCOMPLETE, file.nbytes, writer=file.writer)
+        for file in store_for(directory).unfinished()
+        if file.cut or file.target.endswith(EXTENSION)  # of a name that is cut, the extension is not known
     ]
     others = [*(_unusable(file) for file in files if not file.usable), *unfinished]
     others.sort(key=lambda entry: entry.name)

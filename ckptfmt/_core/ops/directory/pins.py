@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ckptfmt._core.runs.scan import PIN
-from ckptfmt._core.storage.local.durability import flush_directory
-from ckptfmt._core.storage.local.lock import directory_lock
-from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.paths import local_path, require_regular_file
+from ckptfmt._core.storage.base import Store
+from ckptfmt._core.storage.resolve import is_directory, locate
 from ckptfmt.errors import StorageError
 
 __all__ = ["PinChange", "pin", "unpin"]
@@ -37,59 +34,47 @@ class PinChange:
 
 
 def pin(path: str | os.PathLike[str]) -> PinChange:
-    """Give a file a pin, durably. When this returns, the file is there and no prune will remove it.
+    """Give a checkpoint a pin, durably. When this returns, it is there and no prune will remove it.
 
     Raises:
         StorageError: There is no such file, or it was removed meanwhile; or its directory cannot be written.
     """
-    text = local_path(path)
-    _require_file(text)
-    mark = Path(text + PIN)
-    try:
-        descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
+    text = os.fsdecode(path)
+    store, name = locate(text)
+    _require_object(store, name)
+    if store.swap(name + PIN, None, b"") is None:
         return PinChange(text, pinned=True, changed=False)
-    except OSError as error:
-        raise storage_error(text, "cannot be pinned", error) from error
     try:
-        flush_directory(mark.parent, descriptor)
         # Whoever looked for the pin just before is done with this file; whoever comes later sees the pin.
-        with directory_lock(mark.parent):
-            _require_file(text)
-    except BaseException as error:
-        mark.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise storage_error(text, "cannot be pinned", error) from error
+        with store.lock():
+            _require_object(store, name)
+    except BaseException:
+        store.remove(name + PIN)
         raise
-    finally:
-        os.close(descriptor)
     return PinChange(text, pinned=True, changed=True)
 
 
 def unpin(path: str | os.PathLike[str]) -> PinChange:
-    """Take the pin from a file, which may be gone.
+    """Take the pin from a checkpoint, which may be gone.
 
     Raises:
         StorageError: There is neither the file nor a pin; or its directory cannot be written.
     """
-    text = local_path(path)
-    mark = Path(text + PIN)
-    try:
-        mark.unlink()
-    except FileNotFoundError:
-        _require_file(text)
+    text = os.fsdecode(path)
+    store, name = locate(text)
+    if store.look(name + PIN) is None:
+        _require_object(store, name)
         return PinChange(text, pinned=False, changed=False)
-    except OSError as error:
-        raise storage_error(text, "cannot be unpinned", error) from error
-    with contextlib.suppress(OSError):  # a pin that a power cut brings back does no harm
-        flush_directory(mark.parent)
+    store.remove(name + PIN)
     return PinChange(text, pinned=False, changed=True)
 
 
-def _require_file(path: str) -> None:
-    try:
-        require_regular_file(path, Path(path).stat().st_mode)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise storage_error(path, "cannot be pinned", error) from error
+def _require_object(store: Store, name: str) -> None:
+    if store.look(name) is not None:
+        return
+    path = store.path(name)
+    if is_directory(path):
+        raise StorageError(f"{path}: is a directory; name a checkpoint in it")
+    error = StorageError(f"{path}: cannot be pinned: there is no such file; check the path")
+    error.errno = errno.ENOENT
+    raise error

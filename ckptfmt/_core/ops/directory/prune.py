@@ -14,7 +14,7 @@ from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.runs.pruning import RetentionReport, apply_retention
 from ckptfmt._core.runs.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import CheckpointFile, run_ids
-from ckptfmt._core.storage import clean_leftovers
+from ckptfmt._core.storage.resolve import store_for
 from ckptfmt.errors import UsageError
 
 __all__ = ["PrunePlan", "PruneResult", "apply_prune", "plan_prune"]
@@ -189,7 +189,7 @@ def apply_prune(
         looks=looks_at_all(planned.inert),
         verify=partial(verified_all, inert=planned.inert),
     )
-    return PruneResult(planned, report, clean_leftovers(planned.directory))
+    return PruneResult(planned, report, store_for(planned.directory).clean())
 
 
 class _Reading:

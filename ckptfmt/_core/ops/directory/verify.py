@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import SAFETENSORS
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.interop.opening import open_tensors
-from ckptfmt._core.ops.directory.checkpoint_files import children, is_checkpoint, reason, size_of
 from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.ops.report_json import problem_json
-from ckptfmt._core.runs.scan import EXTENSION, Stamp
-from ckptfmt._core.storage.local.paths import is_directory, is_gone
+from ckptfmt._core.runs.scan import EXTENSION, reason
+from ckptfmt._core.storage.base import Entry
+from ckptfmt._core.storage.resolve import directory_of, is_directory, is_gone, join, look, store_for
 from ckptfmt._core.system.workers import CORES, in_order
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsupportedFileError
 
@@ -189,8 +188,8 @@ class Selection:
 
     def empty_directories(self, verdicts: Iterable[FileVerdict]) -> tuple[str, ...]:
         """Return the directories in which none of the checked files is a checkpoint."""
-        found = {Path(verdict.path).parent for verdict in verdicts if verdict.path.endswith(EXTENSION)}
-        return tuple(directory for directory in self.directories if Path(directory) not in found)
+        found = {directory_of(verdict.path) for verdict in verdicts if verdict.path.endswith(EXTENSION)}
+        return tuple(path for path in self.directories if directory_of(join(path, EXTENSION)) not in found)
 
 
 def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
@@ -199,38 +198,38 @@ def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
     A path that is a directory stands for the `*.ckptfmt` files directly in it, by name. Directories in it are
     not entered. Any other path stands for itself, whatever its name.
     """
-    files: dict[str, int | None] = {}
+    files: dict[str, Entry | None] = {}
     named: set[str] = set()
     directories: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for path in (os.fspath(path) for path in paths):
         if not is_directory(path):
-            files[path] = size_of(path)
+            files[path] = look(path)
             named.add(path)
             continue
+        store = store_for(path)
         try:
-            found = [str(child) for child in children(path) if is_checkpoint(child)]
+            found = sorted(store.list(), key=lambda entry: entry.name)
         except StorageError as error:
             unreadable.append((path, reason(error, path)))
             continue
         directories.append(path)
-        files.update((name, size_of(name)) for name in found)
+        files.update((store.path(entry.name), entry) for entry in found if entry.name.endswith(EXTENSION))
     listed = frozenset(files) - named
-    return Selection(tuple(files.items()), tuple(directories), listed, tuple(unreadable), _repeated(files))
+    sizes = tuple((path, None if entry is None else entry.nbytes) for path, entry in files.items())
+    return Selection(sizes, tuple(directories), listed, tuple(unreadable), _repeated(files))
 
 
-def _repeated(paths: Iterable[str]) -> frozenset[str]:
+def _repeated(files: Mapping[str, Entry | None]) -> frozenset[str]:
     """Return the paths that are other names of a file before them."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[str] = set()
     repeated = set()
-    for path in paths:
-        stamp = Stamp.of(path)
-        if stamp is None:
+    for path, entry in files.items():
+        if entry is None or entry.version is None:
             continue
-        inode = (stamp.device, stamp.inode)
-        if inode in seen:
+        if entry.content_id in seen:
             repeated.add(path)
-        seen.add(inode)
+        seen.add(entry.content_id)
     return frozenset(repeated)
 
 

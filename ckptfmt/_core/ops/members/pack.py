@@ -28,9 +28,8 @@ from ckptfmt._core.ops.conversion.transcode import tensor_pieces
 from ckptfmt._core.ops.members.extract import FACTS_NAME
 from ckptfmt._core.ops.members.plain_json import decode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt._core.runs.scan import children
 from ckptfmt._core.storage import LocalSource, open_source
-from ckptfmt._core.storage.local.paths import leads_out_of
+from ckptfmt._core.storage.local.paths import children, leads_out_of
 from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, PackError, StateError, error_for
 

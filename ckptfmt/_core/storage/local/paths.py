@@ -8,9 +8,11 @@ import re
 import stat
 from pathlib import Path
 
+from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt.errors import StorageError, UsageError
 
 __all__ = [
+    "children",
     "is_directory",
     "is_gone",
     "leads_out_of",
@@ -86,6 +88,18 @@ def is_directory(path: str | os.PathLike[str]) -> bool:
         return stat.S_ISDIR(Path(path).stat().st_mode)
     except OSError:
         return False
+
+
+def children(directory: str | os.PathLike[str]) -> list[Path]:
+    """Return what is directly in a directory, directories too, by name.
+
+    Raises:
+        StorageError: It cannot be listed.
+    """
+    try:
+        return sorted(Path(directory).iterdir())
+    except OSError as error:
+        raise storage_error(os.fspath(directory), "cannot be listed", error) from error
 
 
 def leads_out_of(directory: Path, path: Path) -> bool:

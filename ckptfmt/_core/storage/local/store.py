@@ -75,7 +75,7 @@ class LocalStore:
         for name in names:
             try:
                 entry = _entry(self._path(name))
-            except OSError:  # a look at this one alone tells why
+            except OSError:  # gone meanwhile, or refused: whoever wants it looks at it alone, and learns which
                 entry = Entry(name, None, None, self.path(name))
             if entry is not None:
                 yield entry
@@ -88,6 +88,8 @@ class LocalStore:
         """
         try:
             return _entry(self._path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             raise storage_error(self.path(name), "cannot be looked at", error) from error
 
@@ -207,15 +209,12 @@ class LocalStore:
 
 
 def _entry(path: Path) -> Entry | None:
-    """Return what the system tells of a file; None if it is gone, or a directory.
+    """Return what the system tells of a file; None if it is a directory.
 
     Raises:
-        OSError: Nothing can be told of it.
+        OSError: Nothing can be told of it, or it is gone.
     """
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    found = path.lstat()
     link = stat.S_ISLNK(found.st_mode)
     if link:
         with contextlib.suppress(OSError):

@@ -17,9 +17,9 @@ from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.interop.opening import open_tensors
-from ckptfmt._core.runs.scan import Stamp
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import local_path, name_as_text
+from ckptfmt._core.storage.resolve import look
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt._core.torch.restore.modules import is_state_dict
@@ -165,14 +165,14 @@ def _read_component(name: str, part: Component, rank: int, per_rank: PerRankCoun
 
 
 def _from_foreign(path: str, inert: Collection[str]) -> Origin:
-    stamp, itself = Stamp.of(path), _foreign(path)
+    entry, itself = look(path), _foreign(path)
     kinds = (TensorSource, Typed)  # what is none of these will not be a tensor
 
     def load(names: Collection[str], _rank: int, _per_rank: PerRankCounts) -> dict[str, Any]:
         if not names:
             return {}
         with open_tensors(path, inert=inert) as file:
-            if Stamp.of(path) != stamp:
+            if look(path) != entry:
                 raise ChangedError(f"{path}: another file has taken its place meanwhile")
             states = FileStates(file)
             return {name: states.whole() if name == ROOT else states.component(name) for name in names}

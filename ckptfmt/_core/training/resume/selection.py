@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Generic, TypeVar
 
 from ckptfmt._core.catalog import (
@@ -41,12 +41,11 @@ from ckptfmt._core.catalog import (
     resume_candidates,
     scan_all,
 )
-from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.interop.pth_checkpoints import look_at_pth
-from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Stamp, look_at_ours, reason, run_ids
-from ckptfmt._core.storage.local.paths import is_directory
-from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
+from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, set_aside
+from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, look_at_ours, look_into, reason, run_ids
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
+from ckptfmt._core.storage.resolve import directory_of, is_directory
 from ckptfmt._core.training.notices import notify
 from ckptfmt.errors import (
     CkptfmtError,
@@ -223,19 +222,10 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
 
 
 def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection:
-    other = path.endswith(OTHER_EXTENSIONS)
-
-    def look() -> CheckpointFile:
-        file = look_at_pth(path, inert=inert) if other else look_at_ours(path)
-        if file is None:  # gone, or a directory: opening it says which
-            with Checkpoint.open(path) as checkpoint:
-                return CheckpointFile(path, checkpoint.metadata, checkpoint.identity, stamp=Stamp.of(path))
-        if isinstance(file.error, StorageError):
-            raise file.error
-        return file
-
+    look = partial(look_at_pth, inert=inert) if path.endswith(OTHER_EXTENSIONS) else look_at_ours
     try:
-        file = patience(look, path)
+        # Of what is gone, or a directory, opening it says which.
+        file = patience(lambda: look_into(path, look) or look(path), path)
     except StorageError as error:
         file = CheckpointFile(path, error=error)
     if file.usable and file.identity is None and not file.metadata.epoch:
@@ -244,18 +234,18 @@ def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection
             "to start from weights alone, load them into the model instead"
         )
     candidates = Candidates(file.run_id, (file,))
-    return Selection(str(Path(path).parent), candidates, inert, required=True, exact=True)
+    return Selection(directory_of(path), candidates, inert, required=True, exact=True)
 
 
 def _newest(
     directory: str, run_id: str | None, inert: Collection[str], patience: Patience, now: datetime | None
 ) -> Selection:
     files = scan_all(directory, inert=inert, patience=patience)
-    doubtful = [file.path for file in files if _is_damaged(file)]
+    doubtful = [file for file in files if _is_damaged(file)]
     if doubtful:
-        for path in doubtful:
-            forget_cached(path)
-        known = [file for file in files if file.path not in doubtful]
+        for file in doubtful:
+            forget_cached(file)
+        known = [file for file in files if file not in doubtful]
         files = scan_all(directory, known, inert=inert, patience=patience)
     return Selection(directory, resume_candidates(files, run_id, now), inert)
 
@@ -287,7 +277,7 @@ def _report(passed_over: Sequence[CheckpointFile], selection: Selection) -> list
         note = _skipped(file)
         if selection.tidy and _may_be_set_aside(file, selection.candidates):
             try:
-                note = replace(note, reason=f"{note.reason}; set aside as {Path(set_aside(file.path)).name}")
+                note = replace(note, reason=f"{note.reason}; set aside as {set_aside(file)}")
             except StorageError as error:
                 note = replace(note, reason=f"{note.reason}; {reason(error, file.path)}")
         skipped.append(note)
@@ -306,8 +296,7 @@ def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
 
 def _may_be_set_aside(file: CheckpointFile, candidates: Candidates) -> bool:
     ours = file.run_id is not None or not candidates.other_runs
-    unchanged = file.stamp is not None and file.stamp == Stamp.of(file.path)
-    return ours and _is_damaged(file) and unchanged and not is_being_written(file.path)
+    return ours and _is_damaged(file) and is_at_rest(file)
 
 
 def _is_damaged(file: CheckpointFile) -> bool:
