@@ -94,11 +94,18 @@ class TorchAdapter:
 
         Raises:
             UnsupportedVersionError: This PyTorch has no such dtype.
+            FormatError: PyTorch has no tensor of such a shape: one without elements and with huge dimensions.
         """
         if dtype not in DTYPES:
             message = f"PyTorch {torch.__version__} has no dtype for {dtype}; read its bytes with Component.read_bytes"
             raise error_for(Problem("tensor-dtype", message))
-        tensor = new_tensor(shape, DTYPES[dtype])
+        try:
+            tensor = new_tensor(shape, DTYPES[dtype])
+        except RuntimeError as error:
+            if 0 not in shape:  # the memory is not to be had
+                raise
+            why = str(error).partition("\n")[0]
+            raise error_for(Problem("tensor-shape", f"PyTorch cannot make a tensor of its shape: {why}")) from error
         return tensor, memory_of(tensor)
 
     def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> None:
