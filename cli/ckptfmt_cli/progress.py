@@ -1,7 +1,7 @@
-"""A line of progress on standard error for work that takes long enough to wonder.
+"""A progress line on standard error, for work that takes a while.
 
-It is one line that is written over and over, and nothing else: no thread and no state of the terminal that an
-interrupt at the wrong moment could leave behind.
+It is one line that is overwritten again and again: no thread, and no terminal state that an interrupt at the wrong
+moment could leave behind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ckptfmt_cli.text import duration, shorten, size
 
 __all__ = ["ProgressLine", "clear", "on_screen", "progress_line", "progress_text"]
 
-_PATIENCE_SECONDS = 0.5  # work that is done sooner shows no progress
+_PATIENCE_SECONDS = 0.5  # shorter work shows no progress
 _PERIOD_SECONDS = 0.1
 _BAR_CELLS = 16
 _SHORTEST_NAME = 8  # columns
@@ -29,7 +29,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 def progress_text(progress: Progress, elapsed_seconds: float, terminal: Terminal) -> str:
-    """Return how far the work is: share, bytes, rate, time left; a bar and the file in work where there is room."""
+    """Return the progress as text: share, bytes, rate, time left; a bar and the current file if they fit."""
     share = progress.done_bytes / max(progress.total_bytes, 1)
     rate = progress.done_bytes / max(elapsed_seconds, 1e-9)
     left = (progress.total_bytes - progress.done_bytes) / rate if rate else 0.0
@@ -40,7 +40,7 @@ def progress_text(progress: Progress, elapsed_seconds: float, terminal: Terminal
         f"{duration(int(left))} left",
     ]
     text = "  ".join(facts)
-    room = terminal.width - 1 - len(text)  # some terminals break the line as soon as its last column is filled
+    room = terminal.width - 1 - len(text)  # some terminals wrap as soon as the last column is filled
     if room > _BAR_CELLS:
         full, empty = ("█", "░") if terminal.unicode else ("#", ".")
         filled = int(share * _BAR_CELLS)
@@ -52,12 +52,12 @@ def progress_text(progress: Progress, elapsed_seconds: float, terminal: Terminal
 
 
 _on_screen: set[int] = set()
-"""Descriptors of the terminals that show a line."""
+"""Descriptors of the terminals that show a progress line."""
 
 
 @contextmanager
 def on_screen(stream: TextIO) -> Iterator[None]:
-    """Let an interrupt take the last line of a terminal off the screen, such as a question."""
+    """Let an interrupt clear the last line of a terminal, such as a question."""
     descriptor = stream.fileno() if stream.isatty() else None
     if descriptor is not None:
         _on_screen.add(descriptor)
@@ -69,7 +69,7 @@ def on_screen(stream: TextIO) -> Iterator[None]:
 
 
 def clear() -> None:
-    """Take every line off the screen, from a handler of signals: not through streams, which may be at work."""
+    """Clear every line, from a signal handler: not through streams, which may be busy."""
     for descriptor in _on_screen:
         with suppress(OSError):
             os.write(descriptor, _CLEAR_LINE.encode())
@@ -80,7 +80,7 @@ class ProgressLine:
 
     Args:
         stream: The terminal.
-        clock: Seconds that pass.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -91,7 +91,7 @@ class ProgressLine:
         self._shown = False
 
     def update(self, progress: Progress) -> None:
-        """Show how far the work is, if it is time to."""
+        """Show the progress, unless the last update is too recent."""
         now = self._clock()
         if now < self._due:
             return
@@ -102,7 +102,7 @@ class ProgressLine:
         self._stream.flush()
 
     def hide(self) -> None:
-        """Take the line off the screen, so that something else can be written; the next update brings it back."""
+        """Clear the line so that something else can be written; the next update brings it back."""
         if self._shown:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
@@ -117,7 +117,7 @@ class ProgressLine:
 
 @contextmanager
 def progress_line() -> Iterator[ProgressLine | None]:
-    """Yield a line on standard error if that is a terminal where a line can be written over, else None."""
+    """Yield a progress line if standard error is a terminal that can overwrite a line, else None."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return

@@ -1,4 +1,4 @@
-"""Reports on standard output, as text or JSON; talk on standard error."""
+"""Reports on standard output, as text or JSON; messages on standard error."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def write_lines(lines: Iterable[str]) -> None:
 def write_json(document: Mapping[str, object]) -> None:
     """Write a JSON document to standard output, in ASCII, so that no name in it can harm a terminal."""
     text = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False)
-    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # the one control character that JSON lets pass
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # the only control character that JSON does not escape
 
 
 def write_path(path: str) -> None:
-    """Write a path to standard output for a program to use: its bytes as they are, whatever the locale.
+    """Write a path to standard output for other programs: its exact bytes, whatever the locale.
 
-    On a terminal it is escaped like every other name.
+    On a terminal it is escaped like any other name.
     """
     if sys.stdout.isatty():
         write_lines([escape(path)])
         return
     sys.stdout.flush()
     raw = getattr(sys.stdout, "buffer", None)
-    if raw is None:  # a stream of text alone, as tests use
+    if raw is None:  # a text-only stream, as in tests
         sys.stdout.write(f"{path}\n")
         return
     raw.write(os.fsencode(path) + b"\n")
@@ -43,10 +43,10 @@ def write_path(path: str) -> None:
 
 
 def write_file(path: str, text: str) -> None:
-    """Write a text to a file, which appears as a whole or not at all, and say so.
+    """Write a text to a file, which appears completely or not at all, and report its size.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     from ckptfmt._core.storage import AtomicFile  # most commands write no file
 
@@ -57,6 +57,6 @@ def write_file(path: str, text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write one line of talk to standard error, escaped."""
+    """Write a one-line message to standard error, escaped."""
     sys.stdout.flush()
     sys.stderr.write(f"{Terminal.of(sys.stderr).paint(escape(text), 'dim')}\n")

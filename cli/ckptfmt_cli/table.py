@@ -13,7 +13,7 @@ from ckptfmt_cli.text import cells, shorten
 __all__ = ["GAP", "Cell", "Column", "table"]
 
 GAP = 2
-"""Columns of the terminal between two columns of a table."""
+"""Blanks between two columns."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Column:
 
     Attributes:
         title: Its heading.
-        align: Where its cells stand; `right` for numbers.
-        shrinks_to: Columns of the terminal to which it may be shortened where room is short. None: never.
-        leaves: Where room is short even so, columns leave in the order of these numbers, 1 first. 0: never.
+        align: Alignment of its cells; `right` for numbers.
+        shrinks_to: Width to which it may be shortened if the table is too wide; None: never.
+        leaves: If that is not enough, columns are left out in the order of these numbers, 1 first; 0: never.
     """
 
     title: str
@@ -49,10 +49,10 @@ def table(
     indent: int = 0,
     footer: Sequence[str | Cell] | None = None,
 ) -> list[str]:
-    """Return the lines of a table: the headings, the rows, and a last row set apart by being dim.
+    """Return the lines of a table: headings, rows, and a dim last row.
 
-    Headings and cells are escaped. Where the table is wider than the terminal, the widest of the columns that may
-    shrink are shortened, as far as they may; where that is not enough, some columns are left out.
+    Headings and cells are escaped. If the table is wider than the terminal, the widest columns that may shrink are
+    shortened; if that is not enough, some columns are left out.
     """
     head = [Cell(escape(column.title), "bold") for column in columns]
     body = [[_cell(item) for item in row] for row in rows]
@@ -75,7 +75,7 @@ def _least(width: int, column: Column) -> int:
 
 
 def _kept(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
-    """Return the positions of the columns that stay."""
+    """Return the positions of the columns to show."""
     kept = list(range(len(columns)))
     for leaving in sorted(
         (position for position in kept if columns[position].leaves), key=lambda at: columns[at].leaves

@@ -164,10 +164,10 @@ def test_check_finds_a_value_that_changed_in_between(tmp_path: Path, monkeypatch
 
 def test_the_source_is_no_target(tmp_path: Path) -> None:
     path = legacy_files.save(WEIGHTS, tmp_path / "a.pth")
-    with pytest.raises(StorageError, match="the source itself"):
+    with pytest.raises(StorageError, match=path.name):
         ckptfmt.convert(path, path)
     (tmp_path / "link").symlink_to(path)
-    with pytest.raises(StorageError, match="the source itself"):
+    with pytest.raises(StorageError, match="link"):
         ckptfmt.convert(path, tmp_path / "link")
 
 

@@ -28,7 +28,7 @@ from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.tensors import plan_header
 from ckptfmt._core.interop.writers.base import Request
 from ckptfmt._core.storage import AtomicFile
-from ckptfmt.errors import CkptfmtError, ExportError, IntegrityError, NotFoundError, StorageError
+from ckptfmt.errors import ExportError, IntegrityError, NotFoundError, StorageError
 from ckptfmt.torch import Checkpointer
 from tests.pth import legacy_files
 from tests.torch.same import same
@@ -211,7 +211,7 @@ def test_a_check_finds_what_was_not_written_as_it_was(
     given = Request.data_of
     monkeypatch.delattr(os, "copy_file_range", raising=False)  # so that all goes by way of this process
     monkeypatch.setattr(Request, "data_of", lambda *its: (bytes(data)[::-1] for data in given(*its)))
-    with pytest.raises(IntegrityError, match=r"tensor 'w'.*not the source's"):
+    with pytest.raises(IntegrityError, match="tensor 'w'"):
         ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / target, check=True)
 
 
@@ -293,16 +293,16 @@ def test_damage_is_found_and_nothing_is_written(checkpoint: Path, tmp_path: Path
 
 
 def test_what_is_not_clear_or_not_there_is_said(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no component 'nte'"):
+    with pytest.raises(NotFoundError, match="'nte'"):
         ckptfmt.export(checkpoint, tmp_path / "a.safetensors", component="nte")
     ckptfmt.torch.save({"generator": STATE["net"], "critic": STATE["net"]}, tmp_path / "gan.ckptfmt")
     with pytest.raises(ExportError, match="generator, critic"):
         ckptfmt.export(tmp_path / "gan.ckptfmt", tmp_path / "a.safetensors")
-    with pytest.raises(ExportError, match="no tensors"):
+    with pytest.raises(ExportError, match="plain"):
         ckptfmt.export(checkpoint, tmp_path / "a.safetensors", component="plain")
-    with pytest.raises(ExportError, match="use convert"):
+    with pytest.raises(ExportError, match="convert"):
         ckptfmt.export(checkpoint, tmp_path / "b.ckptfmt")
-    with pytest.raises(CkptfmtError, match="the source itself"):
+    with pytest.raises(StorageError, match=checkpoint.name):
         ckptfmt.export(checkpoint, checkpoint, form="pth")
 
 

@@ -168,7 +168,7 @@ def test_some_can_be_extracted_alone(save: Save, tmp_path: Path) -> None:
     report = extract(path, tmp_path / "out", names=["rng", "net.safetensors"])
     assert names(tmp_path / "out") == [FACTS_NAME, "net.safetensors", "rng.msgpack", "rng.safetensors"]
     assert sorted(report.files) == names(tmp_path / "out")
-    with pytest.raises(NotFoundError, match="'ema'; there are: net"):
+    with pytest.raises(NotFoundError, match=r"'ema'.*net"):
         extract(path, tmp_path / "other", names=["ema"])
 
 
@@ -276,7 +276,7 @@ def test_a_tree_that_does_not_fit_its_tensors_is_told(save: Save, tmp_path: Path
 
 def test_directories_and_two_states_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in" / "below").mkdir(parents=True)
-    with pytest.raises(PackError, match="is a directory"):
+    with pytest.raises(PackError, match="below"):
         pack(tmp_path / "in", tmp_path / "a.ckptfmt")
     (tmp_path / "in" / "below").rmdir()
     (tmp_path / "in" / "_root.msgpack").write_bytes(b"\x01")

@@ -95,7 +95,7 @@ def test_what_writers_that_are_gone_have_left_goes_too(save: Save, tmp_path: Pat
 def test_a_metric_that_nothing_has_is_refused(save: Save, tmp_path: Path) -> None:
     for step in (1, 2):
         save(f"{step}.ckptfmt", run_id="r", step=step, metrics={"val_acc": 1 / step})
-    with pytest.raises(UsageError, match="no checkpoint has a metric 'val_accuracy'; there are: val_acc"):
+    with pytest.raises(UsageError, match=r"'val_accuracy'.*val_acc"):
         plan_prune(tmp_path, RetentionPolicy(keep_last=1, keep_best=("val_accuracy", "max", 1)))
     save("3.ckptfmt", run_id="r", step=3, metrics={"val_accuracy": 0.1})  # one that has it will do
     kept = plan_prune(tmp_path, RetentionPolicy(keep_last=1, keep_best=("val_accuracy", "max", 1))).plan.kept

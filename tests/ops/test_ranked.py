@@ -76,7 +76,8 @@ def test_diff_names_the_rank(ranked: Path, tmp_path: Path) -> None:
 def test_formats_of_one_state_get_rank_0s_under_the_plain_name(ranked: Path, tmp_path: Path, form: str) -> None:
     target = tmp_path / form
     report = export(ranked, target, component="net", check=True)
-    assert report.findings.notes == ("net.avg differs between 2 ranks: rank 0's value was taken",)
+    (note,) = report.findings.notes
+    assert "net.avg" in note
     assert report.compared == 2
     if form.endswith(".npz"):
         found = dict(np.load(target))

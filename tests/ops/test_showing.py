@@ -70,15 +70,15 @@ def test_names_are_found_with_and_without_their_component(save: Save) -> None:
     path = save(state={"net": {"w": np.ones(1), "v": np.ones(2)}, "ema": {"w": np.zeros(1)}})
     assert view(path, "v").tensor.nbytes == 16
     assert view(path, "ema.w").tensor.component == "ema"
-    with pytest.raises(NotFoundError, match=r"name one of net\.w, ema\.w"):
+    with pytest.raises(NotFoundError, match=r"net\.w, ema\.w"):
         view(path, "w")
-    with pytest.raises(NotFoundError, match=r"did you mean .*net\.v"):
+    with pytest.raises(NotFoundError, match=r"net\.v\b"):
         view(path, "net.vv")
 
 
 def test_text_has_no_numbers(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array(["a"]))
-    with pytest.raises(CkptfmtError, match="holds no numbers"):
+    with pytest.raises(CkptfmtError, match="'w'"):
         view(tmp_path / "a.npz")
 
 

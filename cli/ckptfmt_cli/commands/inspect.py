@@ -20,6 +20,7 @@ from ckptfmt_cli.options import inert_option, json_option, refuse_others
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_file, write_json, write_lines
 from ckptfmt_cli.terminal import Terminal
+from ckptfmt_cli.views.component_names import with_shown_names
 from ckptfmt_cli.views.inspect import inspect_lines
 from ckptfmt_cli.views.tensors import SHOWN_TENSORS, tensor_lines, tree_lines
 
@@ -115,10 +116,10 @@ def command(
         tensors = choose_tensors(report.tensors, patterns=patterns, dtypes=dtypes, order=TensorOrder(order))
         numbers = _statistics(file, tensors) if stats or (stats is None and html_path is not None) else None
     if html_path is not None:
-        _write_page(html_path, replace(report, tensors=tensors), numbers)
+        _write_page(html_path, with_shown_names(replace(report, tensors=tensors)), numbers)
         return
-    trees = component_trees(report.components, tensors) if tree else []
     if as_json:
+        trees = component_trees(report.components, tensors) if tree else []
         document = report.to_json()
         document["tensors"] = [tensor.to_json() for tensor in tensors]
         extras = {"tree": trees if tree else None, "stats": numbers}
@@ -129,12 +130,12 @@ def command(
     if numbers is not None:
         lines = _stats_lines(numbers, terminal)
     elif tree:
-        lines = tree_lines(trees if all_tensors else [_folded(item, report) for item in trees], terminal)
+        lines = _tree_lines(with_shown_names(replace(report, tensors=tensors)), terminal, all_tensors=all_tensors)
     else:
         lines = tensor_lines(tensors, terminal, all_tensors=all_tensors) if tensors else []
     if len(tensors) < len(report.tensors):
         lines.append(terminal.paint(f"{len(tensors):,} of {len(report.tensors):,} tensors match", "dim"))
-    write_lines(inspect_lines(report, terminal, datetime.now(UTC), lines))
+    write_lines(inspect_lines(with_shown_names(report), terminal, datetime.now(UTC), lines))
 
 
 def _statistics(file: TensorFile, tensors: Sequence[TensorInfo]) -> Sequence[TensorStats]:
@@ -165,6 +166,11 @@ def _show_values(file: TensorFile, name: str, *, as_json: bool) -> None:
         write_json({"report": "tensor/1", "path": file.path, **view.to_json()})
     else:
         write_lines(value_lines(view, Terminal.of(sys.stdout)))
+
+
+def _tree_lines(report: InspectReport, terminal: Terminal, *, all_tensors: bool) -> list[str]:
+    trees = component_trees(report.components, report.tensors)
+    return tree_lines(trees if all_tensors else [_folded(item, report) for item in trees], terminal)
 
 
 def _folded(tree: Module, report: InspectReport) -> Module:

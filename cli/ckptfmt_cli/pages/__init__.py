@@ -1,4 +1,4 @@
-"""Self-contained pages: one file each, nothing from the network, light and dark, and no name in them can act.
+"""Self-contained pages: one file each, nothing from the network, light and dark, and no name in them can run.
 
 Python writes the facts, escaped; everything else is data in a block of JSON that the page's own script shows as text.
 """
@@ -25,9 +25,9 @@ def page(title: str, body: str, script: str = "", data: object = None) -> str:
 
     Args:
         title: Its title, as plain text.
-        body: HTML. Whatever comes from a file has to be escaped in it.
+        body: HTML. Text from a file must be escaped in it.
         script: JavaScript that finds `data` in the element with the id `data`.
-        data: What the script shows; anything that JSON can hold. Text in it is escaped.
+        data: What the script shows: anything that JSON can hold. Text in it is escaped.
     """
     # Inside a script element only these can end it, or begin a comment.
     document = json.dumps(_escaped(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))

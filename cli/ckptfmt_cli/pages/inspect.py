@@ -1,4 +1,4 @@
-"""`ckptfmt inspect --html`: what stands in a file as a page to search and sort."""
+"""`ckptfmt inspect --html`: the content of a file as a page to search and sort."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inspect_page(report: InspectReport, stats: Sequence[TensorStats] | None, now
     """Return the page.
 
     Args:
-        report: What stands in the file.
+        report: The content of the file.
         stats: Statistics of its tensors; None if they were not read.
         now: The present, aware.
     """
@@ -97,5 +97,5 @@ _TENSORS = """<section><h2>Modules</h2><div id="tree" class="scroll"></div></sec
 </div>
 <div class="scroll"><table id="tensors"><thead><tr></tr></thead><tbody></tbody></table></div>
 <p><button type="button" class="more" id="more" hidden></button></p>
-<noscript><p>The modules and the table of tensors need JavaScript. Nothing is loaded from anywhere.</p></noscript>
+<noscript><p>Modules and tensors need JavaScript. The page loads nothing from the network.</p></noscript>
 </section>"""

@@ -6,26 +6,27 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ckptfmt._core.interop.findings import Findings
 from ckptfmt._core.ops.conversion.convert_tree import Failure, TreeReport
-from ckptfmt._core.ops.conversion.report import ConvertReport
+from ckptfmt._core.ops.conversion.report import Alias, ConvertReport
 from ckptfmt._escaping import escape
 from ckptfmt_cli.messages import error_line
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import count, listed, shorten, size
+from ckptfmt_cli.views.component_names import is_unnamed
 
 __all__ = ["convert_lines", "converted_line", "failed_line", "finding_lines", "tree_summary"]
 
 _LABEL = 11
-_IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
-_SHOWN = 12  # lines of one kind; JSON has them all
+_IDENTITY = 16  # hexadecimal digits; 64 bits distinguish all checkpoints that anybody has
+_SHOWN = 12  # lines of one kind; JSON has all of them
 
 
 def convert_lines(report: ConvertReport, terminal: Terminal) -> list[str]:
-    """Return what became of one source: where it is now, what was found, what is not as it was."""
+    """Return the report of one conversion: where the target is, what was found, what is not as it was."""
     return [converted_line(report, terminal), "", *_labelled(_facts(report), terminal)]
 
 
 def converted_line(report: ConvertReport, terminal: Terminal) -> str:
-    """Return one line on a source that was converted."""
+    """Return one line about a source that was converted."""
     facts = f"{count(report.tensors, 'tensor')}, {size(report.tensor_bytes)}"
     compared = "" if report.compared is None else ", every value compared"
     done = terminal.paint("ok", "good")
@@ -33,7 +34,7 @@ def converted_line(report: ConvertReport, terminal: Terminal) -> str:
 
 
 def failed_line(failure: Failure, terminal: Terminal) -> str:
-    """Return one line on a source that was not converted."""
+    """Return one line about a source that was not converted."""
     line = error_line(failure.error)
     path = escape(failure.source)
     reason = line.removeprefix(f"{path}: ")
@@ -41,9 +42,9 @@ def failed_line(failure: Failure, terminal: Terminal) -> str:
 
 
 def tree_summary(report: TreeReport) -> str:
-    """Return how many sources were converted and how many were not."""
+    """Return how many sources were converted, and how many failed."""
     nbytes = sum(item.target_bytes for item in report.converted)
-    failed = f", {len(report.failed):,} not" if report.failed else ""
+    failed = f", {len(report.failed):,} failed" if report.failed else ""
     return f"{count(len(report.converted), 'checkpoint')} converted ({size(nbytes)}){failed}"
 
 
@@ -56,7 +57,7 @@ def _labelled(texts: Iterable[tuple[str, str]], terminal: Terminal) -> list[str]
 
 
 def _facts(report: ConvertReport) -> Iterator[tuple[str, str]]:
-    written = f" of {report.findings.producer}" if report.findings.producer else ""
+    written = f" written by {report.findings.producer}" if report.findings.producer else ""
     yield "source", f"{report.form}{written}, {size(report.source_bytes)}"
     yield "target", f"{report.target_form}, {size(report.target_bytes)}"
     if report.identity is not None:
@@ -65,15 +66,19 @@ def _facts(report: ConvertReport) -> Iterator[tuple[str, str]]:
         yield "epoch", str(report.epoch)
     if report.step is not None:
         yield "step", str(report.step)
-    yield "components", listed(report.components, ", ")
-    yield from _lines(
-        "tied", [f"{alias.component} {alias.tensor}: in {alias.places} places" for alias in report.aliases]
-    )
+    if named := [name for name in report.components if not is_unnamed(name)]:
+        yield "components", listed(named, ", ")
+    yield from _lines("tied", [_alias(alias) for alias in report.aliases])
     yield from _finding_texts(report.findings)
 
 
+def _alias(alias: Alias) -> str:
+    component = "" if is_unnamed(alias.component) else f"{alias.component} "
+    return f"{component}{alias.tensor}: {alias.places} names"
+
+
 def finding_lines(findings: Findings, terminal: Terminal) -> list[str]:
-    """Return what is to be told of a source: what was recovered, became inert data or was left out."""
+    """Return the findings about a source: what was recovered, became inert data or was left out."""
     return _labelled(_finding_texts(findings), terminal)
 
 
@@ -97,4 +102,4 @@ def _lines(label: str, texts: list[str] | tuple[str, ...]) -> Iterator[tuple[str
     for position, text in enumerate(texts[:_SHOWN]):
         yield label if position == 0 else "", text
     if len(texts) > _SHOWN:
-        yield "", f"and {len(texts) - _SHOWN:,} more; --json has them all"
+        yield "", f"and {len(texts) - _SHOWN:,} more; --json lists all of them"

@@ -17,6 +17,7 @@ from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten
+from ckptfmt_cli.views.component_names import is_unnamed, with_shown_names
 
 __all__ = ["SHOWN_CHANGES", "diff_lines"]
 
@@ -25,6 +26,7 @@ SHOWN_CHANGES = 40
 
 _LABEL = 10
 _STYLES: dict[Change, Style] = {Change.ADDED: "good", Change.REMOVED: "bad"}
+_SIDES: dict[Side, tuple[str, Style]] = {Side.BEFORE: ("removed", "bad"), Side.AFTER: ("added", "good")}
 _VERDICTS: dict[bool | None, tuple[str, Style]] = {
     True: ("yes", "good"),
     False: ("no", "bad"),
@@ -58,14 +60,23 @@ def _facts(report: DiffReport, terminal: Terminal) -> list[str]:
 
 def _components(report: DiffReport, terminal: Terminal) -> list[str]:
     columns = [Column("component", shrinks_to=9), Column("difference", shrinks_to=16)]
-    rows = [(component.name, _component(component)) for component in report.components]
+    rows = [(_shown(component.name, report), _component(component)) for component in report.components]
     return table(columns, rows, terminal)
+
+
+def _shown(name: str, report: DiffReport) -> str:
+    """Return the name of a component; one without a name is called after its role."""
+    if not is_unnamed(name):
+        return name
+    sides = [side for side in (report.before, report.after) if any(is_unnamed(item.name) for item in side.components)]
+    return with_shown_names(sides[-1]).components[0].name
 
 
 def _component(item: ComponentDifference) -> Cell:
     if item.side is not Side.BOTH:
         tensors = f", {count(item.tensors, 'tensor')}" if item.tensors else ""
-        return Cell(f"only {item.side.value}{tensors}", "bad" if item.side is Side.BEFORE else "good")
+        word, style = _SIDES[item.side]
+        return Cell(f"{word}{tensors}", style)
     if item.same:
         return Cell("same", "dim")
     if item.opaque:
@@ -90,9 +101,10 @@ def _values(report: DiffReport, terminal: Terminal, *, everything: bool) -> list
 
 def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
     compared = any(change.values is not None for change in report.tensors)
+    named = not all(is_unnamed(item.name) for item in report.components)
     columns = [
         Column("change"),
-        Column("component", shrinks_to=9, leaves=3),
+        *([Column("component", shrinks_to=9, leaves=3)] if named else []),
         Column("tensor", shrinks_to=12),
         *(
             [
@@ -106,7 +118,7 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
         ),
     ]
     shown = report.tensors if everything else report.tensors[:SHOWN_CHANGES]
-    rows = [_row(report, change, compared=compared) for change in shown]
+    rows = [_row(report, change, compared=compared, named=named) for change in shown]
     counts = Counter(change.change for change in report.tensors)
     total = ", ".join(f"{number:,} {change.value}" for change, number in counts.items())
     return [
@@ -117,12 +129,12 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
     ]
 
 
-def _row(report: DiffReport, change: TensorChange, *, compared: bool) -> list[str | Cell]:
+def _row(report: DiffReport, change: TensorChange, *, compared: bool, named: bool) -> list[str | Cell]:
     within = report.within(change)
     info = change.before or change.after
     assert info is not None  # a change has at least one side
     word = Cell("within" if within else change.change.value, "dim" if within else _STYLES.get(change.change, "warn"))
-    head: list[str | Cell] = [word, info.component, _name(change)]
+    head: list[str | Cell] = [word, *([info.component] if named else []), _name(change)]
     if not compared:
         return [*head, _form(change)]
     if change.values is None:
@@ -170,14 +182,14 @@ def _more(rest: int, terminal: Terminal) -> list[str]:
 
 
 def _texts(before: object, after: object) -> tuple[str, str]:
-    """Return two JSON values as people write them: floats with as few digits as tell them apart."""
+    """Return two JSON values for people: floats with as few digits as show the difference."""
     if isinstance(before, float) and isinstance(after, float) and metric(before) != metric(after):
         return metric(before), metric(after)
     return _plain(before), _plain(after)
 
 
 def _plain(value: object) -> str:
-    """Return a JSON value as people write it, long ones cut."""
+    """Return a JSON value for people, cut if it is long."""
     if value is ABSENT:
         return "-"
     if isinstance(value, list) and len(value) > _FEW:

@@ -18,10 +18,10 @@ from ckptfmt_cli.views.state import state_texts
 
 __all__ = ["fact_texts", "inspect_lines", "metadata_texts"]
 
-_SHOWN_NOTES = 12  # entries of the user's notes and of the metrics; JSON has them all
+_SHOWN_NOTES = 12  # entries of the user's notes and of the metrics; JSON has all of them
 _LINEAGE = "lineage"
 _ANCESTOR = (("run", "run_id"), ("step", "step"), ("epoch", "epoch"))
-_SHORT_IDENTITY = 16  # hexadecimal digits; 64 bits tell any two checkpoints of a person apart
+_SHORT_IDENTITY = 16  # hexadecimal digits; 64 bits distinguish all checkpoints that anybody has
 _LABEL = 11
 _MOST_LINES = 4  # for one fact about the state
 
@@ -54,13 +54,13 @@ def _fact(label: str, text: str, terminal: Terminal) -> str:
 
 
 def fact_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield label and text of each fact about the file and the training; a label stands for what follows without."""
+    """Yield the label and text of each fact about file and training; an empty label repeats the one before."""
     yield from metadata_texts(report, now)
     yield from state_texts(report.state)
 
 
 def metadata_texts(report: InspectReport, now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield label and text of each fact about the file, likewise."""
+    """Yield the label and text of each fact about the file; likewise."""
     codecs = ", ".join(dict.fromkeys(member.codec for component in report.components for member in component.members))
     yield "size", f"{size(report.file_bytes)} ({count(report.file_bytes, 'byte')})"
     version = "" if report.version is None else " {}.{}".format(*report.version)
@@ -94,7 +94,7 @@ def _metadata_texts(metadata: Metadata, now: datetime) -> Iterator[tuple[str, st
 
 
 def _lineage(metadata: Metadata) -> Iterator[tuple[str, str]]:
-    """Yield what the run started from, what that one's run started from, and so on, as the `Checkpointer` notes it."""
+    """Yield the checkpoint that the run started from, the one before that, and so on."""
     noted = (metadata.user or {}).get(_LINEAGE)
     ancestors = [entry for entry in noted if isinstance(entry, Mapping)] if isinstance(noted, list) else []
     texts = [_ancestor(entry) for entry in ancestors]
@@ -114,7 +114,7 @@ def _entries(label: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]
     """Yield one line for each entry, the first one with the label."""
     for position, (name, text) in enumerate(entries.items()):
         if position == _SHOWN_NOTES:
-            yield "", f"and {len(entries) - position:,} more; --json has them all"
+            yield "", f"and {len(entries) - position:,} more; --json lists all of them"
             return
         yield label if position == 0 else "", f"{name} {text}"
 

@@ -1,4 +1,4 @@
-"""`ListReport` as text: one table for each run, then what cannot be used."""
+"""`ListReport` as text: one table for each run, then the unusable files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _STYLES: dict[EntryState, Style] = {
 }
 _WRITERS = {
     Writer.LIVING: "being written now",
-    Writer.NONE: "never published: its writer is gone",
+    Writer.NONE: "never published; its writer is gone",
     Writer.UNKNOWN: "not published",
 }
-_FILE_CELLS = 24  # room that metrics leave to long file names
+_FILE_CELLS = 24  # columns of the terminal that metrics leave to long file names
 _NAME_CELLS = 20
 _SPARK_CELLS = 40
 _LEAST_CELLS = 4
@@ -42,8 +42,8 @@ def list_lines(report: ListReport, terminal: Terminal, now: datetime) -> list[st
     if usable:
         lines += _usable(usable, report.runs, terminal, now)
     if others:
-        lines += ["", terminal.paint("not usable", "bold"), *_others(others, terminal)]
-    hint = "Seen from structure and index only; `ckptfmt verify` reads every byte."
+        lines += ["", terminal.paint("unusable", "bold"), *_others(others, terminal)]
+    hint = "Based on structure and index only; `ckptfmt verify` checks every byte."
     return [*lines, "", *wrap(hint, terminal.width)]
 
 
@@ -55,7 +55,7 @@ def _summary(report: ListReport) -> str:
 
 
 def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Terminal, now: datetime) -> Iterator[str]:
-    """Yield one table for each run, with the same columns and widths, and which metrics there was no room for."""
+    """Yield one table for each run, all with the same columns and widths, and the metrics that do not fit."""
     names = list(dict.fromkeys(name for entry in entries for name in entry.metadata.metrics or ()))
     looked_at = [run.course.name for run in runs if run.course is not None]
     names.sort(key=lambda name: name not in looked_at)
@@ -72,11 +72,13 @@ def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Ter
         yield from islice(lines, len(run.paths))
     if hidden := names[len(shown) :]:
         yield ""
-        yield from wrap(f"Not shown: {listed(map(escape, hidden), ', ')}. --json has every metric.", terminal.width)
+        yield from wrap(
+            f"Metrics that do not fit: {listed(map(escape, hidden), ', ')}. --json has all of them.", terminal.width
+        )
 
 
 def _course(course: MetricCourse | None, entries: Mapping[str, ListEntry], terminal: Terminal) -> Iterator[str]:
-    """Yield how the metric went: first value, a curve that takes the room there is, last value, and the best one."""
+    """Yield the course of the metric: first value, a curve as wide as fits, last value, and the best one."""
     if course is None or len(course.values) < 2:
         return
     first, last = metric(course.values[0]), metric(course.values[-1])
@@ -89,7 +91,7 @@ def _course(course: MetricCourse | None, entries: Mapping[str, ListEntry], termi
 
 
 def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Terminal, now: datetime) -> int:
-    """Return how many of the metrics there is room for, in their order."""
+    """Return how many of the metrics fit, in their order."""
     head = _table(entries, [], _BOUNDLESS, now)[0]
     longest = max(cells(escape(entry.name)) for entry in entries)
     used = cells(head.removesuffix("file")) + min(longest, _FILE_CELLS)
@@ -134,7 +136,7 @@ def _mark_style(entry: ListEntry) -> Style:
 
 
 def _others(entries: Sequence[ListEntry], terminal: Terminal) -> Iterator[str]:
-    """Yield a table in which the reason follows below each file."""
+    """Yield a table with the reason below each file."""
     columns = [Column("state"), Column("size", "right"), Column("file", shrinks_to=12)]
     rows = [
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from ckptfmt._core.ops.conversion.pickle_imports import PickleImportsReport
 from ckptfmt._core.pth.audit import NameUse
 from ckptfmt._core.pth.names.globals import Verdict
@@ -35,7 +37,7 @@ def pickle_imports_lines(report: PickleImportsReport, terminal: Terminal) -> lis
     if report.fault is not None:
         lines.append(f"broken: {escape(report.fault)}")
     findings = [] if report.findings is None else finding_lines(report.findings, terminal)
-    return [*lines, *findings, *([""] if findings else []), _sentence(report)]
+    return [*lines, *findings, *([""] if findings else []), *wrap(_sentence(report), terminal.width)]
 
 
 def _row(use: NameUse) -> list[str | Cell]:

@@ -38,10 +38,10 @@ def _charts(report: CourseReport) -> Iterator[tuple[str, list[Line]]]:
     for run in report.runs:
         if run.norms:
             of_run = f" of {run.run_id}" if len(report.runs) > 1 and run.run_id else ""
-            yield f"norms of the layers{of_run}, relative to the first ones", [_relative(item) for item in run.norms]
+            yield f"layer norms{of_run}, relative to the first checkpoint", [_relative(item) for item in run.norms]
 
 
 def _relative(course: Course) -> Line:
-    """Return the course of a norm in parts of its first value: what changed can then be seen in every layer."""
+    """Return a norm in multiples of its first value, so that changes show in every layer."""
     first = next((value for _, value in course.points if value > 0), 1.0)
     return Line(course.name, [(place, value / first) for place, value in course.points])

@@ -9,7 +9,7 @@ from textwrap import wrap
 
 from ckptfmt._core.ops.directory.prune import PrunePlan, PruneResult
 from ckptfmt._core.runs.retention import Decision
-from ckptfmt._core.runs.scan import distinct_bytes
+from ckptfmt._core.runs.scan import CheckpointFile, distinct_bytes, reason
 from ckptfmt._escaping import escape
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
@@ -89,7 +89,7 @@ def _facts(decision: Decision, now: datetime) -> list[Cell]:
 def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
     """Yield what was done, and where it differs from the plan."""
     for file in result.damaged:
-        yield f"{escape(file.path)}: {terminal.paint('damaged', 'bad')}: {escape(str(file.error))}; left alone"
+        yield f"{escape(file.path)}: {terminal.paint('damaged', 'bad')}: {_reason(file)}; left alone"
     for file in result.spared:
         yield f"{escape(file.path)}: kept after all, in place of a damaged checkpoint"
     for failure in result.report.failed:
@@ -98,6 +98,11 @@ def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
         yield f"{escape(path)}: removed: unfinished, and its writer is gone"
     report = result.report
     yield f"Removed {count(len(report.removed), 'checkpoint')} and freed {size(report.freed_bytes)}."
+
+
+def _reason(file: CheckpointFile) -> str:
+    assert file.error is not None  # the file would not count as damaged
+    return escape(reason(file.error, file.path))
 
 
 def _about(planned: PrunePlan) -> str:

@@ -1,4 +1,4 @@
-"""What a file tells about the training, in the words of its people: optimizer, scheduler, random states, place."""
+"""What a file records of training, as text: optimizer, scheduler, random states, position in the data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ckptfmt_cli.text import count
 
 __all__ = ["resume_text", "state_texts"]
 
-# In this order, and only these: the rest is for the few, and in the JSON.
+# In this order, and only these; JSON has the rest.
 _OPTIONS = ("lr", "momentum", "betas", "alpha", "rho", "eps", "weight_decay", "nesterov", "amsgrad")
 _SHOWN_PLACES = 8
 _UNREMARKABLE = {"momentum": 0, "weight_decay": 0, "nesterov": False, "amsgrad": False}
 
 
 def state_texts(state: StateInfo) -> Iterator[tuple[str, str]]:
-    """Yield label and text of each fact, the answer on resuming last."""
+    """Yield the label and text of each fact, what training can do with the file last."""
     for optimizer in state.optimizers:
         yield optimizer.component, _optimizer(optimizer)
         yield "", _progress_of(optimizer)
@@ -40,17 +40,17 @@ def state_texts(state: StateInfo) -> Iterator[tuple[str, str]]:
 
 
 def resume_text(answer: ResumeAnswer) -> str:
-    """Return what a training can do with the file, and why."""
+    """Return what training can do with the file, and why."""
     lacks = _joined([f"no {role.value}" for role in answer.lacks])
     match answer.answer:
         case Resumable.EXACTLY:
-            return f"a training can go on exactly: {_joined([role.value for role in answer.holds])} are there"
+            return f"can resume training exactly: has {_joined([role.value for role in answer.holds])}"
         case Resumable.INEXACTLY:
-            return f"a training can go on, but not exactly: {lacks}"
+            return f"can resume training, but not exactly: {lacks}"
         case Resumable.WARM_START:
-            return f"a training can only be started from it, not go on: {lacks}"
+            return f"can warm-start training but not resume it: {lacks}"
         case Resumable.NO:
-            return "a training cannot use it: no weights"
+            return "cannot be used for training: no weights"
 
 
 def _optimizer(info: OptimizerInfo) -> str:
@@ -65,14 +65,14 @@ def _optimizer(info: OptimizerInfo) -> str:
 
 def _progress_of(info: OptimizerInfo) -> str:
     if info.with_state == 0:
-        return "no state yet: it has made no step"
+        return "no state yet: no step taken"
     parts = []
     if info.steps is not None:
         first, last = info.steps
         parts.append(f"step {first}" if first == last else f"steps {first} to {last}")
     if info.moments:
         parts.append(f"{_joined(list(info.moments))} of {count(info.with_state, 'parameter')}")
-    return ", ".join(parts) or f"a state of {count(info.with_state, 'parameter')}"
+    return ", ".join(parts) or f"state of {count(info.with_state, 'parameter')}"
 
 
 def _scheduler(info: SchedulerInfo) -> str:
@@ -89,8 +89,8 @@ def _place(info: PlaceInfo) -> str:
         facts.append(f"{count(info.epoch, 'epoch')} finished")
     if info.batch is not None:
         of = f" of {info.batches:,}" if info.batches is not None else ""
-        facts.append(f"{info.batch:,}{of} batches into the next one")
-    return ", ".join(facts) or "not noted"
+        facts.append(f"{info.batch:,}{of} batches into the next")
+    return ", ".join(facts) or "not recorded"
 
 
 def _by_ranks(values: Sequence[RankedValue]) -> dict[int, list[str]]:

@@ -11,10 +11,11 @@ from ckptfmt_cli.sparkline import sparkline
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import shape, shorten, size
+from ckptfmt_cli.views.component_names import tensor_name
 
 __all__ = ["stats_lines", "value_lines"]
 
-_CELLS = 8  # of a histogram; the JSON has all its bins
+_CELLS = 8  # of a histogram; JSON has all bins
 
 
 def stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
@@ -32,7 +33,7 @@ def stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
 
 
 def _row(item: TensorStats, terminal: Terminal, *, several: bool, unusual: bool) -> list[str | Cell]:
-    name = f"{item.tensor.component}.{item.tensor.name}" if several else item.tensor.name
+    name = tensor_name(item.tensor, ".") if several else item.tensor.name
     numbers = (item.minimum, item.maximum, item.mean, item.std)
     share = item.zeros / item.tensor.elements if item.tensor.elements else 0.0
     bad = [Cell(f"{number:,}", "bad" if number else "plain") for number in (item.nan, item.inf)]
@@ -51,7 +52,7 @@ def _coarse(counts: Sequence[int]) -> list[float]:
 
 
 def value_lines(view: TensorView, terminal: Terminal) -> list[str]:
-    """Return what a tensor is, and its values as NumPy writes them."""
+    """Return a tensor's name and type, and its values as NumPy prints them."""
     info = view.tensor
-    title = f"{escape(info.component)} {escape(info.name)}: {info.dtype} {shape(info.shape)}, {size(info.nbytes)}"
+    title = f"{escape(tensor_name(info, ' '))}: {info.dtype} {shape(info.shape)}, {size(info.nbytes)}"
     return [shorten(title, terminal.width, terminal.ellipsis), *view.text(terminal.width).splitlines()]

@@ -12,26 +12,31 @@ from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import cells, shape, size
+from ckptfmt_cli.views.component_names import is_unnamed
 
 __all__ = ["SHOWN_TENSORS", "tensor_lines", "tree_lines"]
 
 SHOWN_TENSORS = 40
-"""Tensors shown unless all are asked for: what fits on a screen."""
+"""Tensors shown unless all are asked for: about a screen."""
 
 _NAMED_COMPONENTS, _NAMED_CELLS = 4, 45
 
 
 def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tensors: bool) -> list[str]:
     """Return one row for each tensor, the first few unless all are asked for."""
+    named = not any(is_unnamed(tensor.component) for tensor in tensors)
     columns = [
-        Column("component", shrinks_to=9),
+        *([Column("component", shrinks_to=9)] if named else []),
         Column("tensor", shrinks_to=16),
         Column("dtype", leaves=2),
         Column("shape", shrinks_to=12, leaves=1),
         Column("size", "right"),
     ]
     shown = tensors if all_tensors else tensors[:SHOWN_TENSORS]
-    rows = [(tensor.component, tensor.name, tensor.dtype, shape(tensor.shape), size(tensor.nbytes)) for tensor in shown]
+    rows = [
+        [*([tensor.component] if named else []), tensor.name, tensor.dtype, shape(tensor.shape), size(tensor.nbytes)]
+        for tensor in shown
+    ]
     lines = table(columns, rows, terminal)
     if len(shown) < len(tensors):
         rest = Counter(tensor.component for tensor in tensors[len(shown) :])
@@ -40,14 +45,14 @@ def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tenso
 
 
 def _rest(rest: Counter[str]) -> str:
-    """Return how many tensors are not shown, and of which components if these are few."""
-    where = ", ".join(f"{escape(name)} {left:,}" for name, left in rest.items())
-    few = f" ({where})" if len(rest) <= _NAMED_COMPONENTS and cells(where) <= _NAMED_CELLS else ""
+    """Return how many tensors are not shown, and of which components if there are few."""
+    where = ", ".join(f"{escape(name)} {left:,}" for name, left in rest.items() if not is_unnamed(name))
+    few = f" ({where})" if where and len(rest) <= _NAMED_COMPONENTS and cells(where) <= _NAMED_CELLS else ""
     return f" {rest.total():,} more{few}; --all shows them"
 
 
 def tree_lines(trees: Sequence[Module], terminal: Terminal) -> list[str]:
-    """Return modules as a table with the names indented: a row of equal ones says how many there are."""
+    """Return modules as a table with indented names; equal modules share a row with their number."""
     columns = [
         Column("module", shrinks_to=20),
         Column("tensors", "right", leaves=2),

@@ -6,6 +6,7 @@ from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyRepor
 from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, size
+from ckptfmt_cli.views.component_names import is_unnamed
 
 __all__ = ["summary_line", "verdict_line"]
 
@@ -18,7 +19,7 @@ _STYLES: dict[Verdict, Style] = {
 
 
 def verdict_line(file: FileVerdict, terminal: Terminal) -> str:
-    """Return what was found about one file: `a.ckptfmt: ok`, `b.ckptfmt: damaged: 1 tensor: net fc.bias`."""
+    """Return the finding about one file: `a.ckptfmt: ok`, `b.ckptfmt: damaged: 1 tensor: net fc.bias`."""
     word = "ok" if file.verdict is Verdict.SOUND else file.verdict.value
     details = escape(_details(file))
     painted = terminal.paint(word, _STYLES.get(file.verdict, "bad"))
@@ -26,7 +27,7 @@ def verdict_line(file: FileVerdict, terminal: Terminal) -> str:
 
 
 def summary_line(report: VerifyReport) -> str:
-    """Return how many files there were of each kind, and how large they are together."""
+    """Return the number of files with each verdict, and their total size."""
     total = size(report.total_bytes)
     found = ", ".join(
         f"{report.count(verdict):,} {'ok' if verdict is Verdict.SOUND else verdict.value}"
@@ -39,7 +40,10 @@ def summary_line(report: VerifyReport) -> str:
 def _details(file: FileVerdict) -> str:
     if file.error is not None:
         return file.error
-    tensors = [f"{item.component} {item.tensor}" for item in file.damaged_tensors]
+    tensors = [
+        item.tensor if is_unnamed(item.component) else f"{item.component} {item.tensor}"
+        for item in file.damaged_tensors
+    ]
     others = [str(problem) for problem in file.problems if problem.tensor is None]
     if tensors:
         others = [f"{count(len(tensors), 'tensor')}: {listed(tensors, ', ')}", *others]

@@ -298,20 +298,22 @@ def _flat_facts(file: TensorFile) -> Iterator[tuple[str, object]]:
         elif value is not None:
             yield name, value
     for part in file.components.values():
-        yield from ((f"{part.name} metadata.{key}", text) for key, text in part.text_metadata.items())
+        prefix = "" if part.name == ROOT else f"{part.name} "
+        yield from ((f"{prefix}metadata.{key}", text) for key, text in part.text_metadata.items())
 
 
 def _verdict(components: Iterable[ComponentDifference], before: InspectReport, after: InspectReport) -> ResumeVerdict:
     different = [component.name for component in components if not component.same]
     if different:
-        return ResumeVerdict(False, f"{_joined(different)} {'differ' if len(different) > 1 else 'differs'}")
+        names = ["the content" if name == ROOT else name for name in different]
+        return ResumeVerdict(False, f"{_joined(names)} {'differ' if len(names) > 1 else 'differs'}")
     answers = {before.state.resume.answer, after.state.resume.answer}
     if answers == {Resumable.EXACTLY}:
-        return ResumeVerdict(True, "they hold the same, and all that a training goes on with")
+        return ResumeVerdict(True, "same content, with everything that resuming needs")
     if answers & {Resumable.NO, Resumable.WARM_START}:
-        return ResumeVerdict(None, "they hold the same, but no training can go on from that")
+        return ResumeVerdict(None, "same content, but training cannot resume from it")
     lacks = _joined([role.value for role in before.state.resume.lacks])
-    return ResumeVerdict(None, f"they hold the same, but no {lacks}, which a training goes on with as well")
+    return ResumeVerdict(None, f"same content, but no {lacks}, which resuming needs as well")
 
 
 def _joined(names: list[str]) -> str:

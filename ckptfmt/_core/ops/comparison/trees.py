@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt._core.ops.report_json import integer_json, tree_json
@@ -44,7 +45,9 @@ class LeafChange:
 
     @property
     def place(self) -> str:
-        """Where it stands, component and all."""
+        """The path, after the name of the component if it has one."""
+        if self.component == ROOT:
+            return self.path
         return f"{self.component}{'.' if self.path and self.path[0] not in '[ ' else ''}{self.path}"
 
     def to_json(self) -> dict[str, object]:

@@ -68,7 +68,7 @@ def convert(
     """
     source, target = os.fspath(source), os.fspath(target)
     if same_file(source, target):
-        raise StorageError(f"{target}: is the source itself; name another target")
+        raise StorageError(f"{target}: source and target are the same file; choose another target")
     with open_convertible(source, strict=strict, inert=inert) as file:
         total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
         meter = Meter(source, total, progress)
@@ -119,7 +119,7 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
         # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
         with open_source(path) as source:
             known = refuse_code(source, inert=inert)
-        raise ForeignFileError(known or "it has none of the formats that are known", path, "checkpoint") from error
+        raise ForeignFileError(known or "unknown format", path, "checkpoint") from error
     try:
         if strict:
             file.refuse_unknown()

@@ -1,4 +1,4 @@
-"""Checkpoints written in the formats of others: `.pth`, `.safetensors`, `.npz`, and directories of Hugging Face."""
+"""Checkpoints written in other formats: `.pth`, `.safetensors`, `.npz`, and Hugging Face directories."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.ranked import with_rank_0
 from ckptfmt._core.interop.writers.base import Exported, Request
+from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.conversion.compare import compare_export
 from ckptfmt._core.ops.conversion.convert import open_convertible, same_file
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
@@ -35,7 +36,7 @@ _SHARD_BYTES = 5_000_000_000
 
 
 def form_of_target(target: str | os.PathLike[str]) -> str:
-    """Return the format that a target is to have by its extension: one of `FORMS`, or `ckptfmt` for any other."""
+    """Return the format that the extension of a target names: one of `FORMS`, or `ckptfmt` for any other."""
     return _BY_EXTENSION.get(Path(target).suffix.lower(), "ckptfmt")
 
 
@@ -51,40 +52,40 @@ def export(
     check: bool = False,
     progress: Report | None = None,
 ) -> ConvertReport:
-    """Write a checkpoint in another format, chunk by chunk, as a whole or not at all.
+    """Write a checkpoint in another format, chunk by chunk; the target appears completely or not at all.
 
     - `.pth`: all components, as a dict that `torch.load(weights_only=True)` takes; written without PyTorch.
     - `.safetensors`, and `hf`: the tensors of one component, under their own names; `hf` is a directory with
       `model.safetensors`, or with shards and their index.
     - `.npz`: the tensors of one component.
 
-    Of values that differ between ranks, those of rank 0 are written, and the report says which.
+    Where values differ between ranks, those of rank 0 are written; the report lists them.
 
     Args:
-        source: A checkpoint of ours, or of any format that `convert` reads.
-        target: The file, or for `hf` the directory, which must not be there yet or be empty.
-        form: One of `FORMS`; told by the extension of the target if None, `hf` where it has none.
-        component: The component to write. If None, all for `.pth`; else the only one with tensors, or the only one
-            that holds weights.
-        shard_bytes: Most bytes of tensors in one shard of `hf`.
+        source: A checkpoint in the native format, or in any format that `convert` reads.
+        target: The file; for `hf`, the directory, which must be new or empty.
+        form: One of `FORMS`. If None, the extension of the target decides; without an extension, `hf`.
+        component: The component to write. If None: all components for `.pth`, else the only one with tensors, or the
+            only one that holds weights.
+        shard_bytes: Maximum length of the tensors in a shard of `hf`.
         strict: See `convert`.
         inert: See `convert`.
-        check: Read source and target again, and compare every tensor; of `.pth`, also all else that is written as it
-            is.
+        check: Read source and target again and compare every tensor; for `.pth`, also everything else that is
+            written unchanged.
         progress: Called after each piece of work.
 
     Raises:
-        ExportError: The format cannot hold it, or it is not clear which component is meant.
-        NotFoundError: There is no such component.
-        IntegrityError: With `check`: the target does not hold what the source does.
+        ExportError: The format cannot hold the content, or the component is ambiguous.
+        NotFoundError: The component does not exist.
+        IntegrityError: With `check`: the target differs from the source.
         CkptfmtError: As `convert`.
     """
     source, target = os.fspath(source), os.fspath(target)
     chosen = form or _form(target)
     if chosen not in FORMS:
-        raise ExportError(f"{chosen!r} is no format to export to; use one of: {', '.join(FORMS)}")
+        raise ExportError(f"{chosen!r} is not an export format; choose from: {', '.join(FORMS)}")
     if same_file(source, target):
-        raise StorageError(f"{target}: is the source itself; name another target")
+        raise StorageError(f"{target}: source and target are the same file; choose another target")
     with open_convertible(source, strict=strict, inert=inert) as file:
         parts = _parts(file, component, whole=chosen == "pth")
         total = sum(tensor.nbytes for part in parts for tensor in part.tensors.values()) * (3 if check else 1)
@@ -107,7 +108,7 @@ def export(
 
 def _form(target: str) -> str:
     if Path(target).suffix.lower() == ".ckptfmt":
-        raise ExportError(f"{target}: to write a checkpoint of ours, use convert")
+        raise ExportError(f"{target}: export does not write the native format; use convert")
     form = form_of_target(target)
     return "hf" if form == "ckptfmt" and (not Path(target).suffix or Path(target).is_dir()) else form
 
@@ -130,7 +131,7 @@ def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Com
     """Return the components to write, with the values of rank 0 where they differ between ranks."""
     if component is not None:
         if component not in file.components:
-            raise NotFoundError(f"{file.path} has no component {component!r}; it has: {', '.join(file.components)}")
+            raise NotFoundError(f"{file.path}: no component {component!r}; {choice_of(file.components)}")
         return (with_rank_0(file.components[component]),)
     parts = tuple(map(with_rank_0, file.components.values()))
     if whole:
@@ -141,8 +142,8 @@ def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Com
         usual = [part for part in candidates if part.name in _USUAL]
         candidates = usual[:1] if usual else candidates
     if len(candidates) != 1:
-        names = ", ".join(part.name for part in candidates or parts)
-        raise ExportError(f"{file.path}: say which component to write, one of: {names}")
+        names = choice_of(part.name for part in candidates or parts)
+        raise ExportError(f"{file.path}: cannot tell which component holds the weights; {names}")
     return (candidates[0],)
 
 
@@ -154,7 +155,7 @@ def _report(request: Request, written: Exported, form: str) -> ConvertReport:
     file, parts = request.file, request.components
     findings = file.findings()
     others = [name for name in file.components if name not in {part.name for part in parts}]
-    dropped = [Dropped(f"component {name}", "it was not asked for") for name in others]
+    dropped = [Dropped(f"component {name}", "not selected") for name in others]
     return ConvertReport(
         source=file.path,
         target=request.target,
@@ -180,4 +181,4 @@ def _report(request: Request, written: Exported, form: str) -> ConvertReport:
 def _notes_of_ranks(parts: Iterable[ComponentSource]) -> Iterator[str]:
     for part in parts:
         for value in part.ranked:
-            yield f"{value.place} differs between {value.ranks} ranks: rank 0's value was taken"
+            yield f"{value.place} differs between {value.ranks} ranks: the value of rank 0 was written"

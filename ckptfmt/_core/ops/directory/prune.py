@@ -13,7 +13,7 @@ from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.runs.pruning import RetentionReport, apply_retention
 from ckptfmt._core.runs.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import CheckpointFile, run_ids
+from ckptfmt._core.runs.scan import CheckpointFile, reason, run_ids
 from ckptfmt._core.storage.resolve import store_for
 from ckptfmt.errors import UsageError
 
@@ -112,11 +112,16 @@ class PruneResult:
             "applied": True,
             "removed": [file.path for file in self.report.removed],
             "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.report.failed],
-            "damaged": [{"path": file.path, "reason": str(file.error)} for file in self.damaged],
+            "damaged": [{"path": file.path, "reason": _reason(file)} for file in self.damaged],
             "spared": [file.path for file in self.spared],
             "leftovers": list(self.leftovers),
             "freed_bytes": self.report.freed_bytes,
         }
+
+
+def _reason(file: CheckpointFile) -> str:
+    assert file.error is not None  # the file would not count as damaged
+    return reason(file.error, file.path)
 
 
 def plan_prune(
@@ -154,7 +159,7 @@ def _require_metric(name: str, plan: RetentionPlan) -> None:
     concerned = [decision.file.metadata.metrics or {} for decision in plan.decisions if decision.concerned]
     there = dict.fromkeys(metric for metrics in concerned for metric in metrics)
     if concerned and name not in there:
-        raise UsageError(f"no checkpoint has a metric {name!r}; there are: {', '.join(there) or 'none'}")
+        raise UsageError(f"no checkpoint has a metric {name!r}; choose from: {', '.join(there) or 'none'}")
 
 
 def apply_prune(

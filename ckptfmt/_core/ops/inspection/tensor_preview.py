@@ -13,6 +13,7 @@ import numpy as np
 
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.interop.base import TensorFile, TensorInfo
 from ckptfmt._core.ops.inspection.arrays import array_of, has_numbers
 from ckptfmt._core.ops.report_json import float_json
@@ -57,33 +58,35 @@ class TensorView:
 
 
 def find_tensor(tensors: Iterable[TensorInfo], name: str) -> TensorInfo:
-    """Return the tensor of a name: its own, with the name of the component before it if need be.
+    """Return the tensor with a name, which may begin with the name of its component.
 
     Raises:
-        NotFoundError: There is none, or several components have one of that name. Close names are told.
+        NotFoundError: There is no such tensor, or several components have one. The message lists close names.
     """
     every = list(tensors)
-    full = [f"{tensor.component}.{tensor.name}" for tensor in every]
+    full = [tensor.name if tensor.component == ROOT else f"{tensor.component}.{tensor.name}" for tensor in every]
     for names in (full, [tensor.name for tensor in every]):
         found = [number for number, candidate in enumerate(names) if candidate == name]
         if len(found) == 1:
             return every[found[0]]
         if found:
             several = ", ".join(full[number] for number in found[:_CLOSE])
-            raise NotFoundError(f"several components have a tensor {name!r}: name one of {several}")
-    close = difflib.get_close_matches(name, full, n=_CLOSE, cutoff=0.5) or full[:_CLOSE]
-    there = f"did you mean {' or '.join(close)}?" if close else "there is none at all"
-    raise NotFoundError(f"there is no tensor {name!r}; {there}")
+            raise NotFoundError(f"several components have a tensor {name!r}; choose from: {several}")
+    if close := difflib.get_close_matches(name, full, n=_CLOSE, cutoff=0.5):
+        hint = f"similar names: {', '.join(close)}"
+    else:
+        hint = f"the first names are {', '.join(full[:_CLOSE])}" if full else "the file has no tensors"
+    raise NotFoundError(f"no tensor {name!r}; {hint}")
 
 
 def view_tensor(file: TensorFile, tensor: TensorInfo) -> TensorView:
-    """Return a tensor with its values. Of a large one only the chunks are read that hold what is shown.
+    """Return a tensor with its values. Of a large tensor, only the chunks with the values to show are read.
 
     Raises:
-        CkptfmtError: It cannot be read, is damaged, or holds no numbers.
+        CkptfmtError: The tensor cannot be read, is damaged, or has elements that are not numbers.
     """
     if not has_numbers(tensor.dtype):
-        raise CkptfmtError(f"{file.path}: tensor {tensor.name!r} of dtype {tensor.dtype} holds no numbers to show")
+        raise CkptfmtError(f"{file.path}: tensor {tensor.name!r} holds no numbers; it is of dtype {tensor.dtype}")
     whole = tensor.elements <= _ALL_ELEMENTS
     shape = tensor.shape
     if not whole and math.prod(min(size, 2 * _EDGE + 1) for size in shape) > _MOST_CORNERS:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ckptfmt._core.format.index import Member
 from ckptfmt._core.interop.native import NativeFile, segment_chunks
+from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.members.plain_json import encode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import LocalSource, open_source
@@ -95,8 +96,8 @@ def _chosen(file: NativeFile, names: Collection[str]) -> list[Member]:
     known = {name for member in members for name in (member.name, member.component) if name is not None}
     unknown = [name for name in names if name not in known]
     if unknown:
-        there = ", ".join(dict.fromkeys(member.component or member.name for member in members))
-        raise NotFoundError(f"{file.path}: there is no component {unknown[0]!r}; there are: {there}")
+        names = choice_of(member.component or member.name for member in members)
+        raise NotFoundError(f"{file.path}: no component {unknown[0]!r}; {names}")
     return [member for member in members if not names or {member.name, member.component} & set(names)]
 
 

@@ -21,6 +21,7 @@ from ckptfmt._core.format.layout import (
     encode_preamble,
     encode_trailer,
 )
+from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
 from ckptfmt._core.system.workers import in_order
@@ -126,7 +127,7 @@ def _owner(member: Member) -> str:
 def _dropped(path: str, names: list[str], drop: Collection[str], keep: Collection[str]) -> set[str]:
     unknown = [name for name in (*drop, *keep) if name not in names]
     if unknown:
-        raise NotFoundError(f"{path}: no component {unknown[0]!r}; choose from: {', '.join(names)}")
+        raise NotFoundError(f"{path}: no component {unknown[0]!r}; {choice_of(names)}")
     return {name for name in names if name in drop or (keep and name not in keep)}
 
 
