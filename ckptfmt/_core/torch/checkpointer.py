@@ -11,7 +11,6 @@ from typing import Never, NoReturn, Self, SupportsFloat, TypeVar
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs.retention import Mode, RetentionPolicy
-from ckptfmt._core.storage.local.paths import local_path
 from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
@@ -150,7 +149,7 @@ class Checkpointer(RunStart):
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         self._interval_epochs = save_interval_epochs
-        run = Run(local_path(train_url), run_id, components, codec)
+        run = Run(train_url, run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         options = SaveOptions(background, when_busy, Tidying(run, policy))
         outcomes = Outcomes(on_failed_save, max_failed_saves)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ckptfmt._core.storage.local.leases import holders
 from ckptfmt._core.storage.local.leases.lease import Hold, Lease, lease_path, leases_in, publish_lease, read_lease
@@ -36,6 +36,13 @@ T = TypeVar("T")
 _ATTEMPTS = 100
 _PAUSES_SECONDS = (0.2, 1.0)  # an error of a file server, for one, need not come again
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
+
+
+class _Place(NamedTuple):
+    """Where the directory of a run lies. Some file systems number a directory anew at times; the device stays."""
+
+    device: int
+    inode: int
 
 
 class _Claims:
@@ -77,7 +84,7 @@ class RunClaim:
         self._lease: Lease | None = None
         self._hold: Hold | None = None
         self._run_id: str | None = None
-        self._device: int | None = None
+        self._place: _Place | None = None
         self._floor = 0
         let_go_in_children(self)
 
@@ -109,7 +116,7 @@ class RunClaim:
         self.release()
         self._lease, self._floor = None, floor
         try:
-            self._device = _patiently(lambda: _device_of(Path(self._directory)))
+            self._place = _patiently(lambda: _place_of(Path(self._directory)))
             self._lease = _patiently(lambda: self._claim(run_id, takeover=takeover))
         except HeldError as error:
             notify(str(error), logging.ERROR)  # uncaught, it ends the process without a word
@@ -280,12 +287,36 @@ class RunClaim:
             raise StorageError(f"{self._directory}: the run is not claimed; resume it first")
         found = read_lease(self._directory, mine.run_id)
         if found is None:
-            self._require_device(Path(self._directory))
+            self._note_other_directory()
             self._publish(mine)
         elif found.claim != mine.claim:
-            raise SupersededError(_loss(self._directory, mine, found))
+            if not self._is_of_the_past(found, mine):
+                raise SupersededError(_loss(self._directory, mine, found))
+            self._publish(mine)
         elif self._hold is not None:
             self._keep_alive(self._hold, mine)  # there may have been no thread for that until now
+
+    def _is_of_the_past(self, found: Lease, mine: Lease) -> bool:
+        """Say whether a lease is an earlier one of a process that is dead, as a backup may bring it back."""
+        if found.generation >= mine.generation:
+            return False
+        try:
+            return not holders.seems_alive(self._directory, found, watch_seconds=0)
+        except OSError:
+            return False
+
+    def _note_other_directory(self) -> None:
+        """Report it if another directory has taken the place of the run's.
+
+        Raises:
+            StorageError: It is on another device, where nothing must be written.
+        """
+        before, self._place = self._place, self._require_device(Path(self._directory))
+        if before is not None and before != self._place:
+            notify(
+                f"{self._directory}: another directory has taken the place of that in which the run was saved so far; "
+                "new checkpoints go there, and the earlier ones are not in it"
+            )
 
     def _require_directory(self) -> None:
         """Make sure that the directory of the run is there, before even a lock is made in it."""
@@ -297,19 +328,24 @@ class RunClaim:
 
     def _make_directory_again(self) -> None:
         """Make the directory that was removed under the run. The first checkpoint in it brings the lease back."""
-        path = Path(self._directory).absolute()
+        path = Path(self._directory)
         there = next(parent for parent in path.parents if parent.exists())
         self._require_device(there)
         make_directory(path)
-        notify(f"{self._directory}: was removed and is made again, without the checkpoints that were in it")
+        self._place = _place_of(path)
+        notify(
+            f"{self._directory}: was removed, or renamed, and is made again, without the checkpoints that were in it"
+        )
 
-    def _require_device(self, path: Path) -> None:
+    def _require_device(self, path: Path) -> _Place:
         """Raise unless a directory is on the device that the run's directory was on when it was resumed."""
-        if _device_of(path) != self._device:
+        place = _place_of(path)
+        if self._place is None or place.device != self._place.device:
             raise StorageError(
                 f"{self._directory}: is gone, and {path} is on another device than it was; nothing is written there. "
                 "Is its volume still mounted?"
             )
+        return place
 
 
 def new_run_id() -> str:
@@ -330,9 +366,10 @@ def _patiently(act: Callable[[], T]) -> T:
     return act()
 
 
-def _device_of(path: Path) -> int:
+def _place_of(path: Path) -> _Place:
     try:
-        return path.stat().st_dev
+        found = path.stat()
+        return _Place(found.st_dev, found.st_ino)
     except OSError as error:
         raise storage_error(str(path), "cannot be looked at", error) from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from ckptfmt._core.container.planning import make_metadata
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.storage.local.paths import fixed_directory
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.lineage import Ancestor, lineage_as_user_data
 from ckptfmt.errors import CkptfmtError
@@ -20,8 +22,12 @@ class RunRecord:
         directory: Where its checkpoints are.
         run_id: Its id, if it is known.
 
+    Raises:
+        UsageError: The directory is no path.
+        StorageError: No directory can have this name.
+
     Attributes:
-        directory: Where its checkpoints are.
+        directory: Where its checkpoints are: absolute, and without links (see `fixed_directory`).
         id: Its id; None as long as it is not known.
         claim: The right of this process to save it.
         lineage: The file that it started from, then what that one's run started from, and so on.
@@ -29,10 +35,10 @@ class RunRecord:
         protected: Paths of checkpoints that this process does not remove.
     """
 
-    def __init__(self, directory: str, run_id: str | None) -> None:
-        self.directory = directory
+    def __init__(self, directory: str | os.PathLike[str], run_id: str | None) -> None:
+        self.directory = fixed_directory(directory)
         self.id = run_id
-        self.claim = RunClaim(directory)
+        self.claim = RunClaim(self.directory)
         self.lineage: tuple[Ancestor, ...] = ()
         self.unreadable: Mapping[str, CkptfmtError] = {}
         self.protected: frozenset[str] = frozenset()

@@ -12,7 +12,9 @@ from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt.errors import StorageError, UsageError
 
 __all__ = [
+    "absolute_path",
     "children",
+    "fixed_directory",
     "is_directory",
     "is_gone",
     "leads_out_of",
@@ -49,6 +51,35 @@ def local_path(path: str | os.PathLike[str]) -> str:
     if not possible:
         raise StorageError(f"{text!r}: no file can have this name; check the path")
     return text
+
+
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """Return a path that leads to the same place when the working directory has changed.
+
+    Raises:
+        UsageError: It is no path.
+        StorageError: It is a URL, no file can have this name, or it is relative to a working directory that is gone.
+    """
+    text = local_path(path)
+    try:
+        return str(Path(text).absolute())
+    except OSError as error:
+        raise storage_error(text, "is relative, and the working directory cannot be told", error) from error
+
+
+def fixed_directory(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a directory, there already or not, without symbolic links.
+
+    What is written there for hours stays together when the working directory changes, or a link is made to lead
+    elsewhere. A link that leads nowhere stays in the path: it may lead to a volume that is not mounted.
+
+    Raises:
+        UsageError: It is no path.
+        StorageError: As for `absolute_path`.
+    """
+    text = absolute_path(path)
+    there = next((place for place in (text, *map(str, Path(text).parents)) if os.path.lexists(place)), text)
+    return os.path.realpath(text) if Path(there).exists() else text
 
 
 def refuse_swapped(source: object, path: object, call: str) -> None:

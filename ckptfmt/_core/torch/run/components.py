@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -41,7 +42,7 @@ class Run(RunRecord):
 
     def __init__(
         self,
-        directory: str,
+        directory: str | os.PathLike[str],
         run_id: str | None,
         components: object,
         codec: str | Mapping[str, str],

@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from ckptfmt._core.runs.scan import CheckpointFile, scan
+from ckptfmt._core.storage.local.paths import absolute_path
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.training.claiming import new_run_id
@@ -29,6 +31,8 @@ from ckptfmt._core.training.run_record import RunRecord
 from ckptfmt.errors import HeldError, SkippedFile, UndecidedError
 
 __all__ = ["Opener", "ResumePoint", "find_resume_point", "released_if_it_fails"]
+
+_WORDS = ("auto", "must", "never")  # anything else is a path
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -114,6 +118,8 @@ def find_resume_point(
         CkptfmtError: There is nothing that can be used, or another process has the run.
         RankError: It failed on another rank.
     """
+    if resume not in _WORDS:
+        resume = absolute_path(resume)
     chooser = _Chooser(run, resume, opener, takeover=takeover, inert=inert)
     chosen: list[ResumePoint[T]] = []
 
@@ -127,7 +133,10 @@ def find_resume_point(
     def open_here() -> ResumePoint[T]:
         if chosen:
             return chosen[0]
-        return replace(shared, checkpoint=None if shared.file is None else chooser.open(shared.file))
+        if shared.file is None:
+            return shared
+        file = chooser.found_here(shared.file)
+        return replace(shared, file=file, checkpoint=chooser.open(file))
 
     return ranks.together(open_here)
 
@@ -166,6 +175,12 @@ class _Chooser(Generic[T]):
                 run.claim.take(run_id, found.file.metadata.generation or 0, takeover=self.takeover)
             lineage = _lineage(found.file, run_id)
             return ResumePoint(run_id, found.file, found.checkpoint, lineage, there.other_runs, found.skipped)
+
+    def found_here(self, file: CheckpointFile) -> CheckpointFile:
+        """Return what rank 0 has chosen by its path on this rank: each names the directory, or the file, itself."""
+        place = Path(self.run.directory if self.resume in _WORDS else self.resume)
+        exact = place.name == file.name and not place.is_dir()
+        return replace(file, path=str(place if exact else place / file.name))
 
     def open(self, file: CheckpointFile) -> T:
         """Open here what rank 0 has chosen."""
