@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
-from ckptfmt._core.torch.restore.read_targets import into_tensor
+from ckptfmt._core.torch.restore.read_targets import target_of
 from ckptfmt._core.torch.saving import staging
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
@@ -146,7 +146,7 @@ def test_copies_of_any_layout_are_exact(name: str) -> None:
 
 def test_any_byte_but_zero_is_true() -> None:
     tensor = torch.zeros(2, 3, dtype=torch.bool)
-    into = into_tensor(tensor)
+    into = target_of(tensor)
     assert callable(into)
     into(3, memoryview(bytes([0, 255, 1])))
     into(0, memoryview(bytes([2, 0, 0])))

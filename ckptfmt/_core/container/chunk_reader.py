@@ -26,9 +26,9 @@ from ckptfmt._core.storage import Source
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt.errors import FormatError, Problem, error_for
 
-__all__ = ["Into", "NewBuffer", "Want", "fetch", "new_buffer"]
+__all__ = ["NewBuffer", "ReadRequest", "ReadTarget", "fetch", "new_buffer"]
 
-Into = memoryview | Callable[[int, memoryview], None] | None
+ReadTarget = memoryview | Callable[[int, memoryview], None] | None
 """Where the bytes of a segment go: memory of its length; a function that is given each verified piece and its place
 in the segment, from any thread; or nowhere, if they are only to be verified."""
 
@@ -42,18 +42,18 @@ _SMALL_BYTES = 64 << 10
 _TRUTH_VALUES = bytes([0]) + bytes([1]) * 255
 
 
-class Want(NamedTuple):
+class ReadRequest(NamedTuple):
     """A segment to be read and verified.
 
     Attributes:
         member: The member it belongs to.
         segment: The segment.
-        into: Where its logical bytes go.
+        target: Where its logical bytes go.
     """
 
     member: Member
     segment: Segment
-    into: Into = None
+    target: ReadTarget = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class _Group:
 
     member: Member
     segments: list[Segment]
-    targets: list[Into]
+    targets: list[ReadTarget]
     nbytes: int
 
 
@@ -87,7 +87,7 @@ def normalize_truth_values(memory: memoryview) -> None:
 
 def fetch(
     source: Source,
-    wants: Iterable[Want],
+    requests: Iterable[ReadRequest],
     *,
     problems: list[Problem] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -100,10 +100,10 @@ def fetch(
 
     Args:
         source: The file.
-        wants: What to read. No two of them may have memory in common.
+        requests: What to read. No two of them may have memory in common.
         problems: Takes what is wrong, so that the rest is still read; without it, the first problem raises.
         progress: Called on the caller's thread with the number of logical bytes done since its last call.
-        make_buffer: Makes the memory that functions among the `wants` are given views of.
+        make_buffer: Makes the memory that functions among the `requests` are given views of.
 
     Raises:
         IntegrityError: A digest does not match.
@@ -112,7 +112,7 @@ def fetch(
         StorageError: The file cannot be read.
     """
     reader = _Reader(source, make_buffer)
-    jobs = (partial(reader.run, group) for group in _groups(wants))
+    jobs = (partial(reader.run, group) for group in _groups(requests))
     with Workers(_READERS, "ckptfmt-read") as workers:
         for done in workers.in_order(jobs):
             if done.problems and problems is None:
@@ -123,29 +123,29 @@ def fetch(
                 progress(done.nbytes)
 
 
-def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
+def _groups(requests: Iterable[ReadRequest]) -> Iterator[_Group]:
     """Cut large segments into chunks, and join neighbouring small ones, so that they share one read."""
     member: Member | None = None
     segments: list[Segment] = []
-    targets: list[Into] = []
+    targets: list[ReadTarget] = []
     nbytes = following = 0
-    for want in wants:
-        segment = want.segment
+    for request in requests:
+        segment = request.segment
         size = segment.nbytes
         if not size:
             continue
-        joins = want.member is member and segment.first_chunk == following
+        joins = request.member is member and segment.first_chunk == following
         if segments and not (joins and nbytes + size <= CHUNK_BYTES and len(segments) < _MAX_SEGMENTS):
             assert member is not None  # there are segments of it
             yield _Group(member, segments, targets, nbytes)
             segments, targets, nbytes = [], [], 0
-        member = want.member
+        member = request.member
         if size > CHUNK_BYTES:
-            yield from _chunks(want)
+            yield from _chunks(request)
             following = -1
             continue
         segments.append(segment)
-        targets.append(want.into)
+        targets.append(request.target)
         nbytes += size
         following = segment.first_chunk + 1
     if segments:
@@ -153,20 +153,20 @@ def _groups(wants: Iterable[Want]) -> Iterator[_Group]:
         yield _Group(member, segments, targets, nbytes)
 
 
-def _chunks(want: Want) -> Iterator[_Group]:
-    member, segment, into = want
+def _chunks(request: ReadRequest) -> Iterator[_Group]:
+    member, segment, target = request
     for chunk in segment.chunks():
         start = chunk.offset - segment.offset
-        part: Into = into
-        if isinstance(into, memoryview):
-            part = into[start : start + chunk.nbytes]
-        elif into is not None:
-            part = partial(_at, into, start)
+        part: ReadTarget = target
+        if isinstance(target, memoryview):
+            part = target[start : start + chunk.nbytes]
+        elif target is not None:
+            part = partial(_at, target, start)
         yield _Group(member, [chunk.alone()], [part], chunk.nbytes)
 
 
-def _at(into: Callable[[int, memoryview], None], start: int, begin: int, data: memoryview) -> None:
-    into(start + begin, data)
+def _at(target: Callable[[int, memoryview], None], start: int, begin: int, data: memoryview) -> None:
+    target(start + begin, data)
 
 
 def _stored_range(group: _Group) -> tuple[int, int]:
@@ -212,10 +212,10 @@ class _Reader:
 
     def _plain(self, group: _Group) -> list[Problem]:
         member, segments, targets = group.member, group.segments, group.targets
-        only, into = segments[0], targets[0]
-        if len(segments) == 1 and isinstance(into, memoryview):
-            self._source.read_into(member.offset + only.offset, into)
-            return _check(member, only, digest(into))
+        only, target = segments[0], targets[0]
+        if len(segments) == 1 and isinstance(target, memoryview):
+            self._source.read_into(member.offset + only.offset, target)
+            return _check(member, only, digest(target))
         data = self._read(*_stored_range(group))
         digests = []
         begin = 0
@@ -226,12 +226,12 @@ class _Reader:
         sound = b"".join(digests) == member.digests_of(only.first_chunk, len(segments))
         problems: list[Problem] = []
         begin = 0
-        for segment, into, found in zip(segments, targets, digests, strict=True):
+        for segment, target, found in zip(segments, targets, digests, strict=True):
             end = begin + segment.nbytes
             faults = [] if sound else _check(member, segment, found)
             problems += faults
             if not faults:
-                _deliver(data[begin:end], into)
+                _deliver(data[begin:end], target)
             begin = end
         return problems
 
@@ -243,7 +243,7 @@ class _Reader:
         start = place - member.offset
         data = self._read(place, nbytes)
         problems: list[Problem] = []
-        for segment, into in zip(group.segments, group.targets, strict=True):
+        for segment, target in zip(group.segments, group.targets, strict=True):
             number, tensor = segment.first_chunk, segment.tensor
             begin = member.stored_offsets[number] - start
             stored = bytes(data[begin : begin + sizes[number]])
@@ -261,7 +261,7 @@ class _Reader:
             found = _check(member, segment, digest(logical))
             problems += found
             if not found:
-                _deliver(logical, into)
+                _deliver(logical, target)
         return problems
 
     def _read(self, offset: int, nbytes: int) -> memoryview:
@@ -279,14 +279,14 @@ class _Reader:
         return buffer[:nbytes]
 
 
-def _deliver(data: memoryview, into: Into) -> None:
+def _deliver(data: memoryview, target: ReadTarget) -> None:
     """Bring verified bytes to their place."""
-    if isinstance(into, memoryview) and len(data) > _SMALL_BYTES:
-        copy_bytes(data, into)
-    elif isinstance(into, memoryview):
-        into[:] = data
-    elif into is not None:
-        into(0, data)
+    if isinstance(target, memoryview) and len(data) > _SMALL_BYTES:
+        copy_bytes(data, target)
+    elif isinstance(target, memoryview):
+        target[:] = data
+    elif target is not None:
+        target(0, data)
 
 
 def _check(member: Member, segment: Segment, found: bytes) -> list[Problem]:

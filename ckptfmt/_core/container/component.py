@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import Adapter
-from ckptfmt._core.container.chunk_reader import Want, fetch, normalize_truth_values
+from ckptfmt._core.container.chunk_reader import ReadRequest, fetch, normalize_truth_values
 from ckptfmt._core.container.per_rank import choose, of_rank
 from ckptfmt._core.container.state import tensor_uses, unflatten
 from ckptfmt._core.format.digest import digest
@@ -127,7 +127,7 @@ class Component:
         entry = self.tensors[name]
         view = None if memory is None else adapter.view(entry.dtype, entry.shape, memory)
         if view is not None:
-            fetch(self._source, [Want(member, segment)])  # by reading: the map of a file that shrinks is a trap
+            fetch(self._source, [ReadRequest(member, segment)])  # by reading: the map of a file that shrinks is a trap
         return view
 
     def read_bytes(self, name: str) -> bytearray:
@@ -140,7 +140,7 @@ class Component:
         member, segment = self._segment(name)
         data = bytearray(segment.nbytes)
         with located(self._source.path):
-            fetch(self._source, [Want(member, segment, memoryview(data))])
+            fetch(self._source, [ReadRequest(member, segment, memoryview(data))])
         return data
 
     def load(self, instead: Mapping[str, Any] | None = None, tree: object = _ALL) -> Any:
@@ -159,7 +159,7 @@ class Component:
         given = {} if instead is None else instead
         with located(self._source.path):
             if self.tensor_member is not None:
-                fetch(self._source, [Want(self.tensor_member, self.tensor_member.segments[0])])
+                fetch(self._source, [ReadRequest(self.tensor_member, self.tensor_member.segments[0])])
             if self.structure_member is None:
                 read = [name for name in self.tensors if name not in given]
                 values = dict(zip(read, self._make([(name, adapters.primary) for name in read]), strict=True))
@@ -187,7 +187,7 @@ class Component:
         referred = {node.name for node in walk(tree) if isinstance(node, TensorRef)}
         others = [self._segment(name) for name in self.tensors if name not in referred]
         with located(self._source.path):
-            fetch(self._source, [Want(member, segment) for member, segment in others])
+            fetch(self._source, [ReadRequest(member, segment) for member, segment in others])
         return self.load(tree=tree)
 
     @cached_property
@@ -234,18 +234,18 @@ class Component:
     def _make(self, uses: list[tuple[str, Adapter]]) -> list[Any]:
         """Return a tensor for each (name, adapter), read in file order and verified."""
         made = []
-        wants = []
+        requests = []
         truth_values: list[memoryview] = []
         for name, adapter in uses:
             member, segment = self._segment(name)
             entry = self.tensors[name]
             tensor, memory = adapter.empty(entry.dtype, entry.shape)
             made.append(tensor)
-            wants.append(Want(member, segment, memory))
+            requests.append(ReadRequest(member, segment, memory))
             if entry.dtype == BOOL:
                 truth_values.append(memory)
-        wants.sort(key=lambda want: want.segment.offset)
-        fetch(self._source, wants)
+        requests.sort(key=lambda request: request.segment.offset)
+        fetch(self._source, requests)
         for memory in truth_values:
             normalize_truth_values(memory)
         return made
@@ -254,7 +254,7 @@ class Component:
 def read_member(source: Source, member: Member) -> bytearray:
     """Return the verified logical bytes of a member that is one segment."""
     data = bytearray(member.logical_bytes)
-    fetch(source, [Want(member, member.segments[0], memoryview(data))])
+    fetch(source, [ReadRequest(member, member.segments[0], memoryview(data))])
     return data
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ckptfmt._core.container.adapter_set import AdapterSet
-from ckptfmt._core.container.chunk_reader import Into, NewBuffer, Want, fetch, new_buffer
+from ckptfmt._core.container.chunk_reader import NewBuffer, ReadRequest, ReadTarget, fetch, new_buffer
 from ckptfmt._core.container.component import Component, located, read_member
 from ckptfmt._core.format.index import ROOT, Index, Member, Metadata
 from ckptfmt._core.format.layout import (
@@ -179,7 +179,7 @@ class Checkpoint(Mapping[str, Component]):
 
     def fill(
         self,
-        targets: Mapping[str, Mapping[str, Into]],
+        targets: Mapping[str, Mapping[str, ReadTarget]],
         *,
         progress: Callable[[int], None] | None = None,
         make_buffer: NewBuffer = new_buffer,
@@ -187,8 +187,8 @@ class Checkpoint(Mapping[str, Component]):
         """Read components and verify every byte of them; the data of tensors go straight to where they belong.
 
         Args:
-            targets: For each component, the target of each tensor that has one (see `chunk_reader.Into`). Memory is
-                written to before its content is verified: with problems, what is in there is not to be used.
+            targets: For each component, the target of each tensor that has one (see `chunk_reader.ReadTarget`).
+                Memory is written to before its content is verified: if there are problems, do not use its content.
             progress: Called with the number of logical bytes read since its last call.
             make_buffer: Makes the memory that targets which are functions are given views of.
 
@@ -200,8 +200,8 @@ class Checkpoint(Mapping[str, Component]):
         """
         problems: list[Problem] = []
         chosen = [member for member in self.index.members if member.component in targets]
-        wants = (want for member in chosen for want in _all_of(member, targets[str(member.component)]))
-        fetch(self._source, wants, problems=problems, progress=progress, make_buffer=make_buffer)
+        requests = (request for member in chosen for request in _all_of(member, targets[str(member.component)]))
+        fetch(self._source, requests, problems=problems, progress=progress, make_buffer=make_buffer)
         return tuple(problems)
 
     def read_opaque(self, name: str) -> bytes:
@@ -237,10 +237,10 @@ class Checkpoint(Mapping[str, Component]):
         self.close()
 
 
-def _all_of(member: Member, targets: Mapping[str, Into] | None = None) -> Iterator[Want]:
-    into = {} if targets is None else targets
+def _all_of(member: Member, targets: Mapping[str, ReadTarget] | None = None) -> Iterator[ReadRequest]:
+    targets = {} if targets is None else targets
     for segment in member.segments:
-        yield Want(member, segment, None if segment.tensor is None else into.get(segment.tensor))
+        yield ReadRequest(member, segment, None if segment.tensor is None else targets.get(segment.tensor))
 
 
 def _padding_problem(offset: int) -> Problem:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from ckptfmt._core.container.chunk_reader import Want, fetch
+from ckptfmt._core.container.chunk_reader import ReadRequest, fetch
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
@@ -132,7 +132,7 @@ def segment_chunks(source: LocalSource, member: Member, segment: Segment) -> Ite
 def _read_chunk(source: LocalSource, member: Member, chunk: Chunk) -> BytesLike:
     data = bytearray(chunk.nbytes)
     try:
-        fetch(source, [Want(member, chunk.alone(), memoryview(data))])
+        fetch(source, [ReadRequest(member, chunk.alone(), memoryview(data))])
     except FormatError as error:
         raise error.at(source.path) from error
     return data

@@ -169,7 +169,7 @@ class RunClaim:
 
         Raises:
             SupersededError: Another process has the run.
-            StorageError: That cannot be told.
+            StorageError: Whether it has is not known.
         """
         with directory_lock(self._directory):
             self._check()
@@ -196,14 +196,14 @@ class RunClaim:
     def _claim(self, run_id: str | None, *, takeover: bool) -> Lease:
         for _ in range(_ATTEMPTS):
             seen = self._find(run_id)
-            before, told = self._judge(seen, takeover=takeover, named=run_id is not None)
+            before, notice = self._judge(seen, takeover=takeover, named=run_id is not None)
             with directory_lock(self._directory):
                 if self._find(run_id) != seen:
                     continue  # somebody else was quicker: judge anew
                 lease = self._next(run_id, before)
                 self._publish(lease)
-            if told:
-                notify(told)
+            if notice:
+                notify(notice)
             return lease
         raise LockedError(f"{self._directory}: other processes claim the run again and again; end them")
 
@@ -218,7 +218,7 @@ class RunClaim:
         return max(others, key=lambda it: "" if it.holder is None else it.holder.since, default=None)
 
     def _judge(self, seen: Lease | None, *, takeover: bool, named: bool) -> tuple[Lease | None, str]:
-        """Return the lease to follow on, if it is to be followed on, and what is to be told of that, if anything.
+        """Return the lease to succeed, if any, and the notice to give of that; empty if none.
 
         Args:
             seen: The lease that is there.
@@ -278,7 +278,7 @@ class RunClaim:
     def _keep_alive(self, hold: Hold, lease: Lease) -> None:
         """Let others see that this process lives."""
         directory = self._directory
-        hold.keep_alive(lambda: _tell_of_loss(directory, lease))
+        hold.keep_alive(lambda: _report_loss(directory, lease))
 
     def _check(self) -> None:
         """Look whether the run is still this process's; the directory must be locked."""
@@ -382,7 +382,7 @@ def _loss(directory: str, mine: Lease, found: Lease) -> str:
     )
 
 
-def _tell_of_loss(directory: str, mine: Lease) -> None:
+def _report_loss(directory: str, mine: Lease) -> None:
     with suppress(StorageError):
         found = read_lease(directory, mine.run_id)
         if found is not None and found.claim != mine.claim and found.claim not in _own:

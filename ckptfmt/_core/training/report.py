@@ -1,4 +1,4 @@
-"""What `Checkpointer.resume` did, and how it is told."""
+"""Report of `Checkpointer.resume`, and its text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ckptfmt._escaping import escape
 from ckptfmt.errors import SkippedFile
 
-__all__ = ["ComponentReport", "ResumeReport", "render_report", "the_first", "told"]
+__all__ = ["ComponentReport", "ResumeReport", "labelled", "render_report", "the_first"]
 
 _SHOWN_LINES = 20
 _SHOWN_PLACES = 8
@@ -99,11 +99,11 @@ def _lines(report: ResumeReport) -> Iterator[str]:
     if report.unexpected:
         yield f"  unexpected  {', '.join(report.unexpected)}: in the checkpoint, not given to the Checkpointer"
     lost = [line for detail in report.components if detail.restored for line in detail.differences]
-    yield from told("mismatched", [*lost, *report.mismatched])
+    yield from labelled("mismatched", [*lost, *report.mismatched])
     per_rank = [place for detail in report.components if detail.restored for place in detail.per_rank]
     if per_rank:
         yield f"  per rank    {the_first(per_rank)}: each rank has its own value again"
-    yield from told("changed", [line for detail in report.components for line in detail.notes])
+    yield from labelled("changed", [line for detail in report.components for line in detail.notes])
     if report.parent is not None:
         yield f"  parent      {report.parent}: what the run started from"
     for skipped in report.skipped:
@@ -118,7 +118,7 @@ def the_first(places: Sequence[str]) -> str:
     return f"{', '.join(places[:_SHOWN_PLACES])}{more}"
 
 
-def told(word: str, lines: Sequence[str]) -> Iterator[str]:
+def labelled(word: str, lines: Sequence[str]) -> Iterator[str]:
     """Yield each line behind a word, and how many more there are."""
     for line in lines[:_SHOWN_LINES]:
         yield f"  {word:<10}  {line}"

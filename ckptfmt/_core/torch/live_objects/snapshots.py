@@ -1,4 +1,4 @@
-"""One look at what a loader keeps in attributes: enough to see later what has changed, and no reference to it."""
+"""Snapshots of what a loader keeps in attributes: enough to see later what has changed, and no reference to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from ckptfmt._core.torch.live_objects.attributes import Slot, holds_more, is_gen
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
 
-__all__ = ["ABSENT", "Kind", "Look", "Looks", "content", "is_next_seed", "look", "mark_in", "put_content"]
+__all__ = [
+    "ABSENT",
+    "Kind",
+    "Snapshot",
+    "Snapshots",
+    "content",
+    "is_next_seed",
+    "mark_in",
+    "put_content",
+    "take_snapshots",
+]
 
 ABSENT = "nothing"
 """Mark of an attribute that is not there."""
@@ -37,7 +47,7 @@ class Kind(Enum):
     BULK = auto()
     """Tensors on the CPU, arrays, and long lists of plain values: saved by value, up to a size."""
     OBJECT = auto()
-    """Something to look into."""
+    """Something that holds more."""
     ITERATOR = auto()
     """An iterator of a sampler: how far it is cannot be seen. One made anew in each pass has no say in the next."""
     OTHER = auto()
@@ -45,7 +55,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """One attribute at one moment.
 
     Attributes:
@@ -63,18 +73,18 @@ class Look:
     plain: Any = None
 
 
-Looks = Mapping[str, Look]
+Snapshots = Mapping[str, Snapshot]
 """Path -> what is there."""
 
 
-def look(slots: Iterable[Slot]) -> dict[str, Look]:
-    """Look at each of these attributes."""
-    return {slot.path: _look(slot) for slot in slots}
+def take_snapshots(slots: Iterable[Slot]) -> dict[str, Snapshot]:
+    """Return a snapshot of each of these attributes."""
+    return {slot.path: _snapshot(slot) for slot in slots}
 
 
-def mark_in(looks: Looks, path: str) -> str:
+def mark_in(snapshots: Snapshots, path: str) -> str:
     """Return the mark of what is at a path, `ABSENT` if nothing is."""
-    return looks[path].mark if path in looks else ABSENT
+    return snapshots[path].mark if path in snapshots else ABSENT
 
 
 def is_next_seed(mark: str, before: str) -> bool:
@@ -123,27 +133,27 @@ def put_content(slot: Slot, saved: Mapping[str, Any]) -> None:
             slot.put(value.clone() if isinstance(value, torch.Tensor) else _copy(value))
 
 
-def _look(slot: Slot) -> Look:
+def _snapshot(slot: Slot) -> Snapshot:
     value = slot.value
     if is_generator(value):
         state = StatefulGenerator(value).state_dict()
         seed = f"seeded {value.initial_seed()} " if isinstance(value, torch.Generator) else ""
         mark = f"{state['kind']} {seed}{fingerprint(state, elements=_WHOLE)}"
-        return Look(Kind.GENERATOR, mark, slot.owner, slot.in_dataset)
+        return Snapshot(Kind.GENERATOR, mark, slot.owner, slot.in_dataset)
     if _is_plain(value):
         text = repr(value)
         mark = text if len(text) <= _MAX_MARK else f"{type(value).__name__} {fingerprint(text)}"
-        return Look(Kind.PLAIN, mark, slot.owner, slot.in_dataset, _copy(value))
+        return Snapshot(Kind.PLAIN, mark, slot.owner, slot.in_dataset, _copy(value))
     size = _bulk(value)
     if size is not None:
         kind = Kind.BULK if size <= _MAX_ELEMENTS else Kind.OTHER
-        return Look(kind, f"{type(value).__name__} {fingerprint(value)}", slot.owner, slot.in_dataset)
+        return Snapshot(kind, f"{type(value).__name__} {fingerprint(value)}", slot.owner, slot.in_dataset)
     if holds_more(value):
-        return Look(Kind.OBJECT, f"a {type(value).__qualname__}", slot.owner, slot.in_dataset)
+        return Snapshot(Kind.OBJECT, f"a {type(value).__qualname__}", slot.owner, slot.in_dataset)
     if isinstance(value, Iterator) and not slot.in_dataset:
-        return Look(Kind.ITERATOR, f"a {type(value).__qualname__} at {id(value):x}", slot.owner, slot.in_dataset)
+        return Snapshot(Kind.ITERATOR, f"a {type(value).__qualname__} at {id(value):x}", slot.owner, slot.in_dataset)
     length = f" of {len(value)}" if isinstance(value, list | tuple | dict | set | frozenset | deque) else ""
-    return Look(Kind.OTHER, f"a {type(value).__qualname__}{length} at {id(value):x}", slot.owner, slot.in_dataset)
+    return Snapshot(Kind.OTHER, f"a {type(value).__qualname__}{length} at {id(value):x}", slot.owner, slot.in_dataset)
 
 
 def _is_plain(value: object) -> bool:

@@ -18,7 +18,15 @@ from typing import Any
 
 from ckptfmt._core.torch.live_objects.attributes import Slot, is_generator, walk
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
-from ckptfmt._core.torch.live_objects.snapshots import Kind, Look, Looks, content, is_next_seed, look, mark_in
+from ckptfmt._core.torch.live_objects.snapshots import (
+    Kind,
+    Snapshot,
+    Snapshots,
+    content,
+    is_next_seed,
+    mark_in,
+    take_snapshots,
+)
 from ckptfmt._core.torch.loader.recall import put_generators, put_values
 
 __all__ = ["History", "LoaderMemory", "Remembered"]
@@ -37,7 +45,7 @@ class Remembered:
 
     Attributes:
         generators: States of the generators that the loader, its samplers and its data set keep, by path.
-        values: What passes have changed so far, by path, as `looks.content` returns it.
+        values: What passes have changed so far, by path, as `snapshots.content` returns it.
     """
 
     generators: Mapping[str, Any]
@@ -46,7 +54,7 @@ class Remembered:
 
 @dataclass(frozen=True)
 class History:
-    """What is known of a loader's ways, by marks as `looks` makes them.
+    """What is known of a loader's ways, by marks as `snapshots` makes them.
 
     Attributes:
         passes: How many passes over it have begun in the run.
@@ -70,40 +78,40 @@ class LoaderMemory:
 
     def __init__(self) -> None:
         self.history = History()
-        self._first: Looks | None = None
-        """The first look in this process."""
-        self._begun: Looks = {}
+        self._first: Snapshots | None = None
+        """The first snapshot in this process."""
+        self._begun: Snapshots = {}
         """When the present pass began."""
         self._begun_values: dict[str, Any] = {}
         """What passes had changed by then."""
-        self._latest: Looks | None = None
-        """The last look since the pass began; None before the first."""
+        self._latest: Snapshots | None = None
+        """The last snapshot since the pass began; None before the first."""
         self._resumed_early = False
         """The run was resumed after its first pass."""
 
     def begin(self, loader: object, length: int | None) -> Remembered:
         """Take note that a pass is to begin. Returns what the loader remembers."""
         slots = list(walk(loader))
-        looks = look(slots)
+        snapshots = take_snapshots(slots)
         history = self.history
         initial, outside = dict(history.initial), dict(history.outside)
-        for path in self.changed_outside(looks):
+        for path in self.changed_outside(snapshots):
             outside[path] = ""
         for path in outside:
-            initial.setdefault(path, self._initial(path, looks))
-            outside[path] = mark_in(looks, path)
-        self._first = self._first or looks
-        build = {path: seen.mark for path, seen in looks.items() if _is_build(path, seen) and path not in initial}
+            initial.setdefault(path, self._initial(path, snapshots))
+            outside[path] = mark_in(snapshots, path)
+        self._first = self._first or snapshots
+        build = {path: seen.mark for path, seen in snapshots.items() if _is_build(path, seen) and path not in initial}
         build = dict(list(build.items())[:_MAX_BUILD]) | {LENGTH: str(length)}
         self.history = replace(history, passes=history.passes + 1, initial=initial, outside=outside, build=build)
         return self._begin_from(slots)
 
-    def changed_outside(self, looks: Looks) -> list[str]:
+    def changed_outside(self, snapshots: Snapshots) -> list[str]:
         """Return what has changed since the last epoch ended, of what may matter for the data."""
         latest = self._latest
         if latest is None:
             return []
-        kinds = {path: looks.get(path) or latest[path] for path in _changed(latest, looks)}
+        kinds = {path: snapshots.get(path) or latest[path] for path in _changed(latest, snapshots)}
         return [
             path
             for path, seen in kinds.items()
@@ -112,7 +120,7 @@ class LoaderMemory:
 
     def overlooked(self, loader: object) -> list[str]:
         """Say what a resume after the first epoch could not know: a line each. To be called before `begin`."""
-        found = self.changed_outside(look(walk(loader))) if self._resumed_early else []
+        found = self.changed_outside(take_snapshots(walk(loader))) if self._resumed_early else []
         self._resumed_early &= self._latest is None
         return [
             f"{path} is set anew between epochs, which the first epoch alone could not tell; the data of the epoch "
@@ -124,14 +132,14 @@ class LoaderMemory:
     def note(self, loader: object) -> list[Slot]:
         """Take note of what has changed since the pass began. Returns where everything is."""
         slots = list(walk(loader))
-        looks = look(slots)
+        snapshots = take_snapshots(slots)
         history = self.history
         inside, initial, lost_parts = set(history.inside), dict(history.initial), dict(history.lost)
-        for path, seen in looks.items():
+        for path, seen in snapshots.items():
             if seen.kind is Kind.ITERATOR and mark_in(self._begun, path) == seen.mark:
                 lost_parts.setdefault(seen.owner, path)  # it goes on from pass to pass
-        for path in _changed(self._begun, looks):
-            before, after = self._begun.get(path), looks.get(path)
+        for path in _changed(self._begun, snapshots):
+            before, after = self._begun.get(path), snapshots.get(path)
             if Kind.ITERATOR in (before and before.kind, after and after.kind):
                 continue
             if _can_be_put_back(before, after):
@@ -140,7 +148,7 @@ class LoaderMemory:
                 initial.setdefault(path, self._initial(path, self._begun))
             else:
                 lost_parts.setdefault((after or self._begun[path]).owner, path)
-        self._latest = looks
+        self._latest = snapshots
         self.history = replace(history, initial=initial, inside=tuple(sorted(inside)), lost=lost_parts)
         return slots
 
@@ -159,12 +167,12 @@ class LoaderMemory:
         return Remembered(begun.generators, {path: value for path, value in values.items() if path not in lost_too})
 
     def meet(self, loader: object, length: int | None, history: History) -> list[str]:
-        """Look at a loader that was built anew, before anything is put back.
+        """Take a snapshot of a loader that was built again, before anything is put back.
 
         Returns:
             In what it is another one than that of a checkpoint, or may be, a line each.
         """
-        self._first = look(walk(loader))
+        self._first = take_snapshots(walk(loader))
         return _differences(history, self._first, length)
 
     def recall_beginning(self, loader: object, history: History, begun: Remembered) -> None:
@@ -190,14 +198,14 @@ class LoaderMemory:
         Raises:
             MismatchError: It has other generators.
         """
-        looks = look(walk(loader))
+        snapshots = take_snapshots(walk(loader))
         untouched = {
-            path: value for path, value in now.values.items() if mark_in(looks, path) == mark_in(self._begun, path)
+            path: value for path, value in now.values.items() if mark_in(snapshots, path) == mark_in(self._begun, path)
         }
         put_values(loader, untouched)
         put_generators(loader, now.generators)
-        after = look(walk(loader))
-        return [path for path in untouched if mark_in(after, path) != mark_in(looks, path)]
+        after = take_snapshots(walk(loader))
+        return [path for path in untouched if mark_in(after, path) != mark_in(snapshots, path)]
 
     def recall_between(self, loader: object, history: History, then: Remembered) -> list[str]:
         """Bring a loader that was built anew to where one of its kind was when its pass was over.
@@ -213,10 +221,10 @@ class LoaderMemory:
         met = self._first
         assert met is not None
         slots = {slot.path: slot for slot in walk(loader)}
-        looks = look(slots.values())
+        snapshots = take_snapshots(slots.values())
         initial, outside, values = dict(history.initial), dict(history.outside), {}
         for path, value in then.values.items():
-            if path in outside or mark_in(looks, path) != mark_in(met, path):
+            if path in outside or mark_in(snapshots, path) != mark_in(met, path):
                 continue
             # As long as there was but one pass, nothing else tells whether other code is to change this.
             if history.passes > 1 or mark_in(met, path) == initial.get(path):
@@ -245,7 +253,7 @@ class LoaderMemory:
         ]
 
     def _begin_from(self, slots: list[Slot]) -> Remembered:
-        self._begun = self._latest = look(slots)
+        self._begun = self._latest = take_snapshots(slots)
         remembered = self._remembered(slots)
         self._begun_values = dict(remembered.values)
         return remembered
@@ -263,25 +271,25 @@ class LoaderMemory:
                     values[slot.path] = saved
         return Remembered(generators, values)
 
-    def _initial(self, path: str, looks: Looks) -> str:
-        return mark_in(looks if self._first is None else self._first, path)
+    def _initial(self, path: str, snapshots: Snapshots) -> str:
+        return mark_in(snapshots if self._first is None else self._first, path)
 
 
-def _differences(history: History, looks: Looks, length: int | None) -> list[str]:
+def _differences(history: History, snapshots: Snapshots, length: int | None) -> list[str]:
     return [
         *(
-            f"{path} was {mark} in the checkpoint, is {_now(path, looks, length)} now"
+            f"{path} was {mark} in the checkpoint, is {_now(path, snapshots, length)} now"
             for path, mark in history.build.items()
             if path not in history.initial
-            and _now(path, looks, length) != mark
+            and _now(path, snapshots, length) != mark
             # What is to be called for each epoch has not been called twice yet: so it cannot be told from the rest.
             and (history.passes > 1 or "epoch" not in path.lower())
         ),
         *(
-            f"{path} is {mark_in(looks, path)}, as before the first epoch, though it changed between epochs; call "
+            f"{path} is {mark_in(snapshots, path)}, as before the first epoch, though it changed between epochs; call "
             "set_epoch() and the like before batches(), not behind end_epoch()"
             for path, mark in history.outside.items()
-            if mark != mark_in(looks, path) == history.initial.get(path)
+            if mark != mark_in(snapshots, path) == history.initial.get(path)
         ),
         *(
             f"{example} changed in the epochs before and cannot be put back; neither can {counter}: data that follow "
@@ -296,8 +304,8 @@ def _has(slot: Slot, saved: Mapping[str, Any]) -> bool:
     return "plain" in saved and content(slot.value) == saved
 
 
-def _now(path: str, looks: Looks, length: int | None) -> str:
-    return str(length) if path == LENGTH else mark_in(looks, path)
+def _now(path: str, snapshots: Snapshots, length: int | None) -> str:
+    return str(length) if path == LENGTH else mark_in(snapshots, path)
 
 
 def _withheld(owner: str, history: History) -> str | None:
@@ -309,11 +317,11 @@ def _withheld(owner: str, history: History) -> str | None:
     return f"the rest of {owner}" if _is_sampler(owner) else None
 
 
-def _changed(before: Looks, after: Looks) -> list[str]:
+def _changed(before: Snapshots, after: Snapshots) -> list[str]:
     return [path for path in {**before, **after} if mark_in(before, path) != mark_in(after, path)]
 
 
-def _can_be_put_back(before: Look | None, after: Look | None) -> bool:
+def _can_be_put_back(before: Snapshot | None, after: Snapshot | None) -> bool:
     if after is None:
         return False
     if after.kind is Kind.GENERATOR:
@@ -322,7 +330,7 @@ def _can_be_put_back(before: Look | None, after: Look | None) -> bool:
     return after.kind in kinds and (before is None or before.kind in kinds)
 
 
-def _is_build(path: str, seen: Look | None) -> bool:
+def _is_build(path: str, seen: Snapshot | None) -> bool:
     """Say whether something is part of how a loader is built."""
     if seen is None or seen.in_dataset or path.rpartition(".")[-1] in _IMMATERIAL:
         return False

@@ -25,7 +25,7 @@ from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import MismatchError
 
-__all__ = ["LoaderPasses", "LoaderState", "OpenPass", "PassStart"]
+__all__ = ["EpochPosition", "LoaderState", "LoaderTracker", "PassStart"]
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ class PassStart:
 
 
 @dataclass(frozen=True)
-class OpenPass:
-    """The unfinished pass of an unfinished epoch.
+class EpochPosition:
+    """A position in an unfinished epoch.
 
     Attributes:
         epoch_random: States of the global generators when the epoch began, before the pass did.
@@ -82,18 +82,18 @@ class OpenPass:
     mark: BatchMark | None = None
 
 
-class LoaderPasses:
-    """The passes of a run over its loader, one after the other.
+class LoaderTracker:
+    """Tracks the passes of a run over its loader, one after the other.
 
     Args:
-        allow_mismatch: Whether a loader that does not fit the checkpoint is told and taken, or else is an error.
+        allow_mismatch: Whether a loader that does not fit the checkpoint is reported and used, instead of an error.
     """
 
     def __init__(self, *, allow_mismatch: bool = False) -> None:
         self._allow_mismatch = allow_mismatch
         self._memory = LoaderMemory()
         self._watch = Watch()
-        self._told_of_workers = False
+        self._warned_of_workers = False
         self._start: PassStart | None = None
         self._loader: Iterable[object] | None = None
 
@@ -122,16 +122,16 @@ class LoaderPasses:
         remembered = self._memory.begin(loader, _length(loader))
         state = LoaderState(remembered, History(), _workers_started(loader))
         self._start = PassStart(rng.capture(), state, _length(loader))
-        return self._go_on(loader, iter(loader), Watch(steady=_is_steady(loader)), 0)
+        return self._continue(loader, iter(loader), Watch(steady=_is_steady(loader)), 0)
 
-    def resume(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> tuple[Iterator[T], int]:
+    def resume(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> tuple[Iterator[T], int]:
         """Come to the place in a pass that another process had reached.
 
         The global generators are left anywhere: their states have to be set afterwards.
 
         Args:
             loader: The loader.
-            open_pass: The pass.
+            position: The position in the pass.
             now: What is to be known of its loader when it was left.
 
         Returns:
@@ -143,14 +143,14 @@ class LoaderPasses:
                 them than were consumed.
         """
         try:
-            iterator = self._come_to(loader, open_pass, now)
+            iterator = self._fast_forward(loader, position, now)
         except MismatchError as error:
             self._unless_allowed(error, "the pass begins anew")
             self._memory = LoaderMemory()
             return self.begin(loader), 0
-        self._start = open_pass.start
-        watch = Watch(steady=_is_steady(loader), mark=open_pass.mark)
-        return self._go_on(loader, iterator, watch, open_pass.consumed), open_pass.consumed
+        self._start = position.start
+        watch = Watch(steady=_is_steady(loader), mark=position.mark)
+        return self._continue(loader, iterator, watch, position.consumed), position.consumed
 
     def end(self) -> None:
         """Take note that the epoch is over."""
@@ -165,25 +165,25 @@ class LoaderPasses:
         remembered = self._memory.now(self._loader)
         own = _own_state(self._loader)
         if own is not None:
-            self._tell_of_workers(self._loader)
+            self._warn_of_workers(self._loader)
         return LoaderState(remembered, self._memory.history, _workers_started(self._loader), own)
 
-    def open_pass(self, epoch_random: rng.RandomState, consumed: int) -> OpenPass | None:
-        """Return the pass that is under way; to be called after `state`."""
+    def position(self, epoch_random: rng.RandomState, consumed: int) -> EpochPosition | None:
+        """Return the position in the pass that is under way. Call `state` first."""
         start = self._start
         if start is None:
             return None
         remembered = self._memory.at_the_beginning(start.loader.remembered)
         start = replace(start, loader=replace(start.loader, remembered=remembered))
-        return OpenPass(epoch_random, start, consumed, self._watch.mark())
+        return EpochPosition(epoch_random, start, consumed, self._watch.mark())
 
-    def _go_on(self, loader: Iterable[T], iterator: Iterator[T], watch: Watch, consumed: int) -> Iterator[T]:
+    def _continue(self, loader: Iterable[T], iterator: Iterator[T], watch: Watch, consumed: int) -> Iterator[T]:
         self._loader = loader
         self._watch = watch
         return watch.batches(iterator, consumed)
 
-    def _come_to(self, loader: Iterable[T], open_pass: OpenPass, now: LoaderState) -> Iterator[T]:
-        start, consumed = open_pass.start, open_pass.consumed
+    def _fast_forward(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> Iterator[T]:
+        start, consumed = position.start, position.consumed
         length = _length(loader)
         if length != start.batches:
             raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
@@ -196,10 +196,10 @@ class LoaderPasses:
         if now.own is not None:
             _load_own(loader, now.own)
             iterator = iter(loader)
-            self._tell_of_workers(loader)
+            self._warn_of_workers(loader)
         else:
             iterator = iter(loader)
-            there, same = repeat(iterator, consumed, open_pass.mark)
+            there, same = repeat(iterator, consumed, position.mark)
             if there < consumed:
                 raise lost(f"{consumed} batches were consumed, now there are {there}")
         _start_workers(loader, now)
@@ -209,17 +209,17 @@ class LoaderPasses:
                 f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
             )
         elif not same:
-            self._differ(open_pass, others, excused=start.loader.workers_started and not _streams(loader))
+            self._differ(position, others, excused=start.loader.workers_started and not _streams(loader))
         elif now.own is not None:
             for line in others:
                 notify(f"loader: {line}")
         if start.loader.workers_started:
-            _tell_of_persistent_workers()
+            _warn_of_persistent_workers()
         return iterator
 
-    def _differ(self, open_pass: OpenPass, others: list[str], *, excused: bool) -> None:
-        assert open_pass.mark is not None
-        which = f"batch {open_pass.mark.number} of the pass is not the one that was trained on"
+    def _differ(self, position: EpochPosition, others: list[str], *, excused: bool) -> None:
+        assert position.mark is not None
+        which = f"batch {position.mark.number} of the pass is not the one that was trained on"
         if excused or self._allow_mismatch:
             notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
         else:
@@ -240,12 +240,12 @@ class LoaderPasses:
         for line in others:
             notify(f"loader: {line}")
         if then.workers_started:
-            _tell_of_persistent_workers()
+            _warn_of_persistent_workers()
 
-    def _tell_of_workers(self, loader: object) -> None:
-        if self._told_of_workers or not (_is_torchdata(loader) and _has_workers(loader)):
+    def _warn_of_workers(self, loader: object) -> None:
+        if self._warned_of_workers or not (_is_torchdata(loader) and _has_workers(loader)):
             return
-        self._told_of_workers = True
+        self._warned_of_workers = True
         if ranks.world().rank == 0:
             notify(
                 "loader: after a resume its worker processes begin with new random states; what they draw is the same "
@@ -314,7 +314,7 @@ def _load_own(loader: object, own: Any) -> None:
         raise lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
 
 
-def _tell_of_persistent_workers() -> None:
+def _warn_of_persistent_workers() -> None:
     if ranks.world().rank == 0:
         notify(
             "loader: its persistent workers begin anew; what they draw at random, such as augmentation, is not that of "

@@ -9,14 +9,14 @@ from typing import Any
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.attributes import Slot, attributes, is_generator, walk
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator, make_generator
-from ckptfmt._core.torch.live_objects.snapshots import content, look, mark_in, put_content
+from ckptfmt._core.torch.live_objects.snapshots import content, mark_in, put_content, take_snapshots
 from ckptfmt.errors import MismatchError
 
 __all__ = ["lost", "put_generators", "put_values", "undisturbed"]
 
 
 def put_values(loader: object, values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put values back that `looks.content` returned, by path. Those that have no place are left out."""
+    """Put values back that `snapshots.content` returned, by path. Those that have no place are left out."""
     slots = {slot.path: slot for slot in walk(loader)}
     for path, saved in values.items():
         slot = slots.get(path) or _empty_slot(loader, slots, path)
@@ -75,13 +75,13 @@ def undisturbed(loader: object) -> Iterator[None]:
     """Leave a loader's counters and generators, and the global generators, as they were before the block."""
     random = rng.capture()
     slots = list(walk(loader))
-    looks = look(slots)
+    snapshots = take_snapshots(slots)
     generators = {slot.path: StatefulGenerator(slot.value).state_dict() for slot in slots if is_generator(slot.value)}
     # Worker processes have data sets of their own: the large things in this one stay as they are.
     values = {slot.path: content(slot.value) for slot in slots if not slot.in_dataset and not is_generator(slot.value)}
     yield
-    after = look(walk(loader))
-    changed = {path: value for path, value in values.items() if mark_in(after, path) != mark_in(looks, path)}
+    after = take_snapshots(walk(loader))
+    changed = {path: value for path, value in values.items() if mark_in(after, path) != mark_in(snapshots, path)}
     put_values(loader, {path: value for path, value in changed.items() if value is not None})
     for slot in walk(loader):
         if is_generator(slot.value) and slot.path in generators:

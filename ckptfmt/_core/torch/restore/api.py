@@ -9,7 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Never
 
-from ckptfmt._core.container.chunk_reader import Into
+from ckptfmt._core.container.chunk_reader import ReadTarget
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.system.gc_pause import collector_paused
@@ -207,7 +207,7 @@ def _keep_own_buffers(plan: ComponentPlan) -> None:
 
 
 def _fill(
-    checkpoint: Checkpoint, targets: Mapping[str, Mapping[str, Into]], progress: Callable[[int], None] | None
+    checkpoint: Checkpoint, targets: Mapping[str, Mapping[str, ReadTarget]], progress: Callable[[int], None] | None
 ) -> None:
     problems = checkpoint.fill(targets, progress=progress, make_buffer=staging_buffer)
     if problems:

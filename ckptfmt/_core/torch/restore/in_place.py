@@ -18,11 +18,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from ckptfmt._core.container.chunk_reader import Into
+from ckptfmt._core.container.chunk_reader import ReadTarget
 from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
 from ckptfmt._core.torch.restore.placeholders import Skeletons
 from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, LoadOptimizer, RestorePlan, apply_component
-from ckptfmt._core.torch.restore.read_targets import fits, into_tensor
+from ckptfmt._core.torch.restore.read_targets import fits, target_of
 from ckptfmt._core.torch.tensors.adapter import new_tensor
 from ckptfmt._core.training.report import ComponentReport
 from ckptfmt.errors import MismatchError
@@ -55,7 +55,7 @@ class Placement:
     """
 
     def __init__(self, plan: RestorePlan, skeletons: Skeletons) -> None:
-        self.targets: dict[str, dict[str, Into]] = {}
+        self.targets: dict[str, dict[str, ReadTarget]] = {}
         self._skeletons = skeletons
         self._first: dict[tuple[str, str], torch.Tensor] = {}
         self._repeats: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -144,7 +144,7 @@ class Placement:
             place = taker.device, taker.data_ptr(), taker.shape, taker.stride()
             if self._places.setdefault(place, taker) is taker:
                 # Tensors that are tied here and not in the file have the same bits there: one of them will do.
-                self.targets.setdefault(origin.component, {})[origin.tensor] = into_tensor(taker)
+                self.targets.setdefault(origin.component, {})[origin.tensor] = target_of(taker)
         self._written.append(taker)
         return taker
 

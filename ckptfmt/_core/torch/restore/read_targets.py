@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt._core.container.chunk_reader import Into, new_buffer
+from ckptfmt._core.container.chunk_reader import ReadTarget, new_buffer
 from ckptfmt._core.torch.tensors.adapter import memory_of
 from ckptfmt._core.torch.tensors.cpu_copy import copy_in
 
-__all__ = ["fits", "into_tensor", "staging_buffer"]
+__all__ = ["fits", "staging_buffer", "target_of"]
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,7 +28,7 @@ def fits(live: object, saved: torch.Tensor) -> bool:
     )
 
 
-def into_tensor(tensor: torch.Tensor) -> Into:
+def target_of(tensor: torch.Tensor) -> ReadTarget:
     """Return the target of a tensor."""
     if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg() or tensor.dtype == torch.bool:
         return _Assembled(tensor)

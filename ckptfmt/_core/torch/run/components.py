@@ -52,7 +52,7 @@ class Run(RunRecord):
         _refuse_sharded(self.components)
         self._codec = codec
         self._collector = Collector(self.components)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         try:
             choose_codecs(codec, [*self.components, RNG, PROGRESS])
         except StateError as error:
@@ -101,7 +101,7 @@ class Run(RunRecord):
         place = collected.own[0][PROGRESS]
         metadata = self.metadata(place["step"], place["epoch"], metrics)
         components = collected.put_together()
-        self._tell(collected)
+        self._report(collected)
         return plan_components(
             components,
             metadata=metadata,
@@ -110,11 +110,11 @@ class Run(RunRecord):
             per_rank=collected.places,
         )
 
-    def _tell(self, collected: Collected) -> None:
+    def _report(self, collected: Collected) -> None:
         """Tell once of each value that differs between ranks."""
-        new = [place for place in collected.places if place not in self._told]
+        new = [place for place in collected.places if place not in self._reported]
         if new:
-            self._told.update(new)
+            self._reported.update(new)
             count = len(collected.own)
             notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
 

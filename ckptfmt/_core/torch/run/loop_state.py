@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.loader.position import LoaderPasses
+from ckptfmt._core.torch.loader.position import LoaderTracker
 from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.training.notices import notify
 from ckptfmt.errors import UsageError
@@ -49,7 +49,7 @@ class Loop:
         self._epoch_steps = 0
         self._missed_steps = False
         self._epoch_random: rng.RandomState = {}
-        self._passes = LoaderPasses()
+        self._tracker = LoaderTracker()
         # What a resumed run has to catch up with, until the loop has come to that place.
         self._pending: Progress | None = None
         self._pending_random: rng.RandomState | None = None
@@ -81,7 +81,7 @@ class Loop:
         self.epoch = progress.epoch
         self._pending = progress
         self._pending_random = random
-        self._passes = LoaderPasses(allow_mismatch=allow_mismatch)
+        self._tracker = LoaderTracker(allow_mismatch=allow_mismatch)
         self._phase = Phase.BETWEEN
         if random is not None:
             rng.restore(random)
@@ -108,13 +108,13 @@ class Loop:
     def progress(self) -> Progress:
         """Return how far the run has come. The loop must be at a place from which the run can go on."""
         self.require_place()
-        loader = self._passes.state()
+        loader = self._tracker.state()
         if loader is not None:
             stepped = self._phase is Phase.STEPPED
-            open_pass = self._passes.open_pass(self._epoch_random, self._consumed) if stepped else None
-            return Progress(self.step, self.epoch, loader, open_pass)
+            position = self._tracker.position(self._epoch_random, self._consumed) if stepped else None
+            return Progress(self.step, self.epoch, loader, position)
         waiting = self._pending or Progress()
-        return Progress(self.step, self.epoch, waiting.loader, waiting.open_pass)
+        return Progress(self.step, self.epoch, waiting.loader, waiting.position)
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the number of each epoch from the present one to n - 1. Each must be ended before the next."""
@@ -165,15 +165,15 @@ class Loop:
             raise UsageError("end_epoch() outside the loop over epochs(), or twice in one epoch")
         if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
             self._missed_steps = True
-            self._tell_missed_steps()
-        self._passes.end()
+            self._warn_of_missed_steps()
+        self._tracker.end()
         self.epoch += 1
         self._phase = Phase.BETWEEN
         self._pending_random = None
         if self._pending is not None:  # the epoch went by without a pass over the data
-            self._pending = replace(self._pending, open_pass=None)
+            self._pending = replace(self._pending, position=None)
 
-    def _tell_missed_steps(self) -> None:
+    def _warn_of_missed_steps(self) -> None:
         if ranks.world().rank == 0:
             notify(
                 f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
@@ -182,8 +182,8 @@ class Loop:
 
     def _catch_up_epoch(self) -> None:
         """Set the generators to what they were when this epoch began: code before the loop may have drawn."""
-        if self._pending is not None and self._pending.open_pass is not None:
-            rng.restore(self._pending.open_pass.epoch_random)
+        if self._pending is not None and self._pending.position is not None:
+            rng.restore(self._pending.position.epoch_random)
         elif self._pending_random is not None:
             rng.restore(self._pending_random)
 
@@ -191,11 +191,11 @@ class Loop:
         """Begin the pass or, in the epoch in which the run was resumed, come to the place it had reached."""
         resumed, self._pending = self._pending, None
         then = resumed.loader if resumed is not None else None
-        open_pass = resumed.open_pass if resumed is not None else None
-        if then is None or open_pass is None:
-            return self._passes.begin(loader, then)
-        self._epoch_random = open_pass.epoch_random
-        iterator, self._consumed = self._passes.resume(loader, open_pass, then)
+        position = resumed.position if resumed is not None else None
+        if then is None or position is None:
+            return self._tracker.begin(loader, then)
+        self._epoch_random = position.epoch_random
+        iterator, self._consumed = self._tracker.resume(loader, position, then)
         if self._pending_random is not None:
             rng.restore(self._pending_random)
         return iterator

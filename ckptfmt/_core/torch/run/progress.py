@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.memory import History, Remembered
-from ckptfmt._core.torch.loader.position import LoaderState, OpenPass, PassStart
+from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
 from ckptfmt._core.torch.loader.watch import BatchMark
 from ckptfmt.errors import MismatchError
 
@@ -23,18 +23,18 @@ class Progress:
         step: Optimizer steps done since the start of the run.
         epoch: Epochs finished.
         loader: State of the loader now; None before the first pass.
-        open_pass: The place in the unfinished epoch; None between two epochs.
+        position: The place in the unfinished epoch; None between two epochs.
     """
 
     step: int = 0
     epoch: int = 0
     loader: LoaderState | None = None
-    open_pass: OpenPass | None = field(default=None)
+    position: EpochPosition | None = field(default=None)
 
     @property
     def consumed(self) -> int:
         """Batches of the unfinished epoch that have been worked off."""
-        return self.open_pass.consumed if self.open_pass is not None else 0
+        return self.position.consumed if self.position is not None else 0
 
     def to_tree(self) -> dict[str, Any]:
         """Return it in values that the format expresses."""
@@ -42,7 +42,7 @@ class Progress:
             "step": self.step,
             "epoch": self.epoch,
             "loader": None if self.loader is None else _loader_tree(self.loader),
-            "pass": None if self.open_pass is None else _pass_tree(self.open_pass),
+            "pass": None if self.position is None else _position_tree(self.position),
         }
 
     @staticmethod
@@ -57,7 +57,7 @@ class Progress:
                 step=int(tree["step"]),
                 epoch=int(tree["epoch"]),
                 loader=None if tree["loader"] is None else _loader_of(tree["loader"]),
-                open_pass=None if tree["pass"] is None else _pass_of(tree["pass"]),
+                position=None if tree["pass"] is None else _position_of(tree["pass"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             difference = f"progress: not written by a Checkpointer of this version: {error!r}"
@@ -85,12 +85,12 @@ def _history_tree(history: History) -> dict[str, Any]:
     return {**asdict(history), "inside": list(history.inside)}
 
 
-def _pass_tree(open_pass: OpenPass) -> dict[str, Any]:
-    start, mark = open_pass.start, open_pass.mark
+def _position_tree(position: EpochPosition) -> dict[str, Any]:
+    start, mark = position.start, position.mark
     return {
-        "consumed": open_pass.consumed,
+        "consumed": position.consumed,
         "batches": start.batches,
-        "epoch_random": open_pass.epoch_random,
+        "epoch_random": position.epoch_random,
         "random": start.random,
         "loader": _loader_tree(start.loader),
         "mark": None if mark is None else {**vars(mark), "random": list(mark.random)},
@@ -107,12 +107,12 @@ def _history_of(tree: Mapping[str, Any]) -> History:
     return History(passes=int(tree["passes"]), inside=tuple(tree["inside"]), **marks)
 
 
-def _pass_of(tree: Mapping[str, Any]) -> OpenPass:
+def _position_of(tree: Mapping[str, Any]) -> EpochPosition:
     start = PassStart(dict(tree["random"]), _loader_of(tree["loader"]), tree["batches"])
     mark = None if tree["mark"] is None else _mark_of(tree["mark"])
     for random in (tree["epoch_random"], tree["random"], *(mark.random if mark is not None else ())):
         rng.check(random)
-    return OpenPass(dict(tree["epoch_random"]), start, int(tree["consumed"]), mark)
+    return EpochPosition(dict(tree["epoch_random"]), start, int(tree["consumed"]), mark)
 
 
 def _mark_of(tree: Mapping[str, Any]) -> BatchMark:

@@ -1,4 +1,4 @@
-"""Components whose `state_dict()` is empty although they have a state: nothing of it is saved, and that is told.
+"""Components whose `state_dict()` is empty although they have a state: nothing of it is saved, and that is reported.
 
 An empty state is right for what has none, such as `nn.ReLU` or a disabled `GradScaler`. It is wrong for metrics of
 torchmetrics, whose states are not persistent by default, and for objects whose attributes change as training goes on.
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects.attributes import attributes, walk
-from ckptfmt._core.torch.live_objects.snapshots import look
+from ckptfmt._core.torch.live_objects.snapshots import take_snapshots
 from ckptfmt._core.training.notices import notify
 
 __all__ = ["HollowComponents", "is_empty"]
@@ -40,31 +40,31 @@ class HollowComponents:
         self._components = components
         self._marks = {name: _marks(component) for name, component in components.items() if _may_be_empty(component)}
         self._changed: set[str] = set()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def note(self, states: Mapping[str, object]) -> None:
         """Tell once of each component that has an empty state and changes. To be called at each save."""
-        for name in self._marks.keys() & {name for name, state in states.items() if is_empty(state)} - self._told:
+        for name in self._marks.keys() & {name for name, state in states.items() if is_empty(state)} - self._reported:
             component = self._components[name]
             if _is_metric(component):
-                self._tell(name)
+                self._report(name)
                 continue
             marks = _marks(component)
             if marks == self._marks[name]:
                 continue
             self._marks[name] = marks
             if name in self._changed or not isinstance(component, nn.Module):
-                self._tell(name)
+                self._report(name)
             self._changed.add(name)
 
     def note_restored(self, empty: Collection[str]) -> None:
         """Tell of metrics among components of which a checkpoint has nothing."""
         for name in empty:
-            if name not in self._told and _is_metric(self._components[name]):
-                self._tell(name)
+            if name not in self._reported and _is_metric(self._components[name]):
+                self._report(name)
 
-    def _tell(self, name: str) -> None:
-        self._told.add(name)
+    def _report(self, name: str) -> None:
+        self._reported.add(name)
         if ranks.world().rank == 0:
             component = self._components[name]
             cure = "call its persistent(True)" if _is_metric(component) else "let its state_dict() return its state"
@@ -84,7 +84,7 @@ def _is_metric(component: object) -> bool:
 
 
 def _marks(component: object) -> dict[str, str]:
-    looks = look(walk(component))
+    looks = take_snapshots(walk(component))
     return {
         path: seen.mark
         for path, seen in looks.items()

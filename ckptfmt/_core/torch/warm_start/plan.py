@@ -23,7 +23,7 @@ from ckptfmt._core.torch.state.parameter_names import parameter_names
 from ckptfmt._core.torch.warm_start.fit import Fit, Names, Rename, fit_weights
 from ckptfmt._core.training.lineage import Ancestor
 from ckptfmt._core.training.notices import show
-from ckptfmt._core.training.report import told
+from ckptfmt._core.training.report import labelled
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt._escaping import escape
 from ckptfmt.errors import MismatchError, UsageError
@@ -333,11 +333,11 @@ def _lines(report: WarmStartReport) -> Iterator[str]:
     facts += [f"step {itself.step}"] if itself.step is not None else []
     yield f"ckptfmt: starts from {report.path}" + (f" ({', '.join(facts)})" if facts else "")
     yield f"  weights     {len(report.loaded)} tensors"
-    yield from told("resized", report.resized)
-    yield from told("converted", report.converted)
-    yield from told("kept", report.kept)
-    yield from told("unused", report.unused)
-    yield from told("per rank", report.per_rank)
+    yield from labelled("resized", report.resized)
+    yield from labelled("converted", report.converted)
+    yield from labelled("kept", report.kept)
+    yield from labelled("unused", report.unused)
+    yield from labelled("per rank", report.per_rank)
     if report.restored:
         yield f"  restored    {', '.join(report.restored)}"
     if report.fresh:

@@ -12,7 +12,7 @@ Set aside is renamed to `NAME.damaged`, so that a damaged checkpoint neither com
 of the next save. That is done to
 
 - only checkpoints that were read twice, the second time from the disk, and were damaged or cut short both times;
-- of this run; or, if even that can't be told, in a directory in which no other run has checkpoints;
+- of this run; or, if even that is not known, in a directory in which no other run has checkpoints;
 - that nobody is seen to write to, and that have not changed in between;
 - and only once another checkpoint has been read to its last byte, so that a run whose checkpoints are all damaged is
   left as it is, for people to look at.
@@ -202,7 +202,7 @@ def undecided_if_unknown(path: str) -> Iterator[None]:
         yield
     except StorageError as error:
         if trouble_of(error) in (Trouble.UNKNOWN, Trouble.DEVICE):
-            raise UndecidedError(f"{path}: what there is to resume from cannot be told: {error}") from error
+            raise UndecidedError(f"{path}: what there is to resume from is not known: {error}") from error
         raise
 
 
@@ -217,7 +217,7 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
     undecided = [file for file in files if file.error is not None and finding_of(file) is Finding.UNDECIDED]
     if run_id is not None and undecided:
         skipped = [_skipped(file) for file in undecided]
-        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here cannot be told:", skipped)
+        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here is not known:", skipped)
     return Selection(directory, Candidates(run_id, other_runs=runs))
 
 
@@ -315,7 +315,7 @@ def _undecided(selection: Selection) -> str:
     if selection.exact:
         return "the checkpoint cannot be judged, and nothing was changed; make it readable or name another one:"
     return (
-        f"{selection.directory}: which checkpoint is the newest cannot be told, and nothing was changed; make these "
+        f"{selection.directory}: which checkpoint is the newest is not known, and nothing was changed; make these "
         "readable or move them away, or name the one to resume from: resume(PATH):"
     )
 

@@ -8,7 +8,7 @@ from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.training.saving.background_saver import Written
 from ckptfmt.errors import CkptfmtError, SaveError, SupersededError, UsageError
 
-__all__ = ["FailedSave", "Outcomes", "as_ours", "complaint"]
+__all__ = ["FailedSave", "Outcomes", "as_ckptfmt_error", "complaint"]
 
 FailedSave = Literal["warn", "raise"]
 
@@ -77,7 +77,7 @@ class Outcomes:
         Raises:
             CkptfmtError: The same error, if that is the end of the training.
         """
-        self.last_error = as_ours(error)
+        self.last_error = as_ckptfmt_error(error)
         self._failures += 1
         if isinstance(error, SupersededError) or (self._most is not None and self._failures >= self._most):
             raise self.last_error
@@ -97,10 +97,12 @@ class Outcomes:
         steps = step - self._step
         lost = f"{steps} step{'' if steps == 1 else 's'} and {_duration(now - self._moment)}"
         since = self._path or "the start of the run"
-        return f"SAVE FAILED at step {step}, nothing saved for {lost} (since {since}): {as_ours(error)}; {then}"
+        return (
+            f"SAVE FAILED at step {step}, nothing saved for {lost} (since {since}): {as_ckptfmt_error(error)}; {then}"
+        )
 
 
-def as_ours(error: Exception) -> CkptfmtError:
+def as_ckptfmt_error(error: Exception) -> CkptfmtError:
     """Return the error of a save as one of ckptfmt's."""
     if isinstance(error, CkptfmtError):
         return error

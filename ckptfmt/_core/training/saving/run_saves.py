@@ -16,7 +16,7 @@ from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.background_saver import FinishedSave, Written
 from ckptfmt._core.training.saving.metric_values import as_numbers
-from ckptfmt._core.training.saving.outcomes import Outcomes, as_ours, complaint
+from ckptfmt._core.training.saving.outcomes import Outcomes, as_ckptfmt_error, complaint
 from ckptfmt._core.training.saving.run_writer import RunWriter, SaveOptions
 from ckptfmt._core.training.saving.save_schedule import Due, Schedule
 from ckptfmt._core.training.saving.staging import Staging
@@ -108,7 +108,7 @@ class RunSaves:
         finished = self._finished_alone()
         if finished is None:
             return self._outcomes.last_error
-        return as_ours(finished.error) if finished.error is not None else complaint(finished.written)
+        return as_ckptfmt_error(finished.error) if finished.error is not None else complaint(finished.written)
 
     def begin(self, path: str | None, step: int) -> None:
         """Note that the run starts or, with the path of a checkpoint, resumes."""
@@ -160,7 +160,7 @@ class RunSaves:
         except Exception as error:  # noqa: BLE001 - it may come from a loader, which is anybody's code
             self._hold(attempt)
             if attempt.here:
-                self._writer.tell(error, step)
+                self._writer.report_failure(error, step)
             self._failed(error)
             return
         if plan is not None:

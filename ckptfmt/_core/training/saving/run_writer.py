@@ -20,7 +20,7 @@ from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.background_saver import FinishedSave, Saver, Written
 from ckptfmt._core.training.saving.last_written import LastWritten
-from ckptfmt._core.training.saving.outcomes import Outcomes, as_ours
+from ckptfmt._core.training.saving.outcomes import Outcomes, as_ckptfmt_error
 from ckptfmt._core.training.saving.staging import Staging
 from ckptfmt.errors import StorageError, SupersededError, UsageError
 
@@ -99,7 +99,7 @@ class RunWriter:
             if self._options.background:
                 planned = self._staging.copy(planned)
         except Exception as error:  # noqa: BLE001 - the state may be anybody's code, and memory may be short
-            self.tell(error, step)
+            self.report_failure(error, step)
             self._saver.give_up(step, error)
             return
 
@@ -114,7 +114,7 @@ class RunWriter:
                 report = write_plan(path, planned, replace=False, guard=held, instead=same)
                 self._last.note(report)
             except Exception as error:
-                self.tell(error, step)
+                self.report_failure(error, step)
                 raise
             return self._tidied(Written(report, tuple(complaints)), step)
 
@@ -146,8 +146,8 @@ class RunWriter:
         assert finished.written is not None, "a save without an error has written something"
         return finished.written
 
-    def tell(self, error: Exception, step: int) -> None:
-        """Tell people that a save failed."""
+    def report_failure(self, error: Exception, step: int) -> None:
+        """Report to people that a save failed."""
         notify(self._outcomes.describe_failure(error, step, time.monotonic()), logging.ERROR)
 
     def _tidied(self, written: Written, step: int) -> Written:
@@ -157,10 +157,10 @@ class RunWriter:
         try:
             complaints = tuple(afterwards(target)) if afterwards is not None else ()
         except SupersededError as error:
-            self.tell(error, step)
+            self.report_failure(error, step)
             return Written(written.report, written.complaints, str(error))
         except Exception as error:  # noqa: BLE001 - nothing that fails here makes the save fail
-            complaints = (f"{target}: saved, but older checkpoints could not be removed: {as_ours(error)}",)
+            complaints = (f"{target}: saved, but older checkpoints could not be removed: {as_ckptfmt_error(error)}",)
         for complaint in complaints:
             notify(complaint)
         return Written(written.report, (*written.complaints, *complaints))

@@ -137,7 +137,7 @@ class Schedule:
         self._failures = 0
 
     def failed(self, now: float) -> None:
-        """Note that the last save, which `saved` was told of, failed: it is tried again after a pause."""
+        """Note that the last save, which `saved` noted, failed: it is tried again after a pause."""
         self._over = True
         self._retry_at = now + min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30), _LONGEST_RETRY_SECONDS)
         self._failures += 1

@@ -40,7 +40,7 @@ class Tidying:
             unreadable=self._run.unreadable,
         )
         self._known = report.known
-        told = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
+        complaints = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
         if report.hindered is not None:
-            told.append(f"no old checkpoint was removed after {written}: {report.hindered}")
-        return tuple(told)
+            complaints.append(f"no old checkpoint was removed after {written}: {report.hindered}")
+        return tuple(complaints)
