@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt._core.torch.state.inert import inert_objects
-from ckptfmt.errors import ForeignFileError, MismatchError
+from ckptfmt.errors import ForeignFileError, MismatchError, UnsupportedFileError
 from ckptfmt.torch import Checkpointer, warm_start
 
 BASE = torch.arange(60, dtype=torch.float32) / 7
@@ -297,3 +299,53 @@ def test_what_a_component_gets_is_plain(tmp_path: Path) -> None:
     assert report.path == str(tmp_path / "a.pth")
     assert report.unexpected == ("args", "best")
     alike(holder.given, state)
+
+
+def test_safetensors_are_what_their_own_library_gives(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    large = torch.arange(1 << 19, dtype=torch.int32)
+    unknown = (torch.complex32, torch.complex128)
+    state = {**dtypes(), "scalar": torch.tensor(3.5), "empty": torch.zeros(0, 3), "large": large}
+    save_file({name: tensor.contiguous() for name, tensor in state.items() if tensor.dtype not in unknown}, path)
+    before = path.read_bytes()
+    with open_tensors(path) as file:
+        found = FileStates(file).whole()
+    alike(dict(sorted(load_file(path).items())), dict(sorted(found.items())))
+    found["large"].zero_()  # it lies in a map of the file, which is nobody else's
+    assert path.read_bytes() == before
+
+
+def test_large_tensors_that_lie_at_odd_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    large = torch.arange(1 << 18, dtype=torch.float32)
+    header = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    header["b"] = {"dtype": "F32", "shape": [1 << 18], "data_offsets": [1, 1 + (4 << 18)]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\x05" + bits(large))
+    with open_tensors(path) as file:
+        found = FileStates(file).whole()
+    assert torch.equal(found["b"], large)
+    assert found["a"].tolist() == [5]
+
+
+def test_arrays_of_numpy_are_tensors(tmp_path: Path) -> None:
+    arrays = {"f": np.arange(6.0).reshape(2, 3), "c": np.array([1j, 2]), "b": np.array([True, False])}
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]  # of several kinds
+    with open_tensors(tmp_path / "a.npz") as file:
+        found = FileStates(file).whole()
+    for name, array in arrays.items():
+        assert torch.equal(found[name], torch.from_numpy(array)), name
+
+
+def test_text_is_no_tensor(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", words=np.array(["a", "b"]))
+    with open_tensors(tmp_path / "a.npz") as file, pytest.raises(UnsupportedFileError, match="words"):
+        FileStates(file).whole()
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.ckpt", "a"])
+def test_content_decides_and_not_the_name(tmp_path: Path, name: str) -> None:
+    net, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    save_file(dict(net.state_dict()), tmp_path / name)
+    warm_start(tmp_path / name, other, quiet=True)
+    assert torch.equal(other.weight, net.weight)

@@ -65,6 +65,14 @@ class TensorSource(ABC):
         """Return a copy of all data. For small tensors, of which there may be many."""
         return bytes(self.read())
 
+    def private_map(self) -> memoryview | None:
+        """Return all data as memory that the system reads from the file when it is touched, and that may be written.
+
+        None if they do not lie in a file as they are. Whoever touches the memory after the file was made shorter is
+        ended by the system: read the file first.
+        """
+        return None
+
     def copy_into(self, buffer: memoryview) -> None:
         """Copy the data to memory of the same length.
 

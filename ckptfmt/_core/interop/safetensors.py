@@ -79,6 +79,10 @@ class _StoredTensor(TensorSource):
         for start in range(0, self.length, CHUNK_BYTES):
             yield partial(self.source.read, self.offset + start, min(CHUNK_BYTES, self.length - start))
 
+    def private_map(self) -> memoryview | None:
+        """See `TensorSource.private_map`."""
+        return self.source.private_view(self.offset, self.length)
+
     def copy_into(self, buffer: memoryview) -> None:
         """See `TensorSource.copy_into`; nothing is copied twice."""
         self._require_length(self.length, len(buffer))

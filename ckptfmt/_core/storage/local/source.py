@@ -42,6 +42,7 @@ class LocalSource:
         self._file = file
         self._position_lock = threading.Lock()
         self._map: mmap.mmap | None = None
+        self._private_map: mmap.mmap | None = None
         # Windows can't read at a position: there the threads take turns at moving the file's own.
         self._positional = hasattr(os, "preadv")
         self._read_some: Callable[[int, memoryview], int] = self._read_at if self._positional else self._seek_and_read
@@ -98,6 +99,14 @@ class LocalSource:
                 self._map = _map(self._file, self.size)
         return None if self._map is None else memoryview(self._map)[offset : offset + nbytes]
 
+    def private_view(self, offset: int, nbytes: int) -> memoryview | None:
+        """As `view`, but writable: the system copies a page when it is written to, and the file stays as it is."""
+        self._require_inside(offset, nbytes)
+        with self._position_lock:
+            if self._private_map is None and not self._file.closed:
+                self._private_map = _map(self._file, self.size, mmap.ACCESS_COPY)
+        return None if self._private_map is None else memoryview(self._private_map)[offset : offset + nbytes]
+
     def copy_into(self, offset: int, nbytes: int, descriptor: int) -> bool:
         """Let the system copy bytes to the beginning of another file; say whether it did (see `copy_range`).
 
@@ -110,7 +119,7 @@ class LocalSource:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._map = None
+        self._map = self._private_map = None
         _close(self._file)
 
     def __enter__(self) -> Self:
@@ -172,11 +181,11 @@ def _close(file: io.FileIO) -> None:
         file.close()
 
 
-def _map(file: io.FileIO, nbytes: int) -> mmap.mmap | None:
+def _map(file: io.FileIO, nbytes: int, access: int = mmap.ACCESS_READ) -> mmap.mmap | None:
     if os.name == "nt":  # there a file that is mapped cannot be replaced
         return None
     try:
-        return mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ)
+        return mmap.mmap(file.fileno(), nbytes, access=access)
     except (OSError, ValueError):  # not on this file system, or it is shorter now: reading tells more
         return None
 

@@ -32,6 +32,7 @@ __all__ = ["FileStates"]
 
 _Path = tuple[Any, ...]
 _SETS: Mapping[str, Callable[[Iterable[Any]], object]] = {"python.set": set, "python.frozenset": frozenset}
+_LARGE_BYTES = 1 << 20
 _KNOWN = frozenset({*LAYOUTS, "torch.Size", "torch.dtype", "torch.device"})
 
 
@@ -182,7 +183,11 @@ class _Tree:
             place = place_of(self._component, path)
             raise UnsupportedFileError(f"{place}: an array of dtype {dtype}, which PyTorch does not have")
         tensor, memory = self._adapter.empty(dtype, shape)
-        source.copy_into(memory)
+        mapped = _mapped(source, tensor) if len(memory) >= _LARGE_BYTES and dtype != BOOL else None
+        if mapped is not None:
+            tensor = mapped
+        else:
+            source.copy_into(memory)
         if dtype == BOOL:
             normalize_truth_values(memory)
         return tensor if parts is None else self._adapter.decode(Typed(source.dtype, tensor))
@@ -193,6 +198,16 @@ class _Tree:
         array, memory = self._numpy.empty(leaf.dtype, leaf.shape)
         leaf.copy_into(memory)
         return self._numpy.decode(Typed(inner.name, array)) if isinstance(inner, Typed) else array
+
+
+def _mapped(source: TensorSource, like: torch.Tensor) -> torch.Tensor | None:
+    """Return a tensor that lies in a map of its file, which costs no memory of its own; None if it cannot."""
+    memory = source.private_map()
+    if memory is None:
+        return None
+    flat = torch.frombuffer(memory, dtype=torch.uint8)
+    aligned = flat.data_ptr() % like.dtype.itemsize == 0
+    return flat.view(like.dtype).view(like.shape) if aligned else None
 
 
 def _dtype(kind: ElementType) -> torch.dtype:
