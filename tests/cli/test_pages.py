@@ -231,6 +231,7 @@ def test_a_browser_shows_the_plot(plotted: Path, tmp_path: Path, scheme: Any) ->
 def test_what_can_go_wrong_with_a_plot(plotted: Path, tmp_path: Path) -> None:
     assert invoke("plot", plotted).exit_code == 2
     assert invoke("plot", plotted, "-o", "p.png").exit_code == 2
+    assert invoke("plot", plotted, "-o", tmp_path / "p.svg", "--json").exit_code == 2
     assert invoke("plot", tmp_path / "missing", "-o", "p.svg").exit_code == 3
     (tmp_path / "empty").mkdir()
     result = invoke("plot", tmp_path / "empty", "-o", tmp_path / "p.svg")

@@ -181,6 +181,7 @@ def test_json_is_the_report_and_never_asks(directory: Path) -> None:
         ([], "--keep-last"),
         (["--keep-last", "0"], "keep-last"),
         (["--keep-best", "1"], "--metric"),
+        (["--keep-last", "1", "--mode", "min"], "--metric"),
         (["--keep-best", "1", "--metric", "oddness"], "--mode"),
         (["--keep-within", "soon"], "7d"),
         (["--max-size", "huge"], "200GB"),

@@ -92,8 +92,8 @@ class RankedValue:
     """A value that differs between the ranks of a data-parallel job (spec 11.6 v).
 
     Attributes:
-        place: Where it stands, such as `net.avg`.
-        ranks: How many ranks have a value of their own.
+        place: Its path, such as `net.avg`.
+        ranks: Number of ranks with a value of their own.
     """
 
     place: str

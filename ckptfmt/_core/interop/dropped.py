@@ -12,9 +12,9 @@ class Dropped:
     """Something of the source that is not in the target, or not as it was.
 
     Attributes:
-        what: What it is.
-        why: Why.
-        times: How often.
+        what: Its name.
+        why: The reason.
+        times: Number of occurrences.
     """
 
     what: str

@@ -13,15 +13,15 @@ __all__ = ["Findings", "merged_findings"]
 
 @dataclass(frozen=True)
 class Findings:
-    """What is reported of a file of another format.
+    """What is reported about a file in another format.
 
     Attributes:
-        producer: The program that wrote it, where it says so.
-        inert: Classes of which objects became inert data, with how many.
-        unknown: Those names among them that are of other packages.
-        modules: Classes of whole modules and optimizers whose state was recovered, with how many.
+        producer: The program that wrote it, if recorded.
+        inert: Classes of the objects that became inert data, with their number.
+        unknown: Those of these classes that belong to other packages.
+        modules: Classes of whole modules and optimizers whose state was recovered, with their number.
         dropped: What was left out, and why.
-        notes: How its content was taken, in sentences.
+        notes: How its content was interpreted, in sentences.
     """
 
     producer: str | None = None

@@ -18,7 +18,7 @@ __all__ = ["float_json", "integer_json", "metadata_json", "problem_json", "time_
 
 
 def float_json(value: float) -> float | str:
-    """Return a float as it is, or `"NaN"`, `"Infinity"`, `"-Infinity"`, which JSON has no number for."""
+    """Return a float as it is, or `"NaN"`, `"Infinity"`, `"-Infinity"`, for which JSON has no number."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -28,7 +28,7 @@ _LONGEST_BITS = 1 << 13
 
 
 def integer_json(value: int) -> int | str:
-    """Return an integer as it is; one of more than 8,192 bits as text, `"0x..."`: few readers take so many digits."""
+    """Return an integer as it is; one of more than 8,192 bits as text, `"0x..."`: few readers accept longer ones."""
     return value if value.bit_length() <= _LONGEST_BITS else f"{value:#x}"
 
 
@@ -40,9 +40,9 @@ def time_json(value: datetime) -> str:
 def value_json(value: object) -> object:
     """Return a plain value of the metadata (spec 5.3, `user`) in JSON.
 
-    What JSON has, stays. A float that is not finite is a string (`float_json`), and so is an integer of more than 8,192
-    bits (`"0x..."`). A time is ISO 8601 text, or `{"$timestamp": [seconds, nanoseconds]}` since 1970 where `datetime`
-    cannot hold it. Bytes are `{"$bytes": "<hex>"}`, and a map with a key that is not a string is
+    Values that JSON has stay as they are. A float that is not finite is a string (`float_json`), and so is an integer
+    of more than 8,192 bits (`"0x..."`). A time is ISO 8601 text, or `{"$timestamp": [seconds, nanoseconds]}` since 1970
+    if `datetime` cannot hold it. Bytes are `{"$bytes": "<hex>"}`, and a map with a key that is not a string is
     `{"$map": [[key, value], ...]}`.
     """
     match value:
@@ -100,7 +100,7 @@ def tree_json(value: object) -> object:
 def metadata_json(metadata: Metadata) -> dict[str, object]:
     """Return the metadata of a checkpoint in JSON.
 
-    Keys, each null where the file does not say: `run_id`, `generation`, `step`, `epoch`, `metrics` (object of numbers;
+    Keys, each null if not recorded: `run_id`, `generation`, `step`, `epoch`, `metrics` (object of numbers;
     one that is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`), `created` (ISO 8601, UTC), `parent`
     (64 hexadecimal digits), `producer`, `user` (see `value_json`).
     """

@@ -64,8 +64,8 @@ def command(
 
     SRC is a file written by torch.save (any version), a TorchScript archive, a pickle, a .safetensors or .npz file, or
     a directory: a Hugging Face model or Trainer checkpoint, or one written by Accelerate's save_state. Pickles are
-    read as data: a file that names something in Python, PyTorch or NumPy that no checkpoint needs is refused. Objects
-    of other classes become inert data and are listed.
+    read as data. SRC is refused if it names anything in Python, PyTorch or NumPy that checkpoints have no use for.
+    Objects of other classes become inert data and are listed.
 
     If DST ends in .pth, .pt, .bin, .safetensors or .npz, it is written in that format (see `ckptfmt export`). If DST
     is a directory, the file in it is named after SRC. DST appears completely or not at all.

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ckptfmt._core.ops.conversion.export import FORMS, export
+from ckptfmt._core.ops.conversion.export import FORMS, export, form_of_target
 from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
@@ -30,13 +30,15 @@ Examples:
 @click.argument("target", metavar="OUT", type=click.Path())
 @click.option("--component", metavar="NAME", help="Component to write; by default the one that holds the weights.")
 @click.option("--format", "form", type=click.Choice(FORMS), help="Format, if the extension of OUT does not say.")
-@click.option("--shard-gb", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
+@click.option("--shard-gb", metavar="GB", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
               help="Maximum size of a shard, in gigabytes (10^9 bytes).")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Refuse objects of unknown classes instead of keeping them as inert data.")
 @inert_option
 @click.option("--check", is_flag=True, help="Read source and result again and compare every tensor.")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     path: str,
     target: str,
     component: str | None,
@@ -58,6 +60,9 @@ def command(
     Exit code: 0 written, 1 FILE is damaged or the format cannot hold it, 3 FILE cannot be read or OUT cannot be
     written.
     """
+    given = ctx.get_parameter_source("shard_gb") is click.core.ParameterSource.COMMANDLINE
+    if given and (form or form_of_target(target)) not in ("hf", "ckptfmt"):
+        raise click.UsageError(f"--shard-gb applies only to Hugging Face directories; {target} is not one")
     with progress_line() as line:
         report = export(
             path,

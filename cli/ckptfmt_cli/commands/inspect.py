@@ -61,11 +61,11 @@ Examples:
 @click.option(
     "--stats/--no-stats",
     default=None,
-    help="Read the tensors and show range, mean, deviation, NaN, Inf, zeros, histogram. Default with --html.",
+    help="Read the tensors and show range, mean, deviation, NaN, Inf, zeros, histogram. On by default with --html.",
 )
 @click.option("--tensor", "values_of", metavar="NAME", help="Show the values of one tensor instead.")
 @click.option(
-    "--html", "html_path", metavar="OUT", type=click.Path(), help="Write a page to OUT, to search and sort in."
+    "--html", "html_path", metavar="OUT", type=click.Path(), help="Write a searchable, sortable HTML page to OUT."
 )
 @click.option("--all", "all_tensors", is_flag=True, help=f"Show every tensor, not only the first {SHOWN_TENSORS}.")
 @click.option("--pickle-imports", is_flag=True, help="List what the pickles in a .pth file would import and call.")
@@ -89,9 +89,9 @@ def command(
 ) -> None:
     """Show what is in a checkpoint: run, epoch, step, metrics, optimizer, components and tensors.
 
-    Reads only the index and the small trees of FILE, so 100 GB take as long as 100 KB, and does not check the data:
-    `ckptfmt verify` does, and --stats and --tensor verify what they read. FILE may also be a .pth, .safetensors or
-    .npz file, or a Hugging Face directory. No code in them is run.
+    Reads only the index and the small trees of FILE, so a file of 100 GB takes no longer than one of 100 KB. The data
+    is not checked, except for what --stats and --tensor read; `ckptfmt verify` checks all of it. FILE may also be a
+    .pth, .safetensors or .npz file, or a Hugging Face directory. No code in it is run.
 
     Long names are shortened to fit the terminal, or 80 columns in a pipe. COLUMNS=200 makes room; --json never
     shortens.

@@ -28,7 +28,9 @@ Examples:
 """,
 )
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
-@click.option("--metric", metavar="NAME", help="Metric to draw and to find the best by; by default the likeliest one.")
+@click.option(
+    "--metric", metavar="NAME", help="Metric to draw, and to find the best by; by default the most likely one."
+)
 @click.option(
     "--mode", type=click.Choice(["min", "max"]), help="Whether lower or higher is better, if the name does not say."
 )
@@ -45,10 +47,10 @@ def command(
 ) -> None:
     """List the checkpoints in a directory, with run, epoch, step, metrics, age and size; newest and best are marked.
 
-    The order is that of training: run, generation, step and epoch as stored in the files, never names or file times.
-    Unusable files are listed apart: incomplete (cut off, or a temporary file that was never published), damaged,
-    unreadable. Only structure and index of each file are read; `ckptfmt verify` reads the data as well. *.pth and
-    *.pt files are listed too. Subdirectories are not searched.
+    Sorted by run, generation, step and epoch as stored in the files, never by names or file times. Unusable files are
+    listed separately: incomplete (cut off, or a temporary file that was never published), damaged, unreadable. Only
+    structure and index of each file are read; `ckptfmt verify` checks the data as well. *.pth and *.pt files are
+    listed too. Subdirectories are not searched.
 
     Exit code: 0 listed, 1 nothing to list, 3 DIR cannot be read.
     """

@@ -49,12 +49,14 @@ def command(
 ) -> None:
     """Plot each metric over the checkpoints in DIR, and the norm of the weights of each layer.
 
-    Runs share the chart of a metric. Layers are modules, as deep as leaves few enough of them to tell apart. Norms
-    require reading the weights of every checkpoint; --no-norms plots metrics only. The plot is one self-contained file
-    that follows light and dark mode.
+    All runs share one chart for each metric. A layer is a module, at the greatest depth that leaves few enough lines
+    to tell apart. Norms require reading the weights of every checkpoint; --no-norms plots metrics only. The plot is
+    one self-contained file that follows light and dark mode.
 
     Exit code: 0 plotted, 1 nothing to plot, 2 usage error, 3 DIR cannot be read.
     """
+    if as_json and output is not None:
+        raise click.UsageError("--json writes no plot; remove --json or -o")
     if not as_json and (output is None or not output.endswith(_FORMS)):
         raise click.UsageError("no plot to write; name it with -o OUT.svg or -o OUT.html")
     with progress_line() as line:

@@ -40,7 +40,7 @@ Examples:
 @click.argument("directory", metavar="DIR", type=click.Path())
 @click.option("--keep-last", metavar="N", type=_AT_LEAST_ONE, help="Keep the N newest checkpoints.")
 @click.option("--keep-best", metavar="N", type=_AT_LEAST_ONE, help="Keep the N best checkpoints by --metric.")
-@click.option("--metric", metavar="NAME", help="Metric for --keep-best.")
+@click.option("--metric", metavar="NAME", help="Metric for --keep-best; without it, keep the best one.")
 @click.option(
     "--mode", type=click.Choice(["min", "max"]), help="Whether lower or higher is better, if the name does not say."
 )
@@ -89,18 +89,18 @@ def command(
 ) -> None:
     """Remove the checkpoints of a run that no rule keeps. A checkpoint stays if at least one rule keeps it.
 
-    The plan is shown first: what to remove, what to keep, and why. Then it asks for confirmation; --yes skips the
-    question, and is needed where there is no terminal. Before anything is removed, every byte of what stays is
-    verified. A checkpoint that turns out to be damaged does not count as kept, and is left alone.
+    Shows the plan first: what to remove, what to keep, and why. Then asks for confirmation; --yes skips the question,
+    and is required where there is no terminal. Before it removes anything, it verifies every byte of what stays. A
+    checkpoint that turns out to be damaged does not count as kept, and is left alone.
 
     Never removed, whatever the rules: the newest sound checkpoint of the run, pinned checkpoints (`ckptfmt pin`),
-    targets of symbolic links in DIR, damaged and unreadable files, and checkpoints of other runs or of none. Training
-    may go on meanwhile. Subdirectories are not searched.
+    targets of symbolic links in DIR, damaged and unreadable files, and checkpoints of other runs or of none. DIR may
+    be in use by training. Subdirectories are not searched.
 
     To remove components from a checkpoint, use `ckptfmt strip`.
 
     Exit code: 0 done or nothing to do, 1 a checkpoint could not be removed or you declined, 2 usage error, 3 DIR
-    cannot be read, or another prune is at work in it.
+    cannot be read, or another prune is running in it.
     """
     if run_id is not None and runless:
         raise click.UsageError("--run and --no-run exclude each other; give one of them")
@@ -147,6 +147,8 @@ def _best(
     if metric is None:
         if number is not None:
             raise click.UsageError("--keep-best needs a metric; add --metric NAME")
+        if mode is not None:
+            raise click.UsageError("--mode needs a metric; add --metric NAME")
         return None
     direction = mode or mode_of(metric)
     if direction is None:

@@ -47,8 +47,8 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tupl
     Files of other formats (.safetensors, .npz, .pth) are read to the end, but have no digests that could prove them
     sound.
 
-    Exit code: 0 all sound, 1 a file is not sound or a directory has no checkpoints, 3 no file is known to be bad, but
-    one cannot be read or cannot be proved sound.
+    Exit code: 0 all sound, 1 a file is not sound or a directory has no checkpoints, 3 none of that, but a file cannot
+    be read or cannot be proved sound.
     """
     selection = select_files(paths)
     verdicts = _verify(selection, quick=quick, inert=inert, as_lines=not as_json)

@@ -1,4 +1,4 @@
-"""What differs between two files: told from digests where there are some, and from the data where that is asked."""
+"""What differs between two files, from digests where they exist, and from the data on request."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ComponentDifference:
     """How a component differs.
 
     Attributes:
-        name: Its name; that in the second file if the first one has no components.
-        side: Where it is.
-        equal: Number of its tensors that are equal.
-        tensors: Number of its tensors that differ; all of them if it is on one side only.
-        values: Number of its values that differ.
+        name: Its name; the name in the second file if the first one has no named components.
+        side: The file that contains it, or both.
+        equal: Number of equal tensors.
+        tensors: Number of tensors that differ; all of them if only one file contains the component.
+        values: Number of values that differ.
         opaque: Whether it is a member that belongs to no component.
     """
 
@@ -75,11 +75,11 @@ class ComponentDifference:
 
 @dataclass(frozen=True)
 class FactChange:
-    """A fact about the checkpoint that is another.
+    """A fact about the checkpoint that differs.
 
     Attributes:
-        name: Which: `step`, `metrics.val_loss`, `user.note`, ...
-        before: Its value in the first file, in JSON; `ABSENT` if it has none.
+        name: Its name: `step`, `metrics.val_loss`, `user.note`, ...
+        before: Its value in the first file, in JSON; `ABSENT` if there is none.
         after: Its value in the second file; likewise.
     """
 
@@ -88,7 +88,7 @@ class FactChange:
     after: object
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `name`, and `before` and `after`, absent if it is."""
+        """Return it in JSON: `name`, `before`, `after`; a side without a value has no key."""
         sides = {"before": self.before, "after": self.after}
         return {"name": self.name, **{side: value for side, value in sides.items() if value is not ABSENT}}
 
@@ -98,8 +98,8 @@ class ResumeVerdict:
     """Would both files resume identically, bit for bit?
 
     Attributes:
-        identical: Yes or no; None if the files do not hold what decides it.
-        reason: Why.
+        identical: Yes or no; None if the files do not contain enough to decide.
+        reason: The reason.
     """
 
     identical: bool | None
@@ -112,17 +112,17 @@ class ResumeVerdict:
 
 @dataclass(frozen=True)
 class DiffReport:
-    """What differs between two files.
+    """Report of a comparison.
 
     Attributes:
-        before: What stands in the first file.
-        after: What stands in the second file.
-        components: Each component of either, in the order of the first file.
+        before: Content of the first file.
+        after: Content of the second file.
+        components: All components of both files, in the order of the first.
         facts: Facts about the checkpoints that differ. They do not count for `same`.
-        values: Values of trees that differ, such as hyper-parameters.
+        values: Values in trees that differ, such as hyperparameters.
         tensors: Tensors that differ; the largest differences first if values were compared.
-        resume: Would both resume identically?
-        tolerance: Differences up to this, in absolute value, do not count for `same`; None: all count.
+        resume: Whether both would resume identically.
+        tolerance: Absolute differences up to this do not count for `same`; None: all count.
     """
 
     before: InspectReport
@@ -149,7 +149,7 @@ class DiffReport:
         return all(self.within(change) for change in self.tensors)
 
     def within(self, change: TensorChange) -> bool:
-        """Say whether a change does not count, because it is within the tolerance."""
+        """Say whether a change is within the tolerance, so that it does not count."""
         found = change.values
         return self.tolerance is not None and found is not None and found.max_abs <= self.tolerance
 
@@ -187,21 +187,21 @@ def diff_files(
 ) -> DiffReport:
     """Return what differs between two files, of any formats.
 
-    Of two checkpoints of ours, no tensor is read unless values are asked for: digests tell what is equal. Of a file
-    that has none, all tensors are read that have a counterpart.
+    Between two checkpoints in the native format, no tensor is read unless `values` is set: digests show which are
+    equal. In a file without digests, every tensor with a counterpart is read.
 
     Args:
         before: The first file.
         after: The second file.
-        values: Read the tensors that differ, and say how far they are apart.
+        values: Read the tensors that differ and measure how far apart they are.
         tolerance: Absolute differences up to this do not count as such; implies `values`.
         inert: See `interop.opening.open_tensors`.
         progress: Takes how far the reading is.
 
     Raises:
-        FormatError: One is not valid, or what has to be read of it is damaged.
-        ForeignFileError: Likewise, of a file of another format.
-        StorageError: One cannot be read.
+        FormatError: A file is not valid, or the part to read is damaged.
+        ForeignFileError: Likewise, for other formats.
+        StorageError: A file cannot be read.
     """
     with open_tensors(before, inert=inert) as one, open_tensors(after, inert=inert) as other:
         reports = report_of(one, os.fspath(before)), report_of(other, os.fspath(after))
@@ -224,7 +224,7 @@ def _pairs(one: TensorFile, other: TensorFile) -> Iterator[Pair]:
     """Yield which component of the first file is which of the second one."""
     names = {name: name for name in one.components if name in other.components}
     if not names:
-        # A file without components is one; which of the other's it is, the names of the tensors tell.
+        # A file without named components is one component; the names of its tensors show which one.
         if list(one.components) == [ROOT] and (likely := _likeliest(one.components[ROOT], other.components)):
             names = {ROOT: likely}
         elif list(other.components) == [ROOT] and (likely := _likeliest(other.components[ROOT], one.components)):

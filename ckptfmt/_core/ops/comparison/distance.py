@@ -11,11 +11,13 @@ __all__ = ["ValueDifference"]
 
 @dataclass(frozen=True)
 class ValueDifference:
-    """How far two tensors of one shape are apart. A NaN on both sides is no difference, one on one side is infinite.
+    """How far apart two tensors of one shape are.
+
+    NaN on both sides is no difference; NaN on one side is an infinite one.
 
     Attributes:
         elements: Number of elements.
-        changed: How many differ.
+        changed: Number of elements that differ.
         max_abs: Largest absolute difference.
         max_rel: Largest difference relative to the larger of the two magnitudes; at most 2.
         cosine: Cosine of the angle between them, over the elements that are finite on both sides; None if one of

@@ -44,10 +44,10 @@ class TensorChange:
     """A tensor that differs.
 
     Attributes:
-        change: How.
+        change: Kind of change.
         before: The tensor in the first file; None if it was added.
         after: The tensor in the second file; None if it was removed.
-        values: How far the values are apart, if that was asked and they can be compared.
+        values: How far apart the values are; None unless they were compared.
     """
 
     change: Change

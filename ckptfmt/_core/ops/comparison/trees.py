@@ -24,17 +24,17 @@ class _Absent:
 
 
 ABSENT = _Absent()
-"""Stands for the value of a leaf on the side that does not have it."""
+"""The value of a leaf in the file that does not contain it."""
 
 
 @dataclass(frozen=True)
 class LeafChange:
-    """A value that is another, or on one side only.
+    """A value that differs, or that only one file contains.
 
     Attributes:
         component: Name of the component.
-        path: Where it stands in the tree, such as `param_groups[0].lr`.
-        before: The value in the first file; `ABSENT` if it has none.
+        path: Its path in the tree, such as `param_groups[0].lr`.
+        before: The value in the first file; `ABSENT` if there is none.
         after: The value in the second file; likewise.
     """
 
@@ -51,7 +51,7 @@ class LeafChange:
         return f"{self.component}{'.' if self.path and self.path[0] not in '[ ' else ''}{self.path}"
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `component`, `path`, and `before` and `after` (see `tree_json`), absent if it is."""
+        """Return it in JSON: `component`, `path`, `before`, `after` (see `tree_json`); absent values have no key."""
         sides = {"before": self.before, "after": self.after}
         values = {name: tree_json(value) for name, value in sides.items() if value is not ABSENT}
         return {"component": self.component, "path": self.path, **values}

@@ -36,7 +36,7 @@ class Failure:
 
     Attributes:
         source: The file or directory.
-        error: Why.
+        error: The reason.
     """
 
     source: str

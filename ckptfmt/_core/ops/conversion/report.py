@@ -1,4 +1,4 @@
-"""What is reported of a conversion."""
+"""The report of a conversion."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Alias", "ConvertReport", "aliases_of"]
 
 @dataclass(frozen=True)
 class Alias:
-    """A tensor that stands in several places, and is stored once: tied weights.
+    """A tensor that appears in several places and is stored once: tied weights.
 
     Attributes:
         component: Name of its component.
         tensor: Its name there.
-        places: In how many places it stands.
+        places: Number of places where it appears.
     """
 
     component: str
@@ -34,24 +34,24 @@ class Alias:
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What became of one source.
+    """Report of a conversion or export.
 
     Attributes:
         source: The file or directory that was read.
         target: The file or directory that was written.
-        form: What the source is: `pth zip`, `safetensors`, `hf trainer`, ...
+        form: Format of the source: `pth zip`, `safetensors`, `hf trainer`, ...
         source_bytes: Its length.
-        target_form: What the target is: `ckptfmt`, `safetensors`, `pth`, `npz` or `hf`.
-        target_bytes: Its length; of a directory, that of all files in it.
-        identity: Identity of the target (spec 12.1); None where the format has none.
-        components: Names of the components that were taken over.
+        target_form: Format of the target: `ckptfmt`, `safetensors`, `pth`, `npz` or `hf`.
+        target_bytes: Its length; for a directory, that of all files in it.
+        identity: Identity of the target (spec 12.1); None if the format has none.
+        components: Names of the components that were written.
         tensors: Number of their tensors.
-        tensor_bytes: Length of these.
-        epoch: Epochs finished, where the source tells.
-        step: Steps done, where the source tells.
-        aliases: Tensors that stand in several places.
-        findings: What else is to be told of the source.
-        compared: Number of tensors that were read again on both sides and are equal; None if that was not asked for.
+        tensor_bytes: Total length of these tensors.
+        epoch: Epochs finished; None if the source does not record it.
+        step: Steps done; None if the source does not record it.
+        aliases: Tensors that appear in several places.
+        findings: What else was found in the source.
+        compared: Number of tensors that were read again on both sides and are equal; None without a check.
     """
 
     source: str
@@ -74,7 +74,7 @@ class ConvertReport:
         """Return the report in JSON.
 
         Keys: `report` (`"convert/1"`), the attributes under their names (`aliases`: array, see `Alias.to_json`), and
-        in the place of `findings` those of `Findings.to_json`.
+        the keys of `Findings.to_json` in place of `findings`.
         """
         return {
             "report": "convert/1",
@@ -97,7 +97,7 @@ class ConvertReport:
 
 
 def aliases_of(file: TensorFile) -> tuple[Alias, ...]:
-    """Return the tensors that stand in several places of their component."""
+    """Return the tensors that appear in several places of their component."""
     found = []
     for part in file.components.values():
         places = Counter(node.name for node in walk(part.tree()) if isinstance(node, TensorRef))

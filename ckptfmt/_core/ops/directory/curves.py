@@ -27,11 +27,11 @@ MOST_LAYERS = 12
 
 @dataclass(frozen=True)
 class Course:
-    """How one number went.
+    """The values of one number over training.
 
     Attributes:
-        name: What it is: a metric, or a layer.
-        points: Where in the training, and the number there, in the order of the training.
+        name: The metric or layer.
+        points: Pairs of step (or epoch) and value, in training order.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Course:
 
 @dataclass(frozen=True)
 class RunCourses:
-    """How one run went.
+    """The curves of one run.
 
     Attributes:
-        run_id: The run; None: checkpoints that belong to none.
+        run_id: The run; None for checkpoints that belong to no run.
         metrics: Its metrics.
         norms: The Euclidean norms of its layers; empty if they were not read.
     """
@@ -67,13 +67,13 @@ class RunCourses:
 
 @dataclass(frozen=True)
 class CourseReport:
-    """How the runs of a directory went.
+    """Report of the metrics and layer norms of all runs in a directory.
 
     Attributes:
         directory: The directory, as it was named.
-        unit: What places in the training are counted in: `step`, or `epoch` if a checkpoint notes no steps.
+        unit: Unit of the horizontal axis: `step`, or `epoch` if a checkpoint records no steps.
         runs: The runs.
-        skipped: Paths of checkpoints that could not be used, and why.
+        skipped: Paths of unusable checkpoints, and why.
     """
 
     directory: str

@@ -19,7 +19,7 @@ _LOOKS = 5
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file that could not be used, and why."""
+    """A file that was skipped, and why."""
 
     path: str
     reason: str
@@ -31,17 +31,17 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class LatestReport:
-    """The newest checkpoint of a run.
+    """Report of the newest checkpoint of a run.
 
     Attributes:
         directory: The directory, as it was named.
-        run_id: The run; None if no checkpoint belongs to one.
-        file: The checkpoint; None if there is none that can be used, or it is not known which is the newest.
-        resumable: Whether a training would resume from it. If not, it belongs to no run and does not say how many
-            epochs are finished, and there is no other.
-        passed_over: What could not be used: newer ones, and files that do not tell how new they are.
-        undecided: Those among them that may be sound and newer: a training would not resume before somebody has looked
-            at them.
+        run_id: The run; None if no checkpoint belongs to a run.
+        file: The checkpoint; None if no checkpoint is usable, or if the newest cannot be determined.
+        resumable: Whether training would resume from it. It does not resume from a checkpoint that belongs to no run
+            and records no finished epochs, which is reported only if there is no other.
+        passed_over: Files that were skipped: newer ones, and those of unknown age.
+        undecided: The skipped files that may be sound and newer. Training does not resume until somebody has looked at
+            them.
     """
 
     directory: str
@@ -55,9 +55,9 @@ class LatestReport:
         """Return the report in JSON.
 
         Keys: `report` (`"latest/1"`), `directory`, `run_id` (or null), `path`, `file_bytes` and `identity` (null if
-        there is none), `metadata` (see `metadata_json`, or null), `verified` (whether every byte was read and found
-        right), `resumable` (whether a training would resume from it), `passed_over` and `undecided` (arrays, see
-        `PassedOver.to_json`; what is in the second is in the first, too).
+        there is none), `metadata` (see `metadata_json`, or null), `verified` (whether every byte was
+        verified), `resumable` (whether training would resume from it), `passed_over` and `undecided` (arrays, see
+        `PassedOver.to_json`; the first contains the second).
         """
         file = self.file
         return {

@@ -65,14 +65,14 @@ class ListEntry:
 
     Attributes:
         path: The directory as it was named, joined with the file's name.
-        state: What is known of it, in one word.
-        file_bytes: Length of the file; None if it cannot be known.
-        metadata: The facts written inside; all absent unless the state is `ok`.
-        identity: Identity of the file (spec 12.1); None unless the state is `ok`, and where the format has none.
-        problems: What is wrong with the file, if it could be read.
-        error: Why it could not be read, if it could not.
-        writer: For a temporary file, who writes it; None for a published one.
-        marks: What is special about it.
+        state: Its state, in one word.
+        file_bytes: Length of the file; None if unknown.
+        metadata: The facts stored in it; all absent unless the state is `ok`.
+        identity: Identity of the file (spec 12.1); None unless the state is `ok`, or if the format has none.
+        problems: Everything that is wrong with the file, if it could be read.
+        error: Why the file could not be read; None if it could.
+        writer: For a temporary file, whether its writer is alive; None for a published file.
+        marks: Marks such as `newest` and `best`.
     """
 
     path: str
@@ -113,13 +113,13 @@ class ListEntry:
 
 @dataclass(frozen=True)
 class MetricCourse:
-    """How a metric went in a run.
+    """The values of a metric over a run.
 
     Attributes:
         name: The metric.
-        mode: Which way it is better; None where nobody knows.
-        values: Its values in the order of the training, of the checkpoints that have one.
-        best: Path of the best one; None without a mode, or if no value is finite.
+        mode: Whether lower or higher is better; None if unknown.
+        values: Its values in training order, from the checkpoints that have one.
+        best: Path of the best checkpoint; None without a mode, or if no value is finite.
     """
 
     name: str
@@ -139,13 +139,13 @@ class MetricCourse:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The checkpoints of one run, or of none.
+    """The checkpoints of one run, or those that belong to no run.
 
     Attributes:
-        run_id: The run; None: they belong to none.
+        run_id: The run; None for checkpoints that belong to no run.
         paths: Its usable checkpoints, the oldest first.
-        newest: Path of the newest one; None in what belongs to no run and says neither step nor epoch.
-        course: How the metric that is looked at went; None if there is none.
+        newest: Path of the newest one; None for checkpoints without a run, step and epoch.
+        course: The values of the chosen metric; None if there is none.
     """
 
     run_id: str | None

@@ -16,12 +16,12 @@ __all__ = ["PinChange", "pin", "unpin"]
 
 @dataclass(frozen=True)
 class PinChange:
-    """What was done about the pin of a file.
+    """Report of pinning or unpinning a file.
 
     Attributes:
         path: The file.
-        pinned: Whether it has a pin now.
-        changed: Whether that is new.
+        pinned: Whether it is pinned now.
+        changed: Whether it was not before.
     """
 
     path: str

@@ -22,7 +22,7 @@ __all__ = ["PrunePlan", "PruneResult", "apply_prune", "plan_prune"]
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What is to become of each checkpoint of a directory, as far as the indexes tell.
+    """Plan of a prune, based on the index of each file.
 
     Attributes:
         directory: The directory, as it was named.
@@ -40,9 +40,9 @@ class PrunePlan:
         """Return the plan in JSON.
 
         Keys: `report` (`"prune/1"`), `directory`, `run_id` (or null), `decisions` (array of objects: `path`, `keep`,
-        `concerned` (whether the policy is about it), `reasons` (array), `file_bytes` (or null), `pinned`, `verified`
-        (whether every byte of it was read and found right), `metadata` (see `metadata_json`)), `frees_bytes` (length
-        of all that the plan gives up), `applied` (false), `removed`, `failed`, `damaged`, `spared` and `leftovers`
+        `concerned` (whether the policy applies to it), `reasons` (array), `file_bytes` (or null), `pinned`, `verified`
+        (whether every byte of it was verified), `metadata` (see `metadata_json`)), `frees_bytes` (length
+        of all that the plan removes), `applied` (false), `removed`, `failed`, `damaged`, `spared` and `leftovers`
         (empty arrays), `freed_bytes` (0).
         """
         return {
@@ -63,12 +63,12 @@ class PrunePlan:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What was done.
+    """Report of a prune.
 
     Attributes:
-        planned: The plan that was agreed to.
-        report: What came of it. Its plan is the one that was carried out, made after what stays was verified.
-        leftovers: Unfinished files of writers that are gone, which were removed as well.
+        planned: The plan that was confirmed.
+        report: The outcome. Its plan is the one that was carried out, made after what stays was verified.
+        leftovers: Unfinished files whose writers are gone, removed as well.
     """
 
     planned: PrunePlan
@@ -99,12 +99,12 @@ class PruneResult:
         return tuple(item.file for item in self.plan.decisions if item.keep and item.file.path in agreed)
 
     def to_json(self) -> dict[str, object]:
-        """Return what was done in JSON.
+        """Return the report in JSON.
 
         Keys: those of `PrunePlan.to_json`, of the plan that was carried out, with `applied` true, `removed` (array of
         paths, in the order of removal), `failed` (array of objects with `path` and `reason`), `damaged` (likewise: what
-        proved to be damaged and is left alone), `spared` (array of paths that were to be removed and are kept in place
-        of what is damaged), `leftovers` (array of paths: unfinished files of writers that are gone, removed as well),
+        turned out to be damaged and is left alone), `spared` (array of paths that the plan removes and that are kept in
+        place of what is damaged), `leftovers` (array of paths: unfinished files whose writers are gone, removed too),
         and `freed_bytes` (without these).
         """
         return {

@@ -71,16 +71,16 @@ class DamagedTensor:
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """What was found about one file.
+    """The verdict on one file.
 
     Attributes:
         path: The file, as it was named or found.
-        verdict: The finding in one word.
+        verdict: The verdict in one word.
         problems: Everything that is wrong with the file, if it could be read.
-        error: Why it could not be read, if it could not; or what it is, if it is of another format.
-        file_bytes: Length of the file, if it is known.
+        error: Why the file could not be read or proved sound; None if it could.
+        file_bytes: Length of the file, if known.
         identity: Identity of the file (spec 12.1), if it is sound.
-        repeated: Whether it is another name of a file before it, such as a link: its length counts once.
+        repeated: Whether it is another name, such as a link, of a file before it; its length counts once.
     """
 
     path: str
@@ -122,11 +122,11 @@ class FileVerdict:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found about all files.
+    """Report of a verification.
 
     Attributes:
-        files: One verdict for each file, in the order in which they were asked for.
-        empty_directories: Directories that hold no `*.ckptfmt` file.
+        files: A verdict on each file, in the given order.
+        empty_directories: Directories without `*.ckptfmt` files.
         quick: Whether only structure and index were checked.
     """
 
@@ -365,7 +365,7 @@ def _read_foreign(path: str, size: int | None, meter: _Meter, *, quick: bool, in
             meter.expect(sum(tensor.nbytes for tensor in file.tensors))
             if not quick:
                 read_all(file, meter.advance)
-            found = f"format {file.form}: nothing in it tells whether all bytes are those that were written"
+            found = f"{file.form} has no digests that could prove it sound"
     except StorageError:
         raise
     except CkptfmtError as error:

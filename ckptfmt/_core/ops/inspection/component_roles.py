@@ -80,14 +80,14 @@ def _leaves(tree: object) -> Iterator[object]:
 
 @dataclass(frozen=True)
 class SchedulerInfo:
-    """A scheduler of the learning rate.
+    """A learning rate scheduler.
 
     Attributes:
         component: Name of its component.
-        kind: `CosineAnnealingLR`, `StepLR`, ...; None where the state does not tell.
-        last_epoch: How often it was stepped, as it counts.
+        kind: `CosineAnnealingLR`, `StepLR`, ...; None if the state does not show it.
+        last_epoch: Number of its steps, as it counts them.
         last_lr: The learning rates that it set last, one for each group.
-        options: Its other values, as far as they are numbers or text, or short lists of them.
+        options: Its other values that are numbers, text, or short lists of them.
     """
 
     component: str
@@ -153,7 +153,7 @@ class RandomInfo:
 
     Attributes:
         component: Name of the component.
-        generators: What they are, such as `python`, `numpy MT19937`, `torch`, `cuda of 2 devices`.
+        generators: Their names, such as `python`, `numpy MT19937`, `torch`, `cuda of 2 devices`.
     """
 
     component: str
@@ -191,14 +191,14 @@ def _generators(tree: object) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class PlaceInfo:
-    """The place in the data.
+    """The position in the data.
 
     Attributes:
         component: Name of the component.
         step: Steps done since the start of the run.
         epoch: Epochs finished.
-        batch: Batches done of the unfinished epoch; None between two epochs.
-        batches: Batches that an epoch has, where that is known.
+        batch: Batches done in the unfinished epoch; None between two epochs.
+        batches: Number of batches in an epoch, if known.
     """
 
     component: str
@@ -208,7 +208,7 @@ class PlaceInfo:
     batches: int | None
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: the attributes under their names, each null where it is not known."""
+        """Return it in JSON: the attributes under their names, each null if unknown."""
         return {
             "component": self.component,
             "step": self.step,

@@ -46,11 +46,11 @@ class ComponentInfo:
     Attributes:
         name: Name of the component.
         kind: `flat` for a mapping of tensors, `tree` for anything else (spec 11.1, 11.2).
-        role: What part it plays in a training, as far as its content tells.
-        codec: How it is stored.
-        members: Its one or two members, in file order; none in a file of another format.
+        role: Its role in training, judged by its content.
+        codec: Codec of its members.
+        members: Its one or two members, in file order; none in other formats.
         tensors: Number of its tensors.
-        elements: Number of elements in all its tensors. For a component of weights: its parameters.
+        elements: Number of elements of all its tensors; for weights, the number of parameters.
         logical_bytes: Length of its members after decoding.
         stored_bytes: Length of its members in the file.
         text_metadata: The safetensors `__metadata__`.
@@ -85,16 +85,16 @@ class ComponentInfo:
 
 @dataclass(frozen=True)
 class StateInfo:
-    """What the trees of a file tell about the training.
+    """What the trees of a file record of training.
 
     Attributes:
         optimizers: Its optimizers, in file order.
-        schedulers: Its schedulers of the learning rate.
+        schedulers: Its learning rate schedulers.
         random: Its saved random states.
-        places: Its places in the data.
-        resume: What a training can do with the file.
-        problems: Damage that kept a component from being looked into.
-        per_rank: Values that differ between the ranks of its job; all else that is told here is of rank 0.
+        places: Its positions in the data.
+        resume: What training can do with the file.
+        problems: Damage that made a component unreadable.
+        per_rank: Values that differ between the ranks of its job; everything else here is from rank 0.
     """
 
     optimizers: tuple[OptimizerInfo, ...]
@@ -124,7 +124,7 @@ class StateInfo:
 
 @dataclass(frozen=True)
 class InspectReport:
-    """What stands in one file.
+    """Report of the content of one file.
 
     Attributes:
         path: The file, as it was named.
@@ -137,7 +137,7 @@ class InspectReport:
         components: In file order.
         opaque: Members that belong to no component, in file order.
         tensors: All tensors, component by component, each in the component's own order.
-        state: What its trees tell about the training.
+        state: What its trees record of training.
     """
 
     path: str

@@ -17,17 +17,17 @@ _MAX_DEPTH = 32  # the rest of a longer name is one name
 
 @dataclass(frozen=True)
 class Module:
-    """A module, a tensor, or a row of equal ones.
+    """A module, a tensor, or several equal ones.
 
     Attributes:
-        name: Its name in the module around it, such as `attn.c_proj`, `weight`, or `h.{0..11}` for a row.
-        times: How many there are in the row; 1 if it is none.
-        tensors: Number of tensors in it, all of the row together.
+        name: Its name in the module around it, such as `attn.c_proj`, `weight`, or `h.{0..11}` for several.
+        times: How many there are.
+        tensors: Number of tensors in all of them together.
         elements: Number of their elements.
         nbytes: Length of their data.
-        dtype: Dtype, if it is a tensor.
-        shape: Shape, if it is a tensor.
-        children: What is in it: of a row, what is in each.
+        dtype: Dtype of a tensor; None for a module.
+        shape: Shape of a tensor; None for a module.
+        children: Content of each.
     """
 
     name: str

@@ -21,12 +21,12 @@ _NUMBERS = {"F32": "<f", "F64": "<d", "I64": "<q", "I32": "<i"}
 
 @dataclass(frozen=True)
 class GroupInfo:
-    """One group of parameters.
+    """One parameter group.
 
     Attributes:
-        parameters: How many parameters it has.
-        names: Their names, where the optimizer notes them.
-        options: Its hyper-parameters.
+        parameters: Number of its parameters.
+        names: Their names; None if the optimizer does not record them.
+        options: Its hyperparameters.
     """
 
     parameters: int
@@ -48,11 +48,11 @@ class OptimizerInfo:
 
     Attributes:
         component: Name of its component.
-        kind: `AdamW`, `SGD`, ...; None where several kinds have such a state, or none that is known.
-        groups: Its groups of parameters.
-        with_state: How many of its parameters have a state; none before the first step.
-        moments: What is kept for the parameters, `exp_avg` and the like, and for how many of them.
-        steps: The least and the greatest number of steps that parameters have made; None where it is not noted.
+        kind: `AdamW`, `SGD`, ...; None if several kinds, or no known kind, have such a state.
+        groups: Its parameter groups.
+        with_state: Number of parameters that have a state; 0 before the first step.
+        moments: Names of the tensors kept for parameters, such as `exp_avg`, and the number of parameters with each.
+        steps: Smallest and largest step count of its parameters; None if not recorded.
     """
 
     component: str
@@ -76,7 +76,7 @@ class OptimizerInfo:
         """Return the optimizer in JSON.
 
         Keys: `component`, `kind` (or null), `parameters`, `with_state` (counts), `moments` (object: name to number
-        of parameters), `steps` (array of least and greatest, or null), `groups` (array, see `GroupInfo.to_json`).
+        of parameters), `steps` (array of smallest and largest, or null), `groups` (array, see `GroupInfo.to_json`).
         """
         return {
             "component": self.component,

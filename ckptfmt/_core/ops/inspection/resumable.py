@@ -33,9 +33,9 @@ class ResumeAnswer:
     """The answer, and the reason for it.
 
     Attributes:
-        answer: What a training can do with the file.
-        holds: The roles that have a component in it.
-        lacks: The roles that an exact resume needs and that have none.
+        answer: What training can do with the file.
+        holds: The roles that its components have.
+        lacks: The roles that an exact resume needs and that no component has.
     """
 
     answer: Resumable

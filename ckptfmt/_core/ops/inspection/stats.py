@@ -24,9 +24,9 @@ _BATCH_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values fall into bins of equal width.
+    """Number of values in bins of equal width.
 
-    It is made in one pass: a value near the edge of a bin may be counted in the neighbouring one.
+    Counted in one pass: a value near the edge of a bin may be counted in the next bin.
 
     Attributes:
         low: Lower edge of the first bin.
@@ -45,7 +45,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class TensorStats:
-    """Statistics of one tensor. Those of complex numbers are of their magnitudes.
+    """Statistics of one tensor; of the magnitudes, if it is complex.
 
     Attributes:
         tensor: The tensor.
@@ -53,11 +53,11 @@ class TensorStats:
         nan: Number of NaNs.
         inf: Number of positive and negative infinities.
         zeros: Number of zeros.
-        minimum: Smallest of the finite elements; None if there is none, as for all that follow.
-        maximum: Largest of them.
-        mean: Their mean.
-        std: Their standard deviation (of all of them, not of a sample).
-        histogram: How they are spread.
+        minimum: Smallest finite element. It and all that follow are None if no element is finite.
+        maximum: Largest finite element.
+        mean: Mean of the finite elements.
+        std: Their standard deviation (of the population, not of a sample).
+        histogram: Their histogram.
     """
 
     tensor: TensorInfo

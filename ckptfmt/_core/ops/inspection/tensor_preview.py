@@ -29,13 +29,13 @@ _CLOSE = 5
 
 @dataclass(frozen=True)
 class TensorView:
-    """A tensor, and some or all of its values.
+    """A tensor with some or all of its values.
 
     Attributes:
         tensor: The tensor.
         corners: Its values, of the shape of the tensor; where a dimension is longer than 6 and the tensor has more
-            than 1,000 elements, its first 3, one that stands for those between, and its last 3.
-        whole: Whether these are all.
+            than 1,000 elements, its first 3, one placeholder, and its last 3.
+        whole: Whether these are all values.
     """
 
     tensor: TensorInfo

@@ -29,13 +29,13 @@ this name (spec 6.1)."""
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What was written.
+    """Report of an extraction.
 
     Attributes:
         source: The checkpoint.
-        directory: The directory that was made.
+        directory: The directory that was created.
         files: Names of the files in it.
-        file_bytes: Length of all of them.
+        file_bytes: Their total length.
     """
 
     source: str

@@ -40,7 +40,7 @@ _MAX_FACTS_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class PackReport:
-    """What was written.
+    """Report of a pack.
 
     Attributes:
         directory: The directory that was read.
@@ -121,7 +121,9 @@ def _facts(directory: Path) -> tuple[dict[str, str], Metadata]:
         return {}, Metadata(created=datetime.now(UTC), producer=f"ckptfmt {__version__}")
     with open_source(str(path)) as source:
         if source.size > _MAX_FACTS_BYTES:
-            raise PackError(f"{path}: has {source.size:,} bytes; it is not what `ckptfmt extract` wrote")
+            raise PackError(
+                f"{path}: {source.size:,} bytes are too many for this file; write it with `ckptfmt extract`"
+            )
         text = source.read(0, source.size)
     try:
         document: dict[str, Any] = json.loads(text)
@@ -129,10 +131,10 @@ def _facts(directory: Path) -> tuple[dict[str, str], Metadata]:
         metadata = decode_metadata(document["metadata"])
         validate_metadata(metadata)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise PackError(f"{path}: is not as `ckptfmt extract` writes it: {error!s:.300}") from error
+        raise PackError(f"{path}: invalid content: {error!s:.300}; write it with `ckptfmt extract`") from error
     unknown = [codec for codec in codecs.values() if codec not in CODECS]
     if unknown:
-        raise PackError(f"{path}: {unknown[0]!r:.60} is not a codec; use one of: {', '.join(CODECS)}")
+        raise PackError(f"{path}: {unknown[0]!r:.60} is not a codec; choose from: {', '.join(CODECS)}")
     return codecs, metadata
 
 
@@ -142,22 +144,24 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
     for path in found:
         _require_inside(directory, path)
         if path.is_dir():
-            raise PackError(f"{path}: is a directory; a checkpoint has none: move it away")
+            raise PackError(f"{path}: a directory cannot become a member; move it away")
     missing = [name for name in order if name not in {path.name for path in found}]
     if missing:
-        raise PackError(f"{directory}: {missing[0]!r:.170} is missing, which {FACTS_NAME} names")
+        raise PackError(f"{directory}: {missing[0]!r:.170} is missing; restore it, or remove it from {FACTS_NAME}")
     places = {name: number for number, name in enumerate(order)}
     found.sort(key=lambda path: (places.get(path.name, len(places)), *_by_component(path.name)))
     for problem in validate_names([path.name for path in found]):
         where = directory if problem.member is None else Path(directory, problem.member)
-        raise PackError(f"{where}: {problem.message}; rename or move files away, or mend {FACTS_NAME}")
+        raise PackError(f"{where}: {problem.message}; rename or move files, or edit {FACTS_NAME}")
     return found
 
 
 def _require_inside(directory: str | Path, path: Path) -> None:
     """Raise if a file is none of the directory's own: what a link leads to may not be meant to be given away."""
     if leads_out_of(Path(directory), path):
-        raise PackError(f"{path}: is a link out of the directory, to {path.resolve()}; put the file itself there")
+        raise PackError(
+            f"{path}: the link leads out of the directory, to {path.resolve()}; replace it by the file itself"
+        )
 
 
 def _by_component(name: str) -> tuple[bool, str, str]:
@@ -173,7 +177,7 @@ def _plan(name: str, sources: Mapping[str, LocalSource], codec: str, meter: Mete
     if name.endswith(MSGPACK):
         return MemberPlan(name, codec, None, [fixed_part(_tree(name, sources))])
     if not source.size:
-        raise PackError(f"{source.path}: is empty, which no member can be (spec 6.6); remove it")
+        raise PackError(f"{source.path}: an empty file cannot become a member (spec 6.6); remove it")
     pieces = (_piece(source, start, meter) for start in range(0, source.size, CHUNK_BYTES))
     return MemberPlan(name, codec, None, list(pieces))
 
@@ -210,7 +214,7 @@ def _tree(name: str, sources: Mapping[str, LocalSource]) -> bytes:
     """Return the bytes of a tree that is valid beside its tensors."""
     source = sources[name]
     if source.size > MAX_MSGPACK_BYTES:
-        raise PackError(f"{source.path}: has {source.size:,} bytes, the limit is {MAX_MSGPACK_BYTES:,}")
+        raise PackError(f"{source.path}: {source.size:,} bytes exceed the limit of {MAX_MSGPACK_BYTES:,} bytes")
     data = source.read(0, source.size)
     sibling = sources.get(name.removesuffix(MSGPACK) + SAFETENSORS)
     header = None if sibling is None else _header(sibling.path, SafetensorsFile(sibling).component)

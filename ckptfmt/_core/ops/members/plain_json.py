@@ -32,14 +32,14 @@ def decode_metadata(document: object) -> Metadata:
     """
     if not isinstance(document, dict) or not document.keys() <= set(METADATA_KEYS):
         unknown = document.keys() - set(METADATA_KEYS) if isinstance(document, dict) else [document]
-        raise ValueError(f"no fact is named {', '.join(map(repr, unknown)):.200}")
+        raise ValueError(f"unknown key {', '.join(map(repr, unknown)):.200}")
     facts = {key: _decode(value) for key, value in document.items()}
     if facts.get("metrics") is not None:
         if not isinstance(facts["metrics"], dict):
-            raise ValueError("metrics is no map")
+            raise ValueError("metrics is not an object")
         facts["metrics"] = {name: float(value) for name, value in facts["metrics"].items()}
     if not isinstance(facts.get("created"), datetime | None):
-        raise ValueError('created is no time: write {"$time": "2026-03-01T12:00:00+00:00"}')
+        raise ValueError('created is not a time; write {"$time": "2026-03-01T12:00:00+00:00"}')
     return Metadata(**facts)
 
 
@@ -83,5 +83,5 @@ def _decode(value: object) -> Any:
 
 def _pair(item: object) -> tuple[object, object]:
     if not isinstance(item, list) or len(item) != 2:
-        raise ValueError(f"{item!r:.100} is no pair of key and value")
+        raise ValueError(f"{item!r:.100} is not a pair of key and value")
     return item[0], item[1]
