@@ -13,9 +13,9 @@ from typing import Any
 from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
-from ckptfmt._core.container.planning import make_metadata
+from ckptfmt._core.container.planning import make_metadata, plan_save
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.container.writer import SaveReport, save_state
+from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.storage.local.paths import refuse_swapped
 
 
@@ -70,7 +70,7 @@ def save(
     metadata = make_metadata(
         state, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )
-    return save_state(path, state, _ADAPTERS, metadata=metadata, codec=codec)
+    return write_plan(path, plan_save(state, _ADAPTERS, metadata=metadata, codec=codec))
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:

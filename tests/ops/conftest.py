@@ -10,8 +10,8 @@ import pytest
 
 import ckptfmt
 from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
-from ckptfmt._core.container.planning import make_metadata
-from ckptfmt._core.container.writer import save_state
+from ckptfmt._core.container.planning import make_metadata, plan_save
+from ckptfmt._core.container.writer import write_plan
 
 CREATED = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 STATE: dict[str, Any] = {
@@ -43,7 +43,7 @@ def save_run(path: Path, *, state: Any = None, created: datetime = CREATED, **fa
     """Save a small training state as a Checkpointer does, with the generation of the run."""
     state = STATE if state is None else state
     metadata = make_metadata(state, created=created, **facts)
-    save_state(path, state, NUMPY_ADAPTERS, metadata=metadata)
+    write_plan(path, plan_save(state, NUMPY_ADAPTERS, metadata=metadata))
     return path
 
 

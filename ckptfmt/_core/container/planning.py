@@ -6,7 +6,7 @@ already, as bytes, and does not follow later changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.container.state import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
-from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata
+from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Member, Metadata
 from ckptfmt._core.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.parsing import validate_metadata, validate_names
 from ckptfmt._core.format.planes import WHOLE, Split
@@ -64,6 +64,24 @@ class MemberPlan:
     def logical_bytes(self) -> int:
         """Its length in bytes, not compressed."""
         return sum(part.nbytes for part in self.parts)
+
+
+@dataclass(frozen=True)
+class StoredMember:
+    """A member of another checkpoint that is going to be copied as it is stored there.
+
+    Attributes:
+        member: The member, as the index of that checkpoint describes it.
+        parts: Its stored bytes, in file order. They are read from several threads.
+    """
+
+    member: Member
+    parts: Iterable[Part]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.member.name
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from ckptfmt._core.container.adapter_set import EncoderSet
-from ckptfmt._core.container.planning import MemberPlan, SavePlan, plan_save, require_valid
+from ckptfmt._core.container.planning import MemberPlan, Part, SavePlan, StoredMember, require_valid
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.codec import encode_chunk
 from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
-from ckptfmt._core.format.layout import INDEX_ALIGNMENT, MEMBER_ALIGNMENT, align, encode_preamble, encode_trailer
+from ckptfmt._core.format.layout import (
+    INDEX_ALIGNMENT,
+    MEMBER_ALIGNMENT,
+    Trailer,
+    align,
+    encode_preamble,
+    encode_trailer,
+    parse_trailer,
+)
+from ckptfmt._core.format.parsing import validate_members
 from ckptfmt._core.format.planes import Split
 from ckptfmt._core.storage.base import Guard
 from ckptfmt._core.storage.resolve import create
 from ckptfmt._core.system.workers import CORES, Workers
-from ckptfmt.errors import StateError
+from ckptfmt.errors import FormatError, StateError
 
 # Some of them hash while the others wait for the disk, which is quicker with several writes at a time.
 WRITERS = max(2 * CORES, min(8, 4 * CORES))
@@ -53,13 +61,11 @@ class WrittenFile(NamedTuple):
     Attributes:
         identity: Its identity, 64 hex digits (12.1).
         file_bytes: Its length in bytes.
-        written_bytes: How many of them were written; the others are padding.
         facts: What its index says.
     """
 
     identity: str
     file_bytes: int
-    written_bytes: int
     facts: Index
 
 
@@ -68,33 +74,6 @@ class Sink(Protocol):
 
     def write_at(self, offset: int, buffer: BytesLike, /) -> object:
         """Take all of `buffer` at its place."""
-
-
-def save_state(
-    path: str | os.PathLike[str],
-    state: object,
-    encoders: EncoderSet,
-    *,
-    metadata: Metadata,
-    codec: str | Mapping[str, str] = "none",
-    text_metadata: Mapping[str, Mapping[str, str]] | None = None,
-) -> SaveReport:
-    """Save a state atomically; nothing is touched before it is known that the state can be expressed.
-
-    Takes what `plan_save` takes.
-
-    Raises:
-        StateError: The state, or an argument, cannot be expressed.
-        StorageError: The file could not be written; what was at `path` is untouched.
-    """
-    plan = plan_save(
-        state,
-        encoders,
-        metadata=metadata,
-        codec=codec,
-        text_metadata=text_metadata,
-    )
-    return write_plan(path, plan)
 
 
 def write_plan(
@@ -127,16 +106,18 @@ def write_plan(
                 other = instead(written.facts)
             if other is not None:
                 return other
-        file.commit(written_bytes=written.written_bytes)
+        file.commit(written_bytes=written.file_bytes)
     return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)
 
 
-def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) -> WrittenFile:
+def write_file(sink: Sink, members: Sequence[MemberPlan | StoredMember], metadata: Metadata) -> WrittenFile:
     """Write a whole file to `sink`.
 
+    Names and metadata are checked before the first byte is written, everything else of the members before the
+    trailer is: without a trailer, nobody takes the file for a checkpoint.
+
     Raises:
-        StateError: A reader would refuse the names of the members, or the facts; or a tensor does not give the bytes
-            that its dtype and shape make.
+        StateError: A reader would refuse the file; or a tensor does not give the bytes that its dtype and shape make.
     """
     require_valid([plan.name for plan in members], metadata)
     preamble = encode_preamble()
@@ -145,18 +126,34 @@ def write_file(sink: Sink, members: Sequence[MemberPlan], metadata: Metadata) ->
     written: list[Member] = []
     with Workers(WRITERS, "ckptfmt-write") as workers:
         for plan in members:
-            write = _write_plain if plan.codec == "none" else _write_compressed
-            member = write(sink, workers, plan, _pad(sink, position, MEMBER_ALIGNMENT))
+            member = _write_member(sink, workers, plan, _pad(sink, position, MEMBER_ALIGNMENT))
             written.append(member)
             position = member.offset + member.stored_bytes
-    offset = _pad(sink, position, INDEX_ALIGNMENT)
     facts = Index(metadata, tuple(written))
+    trailer = _write_index(sink, preamble, facts, _pad(sink, position, INDEX_ALIGNMENT))
+    return WrittenFile(trailer.digest.hex(), trailer.file_bytes, facts)
+
+
+def _write_index(sink: Sink, preamble: bytes, facts: Index, offset: int) -> Trailer:
+    """Write index and trailer, which make a checkpoint of what was written.
+
+    Raises:
+        StateError: A reader would refuse the file.
+    """
+    problems = validate_members(facts.members, offset)
+    if problems:
+        raise StateError("state", "; ".join(map(str, problems[:3])), "see section 6 of the specification")
     index = encode_index(facts)
-    trailer = encode_trailer(preamble, offset, index)
+    encoded = encode_trailer(preamble, offset, index)
+    end = align(offset + len(index), INDEX_ALIGNMENT)
+    try:
+        trailer = parse_trailer(encoded, end + len(encoded))
+    except FormatError as error:
+        raise StateError("state", str(error), "save fewer tensors in one file") from error
     sink.write_at(offset, index)
-    end = _pad(sink, offset + len(index), INDEX_ALIGNMENT)
-    sink.write_at(end, trailer)
-    return WrittenFile(trailer[24:56].hex(), end + len(trailer), end + len(trailer), facts)
+    _pad(sink, offset + len(index), INDEX_ALIGNMENT)
+    sink.write_at(end, encoded)
+    return trailer
 
 
 def _pad(sink: Sink, position: int, alignment: int) -> int:
@@ -179,6 +176,30 @@ class _Batch(NamedTuple):
     chunks: list[BytesLike]
     splits: list[Split]
     nbytes: int
+
+
+def _write_member(sink: Sink, workers: Workers, plan: MemberPlan | StoredMember, offset: int) -> Member:
+    """Write a member, and return its entry in the index."""
+    if isinstance(plan, StoredMember):
+        return _copy_stored(sink, workers, plan, offset)
+    write = _write_plain if plan.codec == "none" else _write_compressed
+    return write(sink, workers, plan, offset).at(offset, plan.header)
+
+
+def _copy_stored(sink: Sink, workers: Workers, plan: StoredMember, offset: int) -> Member:
+    def jobs() -> Iterator[Callable[[], object]]:
+        position = offset
+        for part in plan.parts:
+            yield partial(_copy, sink, position, part)
+            position += part.nbytes
+
+    for _ in workers.in_order(jobs()):
+        pass
+    return plan.member.at(offset)
+
+
+def _copy(sink: Sink, offset: int, part: Part) -> None:
+    sink.write_at(offset, part.read())
 
 
 def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:

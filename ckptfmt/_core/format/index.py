@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,14 @@ class Member:
     header: bytes | None = None
     stored_chunk_bytes: tuple[int, ...] | None = None
     stored_digests: bytes | None = None
+
+    def at(self, offset: int, header: Header | None = None) -> Member:
+        """Return the same member at another offset. Pass its parsed header if you have it: parsing takes a while."""
+        moved = replace(self, offset=offset)
+        known = header or self.__dict__.get("parsed_header")
+        if known is not None:
+            moved.__dict__["parsed_header"] = known  # where `cached_property` looks first
+        return moved
 
     @property
     def kind(self) -> str:

@@ -164,6 +164,12 @@ def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorEnt
     sizes: list[int] = []
     aligned_bytes = 0
     for name, dtype, shape in facts:
+        if name == METADATA_KEY:
+            _fail("header-json", f"no tensor can be named {METADATA_KEY}; choose another name", name)
+        if dtype not in DTYPES:
+            _fail("tensor-dtype", f"its dtype is {dtype!r}, which this version of the format does not know", name)
+        if not _is_shape(shape):
+            _fail("tensor-shape", f"its shape {_shorten(shape)} is not allowed", name)
         nbytes = tensor_nbytes(dtype, shape)
         if nbytes is None:
             _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
@@ -238,9 +244,6 @@ def _parse_canonical(text: bytes) -> Header | None:
         document = json.loads(text)
         text_metadata = document.pop(METADATA_KEY, {})
         facts = [(name, entry["dtype"], tuple(entry["shape"])) for name, entry in document.items()]
-        for _, dtype, shape in facts:
-            if dtype not in DTYPES or not _is_shape(shape):
-                return None
         if not facts or (text_metadata and not all(type(value) is str for value in text_metadata.values())):
             return None
         header = plan_header(facts, text_metadata)
@@ -356,7 +359,7 @@ def _is_numbers(value: object) -> TypeGuard[list[int | float]]:
     return type(value) is list and all(type(item) in (int, float) for item in value)
 
 
-def _shorten(shape: list[int | float]) -> str:
+def _shorten(shape: Sequence[int | float]) -> str:
     return f"[{', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''}]"
 
 

@@ -76,7 +76,7 @@ def convert(
         with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
             written = write_file(output, plan.members, plan.metadata)
             file.finish()
-            output.commit(written_bytes=written.written_bytes)
+            output.commit(written_bytes=written.file_bytes)
         report = ConvertReport(
             source=source,
             target=target,

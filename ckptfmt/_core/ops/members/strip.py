@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ckptfmt._core.container.planning import require_valid
+from ckptfmt._core.container.planning import Part, StoredMember
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.container.writer import WrittenFile
+from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.digest import DIGEST_BYTES, digest
-from ckptfmt._core.format.index import Index, Member, Metadata, encode_index
-from ckptfmt._core.format.layout import (
-    INDEX_ALIGNMENT,
-    MEMBER_ALIGNMENT,
-    MINOR,
-    PREAMBLE_BYTES,
-    align,
-    encode_preamble,
-    encode_trailer,
-)
+from ckptfmt._core.format.index import Member, Metadata
+from ckptfmt._core.format.layout import MEMBER_ALIGNMENT, MINOR, align
+from ckptfmt._core.format.planes import WHOLE
 from ckptfmt._core.ops.component_choice import choice_of
-from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
-from ckptfmt._core.system.workers import in_order
 from ckptfmt._version import __version__
 from ckptfmt.errors import CkptfmtError, NotFoundError, Problem, StorageError, error_for
 
@@ -104,11 +97,11 @@ def strip_file(
         if os.path.realpath(source) == os.path.realpath(target):
             raise StorageError(f"{os.fspath(target)}: source and target are the same file; choose another target")
         metadata = _metadata(checkpoint, notes=notes)
-        meter = Meter(file.path, sum(member.stored_bytes for member in members), progress)
+        tally = Tally(sum(member.stored_bytes for member in members), progress)
         expected = sum(align(member.stored_bytes, MEMBER_ALIGNMENT) for member in members) + MEMBER_ALIGNMENT
         with AtomicFile(target, expected_bytes=expected) as out:
-            written = _write(file, out, members, replace(checkpoint.index, metadata=metadata), meter)
-            out.commit(written_bytes=written.written_bytes)
+            written = write_file(out, [_stored(file, member, tally) for member in members], metadata)
+            out.commit(written_bytes=written.file_bytes)
     return StripReport(
         source=file.path,
         path=os.fspath(target),
@@ -151,35 +144,15 @@ def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
     )
 
 
-def _write(source: LocalSource, out: AtomicFile, members: list[Member], index: Index, meter: Meter) -> WrittenFile:
-    """Write the file."""
-    require_valid([member.name for member in members], index.metadata)
-    preamble = encode_preamble()
-    out.write_at(0, preamble)
-    position = PREAMBLE_BYTES
-    placed = []
-    for member in members:
-        moved = replace(member, offset=align(position, MEMBER_ALIGNMENT))
-        placed.append(moved)
-        position = moved.offset + moved.stored_bytes
+def _stored(source: LocalSource, member: Member, tally: Tally) -> StoredMember:
+    """Return the plan to copy a member; each run is verified when it is read."""
 
-    def copy(run: _Run) -> int:
+    def read(run: _Run) -> bytes:
         data = _read(source, run)
-        out.write_at(run.target, data)
-        return len(data)
+        tally.add(source.path, run.nbytes)
+        return data
 
-    runs = (run for old, new in zip(members, placed, strict=True) for run in _runs(old, new.offset))
-    for nbytes in in_order(copy, runs):
-        meter.advance(nbytes)
-    offset = align(position, INDEX_ALIGNMENT)
-    facts = replace(index, members=tuple(placed))
-    encoded = encode_index(facts)
-    end = align(offset + len(encoded), INDEX_ALIGNMENT)
-    trailer = encode_trailer(preamble, offset, encoded)
-    out.write_at(offset, encoded)
-    out.write_at(end, trailer)
-    written_bytes = len(preamble) + sum(member.stored_bytes for member in placed) + len(encoded) + len(trailer)
-    return WrittenFile(trailer[24:56].hex(), end + len(trailer), written_bytes, facts)
+    return StoredMember(member, (Part(run.nbytes, WHOLE, partial(read, run)) for run in _runs(member)))
 
 
 @dataclass(frozen=True)
@@ -189,35 +162,38 @@ class _Run:
     Attributes:
         member: The member, as it lies in the source.
         start: First stored byte, counted from the member's start.
-        target: Where it goes, as an absolute offset.
         chunks: Of each chunk, its number and stored length.
     """
 
     member: Member
     start: int
-    target: int
     chunks: tuple[tuple[int, int], ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Stored length in bytes."""
+        return sum(size for _, size in self.chunks)
 
-def _runs(member: Member, offset: int) -> Iterator[_Run]:
+
+def _runs(member: Member) -> Iterator[_Run]:
     """Yield all stored bytes of a member in runs of about the length of a chunk."""
     sizes = member.stored_chunk_bytes or tuple(chunk.nbytes for chunk in member.chunks())
     run: list[tuple[int, int]] = []
     start = nbytes = 0
     for number, size in enumerate(sizes):
         if run and nbytes + size > CHUNK_BYTES:
-            yield _Run(member, start, offset + start, tuple(run))
+            yield _Run(member, start, tuple(run))
             run, start, nbytes = [], start + nbytes, 0
         run.append((number, size))
         nbytes += size
     if run:
-        yield _Run(member, start, offset + start, tuple(run))
+        yield _Run(member, start, tuple(run))
 
 
 def _read(source: LocalSource, run: _Run) -> bytes:
     """Return the stored bytes of a run, verified."""
     member = run.member
-    data = source.read(member.offset + run.start, sum(size for _, size in run.chunks))
+    data = source.read(member.offset + run.start, run.nbytes)
     digests = member.digests if member.stored_digests is None else member.stored_digests
     code = "chunk-digest" if member.stored_digests is None else "stored-digest"
     position = 0
