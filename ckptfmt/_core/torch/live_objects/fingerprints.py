@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -13,7 +15,8 @@ import numpy as np
 import torch
 
 from ckptfmt._core.format.digest import digest_stream
-from ckptfmt._core.torch.live_objects.attributes import attributes
+from ckptfmt._core.torch.live_objects.attributes import is_scalar
+from ckptfmt._core.torch.live_objects.contents import attributes, is_a
 
 __all__ = ["Sample", "fingerprint", "take"]
 
@@ -22,6 +25,9 @@ _PARTS = 256
 _DEPTH = 8
 _WHOLE_BYTES = 1 << 12
 _DIGITS = 32  # 128 bits
+_CONTAINERS: tuple[Any, ...] = (dict, list, tuple, deque)
+_BYTES = (bytes, bytearray)
+_NUMBERS = (int, float, complex, type(None), np.generic)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -41,7 +47,7 @@ class Sample:
         return digest_stream(_framed(self.parts)).hex()[:_DIGITS]
 
 
-def take(value: object, elements: int = _ELEMENTS) -> Sample:
+def take(value: object, elements: int = _ELEMENTS, *, asks: bool = True) -> Sample:
     """Return a sample of a batch, without waiting for any device.
 
     Of a tensor or array it holds dtype, shape and evenly spread elements, of text evenly spread characters, of
@@ -51,54 +57,79 @@ def take(value: object, elements: int = _ELEMENTS) -> Sample:
     Args:
         value: The batch.
         elements: How many elements at most of each tensor, array or sequence.
+        asks: Whether mappings and sequences of other classes than Python's are asked for their items; otherwise no
+            code of theirs is run.
     """
-    return Sample(tuple(islice(_Sampler(elements).parts(value, 0), 4 * max(elements, _PARTS))))
+    return Sample(tuple(islice(_Sampler(elements, asks).parts(value, 0), 4 * max(elements, _PARTS))))
 
 
-def fingerprint(value: object, elements: int = _ELEMENTS) -> str:
-    """Return the fingerprint of a value, as of a batch."""
-    return take(value, elements).digest()
+def fingerprint(value: object, elements: int = _ELEMENTS, *, asks: bool = True) -> str:
+    """Return the fingerprint of a value; the arguments are those of `take`."""
+    return take(value, elements, asks=asks).digest()
 
 
 @dataclass(frozen=True)
 class _Sampler:
     elements: int
+    asks: bool
+    """Whether mappings, sequences and sets that are none of Python's are asked for their items."""
 
     def parts(self, value: object, depth: int) -> Iterator[bytes | torch.Tensor]:
         yield type(value).__qualname__.encode()
-        match value:
-            case torch.Tensor():
-                yield str(value.dtype).encode()
-                yield from self._tensor_parts(value)
-            case np.ndarray():
-                yield f"{value.dtype} {value.shape}".encode()
-                if not value.dtype.hasobject:
-                    yield self._array_part(value)
-            case str():
-                yield from self._bytes_parts(value.encode(errors="surrogatepass"))
-            case bytes() | bytearray() | memoryview():
-                yield from self._bytes_parts(bytes(value))
-            case bool() | int() | float() | complex() | None | np.generic():
-                yield repr(value).encode()
-            case Mapping() | Sequence() | Set():
-                yield str(len(value)).encode()
-                if depth < _DEPTH:
-                    yield from self._items(value, depth)
-            case _ if depth < _DEPTH:
-                # Plain values of unknown objects may be those of one process: a time, an address.
-                for name, part in islice(attributes(value).items(), _PARTS):
-                    if isinstance(part, torch.Tensor | np.ndarray | Mapping | list | tuple):
-                        yield name.encode()
-                        yield from self.parts(part, depth + 1)
+        # What cannot be looked at counts with what has been seen of it.
+        with suppress(Exception):
+            yield from self._parts(value, depth)
 
-    def _items(self, value: object, depth: int) -> Iterator[bytes | torch.Tensor]:
-        if isinstance(value, Mapping):
-            for key in islice(value, _PARTS):
-                yield repr(key).encode() if isinstance(key, str | int) else type(key).__qualname__.encode()
-                yield from self.parts(value[key], depth + 1)
-        elif isinstance(value, Sequence):
-            for index in self._positions(len(value)):
-                yield from self.parts(value[index], depth + 1)
+    def _parts(self, value: Any, depth: int) -> Iterator[bytes | torch.Tensor]:
+        if is_a(value, torch.Tensor):
+            with torch._C.DisableTorchFunctionSubclass():  # how a subclass does these things does not matter
+                parts = list(self._tensor_parts(value))
+            yield from parts
+        elif is_a(value, np.ndarray):
+            value = np.ndarray.view(value, np.ndarray)
+            yield f"{value.dtype} {value.shape}".encode()
+            if not value.dtype.hasobject:
+                yield self._array_part(value)
+        elif is_a(value, str):
+            yield from self._bytes_parts(str.encode(value, errors="surrogatepass"))
+        elif is_a(value, (bytes, bytearray, memoryview)):
+            yield from self._bytes_parts(bytes(value) if self.asks or type(value) in _BYTES else b"")
+        elif type(value) is int:
+            yield hex(value).encode()  # however many digits it has
+        elif is_a(value, _NUMBERS):
+            yield repr(value).encode() if self.asks or is_scalar(value) else b""
+        elif (inside := self._inside(value)) is not None:
+            count, pairs = inside
+            yield str(count).encode()
+            if depth < _DEPTH:
+                for key, part in islice(pairs, _PARTS):
+                    if key is not None:
+                        yield repr(key).encode() if type(key) in (str, int) else type(key).__qualname__.encode()
+                    yield from self.parts(part, depth + 1)
+        elif depth < _DEPTH:
+            # Plain values of unknown objects may be those of one process: a time, an address.
+            for name, part in islice(attributes(value).items(), _PARTS):
+                if is_a(part, (torch.Tensor, np.ndarray, dict, list, tuple)):
+                    yield name.encode()
+                    yield from self.parts(part, depth + 1)
+
+    def _inside(self, value: Any) -> tuple[int, Iterable[tuple[Any, object]]] | None:
+        """Return how many items a value has, and some with their keys; None if it has none."""
+        kind = next((kind for kind in _CONTAINERS if is_a(value, kind)), None)
+        if kind is not None and (type(value) is kind or not self.asks):
+            count = kind.__len__(value)
+            if kind is dict:
+                return count, dict.items(value)
+            return count, ((None, kind.__getitem__(value, index)) for index in self._positions(count))
+        if self.asks:
+            match value:
+                case Mapping():
+                    return len(value), ((key, value[key]) for key in value)
+                case Sequence():
+                    return len(value), ((None, value[index]) for index in self._positions(len(value)))
+                case Set():
+                    return len(value), ()
+        return None
 
     def _tensor_parts(self, tensor: torch.Tensor) -> Iterator[bytes | torch.Tensor]:
         if tensor.is_nested:
@@ -111,7 +142,8 @@ class _Sampler:
             plain = plain.view(_BITS.get(plain.itemsize, plain.dtype))  # not all dtypes can be indexed
             count = plain.numel()
             if count <= self.elements:
-                yield plain.clone()
+                # A copy without the strides of the original, which bytes cannot be taken from.
+                yield plain.clone(memory_format=torch.contiguous_format)
             else:
                 # `take` counts as in a contiguous tensor, and does not make one: a batch may be large.
                 yield plain.take(_numbers(self.elements, plain.device).mul(_stride(count)).remainder(count))

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt._core.torch.live_objects.attributes import Slot, holds_more, is_generator, is_plain
+from ckptfmt._core.torch.live_objects.attributes import Slot, holds_more, is_generator, is_plain, is_scalar
+from ckptfmt._core.torch.live_objects.contents import attributes as attributes_of
+from ckptfmt._core.torch.live_objects.contents import is_a, namespace, size
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
 
@@ -35,6 +37,9 @@ _MAX_TEXT = 1 << 12
 _MAX_ELEMENTS = 1 << 20
 _MAX_LIST = 1 << 14
 _WHOLE = 1 << 16
+_ARRAYS = (np.ndarray, np.memmap)
+_SETS = (set, frozenset)
+_ITEMS: dict[type, str] = {deque: "deque", set: "set"}
 
 
 class Kind(Enum):
@@ -45,7 +50,8 @@ class Kind(Enum):
     PLAIN = auto()
     """Numbers, text, None, and short lists and dicts of these: saved as they are."""
     BULK = auto()
-    """Tensors on the CPU, arrays, and long lists of plain values: saved by value, up to a size."""
+    """Tensors on the CPU, arrays, and long lists, deques and sets of plain values: saved by value, up to a size. And
+    the members of an Enum: saved by name."""
     OBJECT = auto()
     """Something that holds more."""
     ITERATOR = auto()
@@ -95,45 +101,81 @@ def is_next_seed(mark: str, before: str) -> bool:
 
 def content(value: object) -> dict[str, Any] | None:
     """Return a copy of a value in what the format expresses; None if it is neither plain nor small enough bulk."""
+    try:
+        return _content(value)
+    except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
+        return None
+
+
+def _content(value: Any) -> dict[str, Any] | None:
     if _is_plain(value):
         return {"plain": _copy(value)}
-    size = _bulk(value)
-    if size is None or size > _MAX_ELEMENTS:
+    if is_a(value, Enum):
+        return {"member": attributes_of(value)["_name_"]}
+    count = _bulk(value)
+    if count is None or count > _MAX_ELEMENTS:
         return None
-    match value:
-        case torch.Tensor():
-            return {"tensor": value.detach().clone()}
-        case np.ndarray():
-            return {"array": value.copy()}
-        case list() if all(type(item) is int and -(1 << 63) <= item < 1 << 63 for item in value):
-            return {"integers": np.array(value, dtype=np.int64)}
-        case list() if size <= _MAX_LIST and all(map(is_plain, value)):
-            return {"plain": _copy(value)}
+    kind = type(value)
+    if kind is torch.Tensor:
+        return {"tensor": value.detach().clone()}
+    if kind in _ARRAYS:
+        return {"array": value.copy()}
+    if kind is list and all(type(item) is int and -(1 << 63) <= item < 1 << 63 for item in value):
+        return {"integers": np.array(value, dtype=np.int64)}
+    if count <= _MAX_LIST and all(map(is_plain, value)):
+        return {_ITEMS.get(kind, "plain"): [_copy(item) for item in value]}
     return None
 
 
 def put_content(slot: Slot, saved: Mapping[str, Any]) -> None:
     """Put back what `content` returned: into the list, dict, tensor or array that is there, where it fits."""
     ((kind, value),) = saved.items()
-    if kind == "integers":
-        value = value.tolist()
     there = slot.value
-    match there, value:
-        case list(), list():
-            there[:] = _copy(value)
-        case dict(), dict():
-            there.clear()
-            there.update(_copy(value))
-        case torch.Tensor(), torch.Tensor() if (there.shape, there.dtype) == (value.shape, value.dtype):
+    match kind:
+        case "member":
+            members = namespace(type(there)).get("_member_map_", {}) if is_a(there, Enum) else {}
+            if value in members:
+                slot.put(members[value])
+        case "deque":
+            if type(there) is deque:
+                there.clear()
+                there.extend(_copy(value))
+            else:
+                slot.put(deque(_copy(value)))
+        case "set":
+            if type(there) is set:
+                there.clear()
+                there.update(value)
+            else:
+                slot.put(set(value))
+        case _:
+            _put_plain(slot, value.tolist() if kind == "integers" else value)
+
+
+def _put_plain(slot: Slot, value: Any) -> None:
+    match slot.value, value:
+        case list() as there, list():
+            list.__setitem__(there, slice(None), _copy(value))
+        case dict() as there, dict():
+            dict.clear(there)
+            dict.update(there, _copy(value))
+        case torch.Tensor() as there, torch.Tensor() if (there.shape, there.dtype) == (value.shape, value.dtype):
             with torch.no_grad():
                 there.copy_(value)
-        case np.ndarray(), np.ndarray() if (there.shape, there.dtype) == (value.shape, value.dtype):
+        case np.ndarray() as there, np.ndarray() if (there.shape, there.dtype) == (value.shape, value.dtype):
             np.copyto(there, value)
         case _:
             slot.put(value.clone() if isinstance(value, torch.Tensor) else _copy(value))
 
 
 def _snapshot(slot: Slot) -> Snapshot:
+    try:
+        return _seen(slot)
+    except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
+        return Snapshot(Kind.OTHER, "what cannot be seen", slot.owner, slot.in_dataset)
+
+
+def _seen(slot: Slot) -> Snapshot:
     value = slot.value
     if is_generator(value):
         state = StatefulGenerator(value).state_dict()
@@ -142,33 +184,53 @@ def _snapshot(slot: Slot) -> Snapshot:
         return Snapshot(Kind.GENERATOR, mark, slot.owner, slot.in_dataset)
     if _is_plain(value):
         text = repr(value)
-        mark = text if len(text) <= _MAX_MARK else f"{type(value).__name__} {fingerprint(text)}"
+        mark = text if len(text) <= _MAX_MARK else f"{type(value).__name__} {fingerprint(text, asks=False)}"
         return Snapshot(Kind.PLAIN, mark, slot.owner, slot.in_dataset, _copy(value))
-    size = _bulk(value)
-    if size is not None:
-        kind = Kind.BULK if size <= _MAX_ELEMENTS else Kind.OTHER
-        return Snapshot(kind, f"{type(value).__name__} {fingerprint(value)}", slot.owner, slot.in_dataset)
+    if is_a(value, Enum):
+        mark = f"{type(value).__qualname__}.{attributes_of(value)['_name_']}"
+        return Snapshot(Kind.BULK, mark, slot.owner, slot.in_dataset)
+    count = _bulk(value)
+    if count is not None:
+        kind = Kind.BULK if count <= _MAX_ELEMENTS else Kind.OTHER
+        items = sorted(map(repr, value)) if type(value) is set else value
+        mark = f"{type(value).__name__} of {count} {fingerprint(items, asks=False)}"
+        return Snapshot(kind, mark, slot.owner, slot.in_dataset)
+    return Snapshot(*_other(value, slot.in_dataset), slot.owner, slot.in_dataset)
+
+
+def _other(value: object, in_dataset: bool) -> tuple[Kind, str]:
+    name = f"a {type(value).__qualname__}"
+    if type(value) is int:
+        return Kind.OTHER, f"{name} {fingerprint(value)}"  # one of more digits than Python writes
+    if is_a(value, int):
+        return Kind.OTHER, f"{name} {int.__repr__(value)[:_MAX_MARK]}"
     if holds_more(value):
-        return Snapshot(Kind.OBJECT, f"a {type(value).__qualname__}", slot.owner, slot.in_dataset)
-    if isinstance(value, Iterator) and not slot.in_dataset:
-        return Snapshot(Kind.ITERATOR, f"a {type(value).__qualname__} at {id(value):x}", slot.owner, slot.in_dataset)
-    length = f" of {len(value)}" if isinstance(value, list | tuple | dict | set | frozenset | deque) else ""
-    return Snapshot(Kind.OTHER, f"a {type(value).__qualname__}{length} at {id(value):x}", slot.owner, slot.in_dataset)
+        return Kind.OBJECT, name
+    if is_a(value, Iterator) and not in_dataset:
+        return Kind.ITERATOR, f"{name} at {id(value):x}"
+    count = len(value) if isinstance(value, set | frozenset) and type(value) in _SETS else size(value)
+    length = "" if count is None else f" of {count}"
+    return Kind.OTHER, f"{name}{length} at {id(value):x}"
 
 
 def _is_plain(value: object) -> bool:
     return is_plain(value) and not (isinstance(value, str | bytes) and len(value) > _MAX_TEXT)
 
 
-def _bulk(value: object) -> int | None:
+def _bulk(value: Any) -> int | None:
     """Return how many elements bulk has; None for anything else."""
-    match value:
-        case torch.Tensor() if type(value) is torch.Tensor and value.layout is torch.strided:
-            return value.numel() if value.device.type == "cpu" and not value.is_quantized else None
-        case np.ndarray() if value.dtype.kind in "biufc":
-            return value.size
-        case list() if value and is_plain(value[0]) and is_plain(value[-1]):
-            return len(value)
+    kind = type(value)
+    if kind is torch.Tensor and value.layout is torch.strided:
+        count: int = value.numel()
+        return count if value.device.type == "cpu" and not value.is_quantized else None
+    if kind in _ARRAYS and value.dtype.kind in "biufc":
+        return int(value.size)
+    if kind is list and value and is_plain(value[0]) and is_plain(value[-1]):
+        return len(value)
+    if kind is deque and (not value or (is_plain(value[0]) and is_plain(value[-1]))):
+        return len(value)
+    if kind is set and len(value) <= _MAX_LIST and all(map(is_scalar, value)):
+        return len(value)
     return None
 
 

@@ -17,6 +17,7 @@ from ckptfmt._core.container.state import flatten_state
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.live_objects.contents import is_a
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
 from ckptfmt._core.torch.loader.recall import lost, undisturbed
 from ckptfmt._core.torch.loader.watch import BatchMark, Watch, repeat
@@ -349,7 +350,7 @@ def _is_steady(loader: object) -> bool:
 def _dataloaders(loader: object) -> list[DataLoader[Any]]:
     """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
     found = (loader, *(slot.value for slot in walk(loader)))
-    return [value for value in found if isinstance(value, DataLoader) and DataLoader in type(value).__mro__]
+    return [value for value in found if is_a(value, DataLoader)]  # type: ignore[misc]  # it is one
 
 
 def _is_torchdata(loader: object) -> bool:

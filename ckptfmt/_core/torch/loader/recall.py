@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.live_objects.attributes import Slot, attributes, is_generator, walk
+from ckptfmt._core.torch.live_objects.attributes import Slot, is_generator, walk
+from ckptfmt._core.torch.live_objects.contents import attributes, has_attributes
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator, make_generator
 from ckptfmt._core.torch.live_objects.snapshots import content, mark_in, put_content, take_snapshots
 from ckptfmt.errors import MismatchError
@@ -104,7 +105,7 @@ def _empty_slot(loader: object, slots: Mapping[str, Slot], path: str) -> Slot | 
     """Return where an attribute would be that an object has not yet; None if there is no such object."""
     parent, _, name = path.rpartition(".")
     holder = slots[parent].value if parent in slots else None if parent else loader
-    if not name.isidentifier() or not attributes(holder) or name in attributes(holder):
+    if not name.isidentifier() or not has_attributes(holder) or name in attributes(holder):
         return None
     owner = slots[parent].owner if parent in slots else ""
     return Slot(path, holder, name, None, owner, False)

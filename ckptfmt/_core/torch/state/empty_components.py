@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.live_objects.attributes import attributes, walk
+from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.live_objects.contents import attributes
 from ckptfmt._core.torch.live_objects.snapshots import take_snapshots
 from ckptfmt._core.training.notices import notify
 
