@@ -50,5 +50,5 @@ def test_its_checkpoints_are_those_of_any_run(tmp_path: Path) -> None:
     assert len(paths) == 3  # retention works, too
     with ckptfmt.open(paths[-1]) as checkpoint:
         assert checkpoint.verify() == ()
-        assert (checkpoint.metadata.step, set(checkpoint)) == (STEPS, {"net", "data"})
+        assert (checkpoint.metadata.step, set(checkpoint)) == (STEPS, {"net", "rng", "progress"})
         assert checkpoint.metadata.generation == 1

@@ -16,7 +16,7 @@ from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.components import refuse_keywords
 from ckptfmt._core.torch.run.components import Run
-from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.torch.run.components import Run
-from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.training.saving.run_saves import RunSaves
 from ckptfmt.errors import CkptfmtError
 

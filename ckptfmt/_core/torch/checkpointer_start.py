@@ -11,7 +11,7 @@ from ckptfmt._core.torch.checkpointer_properties import RunFacts
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.resume.resuming import resume_run
 from ckptfmt._core.torch.run.components import Run
-from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.torch.warm_start.fit import Names, Rename
 from ckptfmt._core.torch.warm_start.plan import Mapped, Request, WarmStartReport, render_warm_start, warm_start_run
 from ckptfmt._core.training.notices import show

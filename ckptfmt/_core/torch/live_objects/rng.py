@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ckptfmt._core.training.progress import RandomState
 from ckptfmt.errors import MismatchError
 
 __all__ = ["RandomState", "capture", "check", "losses", "restore", "same"]
-
-RandomState = dict[str, Any]
-"""Generator name -> its state, in values that the format expresses."""
 
 # What the generators raise for a state that is none of theirs.
 _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)

@@ -14,8 +14,8 @@ from ckptfmt._core.torch.live_objects.components import name_list
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
 from ckptfmt._core.torch.resume.opening import CheckpointOpener, VerifiedCheckpoint
 from ckptfmt._core.torch.run.components import PROGRESS, RNG, Run
-from ckptfmt._core.torch.run.loop_state import Loop
-from ckptfmt._core.torch.run.progress import Progress
+from ckptfmt._core.torch.run.loop import Loop
+from ckptfmt._core.torch.run.progress import Progress, progress_of
 from ckptfmt._core.torch.state.inert import inert_objects
 from ckptfmt._core.training.report import ResumeReport
 from ckptfmt._core.training.resume.resume_point import ResumePoint, find_resume_point, released_if_it_fails
@@ -157,7 +157,7 @@ def _progress_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[P
     by_epoch = Progress(step=found.metadata.step or 0, epoch=found.metadata.epoch or 0)
     if PROGRESS in state:
         try:
-            return Progress.from_tree(state[PROGRESS]), []
+            return progress_of(state[PROGRESS]), []
         except MismatchError as error:
             return by_epoch, list(error.differences)
     if PROGRESS in found.names:

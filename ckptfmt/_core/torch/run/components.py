@@ -11,7 +11,7 @@ from typing import Any
 from ckptfmt._core.container.planning import SavePlan, choose_codecs, plan_components
 from ckptfmt._core.torch.distributed.data_parallel import sharded_by
 from ckptfmt._core.torch.live_objects.components import checked_components
-from ckptfmt._core.torch.run.progress import Moment
+from ckptfmt._core.torch.run.progress import Moment, progress_tree
 from ckptfmt._core.torch.state.collect import Collected, Collector
 from ckptfmt._core.torch.state.empty_components import HollowComponents
 from ckptfmt._core.training.notices import notify
@@ -81,7 +81,7 @@ class Run(RunRecord):
 
         def own() -> dict[str, Any]:
             progress, random = moment()
-            return {RNG: random, PROGRESS: progress.to_tree()}
+            return {RNG: random, PROGRESS: progress_tree(progress)}
 
         collected = self._collector.collect(own)
         return None if collected is None else partial(self._plan, collected)

@@ -3,65 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
 from ckptfmt._core.torch.loader.watch import BatchMark
+from ckptfmt._core.training import progress as training
 from ckptfmt.errors import MismatchError
 
-__all__ = ["Moment", "Progress"]
+__all__ = ["Moment", "Progress", "progress_of", "progress_tree"]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come.
+Progress = training.Progress[LoaderState, EpochPosition]
+"""How far a run has come in a loop over a DataLoader."""
 
-    Attributes:
-        step: Optimizer steps done since the start of the run.
-        epoch: Epochs finished.
-        loader: State of the loader now; None before the first pass.
-        position: The place in the unfinished epoch; None between two epochs.
+
+def progress_tree(progress: Progress) -> dict[str, Any]:
+    """Return progress in values that the format expresses."""
+    return {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "loader": None if progress.loader is None else _loader_tree(progress.loader),
+        "pass": None if progress.position is None else _position_tree(progress.position),
+    }
+
+
+def progress_of(tree: Mapping[str, Any]) -> Progress:
+    """Return what `progress_tree` was given.
+
+    Raises:
+        MismatchError: The tree was not made by `progress_tree`.
     """
-
-    step: int = 0
-    epoch: int = 0
-    loader: LoaderState | None = None
-    position: EpochPosition | None = field(default=None)
-
-    @property
-    def consumed(self) -> int:
-        """Batches of the unfinished epoch that have been worked off."""
-        return self.position.consumed if self.position is not None else 0
-
-    def to_tree(self) -> dict[str, Any]:
-        """Return it in values that the format expresses."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "loader": None if self.loader is None else _loader_tree(self.loader),
-            "pass": None if self.position is None else _position_tree(self.position),
-        }
-
-    @staticmethod
-    def from_tree(tree: Mapping[str, Any]) -> Progress:
-        """Return what `to_tree` was called on.
-
-        Raises:
-            MismatchError: The tree was not made by `to_tree`.
-        """
-        try:
-            return Progress(
-                step=int(tree["step"]),
-                epoch=int(tree["epoch"]),
-                loader=None if tree["loader"] is None else _loader_of(tree["loader"]),
-                position=None if tree["pass"] is None else _position_of(tree["pass"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            difference = f"progress: not written by a Checkpointer of this version: {error!r}"
-            raise MismatchError("the place in the run cannot be restored", [difference]) from error
+    try:
+        return Progress(
+            step=int(tree["step"]),
+            epoch=int(tree["epoch"]),
+            loader=None if tree["loader"] is None else _loader_of(tree["loader"]),
+            position=None if tree["pass"] is None else _position_of(tree["pass"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        difference = f"progress: not written by a Checkpointer of this version: {error!r}"
+        raise MismatchError("the place in the run cannot be restored", [difference]) from error
 
 
 class Moment(NamedTuple):

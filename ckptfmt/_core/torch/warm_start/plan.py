@@ -17,7 +17,7 @@ from ckptfmt._core.torch.restore.modules import load_module
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
 from ckptfmt._core.torch.restore.weight_files import Origin, open_origin
 from ckptfmt._core.torch.run.components import RNG, Run
-from ckptfmt._core.torch.run.loop_state import Loop
+from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.torch.state.parameter_names import parameter_names
 from ckptfmt._core.torch.warm_start.fit import Fit, Names, Rename, fit_weights

@@ -5,18 +5,80 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.loader.position import LoaderTracker
-from ckptfmt._core.torch.run.progress import Progress
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.progress import P, Progress, RandomState, S
+from ckptfmt._core.training.ranks import Ranks
 from ckptfmt.errors import UsageError
 
-__all__ = ["Loop"]
+__all__ = ["Generators", "LoopState", "Tracker", "TrackerFactory"]
 
 T = TypeVar("T")
+
+
+class Generators(Protocol):
+    """The global random generators that a training loop draws from."""
+
+    def capture(self) -> RandomState:
+        """Return their states."""
+
+    def restore(self, state: RandomState) -> None:
+        """Set them to states that `capture` returned.
+
+        Raises:
+            MismatchError: A state is none that its generator takes. No generator was changed.
+        """
+
+
+class Tracker(Protocol[S, P]):
+    """Tracks the passes of a run over its loader, one after the other."""
+
+    def begin(self, loader: Iterable[T], then: S | None = None) -> Iterator[T]:
+        """Begin a pass and return its batches.
+
+        Args:
+            loader: The loader.
+            then: State of the loader of the last pass, if another process did that.
+
+        Raises:
+            MismatchError: The loader is another one.
+        """
+
+    def resume(self, loader: Iterable[T], position: P, now: S) -> tuple[Iterator[T], int]:
+        """Return the rest of the batches of a pass that another process began, and how many are done.
+
+        The global generators are left anywhere: their states have to be set afterwards.
+
+        Args:
+            loader: The loader.
+            position: The position in the pass.
+            now: State of the loader at that position.
+
+        Raises:
+            MismatchError: The loader is another one.
+        """
+
+    def end(self) -> None:
+        """Note that the epoch is over."""
+
+    def state(self) -> S | None:
+        """Return the state of the loader now; None if this process has begun no pass."""
+
+    def position(self, epoch_random: RandomState, consumed: int) -> P | None:
+        """Return the position in the pass that is under way. Call `state` first.
+
+        Args:
+            epoch_random: States of the global generators when the epoch began.
+            consumed: How many batches of the pass are done.
+        """
+
+
+class TrackerFactory(Protocol[S, P]):
+    """Makes a tracker."""
+
+    def __call__(self, *, allow_mismatch: bool) -> Tracker[S, P]:
+        """Return a tracker that reports and uses a loader that does not fit the checkpoint, or else raises."""
 
 
 class Phase(Enum):
@@ -36,10 +98,23 @@ class Phase(Enum):
     """In an epoch, the pass is over."""
 
 
-class Loop:
-    """Counts steps and epochs, hands out batches, and knows how to go on where another process stopped."""
+class LoopState(Generic[S, P]):
+    """Counts steps and epochs, hands out batches, and continues where another process stopped.
 
-    def __init__(self) -> None:
+    Args:
+        generators: The global random generators.
+        make_tracker: Makes what tracks the passes over the loader.
+        ranks: The job.
+
+    Attributes:
+        step: Optimizer steps done since the start of the run.
+        epoch: Epochs finished.
+    """
+
+    def __init__(self, generators: Generators, make_tracker: TrackerFactory[S, P], ranks: Ranks) -> None:
+        self._generators = generators
+        self._make_tracker = make_tracker
+        self._ranks = ranks
         self.step = 0
         self.epoch = 0
         self._phase = Phase.UNRESUMED
@@ -48,11 +123,11 @@ class Loop:
         self._epoch_batches = 0
         self._epoch_steps = 0
         self._missed_steps = False
-        self._epoch_random: rng.RandomState = {}
-        self._tracker = LoaderTracker()
+        self._epoch_random: RandomState = {}
+        self._tracker = make_tracker(allow_mismatch=False)
         # What a resumed run has to catch up with, until the loop has come to that place.
-        self._pending: Progress | None = None
-        self._pending_random: rng.RandomState | None = None
+        self._pending: Progress[S, P] | None = None
+        self._pending_random: RandomState | None = None
 
     @property
     def resumed(self) -> bool:
@@ -69,8 +144,8 @@ class Loop:
         """Whether no epoch is open."""
         return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
 
-    def begin(self, progress: Progress, random: rng.RandomState | None, *, allow_mismatch: bool = False) -> None:
-        """Set the place from which the loop goes on, and the states of the global generators there.
+    def begin(self, progress: Progress[S, P], random: RandomState | None, *, allow_mismatch: bool = False) -> None:
+        """Set the place from which the loop continues, and the states of the global generators there.
 
         Args:
             progress: The place.
@@ -81,13 +156,13 @@ class Loop:
         self.epoch = progress.epoch
         self._pending = progress
         self._pending_random = random
-        self._tracker = LoaderTracker(allow_mismatch=allow_mismatch)
+        self._tracker = self._make_tracker(allow_mismatch=allow_mismatch)
         self._phase = Phase.BETWEEN
         if random is not None:
-            rng.restore(random)
+            self._generators.restore(random)
 
     def require_place(self) -> None:
-        """Make sure that the loop stands at a place from which the run can go on.
+        """Make sure that the run can be resumed from the present place.
 
         Raises:
             UsageError: It does not: a batch was begun and not stepped, or the end of an epoch is not announced.
@@ -105,8 +180,8 @@ class Loop:
                     "save() between a batch and its step(): the batch would be lost after a resume; call step() first"
                 )
 
-    def progress(self) -> Progress:
-        """Return how far the run has come. The loop must be at a place from which the run can go on."""
+    def progress(self) -> Progress[S, P]:
+        """Return how far the run has come, at a place from which it can be resumed."""
         self.require_place()
         loader = self._tracker.state()
         if loader is not None:
@@ -124,7 +199,7 @@ class Loop:
             if self._phase is not Phase.BETWEEN:
                 raise UsageError(f"epochs() while epoch {self.epoch} is open: call end_epoch() first")
             self._catch_up_epoch()
-            self._epoch_random = rng.capture()
+            self._epoch_random = self._generators.capture()
             self._consumed = self._epoch_batches = self._epoch_steps = 0
             self._phase = Phase.EPOCH
             yield self.epoch
@@ -174,7 +249,7 @@ class Loop:
             self._pending = replace(self._pending, position=None)
 
     def _warn_of_missed_steps(self) -> None:
-        if ranks.world().rank == 0:
+        if self._ranks.world().rank == 0:
             notify(
                 f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
                 "epochs only, and steps are not counted; call step() after each batch"
@@ -183,9 +258,9 @@ class Loop:
     def _catch_up_epoch(self) -> None:
         """Set the generators to what they were when this epoch began: code before the loop may have drawn."""
         if self._pending is not None and self._pending.position is not None:
-            rng.restore(self._pending.position.epoch_random)
+            self._generators.restore(self._pending.position.epoch_random)
         elif self._pending_random is not None:
-            rng.restore(self._pending_random)
+            self._generators.restore(self._pending_random)
 
     def _catch_up_pass(self, loader: Iterable[T]) -> Iterator[T]:
         """Begin the pass or, in the epoch in which the run was resumed, come to the place it had reached."""
@@ -197,5 +272,5 @@ class Loop:
         self._epoch_random = position.epoch_random
         iterator, self._consumed = self._tracker.resume(loader, position, then)
         if self._pending_random is not None:
-            rng.restore(self._pending_random)
+            self._generators.restore(self._pending_random)
         return iterator
