@@ -13,7 +13,7 @@ from ckptfmt._core.ops.conversion.report import Alias, ConvertReport
 from ckptfmt._core.ops.directory.pins import PinChange
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
 from ckptfmt._core.ops.members.strip import StripReport
-from ckptfmt._core.pth.audit import NameUse, Survey
+from ckptfmt._core.pth.audit import Audit, NameUse
 from ckptfmt._core.pth.names.globals import Verdict
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt.errors import StorageError
@@ -71,9 +71,9 @@ def test_pickle_imports(golden: Golden) -> None:
         NameUse("data.pkl", "fairseq.Config", 1, called=False, verdict=Verdict.UNKNOWN, reason="is of another package"),
         NameUse("data.pkl", "os.system", 1, called=True, verdict=Verdict.REFUSED, reason="runs a command"),
     )
-    evil = PickleImportsReport("evil.pth", "zip", Survey(uses, ()), None, None)
-    good = PickleImportsReport("good.pth", "zip", Survey(uses[:2], ()), None, FINDINGS)
-    plain = PickleImportsReport("plain.pth", "zip", Survey((), ()), "the pickle ends early", None)
+    evil = PickleImportsReport("evil.pth", "zip", Audit(uses, ()), None, None)
+    good = PickleImportsReport("good.pth", "zip", Audit(uses[:2], ()), None, FINDINGS)
+    plain = PickleImportsReport("plain.pth", "zip", Audit((), ()), "the pickle ends early", None)
     lines = [line for report in (evil, good, plain) for line in (*pickle_imports_lines(report, PLAIN), "")]
     golden("pickle-imports.txt", lines)
 

@@ -66,7 +66,7 @@ def test_they_are_listed_as_inert(hostile: Path) -> None:
     assert not list_pickle_imports(hostile).safe
     report = list_pickle_imports(hostile, inert=NAMES)
     assert report.safe
-    assert {(use.name, use.verdict) for use in report.survey.names} == {(name, Verdict.INERT) for name in NAMES}
+    assert {(use.name, use.verdict) for use in report.audit.names} == {(name, Verdict.INERT) for name in NAMES}
 
 
 def test_a_class_of_another_package_passes_strict_reading(tmp_path: Path) -> None:

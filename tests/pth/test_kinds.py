@@ -250,11 +250,11 @@ def test_it_passes_strict_reading_and_is_listed(tmp_path: Path, what: str) -> No
     report = list_pickle_imports(tmp_path / "a.pth")
     assert report.safe
     assert report.fault is None
-    assert not report.survey.unknown
-    listed = {use.name for use in report.survey.names}
+    assert not report.audit.unknown
+    listed = {use.name for use in report.audit.names}
     shown = invoke("inspect", "--pickle-imports", tmp_path / "a.pth")
     assert shown.exit_code == 0
-    for use in report.survey.names:
+    for use in report.audit.names:
         assert use.verdict in (Verdict.KNOWN, Verdict.INERT), use
     assert listed
 

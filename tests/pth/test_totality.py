@@ -25,7 +25,7 @@ from ckptfmt._core.pth.names.globals import CALLABLE, Verdict, judge, judge_call
 from ckptfmt._core.pth.names.kinds import CHECKED
 from ckptfmt._core.pth.nodes import Global
 from ckptfmt._core.pth.pickle.pickle_vm import run_pickle
-from ckptfmt._core.pth.reading import MEANINGS
+from ckptfmt._core.pth.reading import CONSTRUCTORS
 from ckptfmt.errors import CkptfmtError
 from tests.pth import legacy_files
 from tests.pth.attacks import global_of, stream_of, text, zip_of
@@ -186,8 +186,8 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> 
         read_all(path)
 
 
-def test_every_name_that_may_be_called_has_a_meaning_of_ours() -> None:
-    assert MEANINGS.keys() == CALLABLE
+def test_every_name_that_may_be_called_has_a_constructor() -> None:
+    assert CONSTRUCTORS.keys() == CALLABLE
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1))

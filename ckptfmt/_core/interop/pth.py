@@ -62,7 +62,7 @@ class PthFile(TensorFile):
         return Findings(
             producer=self.metadata.producer,
             inert=dict(notes.inert),
-            unknown=tuple(dict.fromkeys(self.legacy.survey.unknown)),
+            unknown=tuple(dict.fromkeys(self.legacy.audit.unknown)),
             modules=dict(notes.modules),
             dropped=tuple(Dropped(what, why, times) for (what, why), times in notes.dropped.items()),
             notes=facts_of(self.legacy.state).notes,
@@ -70,7 +70,7 @@ class PthFile(TensorFile):
 
     def refuse_unknown(self) -> None:
         """See `TensorFile.refuse_unknown`."""
-        check(self.legacy.survey, self.path, strict=True)
+        check(self.legacy.audit, self.path, strict=True)
 
     def finish(self) -> None:
         """See `TensorFile.finish`."""

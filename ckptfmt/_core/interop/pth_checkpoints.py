@@ -17,7 +17,7 @@ from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
-from ckptfmt._core.pth.reading import LegacyState, look, read_state
+from ckptfmt._core.pth.reading import LegacyState, read_state, scan
 from ckptfmt._core.runs.scan import CheckpointFile, look_at_ours, verified
 from ckptfmt._core.storage.base import Source
 from ckptfmt._core.storage.resolve import open_source
@@ -92,7 +92,7 @@ def _noted_epochs(source: Source) -> int | None:
     0: it is no checkpoint of a loop that counts epochs; None: that cannot be seen.
     """
     try:
-        container, _ = look(source)
+        container, _ = scan(source)
     except ForeignFileError:
         return None
     root = container.root

@@ -1,4 +1,4 @@
-"""What a file would have run, and whether it may be read: every name in every pickle of it, judged."""
+"""Audit of a file: every name in each of its pickles is judged, and with it whether the file may be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ckptfmt._core.pth.nodes import Global
 from ckptfmt._core.pth.pickle.machine import NOWHERE
 from ckptfmt.errors import UnsafeInputError
 
-__all__ = ["NameUse", "Survey", "check", "survey"]
+__all__ = ["Audit", "NameUse", "audit", "check"]
 
 _NAMED_IN_ERROR = 5
 _ADVICE = "get it from a source you trust, or keep a name as inert data with inert=[NAME] (--inert NAME)"
@@ -51,16 +51,16 @@ class NameUse:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """All that the pickles of a file would have done.
+class Audit:
+    """Everything that the pickles of a file would have done.
 
     Attributes:
         names: Every name, part by part.
-        deeds: What else they would have done that no checkpoint does: part and words.
+        violations: Anything else that they would have done and that no checkpoint needs: part and description.
     """
 
     names: tuple[NameUse, ...]
-    deeds: tuple[tuple[str, str], ...]
+    violations: tuple[tuple[str, str], ...]
 
     @property
     def refused(self) -> tuple[NameUse, ...]:
@@ -75,22 +75,25 @@ class Survey:
     @property
     def safe(self) -> bool:
         """Whether the file may be read."""
-        return not self.refused and not self.deeds
+        return not self.refused and not self.violations
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `safe` (boolean), `names` (see `NameUse.to_json`), `deeds` (objects: `part`, `deed`)."""
+        """Return the audit in JSON.
+
+        Keys: `safe` (boolean), `names` (see `NameUse.to_json`), `violations` (objects: `part`, `violation`).
+        """
         return {
             "safe": self.safe,
             "names": [use.to_json() for use in self.names],
-            "deeds": [{"part": part, "deed": deed} for part, deed in self.deeds],
+            "violations": [{"part": part, "violation": violation} for part, violation in self.violations],
         }
 
 
 _WAIVED = Judgement(Verdict.INERT, "kept as inert data, as asked for")
 
 
-def survey(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Survey:
-    """Return what pickles would have done.
+def audit(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Audit:
+    """Return what pickles would have done, without doing it.
 
     Args:
         pickles: Every pickle of a file.
@@ -99,11 +102,13 @@ def survey(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Survey:
     """
     waived = frozenset(inert)
     names: list[NameUse] = []
-    deeds: list[tuple[str, str]] = []
+    violations: list[tuple[str, str]] = []
     for part, run in ((pickled.part, pickled.run) for pickled in pickles):
         names += [_use(part, name, times, waived, called=name in run.called) for name, times in run.globals.items()]
-        deeds += [(part, deed.words) for deed in run.deeds if deed.name is None or not _is_waived(deed.name, waived)]
-    return Survey(tuple(names), tuple(deeds))
+        violations += [
+            (part, found.words) for found in run.violations if found.name is None or not _is_waived(found.name, waived)
+        ]
+    return Audit(tuple(names), tuple(violations))
 
 
 def _use(part: str, name: Global, times: int, waived: frozenset[str], *, called: bool) -> NameUse:
@@ -123,7 +128,7 @@ def _shown(name: Global) -> str:
     return text if len(text) <= 200 else f"{text[:150]}...{text[-40:]}"
 
 
-def check(found: Survey, path: str, *, strict: bool = False) -> None:
+def check(found: Audit, path: str, *, strict: bool = False) -> None:
     """Refuse a file that would have run code.
 
     Args:
@@ -135,7 +140,7 @@ def check(found: Survey, path: str, *, strict: bool = False) -> None:
         UnsafeInputError: With every name for which it is refused, up to a few.
     """
     reasons = [f"{use.name}{_where(use.part)}: {use.reason}" for use in found.refused]
-    reasons += [f"it {deed}{_where(part)}" for part, deed in found.deeds]
+    reasons += [f"it {violation}{_where(part)}" for part, violation in found.violations]
     if reasons:
         raise UnsafeInputError(f"{path}: it asks for code to be run, and is refused: {_few(reasons)}; {_ADVICE}")
     if strict and found.unknown:

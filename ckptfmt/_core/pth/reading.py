@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ckptfmt._core.format.magic import HEAD_BYTES, FileKind, kind_of
-from ckptfmt._core.pth.audit import Survey, check, survey
+from ckptfmt._core.pth.audit import Audit, audit, check
 from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.forms.container import Container, Form
 from ckptfmt._core.pth.forms.stream_form import read_stream
@@ -16,19 +16,19 @@ from ckptfmt._core.pth.forms.torchscript import recover_scripted
 from ckptfmt._core.pth.forms.zip_form import read_zip
 from ckptfmt._core.pth.nodes import Record
 from ckptfmt._core.pth.values.builder import Builder
-from ckptfmt._core.pth.values.inert_constructors import INERT_MEANINGS
+from ckptfmt._core.pth.values.inert_constructors import INERT_CONSTRUCTORS
 from ckptfmt._core.pth.values.modules import recover
 from ckptfmt._core.pth.values.notes import Notes
-from ckptfmt._core.pth.values.numpy_constructors import NUMPY_MEANINGS
-from ckptfmt._core.pth.values.python_constructors import PYTHON_MEANINGS
-from ckptfmt._core.pth.values.torch_constructors import TORCH_MEANINGS
+from ckptfmt._core.pth.values.numpy_constructors import NUMPY_CONSTRUCTORS
+from ckptfmt._core.pth.values.python_constructors import PYTHON_CONSTRUCTORS
+from ckptfmt._core.pth.values.torch_constructors import TORCH_CONSTRUCTORS
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["MEANINGS", "LegacyState", "look", "read_state", "refuse_code"]
+__all__ = ["CONSTRUCTORS", "LegacyState", "read_state", "refuse_code", "scan"]
 
-MEANINGS = {**PYTHON_MEANINGS, **INERT_MEANINGS, **NUMPY_MEANINGS, **TORCH_MEANINGS}
-"""What each name that may be called means."""
+CONSTRUCTORS = {**PYTHON_CONSTRUCTORS, **INERT_CONSTRUCTORS, **NUMPY_CONSTRUCTORS, **TORCH_CONSTRUCTORS}
+"""The constructor of each name that may be called."""
 
 # Every other kind of file may begin as a pickle does, or a stream of them.
 _OTHERS = frozenset(FileKind) - {
@@ -44,7 +44,7 @@ class LegacyState:
         form: In which form it is.
         state: Its content: plain values, `LegacyTensor` and `Typed`.
         producer: What it says of the program that wrote it.
-        survey: What its pickles would have done.
+        audit: The audit of its pickles.
         notes: What became of the parts that are no plain values.
         whole_module: Whether its content is a whole module of which the state was recovered.
         finish: Checks what has not been checked by reading the tensors. Raises ForeignFileError.
@@ -53,14 +53,14 @@ class LegacyState:
     form: Form
     state: object
     producer: str | None
-    survey: Survey
+    audit: Audit
     notes: Notes
     whole_module: bool
     finish: Callable[[], None]
 
 
-def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Survey]:
-    """Return what a file consists of, and what it would have run; nothing is refused for it.
+def scan(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Audit]:
+    """Return what a file consists of, and what it would have run; this refuses nothing.
 
     Args:
         source: The file.
@@ -75,7 +75,7 @@ def look(source: Source, *, inert: Collection[str] = ()) -> tuple[Container, Sur
         raise ForeignFileError(f"it is {kind.value}").at(source.path, FORM)
     reader = {FileKind.ZIP: read_zip, FileKind.TAR: read_tar}.get(kind, read_stream)
     container = reader(source)
-    return container, survey(container.pickles, inert)
+    return container, audit(container.pickles, inert)
 
 
 def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
@@ -93,7 +93,7 @@ def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
         StorageError: It cannot be read.
     """
     try:
-        _, found = look(source, inert=inert)
+        _, found = scan(source, inert=inert)
     except ForeignFileError as error:
         return error.detail
     check(found, source.path)
@@ -113,11 +113,11 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
 
     Raises:
         UnsafeInputError: It asks for code to be run.
-        UnsupportedFileError: It is beyond a limit, or holds what has no meaning here.
+        UnsupportedFileError: It is beyond a limit, or holds something that cannot be expressed.
         ForeignFileError: It is broken, cut, or something else.
         StorageError: It cannot be read.
     """
-    container, found = look(source, inert=inert)
+    container, found = scan(source, inert=inert)
     check(found, source.path, strict=strict)
     try:
         if container.fault is not None:
@@ -127,7 +127,7 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
         raise error.at(source.path, FORM) from error
 
 
-def _build(container: Container, found: Survey, source: Source) -> LegacyState:
+def _build(container: Container, found: Audit, source: Source) -> LegacyState:
     notes = Notes()
     for part, why in container.dropped.items():
         notes.drop(part, why)
@@ -142,11 +142,11 @@ def _build(container: Container, found: Survey, source: Source) -> LegacyState:
         return NotImplemented
 
     resolve = container.resolve or _nothing_outside
-    builder = Builder(MEANINGS, resolve, notes, source.size, recovered)
+    builder = Builder(CONSTRUCTORS, resolve, notes, source.size, recovered)
     try:
         state = builder.value(container.root)
     except ForeignFileError as error:
-        # The pickles are whole. What they say has no meaning here, which says nothing about the file's bytes.
+        # The pickles are whole: that their content cannot be expressed says nothing about the bytes of the file.
         raise UnsupportedFileError(error.detail) from error
     whole = bool(notes.modules) and isinstance(container.root, Record)
     return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)

@@ -21,7 +21,7 @@ _STYLES: dict[Verdict, Style] = {Verdict.KNOWN: "good", Verdict.UNKNOWN: "warn",
 def pickle_imports_lines(report: PickleImportsReport, terminal: Terminal) -> list[str]:
     """Return the names that the pickles of a file would import, and the verdict on each."""
     lines = [f"{terminal.paint(escape(report.path), 'bold')}: {report.form}", ""]
-    names = report.survey.names
+    names = report.audit.names
     if names:
         columns = [
             Column("name", shrinks_to=24),
@@ -32,8 +32,8 @@ def pickle_imports_lines(report: PickleImportsReport, terminal: Terminal) -> lis
         ]
         rows = [_row(use) for use in names]
         lines += [*table(columns, rows, terminal), ""]
-    lines += [f"refused: {escape(use.name)}: {escape(use.reason)}" for use in report.survey.refused]
-    lines += [f"refused: the file {escape(deed)}" for _, deed in report.survey.deeds]
+    lines += [f"refused: {escape(use.name)}: {escape(use.reason)}" for use in report.audit.refused]
+    lines += [f"refused: the file {escape(violation)}" for _, violation in report.audit.violations]
     if report.fault is not None:
         lines.append(f"broken: {escape(report.fault)}")
     findings = [] if report.findings is None else finding_lines(report.findings, terminal)
@@ -48,8 +48,8 @@ def _row(use: NameUse) -> list[str | Cell]:
 def _sentence(report: PickleImportsReport) -> str:
     if not report.safe:
         return "Loading this file with pickle would run code. Nothing was run."
-    if not report.survey.names:
+    if not report.audit.names:
         return "The pickles in this file import nothing."
-    unknown = len(report.survey.unknown)
+    unknown = len(report.audit.unknown)
     rest = f"; {count(unknown, 'name')} from other packages would become inert data" if unknown else ""
     return f"Nothing in this file is refused{rest}."

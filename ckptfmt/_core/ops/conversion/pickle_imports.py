@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ckptfmt._core.interop.findings import Findings
 from ckptfmt._core.interop.opening import open_tensors
-from ckptfmt._core.pth.audit import Survey
-from ckptfmt._core.pth.reading import look
+from ckptfmt._core.pth.audit import Audit
+from ckptfmt._core.pth.reading import scan
 from ckptfmt._core.runs.scan import reason
 from ckptfmt._core.storage import open_source
 from ckptfmt.errors import ForeignFileError, StateError
@@ -24,26 +24,26 @@ class PickleImportsReport:
     Attributes:
         path: The file, as it was named.
         form: Its form: `zip`, `torchscript`, `stream`, `tar` or `pickle`.
-        survey: Every name in its pickles, with a verdict.
+        audit: Audit of its pickles: every name, with a verdict.
         fault: Why the file cannot be converted although it is safe; None if it can be.
         findings: What a conversion would report; None if the file cannot be converted.
     """
 
     path: str
     form: str
-    survey: Survey
+    audit: Audit
     fault: str | None
     findings: Findings | None
 
     @property
     def safe(self) -> bool:
         """Whether nothing in the file is refused."""
-        return self.survey.safe
+        return self.audit.safe
 
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
-        Keys: `report` (`"pickle-imports/1"`), `path`, `form`, `fault` (or null), those of `Survey.to_json`,
+        Keys: `report` (`"pickle-imports/1"`), `path`, `form`, `fault` (or null), those of `Audit.to_json`,
         and those of `Findings.to_json` if there are any.
         """
         return {
@@ -51,7 +51,7 @@ class PickleImportsReport:
             "path": self.path,
             "form": self.form,
             "fault": self.fault,
-            **self.survey.to_json(),
+            **self.audit.to_json(),
             **({} if self.findings is None else self.findings.to_json()),
         }
 
@@ -70,13 +70,13 @@ def list_pickle_imports(path: str | os.PathLike[str], *, inert: Collection[str] 
         StorageError: It cannot be read.
     """
     with open_source(path) as source:
-        container, survey = look(source, inert=inert)
+        container, audit = scan(source, inert=inert)
     fault = None if container.fault is None else container.fault.detail
     findings = None
-    if fault is None and survey.safe:
+    if fault is None and audit.safe:
         try:
             with open_tensors(path, inert=inert) as file:
                 findings = file.findings() if file.components else None
         except (ForeignFileError, StateError) as error:
             fault = reason(error, os.fspath(path))
-    return PickleImportsReport(os.fspath(path), container.form.value, survey, fault, findings)
+    return PickleImportsReport(os.fspath(path), container.form.value, audit, fault, findings)

@@ -148,7 +148,7 @@ def hides_a_pickle(source: Source, offset: int, nbytes: int, budget: Budget) -> 
 
 def _matters(run: PickleRun) -> bool:
     if run.error is None:
-        return bool(run.globals or run.deeds)
+        return bool(run.globals or run.violations)
     return _refused(run.called) or (run.protocol > 0 and bool(run.globals))
 
 

@@ -1,7 +1,7 @@
 """Which names a checkpoint may hold, and what becomes of each.
 
-A name in a pickle is a request to import a module and take something from it. None is ever granted: each name is
-either known here, with a fixed inert meaning, or kept as an inert record, or the reason to refuse the file.
+A name in a pickle is a request to import a module and take something from it. No request is granted: a name has a
+constructor of this package, is kept as an inert record, or is the reason to refuse the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     """What becomes of a name."""
 
     KNOWN = "known"
-    """It has a fixed meaning here: a value is made of it, or it is an element type."""
+    """It has a constructor here, or it is an element type."""
     INERT = "inert"
     """Of a kind that does nothing (see `pth.names.kinds`), a class of `torch.nn` or `torch.optim`, or of TorchScript
     code: kept as data, and listed."""
@@ -118,7 +118,7 @@ CALLABLE = frozenset(
     | _under("numpy.ma", "_mareconstruct")
     | _under("numpy._core._internal", "_convert_to_stringdtype_kwargs")
 )
-"""The names, in their canonical form, that may be called, each with a meaning in `pth.values.builder`."""
+"""The names, in their canonical form, that may be called, each with a constructor in `pth.values`."""
 
 _REFERENCES = frozenset(
     _under("torch", [f"{name}Storage" for name in _TORCH_STORAGES])

@@ -24,7 +24,7 @@ from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNod
 from ckptfmt._core.pth.pickle.folding import fold
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["NOWHERE", "Budget", "Deed", "Machine", "integer", "pairs", "python2_text", "text"]
+__all__ = ["NOWHERE", "Budget", "Machine", "Violation", "integer", "pairs", "python2_text", "text"]
 
 NOWHERE = Global("", "")
 """Stands for what a pickle calls without naming it."""
@@ -34,12 +34,12 @@ _U64 = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
-class Deed:
-    """Something that no checkpoint does, and that is no call of a name.
+class Violation:
+    """Something that no checkpoint needs, beyond the calls of names.
 
     Attributes:
-        words: What it is, in words that go on after the pickle.
-        name: The name that it is about, if it is about one.
+        words: What the pickle does, such as `calls the number 3`.
+        name: The name that it concerns, if any.
     """
 
     words: str
@@ -85,7 +85,7 @@ class Machine:
     protocol: int = 0
     globals: dict[Global, int] = field(default_factory=dict)
     called: set[Global] = field(default_factory=set)
-    deeds: list[Deed] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
     outside: list[Persistent] = field(default_factory=list)
     stack: list[object] = field(default_factory=list)
     _outer: list[list[object]] = field(default_factory=list)  # what lies below each mark
@@ -271,7 +271,7 @@ class Machine:
     def extension(self, layout: struct.Struct) -> None:
         """EXT1 to EXT4."""
         code = self.number(layout)
-        self.deeds.append(Deed(f"takes a class by the extension code {code}, which only the reader can name"))
+        self.violations.append(Violation(f"takes a class by the extension code {code}, which only the reader can name"))
         self.push(NOWHERE)
 
     def make(self, callee: object, args: object, kwargs: object = None) -> None:
@@ -280,7 +280,7 @@ class Machine:
             raise ForeignFileError(f"the pickle calls something with {_kind(args)} in place of a tuple of arguments")
         if not isinstance(callee, Global):
             maker = callee.callee if isinstance(callee, Record) and callee.callee is not NOWHERE else None
-            self.deeds.append(Deed(f"calls {_kind(callee)}", maker))
+            self.violations.append(Violation(f"calls {_kind(callee)}", maker))
             callee = NOWHERE if maker is None else Global(maker.module, f"{maker.name}()")
             self.made(Record(callee, args, kwargs))
             return
@@ -321,7 +321,7 @@ class Machine:
         if isinstance(target, Record):
             target.states.append(state)
         elif isinstance(target, Global):
-            self.deeds.append(Deed(f"changes {target} itself", target))
+            self.violations.append(Violation(f"changes {target} itself", target))
             self.stack[-1] = Record(target, (), states=[state])
         else:
             raise ForeignFileError(f"the pickle gives a state to {_kind(target)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ckptfmt._core.pth.data.byte_reader import ByteReader
 from ckptfmt._core.pth.limits import MAX_OPERATIONS, MAX_PICKLE_BYTES
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNode
-from ckptfmt._core.pth.pickle.machine import Budget, Deed, Machine, integer, pairs, python2_text, text
+from ckptfmt._core.pth.pickle.machine import Budget, Machine, Violation, integer, pairs, python2_text, text
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["PickleRun", "run_pickle"]
@@ -33,7 +33,7 @@ class PickleRun:
         protocol: The highest protocol that it names, 0 if none.
         globals: Every name that it would have imported, with how often it is taken from there, in order.
         called: The names among them that it would have called or made an object of.
-        deeds: What else it would have done that no checkpoint does.
+        violations: Anything else that it would have done and that no checkpoint needs.
         outside: What it refers to outside of itself, in order.
     """
 
@@ -43,7 +43,7 @@ class PickleRun:
     protocol: int
     globals: Mapping[Global, int]
     called: frozenset[Global]
-    deeds: tuple[Deed, ...]
+    violations: tuple[Violation, ...]
     outside: tuple[Persistent, ...]
 
 
@@ -75,7 +75,7 @@ def run_pickle(reader: ByteReader, budget: Budget | None = None) -> PickleRun:
         protocol=machine.protocol,
         globals=machine.globals,
         called=frozenset(machine.called),
-        deeds=tuple(dict.fromkeys(machine.deeds)),
+        violations=tuple(dict.fromkeys(machine.violations)),
         outside=tuple(machine.outside),
     )
 

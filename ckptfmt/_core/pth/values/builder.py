@@ -1,8 +1,8 @@
 """From the nodes of a pickle to the values of a checkpoint: plain data, tensors, and inert records.
 
-Each name that a pickle calls has a fixed meaning in one of the tables of `MEANINGS`, a function of ours; an object of
-any other class becomes a `Typed` value of the class's name, with what the pickle says of it. Nothing is looked up
-anywhere else.
+Each name that a pickle may call has a constructor, a function of this package, in one of the tables of `CONSTRUCTORS`.
+An object of any other class becomes a `Typed` value of the class's name, with the arguments and states in the pickle.
+Nothing is looked up anywhere else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "PAIRS",
     "STATES",
     "Builder",
-    "Meaning",
+    "Constructor",
     "StateDict",
     "Storages",
     "Tensor",
@@ -77,14 +77,12 @@ ANYTHING = STATES | ENTRIES | ELEMENTS | ADDED
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a name means that a pickle calls.
+class Constructor:
+    """What makes a value in place of a name that a pickle calls.
 
     Attributes:
-        make: Returns the value of a record. What is no value of a checkpoint yet (`Storage`, ...) is for other
-            meanings.
-        takes: What may be given to such an object after it was made. Anything else is malformed: its class would
-            refuse it, or would become something else than we know.
+        make: Returns the value of a record. It may be an intermediate one (`Storage`, ...), for other constructors.
+        takes: What a pickle may add to such an object after it was made. Anything else is malformed.
     """
 
     make: Callable[[Builder, Record], object]
@@ -96,14 +94,14 @@ class Builder:
     """Builds the values of one file.
 
     Args:
-        meanings: What the names that may be called mean, by their canonical form.
+        constructors: The constructors by canonical name.
         storages: Finds what lies outside the pickle.
-        notes: Takes what is to be told.
+        notes: Collects what the report says of the values.
         file_bytes: Length of the file.
         recover: Returns the state of a whole module or optimizer, and NotImplemented for any other record.
     """
 
-    meanings: Mapping[str, Meaning]
+    constructors: Mapping[str, Constructor]
     storages: Storages
     notes: Notes
     file_bytes: int
@@ -130,7 +128,7 @@ class Builder:
         return self._publish(self.raw(node))
 
     def raw(self, node: object) -> object:
-        """Return what a node stands for, which may be something that only a meaning can use."""
+        """Return the value of a node, which may be an intermediate one that only constructors use."""
         if node is None or isinstance(node, bool | int | float | str | bytes):
             self._enter(1, 0)
             return node
@@ -161,7 +159,7 @@ class Builder:
 
     def _inside_itself(self, node: object) -> object:
         """Leave out an object that is part of itself, as are children that know their parent."""
-        if not isinstance(node, Record) or canonical(node.callee) in self.meanings:
+        if not isinstance(node, Record) or canonical(node.callee) in self.constructors:
             raise ForeignFileError(f"{describe(node)} contains itself")
         self.notes.drop(describe(node), "it is part of itself")
         return None
@@ -215,10 +213,10 @@ class Builder:
         return Typed(NAME, full)
 
     def _record(self, record: Record) -> object:
-        meaning = self.meanings.get(canonical(record.callee))
-        if meaning is not None:
-            _refuse_misuse(record, meaning)
-            return meaning.make(self, record)
+        constructor = self.constructors.get(canonical(record.callee))
+        if constructor is not None:
+            _refuse_misuse(record, constructor)
+            return constructor.make(self, record)
         recovered = self.recover(self, record)
         if recovered is not NotImplemented:
             return recovered
@@ -328,7 +326,7 @@ class Builder:
         return Typed(view.kind.typed, leaf) if view.kind.typed else leaf
 
     def _publish(self, made: object) -> object:
-        """Return what a checkpoint can hold in the place of what only meanings know."""
+        """Return what a checkpoint can hold in place of an intermediate value."""
         match made:
             case Tensor(view, None) if view is not None:
                 return self.express(view)  # which says what is wrong with it
@@ -346,7 +344,7 @@ class Builder:
         return published(self) if published is not None else made
 
 
-def _refuse_misuse(record: Record, meaning: Meaning) -> None:
+def _refuse_misuse(record: Record, constructor: Constructor) -> None:
     given = (
         (STATES, record.states),
         (ENTRIES, record.entries),
@@ -354,5 +352,5 @@ def _refuse_misuse(record: Record, meaning: Meaning) -> None:
         (ADDED, record.added),
     )
     for what, parts in given:
-        if parts and not what <= meaning.takes:
+        if parts and not what <= constructor.takes:
             raise ForeignFileError(f"the pickle gives {' '.join(what)} to {describe(record)}, which takes none")

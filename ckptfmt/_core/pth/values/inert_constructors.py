@@ -12,10 +12,10 @@ from ckptfmt._core.pth.names.kinds import ENUMERATIONS, STRUCT_SEQUENCES
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Record
 from ckptfmt._core.pth.pickle.folding import is_function
-from ckptfmt._core.pth.values.builder import STATES, Builder, Meaning
+from ckptfmt._core.pth.values.builder import STATES, Builder, Constructor
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["INERT_MEANINGS"]
+__all__ = ["INERT_CONSTRUCTORS"]
 
 
 def _typed(builder: Builder, name: str, value: object) -> Typed:
@@ -121,17 +121,17 @@ def _row(builder: Builder, record: Record) -> object:
     return _typed(builder, canonical(record.callee), {"values": builder.value(list(values)), "more": more})
 
 
-INERT_MEANINGS: Mapping[str, Meaning] = {
-    "functools.partial": Meaning(_partial, STATES),
-    "io.BytesIO": Meaning(_buffer, STATES),
-    "io.StringIO": Meaning(_buffer, STATES),
-    "logging.getLogger": Meaning(_logger),
-    "re._compile": Meaning(_pattern),
-    "types.GenericAlias": Meaning(_hint),
-    "types.UnionType": Meaning(_union),
-    "collections.abc._CallableGenericAlias": Meaning(_hint),
-    "zoneinfo.ZoneInfo._unpickle": Meaning(_zone),
-    **dict.fromkeys(sorted(ENUMERATIONS), Meaning(_member)),
-    **dict.fromkeys(sorted(STRUCT_SEQUENCES), Meaning(_row)),
+INERT_CONSTRUCTORS: Mapping[str, Constructor] = {
+    "functools.partial": Constructor(_partial, STATES),
+    "io.BytesIO": Constructor(_buffer, STATES),
+    "io.StringIO": Constructor(_buffer, STATES),
+    "logging.getLogger": Constructor(_logger),
+    "re._compile": Constructor(_pattern),
+    "types.GenericAlias": Constructor(_hint),
+    "types.UnionType": Constructor(_union),
+    "collections.abc._CallableGenericAlias": Constructor(_hint),
+    "zoneinfo.ZoneInfo._unpickle": Constructor(_zone),
+    **dict.fromkeys(sorted(ENUMERATIONS), Constructor(_member)),
+    **dict.fromkeys(sorted(STRUCT_SEQUENCES), Constructor(_row)),
 }
-"""The meanings by the canonical name."""
+"""The constructors by canonical name."""

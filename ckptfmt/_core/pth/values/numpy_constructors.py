@@ -12,11 +12,11 @@ from ckptfmt._core.pth.data.storages import MemoryData
 from ckptfmt._core.pth.data.tensors import Storage, c_strides, view_of
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import Global, Record
-from ckptfmt._core.pth.values.builder import ANYTHING, STATES, Builder, Meaning
+from ckptfmt._core.pth.values.builder import ANYTHING, STATES, Builder, Constructor
 from ckptfmt._core.pth.values.numpy_dtypes import ArrayType, array_type, text_type
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["NUMPY_MEANINGS"]
+__all__ = ["NUMPY_CONSTRUCTORS"]
 
 
 def _reconstruct(builder: Builder, record: Record) -> object:
@@ -128,18 +128,18 @@ def _inert(builder: Builder, record: Record) -> object:
     return builder.inert(record)
 
 
-NUMPY_MEANINGS: Mapping[str, Meaning] = {
-    "numpy.dtype": Meaning(array_type, STATES),
-    "numpy._core._internal._convert_to_stringdtype_kwargs": Meaning(text_type),
-    "numpy.ndarray": Meaning(_inert, ANYTHING),
-    "numpy._core.multiarray._reconstruct": Meaning(_reconstruct, STATES),
-    "numpy._core.multiarray.scalar": Meaning(_scalar),
-    "numpy._core.numeric._frombuffer": Meaning(_from_buffer),
-    "numpy.ma._mareconstruct": Meaning(_masked, STATES),
-    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence": Meaning(_seed, STATES),
-    "numpy.random.__RandomState_ctor": Meaning(_inert, STATES),
-    "numpy.random._pickle.__randomstate_ctor": Meaning(_inert, STATES),
-    "numpy.random._pickle.__generator_ctor": Meaning(_inert, STATES),
-    "numpy.random._pickle.__bit_generator_ctor": Meaning(_inert, STATES),
+NUMPY_CONSTRUCTORS: Mapping[str, Constructor] = {
+    "numpy.dtype": Constructor(array_type, STATES),
+    "numpy._core._internal._convert_to_stringdtype_kwargs": Constructor(text_type),
+    "numpy.ndarray": Constructor(_inert, ANYTHING),
+    "numpy._core.multiarray._reconstruct": Constructor(_reconstruct, STATES),
+    "numpy._core.multiarray.scalar": Constructor(_scalar),
+    "numpy._core.numeric._frombuffer": Constructor(_from_buffer),
+    "numpy.ma._mareconstruct": Constructor(_masked, STATES),
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence": Constructor(_seed, STATES),
+    "numpy.random.__RandomState_ctor": Constructor(_inert, STATES),
+    "numpy.random._pickle.__randomstate_ctor": Constructor(_inert, STATES),
+    "numpy.random._pickle.__generator_ctor": Constructor(_inert, STATES),
+    "numpy.random._pickle.__bit_generator_ctor": Constructor(_inert, STATES),
 }
-"""The meanings by the canonical name."""
+"""The constructors by canonical name."""

@@ -12,10 +12,10 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.pth.limits import MAX_DEPTH
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, SetNode
-from ckptfmt._core.pth.values.builder import ADDED, ANYTHING, ELEMENTS, ENTRIES, STATES, Builder, Meaning, StateDict
+from ckptfmt._core.pth.values.builder import ADDED, ANYTHING, ELEMENTS, ENTRIES, STATES, Builder, Constructor, StateDict
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["PYTHON_MEANINGS"]
+__all__ = ["PYTHON_CONSTRUCTORS"]
 
 Make = Callable[[Builder, Record], object]
 
@@ -149,7 +149,7 @@ def _encoded(builder: Builder, text: str, encoding: str) -> bytes:
 
 
 def _number(kind: type[int | float | complex]) -> Make:
-    def meaning(_: Builder, record: Record) -> object:
+    def constructor(_: Builder, record: Record) -> object:
         args = record.args
         if not all(isinstance(arg, int | float) for arg in args) or len(args) > (2 if kind is complex else 1):
             raise ForeignFileError(f"{kind.__name__} of something else than numbers")
@@ -158,7 +158,7 @@ def _number(kind: type[int | float | complex]) -> Make:
         except (ValueError, OverflowError) as error:
             raise ForeignFileError(f"{kind.__name__} of a number that it cannot be") from error
 
-    return meaning
+    return constructor
 
 
 def _text(_: Builder, record: Record) -> object:
@@ -171,12 +171,12 @@ def _text(_: Builder, record: Record) -> object:
 
 
 def _integers(name: str) -> Make:
-    def meaning(builder: Builder, record: Record) -> object:
+    def constructor(builder: Builder, record: Record) -> object:
         if not all(arg is None or (type(arg) is int and abs(arg) < _LARGEST_RANGE) for arg in record.args):
             return builder.inert(record)
         return Typed(name, list(record.args))
 
-    return meaning
+    return constructor
 
 
 def _object(builder: Builder, record: Record) -> object:
@@ -213,22 +213,22 @@ def _path(builder: Builder, record: Record) -> object:
 
 
 def _as_text(name: str) -> Make:
-    """Return the meaning of a class whose object is made of one text, or has one attribute."""
+    """Return the constructor of a class whose objects are made of one string or have one attribute."""
 
-    def meaning(builder: Builder, record: Record) -> object:
+    def constructor(builder: Builder, record: Record) -> object:
         builder.notes.inert[name] += 1
         parts = builder.parts_of(record)
         if parts.keys() == {"args"} and isinstance(parts["args"], list) and len(parts["args"]) == 1:
             return Typed(name, parts["args"][0])
         return Typed(name, parts)
 
-    return meaning
+    return constructor
 
 
 def _time(make: Callable[[bytes], object], nbytes: int) -> Make:
-    """Return the meaning of a class of `datetime`, whose objects are made of bytes."""
+    """Return the constructor of a class of `datetime`, whose objects are made of bytes."""
 
-    def meaning(builder: Builder, record: Record) -> object:
+    def constructor(builder: Builder, record: Record) -> object:
         args = record.args
         packed = builder.raw(args[0]) if args else None
         if isinstance(packed, str):
@@ -247,7 +247,7 @@ def _time(make: Callable[[bytes], object], nbytes: int) -> Make:
             raise ForeignFileError(f"a {record.callee.name} that is none: {error}") from error
         return builder.inert(record)
 
-    return meaning
+    return constructor
 
 
 _DATETIME_BYTES, _DATE_BYTES, _TIME_BYTES = 10, 4, 6
@@ -278,7 +278,7 @@ def _duration(builder: Builder, record: Record) -> object:
 
 
 def _time_zone(builder: Builder, record: Record) -> object:
-    """Return a zone for the meanings of times; where it stands alone it is inert."""
+    """Return a time zone for the constructors of times; one that stands alone is inert."""
     match [builder.raw(arg) for arg in record.args]:
         case [timedelta() as offset, *_]:
             try:
@@ -292,35 +292,35 @@ _NUMBERS: dict[str, type[int | float | complex]] = {"int": int, "float": float, 
 
 _PATHS = "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath".split()
 
-PYTHON_MEANINGS: Mapping[str, Meaning] = {
-    "collections.OrderedDict": Meaning(_ordered_dict, STATES | ENTRIES),
-    "collections.defaultdict": Meaning(_default_dict, ENTRIES),
-    "collections.Counter": Meaning(_dict, ENTRIES),
-    "collections.deque": Meaning(_deque, ELEMENTS),
-    "builtins.dict": Meaning(_dict, ENTRIES),
-    "builtins.list": Meaning(_list, ELEMENTS),
-    "builtins.tuple": Meaning(_tuple),
-    "builtins.set": Meaning(_set, ADDED),
-    "builtins.frozenset": Meaning(_frozenset),
-    "builtins.bytes": Meaning(_bytes),
-    "builtins.bytearray": Meaning(_bytes),
-    "builtins.str": Meaning(_text),
-    **{f"builtins.{name}": Meaning(_number(kind)) for name, kind in _NUMBERS.items()},
-    "builtins.range": Meaning(_integers("builtins.range")),
-    "builtins.slice": Meaning(_integers("builtins.slice")),
-    "builtins.object": Meaning(_object, ANYTHING),
-    "copyreg._reconstructor": Meaning(_object, ANYTHING),
-    "_codecs.encode": Meaning(_codecs_encode),
-    "argparse.Namespace": Meaning(_namespace, STATES),
-    "types.SimpleNamespace": Meaning(_namespace, STATES),
-    "datetime.datetime": Meaning(_time(_unpack_datetime, _DATETIME_BYTES)),
-    "datetime.date": Meaning(_time(_unpack_date, _DATE_BYTES)),
-    "datetime.time": Meaning(_time(_unpack_time, _TIME_BYTES)),
-    "datetime.timedelta": Meaning(_duration),
-    "datetime.timezone": Meaning(_time_zone),
-    **{f"pathlib.{name}": Meaning(_path) for name in _PATHS},
-    "uuid.UUID": Meaning(_as_text("uuid.UUID"), STATES),
-    "decimal.Decimal": Meaning(_as_text("decimal.Decimal")),
-    "fractions.Fraction": Meaning(_as_text("fractions.Fraction")),
+PYTHON_CONSTRUCTORS: Mapping[str, Constructor] = {
+    "collections.OrderedDict": Constructor(_ordered_dict, STATES | ENTRIES),
+    "collections.defaultdict": Constructor(_default_dict, ENTRIES),
+    "collections.Counter": Constructor(_dict, ENTRIES),
+    "collections.deque": Constructor(_deque, ELEMENTS),
+    "builtins.dict": Constructor(_dict, ENTRIES),
+    "builtins.list": Constructor(_list, ELEMENTS),
+    "builtins.tuple": Constructor(_tuple),
+    "builtins.set": Constructor(_set, ADDED),
+    "builtins.frozenset": Constructor(_frozenset),
+    "builtins.bytes": Constructor(_bytes),
+    "builtins.bytearray": Constructor(_bytes),
+    "builtins.str": Constructor(_text),
+    **{f"builtins.{name}": Constructor(_number(kind)) for name, kind in _NUMBERS.items()},
+    "builtins.range": Constructor(_integers("builtins.range")),
+    "builtins.slice": Constructor(_integers("builtins.slice")),
+    "builtins.object": Constructor(_object, ANYTHING),
+    "copyreg._reconstructor": Constructor(_object, ANYTHING),
+    "_codecs.encode": Constructor(_codecs_encode),
+    "argparse.Namespace": Constructor(_namespace, STATES),
+    "types.SimpleNamespace": Constructor(_namespace, STATES),
+    "datetime.datetime": Constructor(_time(_unpack_datetime, _DATETIME_BYTES)),
+    "datetime.date": Constructor(_time(_unpack_date, _DATE_BYTES)),
+    "datetime.time": Constructor(_time(_unpack_time, _TIME_BYTES)),
+    "datetime.timedelta": Constructor(_duration),
+    "datetime.timezone": Constructor(_time_zone),
+    **{f"pathlib.{name}": Constructor(_path) for name in _PATHS},
+    "uuid.UUID": Constructor(_as_text("uuid.UUID"), STATES),
+    "decimal.Decimal": Constructor(_as_text("decimal.Decimal")),
+    "fractions.Fraction": Constructor(_as_text("fractions.Fraction")),
 }
-"""The meanings by the canonical name."""
+"""The constructors by canonical name."""

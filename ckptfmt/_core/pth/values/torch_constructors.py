@@ -11,10 +11,10 @@ from ckptfmt._core.pth.data.dtypes import TYPES, ElementType
 from ckptfmt._core.pth.data.tensors import TensorView, view_of
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, describe
-from ckptfmt._core.pth.values.builder import ANYTHING, NAME, STATES, Builder, Meaning, Tensor
+from ckptfmt._core.pth.values.builder import ANYTHING, NAME, STATES, Builder, Constructor, Tensor
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["TORCH_MEANINGS"]
+__all__ = ["TORCH_CONSTRUCTORS"]
 
 Make = Callable[[Builder, Record], object]
 
@@ -174,11 +174,11 @@ def _rebuild_on_device(builder: Builder, record: Record) -> object:
 
 
 def _without_values(what: str) -> Make:
-    def meaning(builder: Builder, record: Record) -> object:
+    def constructor(builder: Builder, record: Record) -> object:
         builder.notes.drop(what, "it has no values")
         return builder.inert(record)
 
-    return meaning
+    return constructor
 
 
 def _rebuild_nested(builder: Builder, record: Record) -> object:
@@ -255,20 +255,20 @@ _REBUILDERS: Mapping[str, Make] = {
 _LISTS = ["build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag"]
 
 
-TORCH_MEANINGS: Mapping[str, Meaning] = {
-    **{name: Meaning(make) for name, make in _REBUILDERS.items()},
-    "torch._tensor._rebuild_from_type": Meaning(_rebuild_from_type),
-    "torch._tensor._rebuild_from_type_v2": Meaning(_rebuild_from_type),
+TORCH_CONSTRUCTORS: Mapping[str, Constructor] = {
+    **{name: Constructor(make) for name, make in _REBUILDERS.items()},
+    "torch._tensor._rebuild_from_type": Constructor(_rebuild_from_type),
+    "torch._tensor._rebuild_from_type_v2": Constructor(_rebuild_from_type),
     # Before 0.4, a parameter is made of its data and given whether it requires a gradient, and its hooks.
-    "torch.nn.parameter.Parameter": Meaning(_rebuild_parameter, STATES),
-    "torch.nn.parameter.Buffer": Meaning(_rebuild_parameter),
-    "torch.Tensor": Meaning(_inert, ANYTHING),
-    "torch.Size": Meaning(_size),
-    "torch.device": Meaning(_device),
-    "torch.Generator": Meaning(_inert, STATES),
-    "torch.serialization._get_layout": Meaning(_layout),
-    "torch.torch_version.TorchVersion": Meaning(_version, STATES),
-    "torch.nn.backends.thnn._get_thnn_function_backend": Meaning(lambda *_: None),
-    **{f"torch.jit._pickle.{name}": Meaning(_first_argument) for name in _LISTS},
+    "torch.nn.parameter.Parameter": Constructor(_rebuild_parameter, STATES),
+    "torch.nn.parameter.Buffer": Constructor(_rebuild_parameter),
+    "torch.Tensor": Constructor(_inert, ANYTHING),
+    "torch.Size": Constructor(_size),
+    "torch.device": Constructor(_device),
+    "torch.Generator": Constructor(_inert, STATES),
+    "torch.serialization._get_layout": Constructor(_layout),
+    "torch.torch_version.TorchVersion": Constructor(_version, STATES),
+    "torch.nn.backends.thnn._get_thnn_function_backend": Constructor(lambda *_: None),
+    **{f"torch.jit._pickle.{name}": Constructor(_first_argument) for name in _LISTS},
 }
-"""The meanings by the canonical name."""
+"""The constructors by canonical name."""
