@@ -217,6 +217,6 @@ def test_long_work_shows_progress_and_an_interrupt_ends_it_quietly(tmp_path: Pat
     sparse_checkpoint(path, (16 << 30) // 4)
     code, result, talk = on_terminal("verify", path, interrupt=True)
     assert (code, result) == (130, "")
-    assert "large." in talk
+    assert "large" in talk  # the end of the name may be cut
     assert "Traceback" not in talk
     assert talk.endswith("\r\x1b[K")  # the line of progress is gone

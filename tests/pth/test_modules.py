@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,28 @@ def test_a_whole_module_becomes_its_state_dict(tmp_path: Path, classes: Any, str
         torch.save(net, path, _use_new_zipfile_serialization=not stream)
     del sys.modules["gone_package_models"]
     found, report = recovered(path)
-    assert list(found) == list(expected)
-    assert same(dict(found), dict(expected))
-    assert found["tied.weight"] is found["first.linear.weight"]
-    assert not any("cache" in name for name in found)
+    assert report.components == ("net",)
+    net = found["net"]
+    assert list(net) == list(expected)
+    assert same(dict(net), dict(expected))
+    assert net["tied.weight"] is net["first.linear.weight"]
+    assert not any("cache" in name for name in net)
     assert report.findings.modules == {"gone_package_models.Net": 1}
     assert "gone_package_models.Net" in report.findings.unknown
+
+
+def test_a_whole_optimizer_is_called_after_its_role(tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+    torch.save(optimizer, tmp_path / "a.pth")
+    found, report = recovered(tmp_path / "a.pth")
+    assert report.components == ("optimizer",)
+    assert found["optimizer"]["param_groups"][0]["lr"] == 0.1
+
+
+def test_a_mapping_of_modules_keeps_its_names(tmp_path: Path) -> None:
+    torch.save(OrderedDict(model=torch.nn.Linear(2, 2)), tmp_path / "a.pth")
+    _, report = recovered(tmp_path / "a.pth")
+    assert report.components == ("model",)
 
 
 def test_a_module_among_other_things(tmp_path: Path, classes: Any) -> None:
@@ -106,7 +123,7 @@ def test_strict_refuses_a_module_of_a_package_and_takes_one_of_pytorch(tmp_path:
     )
     torch.save(net, tmp_path / "known.pth")
     ckptfmt.convert(tmp_path / "known.pth", tmp_path / "known.ckptfmt", strict=True)
-    assert same(dict(ckptfmt.torch.load(tmp_path / "known.ckptfmt")), dict(net.state_dict()))
+    assert same(dict(ckptfmt.torch.load(tmp_path / "known.ckptfmt")["net"]), dict(net.state_dict()))
 
 
 def test_a_whole_optimizer_becomes_its_state_dict(tmp_path: Path) -> None:
@@ -136,7 +153,7 @@ def test_torchscript_gives_its_weights_and_leaves_its_code(tmp_path: Path, class
         made: Any = torch.jit.script(net) if how == "script" else torch.jit.trace(net, torch.randn(2, 3))  # type: ignore[no-untyped-call]  # PyTorch's own
         made.save(str(tmp_path / "a.pt"))
     found, report = recovered(tmp_path / "a.pt")
-    assert same(dict(found), dict(net.state_dict()))
+    assert same(dict(found["net"]), dict(net.state_dict()))
     assert report.form == "pth torchscript"
     code = [item for item in report.findings.dropped if item.what.startswith("code/")]
     assert code

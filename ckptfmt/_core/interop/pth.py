@@ -23,7 +23,8 @@ from ckptfmt.errors import StateError
 
 __all__ = ["PthFile", "open_file"]
 
-_WRAPPED = "net"
+_WRAPPED, _OPTIMIZER = "net", "optimizer"
+_OPTIMIZER_KEYS = {"state", "param_groups"}
 
 
 class PthFile(TensorFile):
@@ -52,7 +53,7 @@ class PthFile(TensorFile):
     @cached_property
     def _components(self) -> Mapping[str, ComponentSource]:
         try:
-            return components_of(_fitting(self.legacy.state))
+            return components_of(_fitting(_named(self.legacy)))
         except StateError as error:
             raise StateError(f"{self.path}: {error}", "it cannot be converted whole") from error
 
@@ -76,6 +77,14 @@ class PthFile(TensorFile):
         """See `TensorFile.finish`."""
         with located(self.path, FORM):
             self.legacy.finish()
+
+
+def _named(legacy: LegacyState) -> object:
+    """Return the state of a file; that of a whole module or optimizer becomes a component called after its role."""
+    if not legacy.whole_module:
+        return legacy.state
+    is_optimizer = isinstance(legacy.state, Mapping) and legacy.state.keys() == _OPTIMIZER_KEYS
+    return {_OPTIMIZER if is_optimizer else _WRAPPED: legacy.state}
 
 
 def _fitting(state: object) -> object:

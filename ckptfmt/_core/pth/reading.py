@@ -46,7 +46,7 @@ class LegacyState:
         producer: What it says of the program that wrote it.
         audit: The audit of its pickles.
         notes: What became of the parts that are no plain values.
-        whole_module: Whether its content is a whole module of which the state was recovered.
+        whole_module: Whether its content is a whole module or optimizer whose state was recovered.
         finish: Checks what has not been checked by reading the tensors. Raises ForeignFileError.
     """
 
@@ -134,10 +134,14 @@ def _build(container: Container, found: Audit, source: Source) -> LegacyState:
     scripted = container.read_code if container.form is Form.TORCHSCRIPT else None
     hooks = [recover] if scripted is None else [recover_scripted(scripted), recover]
 
+    whole = False
+
     def recovered(builder: Builder, record: Record) -> object:
+        nonlocal whole
         for hook in hooks:
             made = hook(builder, record)
             if made is not NotImplemented:
+                whole = whole or record is container.root
                 return made
         return NotImplemented
 
@@ -148,7 +152,6 @@ def _build(container: Container, found: Audit, source: Source) -> LegacyState:
     except ForeignFileError as error:
         # The pickles are whole: that their content cannot be expressed says nothing about the bytes of the file.
         raise UnsupportedFileError(error.detail) from error
-    whole = bool(notes.modules) and isinstance(container.root, Record)
     return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
 
 
