@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from queue import Queue
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from ckptfmt._core.storage.local.leases import lease as leases
 from ckptfmt._core.storage.local.leases.lease import Holder, Lease, lease_path, publish_lease, read_lease
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.training import claiming
+from ckptfmt._core.training import claiming, run_directory
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt.errors import HeldError, SupersededError, UndecidedError
 from ckptfmt.torch import Checkpointer
@@ -500,20 +501,28 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     assert sorted(found or 0 for found in generations(tmp_path).values()) == [1, 2]
 
 
-@pytest.mark.parametrize("function", ["read_lease", "publish_lease", "directory_lock", "_place_of"])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        (claiming, "read_lease"),
+        (claiming, "publish_lease"),
+        (claiming, "directory_lock"),
+        (run_directory, "_place_of"),
+    ],
+)
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_error_that_may_be_over_in_a_moment_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, times: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, times: int
 ) -> None:
     errors = iter([storage_error(str(tmp_path), "cannot be used", OSError(errno.EIO, "I/O error"))] * times)
-    act = getattr(claiming, function)
+    act = getattr(module, function)
 
     def fail_at_first(*arguments: Any, **options: Any) -> Any:
         if (error := next(errors, None)) is not None:
             raise error
         return act(*arguments, **options)
 
-    monkeypatch.setattr(claiming, function, fail_at_first)
+    monkeypatch.setattr(module, function, fail_at_first)
     monkeypatch.setattr(claiming, "_PAUSES_SECONDS", (0.0, 0.0))
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     if times == 3:

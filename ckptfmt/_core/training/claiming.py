@@ -17,16 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ckptfmt._core.storage.local.leases import holders
 from ckptfmt._core.storage.local.leases.lease import Hold, Lease, lease_path, leases_in, publish_lease, read_lease
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.system.forks import let_go_in_children
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.run_directory import RunDirectory
 from ckptfmt.errors import HeldError, LockedError, StorageError, SupersededError
 
 __all__ = ["RunClaim", "new_run_id"]
@@ -36,13 +35,6 @@ T = TypeVar("T")
 _ATTEMPTS = 100
 _PAUSES_SECONDS = (0.2, 1.0)  # an error of a file server, for one, need not come again
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
-
-
-class _Place(NamedTuple):
-    """Where the directory of a run lies. Some file systems number a directory anew at times; the device stays."""
-
-    device: int
-    inode: int
 
 
 class _Claims:
@@ -84,7 +76,7 @@ class RunClaim:
         self._lease: Lease | None = None
         self._hold: Hold | None = None
         self._run_id: str | None = None
-        self._place: _Place | None = None
+        self._place = RunDirectory(directory)
         self._floor = 0
         let_go_in_children(self)
 
@@ -116,7 +108,7 @@ class RunClaim:
         self.release()
         self._lease, self._floor = None, floor
         try:
-            self._place = _patiently(lambda: _place_of(Path(self._directory)))
+            _patiently(self._place.note_place)
             self._lease = _patiently(lambda: self._claim(run_id, takeover=takeover))
         except HeldError as error:
             notify(str(error), logging.ERROR)  # uncaught, it ends the process without a word
@@ -287,7 +279,7 @@ class RunClaim:
             raise StorageError(f"{self._directory}: the run is not claimed; resume it first")
         found = read_lease(self._directory, mine.run_id)
         if found is None:
-            self._note_other_directory()
+            self._place.report_if_replaced()
             self._publish(mine)
         elif found.claim != mine.claim:
             if not self._is_of_the_past(found, mine):
@@ -305,47 +297,11 @@ class RunClaim:
         except OSError:
             return False
 
-    def _note_other_directory(self) -> None:
-        """Report it if another directory has taken the place of the run's.
-
-        Raises:
-            StorageError: It is on another device, where nothing must be written.
-        """
-        before, self._place = self._place, self._require_device(Path(self._directory))
-        if before is not None and before != self._place:
-            notify(
-                f"{self._directory}: another directory has taken the place of that in which the run was saved so far; "
-                "new checkpoints go there, and the earlier ones are not in it"
-            )
-
     def _require_directory(self) -> None:
         """Make sure that the directory of the run is there, before even a lock is made in it."""
-        directory = Path(self._directory)
-        if not directory.is_dir():
-            self._make_directory_again()
-        elif self._lease is not None and not lease_path(directory, self._lease.run_id).exists():
-            self._require_device(directory)
-
-    def _make_directory_again(self) -> None:
-        """Make the directory that was removed under the run. The first checkpoint in it brings the lease back."""
-        path = Path(self._directory)
-        there = next(parent for parent in path.parents if parent.exists())
-        self._require_device(there)
-        make_directory(path)
-        self._place = _place_of(path)
-        notify(
-            f"{self._directory}: was removed, or renamed, and is made again, without the checkpoints that were in it"
-        )
-
-    def _require_device(self, path: Path) -> _Place:
-        """Raise unless a directory is on the device that the run's directory was on when it was resumed."""
-        place = _place_of(path)
-        if self._place is None or place.device != self._place.device:
-            raise StorageError(
-                f"{self._directory}: is gone, and {path} is on another device than it was; nothing is written there. "
-                "Is its volume still mounted?"
-            )
-        return place
+        self._place.make_again_if_gone()
+        if self._lease is not None and not lease_path(self._directory, self._lease.run_id).exists():
+            self._place.require_device()
 
 
 def new_run_id() -> str:
@@ -364,14 +320,6 @@ def _patiently(act: Callable[[], T]) -> T:
                 raise
         time.sleep(pause)
     return act()
-
-
-def _place_of(path: Path) -> _Place:
-    try:
-        found = path.stat()
-        return _Place(found.st_dev, found.st_ino)
-    except OSError as error:
-        raise storage_error(str(path), "cannot be looked at", error) from error
 
 
 def _loss(directory: str, mine: Lease, found: Lease) -> str:
