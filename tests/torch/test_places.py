@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.local.leases import lease as leases
 from ckptfmt._core.storage.local.leases.holders import this_process
-from ckptfmt._core.storage.local.leases.lease import Holder, Lease, publish_lease
+from ckptfmt._core.storage.local.leases.lease import Holder, Lease, lease_path, publish_lease
 from ckptfmt._core.storage.local.lock import directory_lock
-from ckptfmt.errors import StorageError, SupersededError
+from ckptfmt._core.training.run_record import RunRecord
+from ckptfmt._core.training.saving.tidying import Tidying
+from ckptfmt.errors import LeaseError, StorageError, SupersededError
 from ckptfmt.torch import Checkpointer
 from tests.torch.directories import names
 from tests.torch.job import run_job
@@ -202,6 +205,14 @@ def test_a_directory_put_in_the_place_of_that_of_the_run_is_used_and_reported(
     assert str(at / "runs") in lines[0]
 
 
+@pytest.mark.parametrize("name", ["runs", "gone"])
+def test_a_checkpoint_that_is_gone_before_older_ones_are_removed_is_reported_as_that(at: Path, name: str) -> None:
+    (at / "runs").mkdir()
+    path = at / name / "ckpt-00000001-e0000.ckptfmt"
+    (complaint,) = Tidying(RunRecord(at / name, "r"), RetentionPolicy(keep_last=1))(path)
+    assert complaint.startswith(f"{path}: was saved, and is gone")
+
+
 def test_a_lease_that_was_removed_comes_back_without_a_word(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def remove() -> None:
         for path in Path("runs").glob(".ckptfmt.*.lease"):
@@ -210,6 +221,50 @@ def test_a_lease_that_was_removed_comes_back_without_a_word(at: Path, capsys: py
     train("runs", remove)
     assert steps(at / "runs") == [1, 2, 3, 4, 5, 6]
     assert capsys.readouterr().err == ""
+
+
+def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Return what puts something else in the place of a file."""
+
+    def replace(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return replace
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "overwritten": lambda path: path.write_bytes(b"\0{" * 100),
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: os.truncate(path, 20),
+    "another file": instead(lambda path: path.write_text("[]")),
+    "a directory": instead(Path.mkdir),
+    "a link": instead(lambda path: path.symlink_to("nowhere")),
+    "a pipe": instead(os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_the_process_that_holds_a_run_mends_its_lease(
+    at: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = train("runs", lambda: damage(lease_path("runs", "r")), run_id="r")
+    assert ckpt.last_error is None
+    assert steps(at / "runs") == [1, 2, 3, 4, 5, 6]
+    assert [(lease.run_id, lease.generation) for lease in leases.leases_in("runs")] == [("r", 1)]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1, "it is said once"
+    assert str(lease_path(at / "runs", "r")) in said[0]
+
+
+def test_a_damaged_lease_is_not_mended_by_who_does_not_hold_it(at: Path) -> None:
+    with Checkpointer("runs", {}, run_id="r") as ckpt:
+        ckpt.resume(quiet=True)
+        ckpt.save()
+    lease_path("runs", "r").write_text("{")
+    with pytest.raises(LeaseError):
+        Checkpointer("runs", {}, run_id="r").resume(quiet=True)
+    assert lease_path("runs", "r").read_text() == "{"
 
 
 # A lease that an older copy of the directory brought back.

@@ -20,13 +20,21 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from ckptfmt._core.storage.local.leases import holders
-from ckptfmt._core.storage.local.leases.lease import Hold, Lease, lease_path, leases_in, publish_lease, read_lease
+from ckptfmt._core.storage.local.leases.lease import (
+    Hold,
+    Lease,
+    lease_path,
+    leases_in,
+    make_room_for_lease,
+    publish_lease,
+    read_lease,
+)
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.system.forks import let_go_in_children
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.run_directory import RunDirectory
-from ckptfmt.errors import HeldError, LockedError, StorageError, SupersededError
+from ckptfmt.errors import HeldError, LeaseError, LockedError, StorageError, SupersededError
 
 __all__ = ["RunClaim", "new_run_id"]
 
@@ -277,7 +285,7 @@ class RunClaim:
         mine = self._lease
         if mine is None:
             raise StorageError(f"{self._directory}: the run is not claimed; resume it first")
-        found = read_lease(self._directory, mine.run_id)
+        found = self._read_own(mine)
         if found is None:
             self._place.report_if_replaced()
             self._publish(mine)
@@ -287,6 +295,21 @@ class RunClaim:
             self._publish(mine)
         elif self._hold is not None:
             self._keep_alive(self._hold, mine)  # there may have been no thread for that until now
+
+    def _read_own(self, mine: Lease) -> Lease | None:
+        """Return the lease that is there; none in the place of a damaged one, which the process that holds it mends.
+
+        Raises:
+            StorageError: It cannot be read, or understood.
+        """
+        try:
+            return read_lease(self._directory, mine.run_id)
+        except LeaseError:
+            if self._hold is None or not make_room_for_lease(self._directory, mine.run_id):
+                raise
+            path = lease_path(self._directory, mine.run_id)
+            notify(f"{path}: was damaged; this process, which saves the run, writes it anew")
+            return None
 
     def _is_of_the_past(self, found: Lease, mine: Lease) -> bool:
         """Say whether a lease is an earlier one of a process that is dead, as a backup may bring it back."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from ckptfmt._core.runs.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.storage.local.paths import is_gone
 from ckptfmt._core.training.run_record import RunRecord
 
 __all__ = ["Tidying"]
@@ -41,6 +42,11 @@ class Tidying:
         )
         self._known = report.known
         complaints = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
-        if report.hindered is not None:
+        if report.hindered is not None and is_gone(written):
+            complaints.append(
+                f"{written}: was saved, and is gone already: it was removed, or its directory was removed or renamed; "
+                "no older checkpoint was removed"
+            )
+        elif report.hindered is not None:
             complaints.append(f"no old checkpoint was removed after {written}: {report.hindered}")
         return tuple(complaints)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,7 @@ __all__ = [
     "Lease",
     "lease_path",
     "leases_in",
+    "make_room_for_lease",
     "publish_lease",
     "read_lease",
 ]
@@ -96,6 +98,19 @@ class Lease:
     holder: Holder | None
 
 
+class _DamagedLease(Exception):  # noqa: N818 - it never gets out of this module
+    """Why a file that has the name of a lease is none.
+
+    Attributes:
+        of_a_later_program: It may hold a claim, in a form that this program does not know. Otherwise it holds none:
+            leases appear whole.
+    """
+
+    def __init__(self, found: str, *, of_a_later_program: bool = False) -> None:
+        super().__init__(found)
+        self.of_a_later_program = of_a_later_program
+
+
 def lease_path(directory: str | os.PathLike[str], run_id: str) -> Path:
     """Return the path of the lease of a run: hidden, and such as any file system takes, whatever the run is called."""
     return Path(directory, f"{_PREFIX}{digest(run_id.encode(errors='surrogatepass')).hex()[:_NAME_DIGITS]}{_SUFFIX}")
@@ -109,7 +124,7 @@ def leases_in(directory: str | os.PathLike[str]) -> Iterator[Lease]:
     """
     for path in Path(directory).iterdir():
         if path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX):
-            with contextlib.suppress(LeaseError):
+            with contextlib.suppress(_DamagedLease):
                 lease = _read(path)
                 if lease is not None and lease_path(directory, lease.run_id) == path:
                     yield lease
@@ -125,13 +140,30 @@ def read_lease(directory: str | os.PathLike[str], run_id: str) -> Lease | None:
     path = lease_path(directory, run_id)
     try:
         lease = _read(path)
-    except LeaseError:
-        raise
+    except _DamagedLease as error:
+        raise LeaseError(f"{path}: is not a lease ({error}); remove it if nobody saves the run") from error
     except OSError as error:
         raise storage_error(str(path), "cannot be read to learn who saves the run", error) from error
     if lease is not None and lease.run_id != run_id:
         raise LeaseError(f"{path}: is the lease of another run, {lease.run_id!r}; remove it if nobody saves here")
     return lease
+
+
+def make_room_for_lease(directory: str | os.PathLike[str], run_id: str) -> bool:
+    """Say whether what has the name of the lease of a run holds no claim, so that the run's own process may replace it.
+
+    A directory is removed if it is empty. The directory of the run must be locked.
+    """
+    path = lease_path(directory, run_id)
+    try:
+        _read(path)
+    except _DamagedLease as error:
+        with contextlib.suppress(OSError):  # it is no directory, or not empty: publishing tells
+            path.rmdir()
+        return not error.of_a_later_program
+    except OSError:
+        return False
+    return False
 
 
 def publish_lease(directory: str | os.PathLike[str], lease: Lease, *, durably: bool = True) -> Hold:
@@ -247,7 +279,15 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _read(path: Path) -> Lease | None:
+    """Return what a lease says; None if there is none.
+
+    Raises:
+        _DamagedLease: It says nothing that this program understands.
+        OSError: It cannot be read.
+    """
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise _DamagedLease("it is no regular file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return None
@@ -256,14 +296,24 @@ def _read(path: Path) -> Lease | None:
     finally:
         os.close(descriptor)
     try:
-        return _decode(json.loads(content))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise LeaseError(f"{path}: is not a lease; remove it if nobody saves the run ({error!r})") from error
+        facts = json.loads(content)
+    except (ValueError, RecursionError):
+        raise _DamagedLease("its content is no JSON") from None
+    try:
+        version = _of(facts, "lease", int)
+        if version > _VERSION:
+            found = f"its version is {version}, and this program knows version {_VERSION}"
+            raise _DamagedLease(found, of_a_later_program=True)
+        return _decode(facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _DamagedLease(str(error.args[0])) from error
 
 
 def _decode(facts: Any) -> Lease:
     if _of(facts, "lease", int) != _VERSION:
-        raise ValueError(f"version {facts['lease']!r}, this program knows version {_VERSION}")
+        raise ValueError("its version is none")
+    if "holder" not in facts:
+        raise KeyError("its 'holder' is missing")
     holder = facts["holder"]
     if _of(facts, "generation", int) < 0:
         raise ValueError("the generation is negative")
@@ -283,7 +333,7 @@ def _decode_holder(facts: Mapping[str, Any]) -> Holder:
 
 
 def _of(facts: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = facts[name]
+    value = facts[name] if isinstance(facts, dict) else None
     if type(value) is not kind:
-        raise TypeError(f"{name} is {value!r}")
+        raise TypeError(f"its {name!r} is missing or of another type")
     return value
