@@ -7,12 +7,12 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ckptfmt._core.torch.live_objects.contents import (
@@ -24,6 +24,13 @@ from ckptfmt._core.torch.live_objects.contents import (
     put_item,
     size,
 )
+from ckptfmt._core.torch.live_objects.references import (
+    class_attributes,
+    functions_of,
+    is_users,
+    references,
+    users_classes,
+)
 
 __all__ = ["RandomGenerator", "Slot", "holds_more", "is_dataloader", "is_generator", "is_plain", "is_scalar", "walk"]
 
@@ -32,6 +39,7 @@ RandomGenerator = np.random.Generator | np.random.RandomState | random.Random | 
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 _MAX_OBJECTS = 1000
 _MAX_DEPTH = 8
+_MAX_REFERENCES = 256
 _MAX_ITEMS = 64
 _MAX_PLAIN_DEPTH = 3
 _MAX_BITS = 1 << 13  # of a number: Python writes no longer ones as text
@@ -51,13 +59,17 @@ class Slot:
     """One attribute of an object, or one item of a short list or dict.
 
     Attributes:
-        path: Names of attributes that lead to it: `sampler.generator`, `dataset.parts['python']`.
+        path: Names of attributes that lead to it: `sampler.generator`, `dataset.parts['python']`. An attribute of a
+            class has the name of that in between: `sampler.Shuffled.epoch`. A variable that code refers to is in
+            brackets: `collate_fn(generator)`, `sampler(EPOCHS)['now']`.
         holder: The object, list or dict.
         key: Name of the attribute, index or key.
         value: What is there.
         owner: Path of the object that it belongs to: that of the holder, or of what keeps the holder in an attribute.
             In a data set, always that of the data set.
         in_dataset: Whether it belongs to a data set.
+        shared: Whether others than the loader's objects may use it: an attribute of a class, or a variable that code
+            refers to.
     """
 
     path: str
@@ -66,10 +78,15 @@ class Slot:
     value: object
     owner: str
     in_dataset: bool
+    shared: bool = False
 
     def put(self, value: object) -> None:
         """Put another value there, if that is possible. No code of the holder's class runs."""
-        if self.path.endswith("]"):
+        if is_a(self.holder, CellType):
+            self.holder.cell_contents = value
+        elif is_a(self.holder, type):
+            type.__setattr__(self.holder, self.key, value)
+        elif self.path.endswith(("]", ")")):
             put_item(self.holder, self.key, value)
         elif self.key in attributes(self.holder) or not is_dataloader(self.holder):
             put_attribute(self.holder, self.key, value)
@@ -82,30 +99,114 @@ class _Place:
     depth: int
     owner: str
     in_dataset: bool
+    shared: bool = False
+    strange: bool = False
+    """It is an object that code refers to: nothing of it but generators is the loader's."""
 
 
-def walk(root: object) -> Iterator[Slot]:
+def walk(root: object, *, code: bool = True) -> Iterator[Slot]:
     """Yield the attributes of an object, then those of what it keeps in them, and so on; each object once.
 
     A DataLoader is looked through for its samplers, data set and collate function. Attributes are read and no code
     of their owners is run. What cannot be read all the same is passed over. The search is bounded, so that it costs
     milliseconds however large a data set is.
+
+    Args:
+        root: The object.
+        code: Whether to go on with what the user's code behind all that refers to: attributes of classes, and
+            variables of closures and global ones.
     """
-    waiting = deque([_Place("", root, 0, "", is_a(root, Dataset))])
-    seen: dict[int, object] = {id(root): root}  # the objects themselves: an id is only good while its object lives
-    while waiting:
-        place = waiting.popleft()
-        for slot in _slots(place):
-            value = slot.value
-            if id(value) in seen:
-                continue
-            if _is_generator_or_more(value):
-                if len(seen) >= _MAX_OBJECTS and not is_generator(value):
-                    continue
-                seen[id(value)] = value
-                if place.depth + 1 < _MAX_DEPTH and not is_generator(value):
-                    waiting.append(_inside(slot, place.depth + 1))
-            yield slot
+    yield from _Walk(root, code=code).slots()
+
+
+class _Walk:
+    def __init__(self, root: object, *, code: bool) -> None:
+        self._code = code
+        self._waiting = deque([_Place("", root, 0, "", is_a(root, Dataset))])
+        # The objects themselves: an id is only good while its object lives.
+        self._seen: dict[int, object] = {id(root): root}
+        self._functions: deque[_Place] = deque()
+        self._rest = _MAX_REFERENCES
+
+    def slots(self) -> Iterator[Slot]:
+        while self._waiting or self._functions:
+            while self._waiting:
+                place = self._waiting.popleft()
+                for slot in (*_slots(place), *self._of_class(place)):
+                    if self._is_new(slot, place) and not (place.strange and not is_generator(slot.value)):
+                        yield slot
+            if self._functions:
+                for slot in self._referred_to(self._functions.popleft()):
+                    if self._is_new(slot, None):
+                        yield slot
+
+    def _is_new(self, slot: Slot, place: _Place | None) -> bool:
+        """Say whether something was not met before; what is in it is looked at later."""
+        value = slot.value
+        if id(value) in self._seen:
+            return False
+        if self._code and is_a(value, FunctionType):
+            self._add_function(slot.path, value, place.depth if place is not None else 0, slot.in_dataset)
+        if _is_generator_or_more(value):
+            if len(self._seen) >= _MAX_OBJECTS and not is_generator(value):
+                return False
+            self._seen[id(value)] = value
+            depth = place.depth + 1 if place is not None else 1
+            if depth < _MAX_DEPTH and not is_generator(value):
+                strange = place.strange if place is not None else _is_strange(value)
+                self._waiting.append(_inside(slot, depth, strange=strange))
+        return True
+
+    def _of_class(self, place: _Place) -> list[Slot]:
+        """Return what the classes of an object keep for all their objects, and take note of their functions."""
+        if not self._code or place.strange or not has_attributes(place.value):
+            return []
+        found = []
+        try:
+            for kind in users_classes(type(place.value)):
+                if id(kind) not in self._seen:
+                    self._seen[id(kind)] = kind
+                    found += self._in_class(kind, _join(place.path, kind.__name__), place)
+                    for function in functions_of(kind):
+                        self._add_function(place.path, function, place.depth, place.in_dataset)
+        except Exception:  # noqa: BLE001 - as in _slots
+            return []
+        return found
+
+    def _in_class(self, kind: type, path: str, place: _Place) -> list[Slot]:
+        return [
+            Slot(_join(path, one.name), kind, one.key, one.value, place.owner, place.in_dataset, True)
+            for one in class_attributes(kind)
+        ]
+
+    def _add_function(self, path: str, function: Any, depth: int, in_dataset: bool) -> None:
+        if id(function) not in self._seen and depth < _MAX_DEPTH and is_users(function):
+            self._seen[id(function)] = function
+            self._functions.append(_Place(path, function, depth + 1, path, in_dataset))
+
+    def _referred_to(self, place: _Place) -> list[Slot]:
+        """Return the variables that a function refers to."""
+        found: list[Slot] = []
+        try:
+            for one in references(place.value):  # type: ignore[arg-type]  # only functions wait there
+                path = f"{place.path}({one.name})"
+                if is_a(one.value, FunctionType):
+                    self._add_function(path, one.value, place.depth, place.in_dataset)
+                elif is_a(one.value, type):
+                    if id(one.value) not in self._seen and is_users(one.value):
+                        self._seen[id(one.value)] = one.value
+                        found += self._in_class(one.value, path, place)  # type: ignore[arg-type]  # it is a class
+                else:
+                    found.append(Slot(path, one.holder, one.key, one.value, path, place.in_dataset, True))
+        except Exception:  # noqa: BLE001 - as in _slots
+            return []
+        self._rest -= len(found)
+        return found if self._rest > 0 else []
+
+
+def _is_strange(value: object) -> bool:
+    """Say whether an object that code refers to may have a life of its own, such as whatever runs the training."""
+    return size(value) is None and not is_a(value, (DataLoader, Sampler, Dataset))
 
 
 def _is_generator_or_more(value: object) -> bool:
@@ -120,18 +221,20 @@ def _slots(place: _Place) -> list[Slot]:
     try:
         parts = [(f"{place.path}[{key!r}]", key, part) for key, part in _items(place.value)]
         parts += [(_join(place.path, name), name, part) for name, part in _parts(place.value)]
-        return [Slot(path, place.value, key, part, place.owner, place.in_dataset) for path, key, part in parts]
+        return [
+            Slot(path, place.value, key, part, place.owner, place.in_dataset, place.shared) for path, key, part in parts
+        ]
     except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
         return []
 
 
-def _inside(slot: Slot, depth: int) -> _Place:
-    if slot.in_dataset:
-        return _Place(slot.path, slot.value, depth, slot.owner, True)
-    if is_a(slot.value, Dataset) or (slot.key == "dataset" and is_dataloader(slot.holder)):
-        return _Place(slot.path, slot.value, depth, slot.path, True)
-    contained = size(slot.value) is not None
-    return _Place(slot.path, slot.value, depth, slot.owner if contained else slot.path, False)
+def _inside(slot: Slot, depth: int, *, strange: bool) -> _Place:
+    owner, in_dataset = slot.owner, slot.in_dataset
+    if not in_dataset:
+        in_dataset = is_a(slot.value, Dataset) or (slot.key == "dataset" and is_dataloader(slot.holder))
+        if in_dataset or size(slot.value) is None:
+            owner = slot.path
+    return _Place(slot.path, slot.value, depth, owner, in_dataset, slot.shared, strange)
 
 
 def is_generator(value: object) -> TypeGuard[RandomGenerator]:

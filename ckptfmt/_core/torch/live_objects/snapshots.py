@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from io import IOBase
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ import torch
 
 from ckptfmt._core.torch.live_objects.attributes import Slot, holds_more, is_generator, is_plain, is_scalar
 from ckptfmt._core.torch.live_objects.contents import attributes as attributes_of
-from ckptfmt._core.torch.live_objects.contents import is_a, namespace, size
+from ckptfmt._core.torch.live_objects.contents import has_attributes, is_a, namespace, size
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
-from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
+from ckptfmt._core.torch.live_objects.generators import StatefulGenerator, make_generator
+from ckptfmt._core.torch.live_objects.iterators import place_of, put_place, saved_place
 
 __all__ = [
     "ABSENT",
@@ -55,7 +58,7 @@ class Kind(Enum):
     OBJECT = auto()
     """Something that holds more."""
     ITERATOR = auto()
-    """An iterator of a sampler: how far it is cannot be seen. One made anew in each pass has no say in the next."""
+    """An iterator that cannot be brought back to its place. One made anew in each pass has no say in the next."""
     OTHER = auto()
     """Anything else: that it changed is seen, where it is another object now or has another length."""
 
@@ -69,14 +72,18 @@ class Snapshot:
         mark: Short text that is another one when the value is another one. Of large values a sample is looked at.
         owner: As in `Slot`.
         in_dataset: As in `Slot`.
+        shared: As in `Slot`.
         plain: A copy of the value, if it is plain.
+        place: How far an iterator has come; nothing for a count, which can be made again.
     """
 
     kind: Kind
     mark: str
     owner: str
     in_dataset: bool
+    shared: bool
     plain: Any = None
+    place: str = ""
 
 
 Snapshots = Mapping[str, Snapshot]
@@ -112,6 +119,10 @@ def _content(value: Any) -> dict[str, Any] | None:
         return {"plain": _copy(value)}
     if is_a(value, Enum):
         return {"member": attributes_of(value)["_name_"]}
+    if is_generator(value):
+        return {"generator": StatefulGenerator(value).state_dict()}
+    if (place := saved_place(value)) is not None:
+        return place
     count = _bulk(value)
     if count is None or count > _MAX_ELEMENTS:
         return None
@@ -136,6 +147,15 @@ def put_content(slot: Slot, saved: Mapping[str, Any]) -> None:
             members = namespace(type(there)).get("_member_map_", {}) if is_a(there, Enum) else {}
             if value in members:
                 slot.put(members[value])
+        case "generator":
+            if is_generator(there) and StatefulGenerator(there).difference(value) is None:
+                StatefulGenerator(there).load_state_dict(value)
+            elif there is None and (made := make_generator(value)) is not None:
+                slot.put(made.generator)
+        case "place":
+            put_place(there, value)
+        case "count":
+            slot.put(itertools.count(*value))
         case "deque":
             if type(there) is deque:
                 there.clear()
@@ -172,7 +192,7 @@ def _snapshot(slot: Slot) -> Snapshot:
     try:
         return _seen(slot)
     except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
-        return Snapshot(Kind.OTHER, "what cannot be seen", slot.owner, slot.in_dataset)
+        return Snapshot(Kind.OTHER, "what cannot be seen", slot.owner, slot.in_dataset, slot.shared)
 
 
 def _seen(slot: Slot) -> Snapshot:
@@ -181,24 +201,39 @@ def _seen(slot: Slot) -> Snapshot:
         state = StatefulGenerator(value).state_dict()
         seed = f"seeded {value.initial_seed()} " if isinstance(value, torch.Generator) else ""
         mark = f"{state['kind']} {seed}{fingerprint(state, elements=_WHOLE)}"
-        return Snapshot(Kind.GENERATOR, mark, slot.owner, slot.in_dataset)
+        return Snapshot(Kind.GENERATOR, mark, slot.owner, slot.in_dataset, slot.shared)
     if _is_plain(value):
         text = repr(value)
         mark = text if len(text) <= _MAX_MARK else f"{type(value).__name__} {fingerprint(text, asks=False)}"
-        return Snapshot(Kind.PLAIN, mark, slot.owner, slot.in_dataset, _copy(value))
+        return Snapshot(Kind.PLAIN, mark, slot.owner, slot.in_dataset, slot.shared, _copy(value))
     if is_a(value, Enum):
         mark = f"{type(value).__qualname__}.{attributes_of(value)['_name_']}"
-        return Snapshot(Kind.BULK, mark, slot.owner, slot.in_dataset)
+        return Snapshot(Kind.BULK, mark, slot.owner, slot.in_dataset, slot.shared)
+    if is_a(value, Iterator) and not has_attributes(value):
+        return _seen_iterator(slot)
     count = _bulk(value)
     if count is not None:
         kind = Kind.BULK if count <= _MAX_ELEMENTS else Kind.OTHER
         items = sorted(map(repr, value)) if type(value) is set else value
         mark = f"{type(value).__name__} of {count} {fingerprint(items, asks=False)}"
-        return Snapshot(kind, mark, slot.owner, slot.in_dataset)
-    return Snapshot(*_other(value, slot.in_dataset), slot.owner, slot.in_dataset)
+        return Snapshot(kind, mark, slot.owner, slot.in_dataset, slot.shared)
+    return Snapshot(*_other(value), slot.owner, slot.in_dataset, slot.shared)
 
 
-def _other(value: object, in_dataset: bool) -> tuple[Kind, str]:
+def _seen_iterator(slot: Slot) -> Snapshot:
+    value = slot.value
+    name = f"a {type(value).__qualname__}"
+    if is_a(value, IOBase):
+        return Snapshot(Kind.OTHER, f"{name} at {id(value):x}", slot.owner, slot.in_dataset, slot.shared)
+    saved = saved_place(value)
+    if saved is not None:
+        place = str(saved.get("place", ""))
+        return Snapshot(Kind.BULK, f"{name} {saved}", slot.owner, slot.in_dataset, slot.shared, place=place)
+    mark = f"{name} at {id(value):x}"
+    return Snapshot(Kind.ITERATOR, mark, slot.owner, slot.in_dataset, slot.shared, place=place_of(value))
+
+
+def _other(value: object) -> tuple[Kind, str]:
     name = f"a {type(value).__qualname__}"
     if type(value) is int:
         return Kind.OTHER, f"{name} {fingerprint(value)}"  # one of more digits than Python writes
@@ -206,8 +241,6 @@ def _other(value: object, in_dataset: bool) -> tuple[Kind, str]:
         return Kind.OTHER, f"{name} {int.__repr__(value)[:_MAX_MARK]}"
     if holds_more(value):
         return Kind.OBJECT, name
-    if is_a(value, Iterator) and not in_dataset:
-        return Kind.ITERATOR, f"{name} at {id(value):x}"
     count = len(value) if isinstance(value, set | frozenset) and type(value) in _SETS else size(value)
     length = "" if count is None else f" of {count}"
     return Kind.OTHER, f"{name}{length} at {id(value):x}"

@@ -62,6 +62,7 @@ class History:
         inside: Paths of what passes have changed.
         outside: What was changed between an epoch's end and the next pass: how it was at the last beginning.
         lost: Objects of which something changed that cannot be saved: an example by path of the object.
+        streams: Iterators that go on from pass to pass.
         build: How the loader is built: numbers, flags and kinds of its samplers, and its length.
     """
 
@@ -70,6 +71,7 @@ class History:
     inside: tuple[str, ...] = ()
     outside: Mapping[str, str] = field(default_factory=dict)
     lost: Mapping[str, str] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
     build: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -135,21 +137,35 @@ class LoaderMemory:
         snapshots = take_snapshots(slots)
         history = self.history
         inside, initial, lost_parts = set(history.inside), dict(history.initial), dict(history.lost)
+        streams = set(history.streams)
         for path, seen in snapshots.items():
-            if seen.kind is Kind.ITERATOR and mark_in(self._begun, path) == seen.mark:
-                lost_parts.setdefault(seen.owner, path)  # it goes on from pass to pass
+            if seen.kind is not Kind.ITERATOR or mark_in(self._begun, path) != seen.mark:
+                continue
+            if self._begun[path].place != seen.place:
+                streams.add(path)
+            elif not seen.in_dataset and not seen.shared:
+                lost_parts.setdefault(seen.owner, path)  # it may go on from pass to pass
         for path in _changed(self._begun, snapshots):
             before, after = self._begun.get(path), snapshots.get(path)
-            if Kind.ITERATOR in (before and before.kind, after and after.kind):
+            kept = after or self._begun[path]
+            if ((before and before.place) or kept.place) and not _is_one_iterator(before, after):
+                if kept.in_dataset:
+                    lost_parts.setdefault(kept.owner, path)
                 continue
             if _can_be_put_back(before, after):
-                if after is not None and after.kind is not Kind.GENERATOR:
+                if after is not None and (after.kind is not Kind.GENERATOR or after.shared):
                     inside.add(path)
                 initial.setdefault(path, self._initial(path, self._begun))
-            else:
-                lost_parts.setdefault((after or self._begun[path]).owner, path)
+            elif not kept.shared:
+                lost_parts.setdefault(kept.owner, path)
         self._latest = snapshots
-        self.history = replace(history, initial=initial, inside=tuple(sorted(inside)), lost=lost_parts)
+        self.history = replace(
+            history,
+            initial=initial,
+            inside=tuple(sorted(inside)),
+            lost=lost_parts,
+            streams=tuple(sorted(streams)),
+        )
         return slots
 
     def now(self, loader: object) -> Remembered:
@@ -200,7 +216,9 @@ class LoaderMemory:
         """
         snapshots = take_snapshots(walk(loader))
         untouched = {
-            path: value for path, value in now.values.items() if mark_in(snapshots, path) == mark_in(self._begun, path)
+            path: value
+            for path, value in now.values.items()
+            if "generator" in value or mark_in(snapshots, path) == mark_in(self._begun, path)
         }
         put_values(loader, untouched)
         put_generators(loader, now.generators)
@@ -261,7 +279,7 @@ class LoaderMemory:
     def _remembered(self, slots: Iterable[Slot]) -> Remembered:
         generators, values = {}, {}
         for slot in slots:
-            if is_generator(slot.value):
+            if is_generator(slot.value) and not slot.shared:
                 generators[slot.path] = StatefulGenerator(slot.value).state_dict()
             elif slot.path in self.history.inside and slot.owner not in self.history.lost:
                 saved = content(slot.value)
@@ -295,7 +313,12 @@ def _differences(history: History, snapshots: Snapshots, length: int | None) -> 
             f"{example} changed in the epochs before and cannot be put back; neither can {counter}: data that follow "
             "from them differ from those of an uninterrupted run"
             for owner, example in history.lost.items()
-            if (counter := _withheld(owner, history)) is not None
+            if example not in history.streams and (counter := _withheld(owner, history)) is not None
+        ),
+        *(
+            f"{path} goes on from pass to pass and cannot be put back: data that follow from it differ from those of "
+            "an uninterrupted run"
+            for path in history.streams
         ),
     ]
 
@@ -321,6 +344,11 @@ def _changed(before: Snapshots, after: Snapshots) -> list[str]:
     return [path for path in {**before, **after} if mark_in(before, path) != mark_in(after, path)]
 
 
+def _is_one_iterator(before: Snapshot | None, after: Snapshot | None) -> bool:
+    """Say whether both are of an iterator that can be brought to its place, and may be the same."""
+    return before is not None and after is not None and before.kind is after.kind is Kind.BULK
+
+
 def _can_be_put_back(before: Snapshot | None, after: Snapshot | None) -> bool:
     if after is None:
         return False
@@ -332,7 +360,7 @@ def _can_be_put_back(before: Snapshot | None, after: Snapshot | None) -> bool:
 
 def _is_build(path: str, seen: Snapshot | None) -> bool:
     """Say whether something is part of how a loader is built."""
-    if seen is None or seen.in_dataset or path.rpartition(".")[-1] in _IMMATERIAL:
+    if seen is None or seen.in_dataset or seen.shared or path.rpartition(".")[-1] in _IMMATERIAL:
         return False
     return seen.kind in (Kind.PLAIN, Kind.OBJECT)
 

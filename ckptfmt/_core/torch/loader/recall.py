@@ -47,7 +47,7 @@ def put_generators(
     found = {
         path: StatefulGenerator(slot.value)
         for path, slot in slots.items()
-        if is_generator(slot.value) and path not in left_alone
+        if is_generator(slot.value) and not slot.shared and path not in left_alone
     }
     made = {}
     for path in states.keys() - found.keys():

@@ -66,7 +66,7 @@ def _loader_tree(loader: LoaderState) -> dict[str, Any]:
 
 
 def _history_tree(history: History) -> dict[str, Any]:
-    return {**asdict(history), "inside": list(history.inside)}
+    return {**asdict(history), "inside": list(history.inside), "streams": list(history.streams)}
 
 
 def _position_tree(position: EpochPosition) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
 
 def _history_of(tree: Mapping[str, Any]) -> History:
     marks = {name: dict(tree[name]) for name in ("initial", "outside", "lost", "build")}
-    return History(passes=int(tree["passes"]), inside=tuple(tree["inside"]), **marks)
+    return History(passes=int(tree["passes"]), inside=tuple(tree["inside"]), streams=tuple(tree["streams"]), **marks)
 
 
 def _position_of(tree: Mapping[str, Any]) -> EpochPosition:

@@ -85,7 +85,7 @@ def _is_metric(component: object) -> bool:
 
 
 def _marks(component: object) -> dict[str, str]:
-    looks = take_snapshots(walk(component))
+    looks = take_snapshots(walk(component, code=False))
     return {
         path: seen.mark
         for path, seen in looks.items()
