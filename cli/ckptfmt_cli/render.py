@@ -48,9 +48,9 @@ def write_file(path: str, text: str) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    from ckptfmt._core.storage import AtomicFile  # most commands write no file
+    from ckptfmt._core.storage import create  # most commands write no file
 
-    with AtomicFile(path) as file:
+    with create(path) as file:
         file.write(text.encode())
         file.commit()
     write_lines([f"{escape(path)}: {size(len(text.encode()))}"])

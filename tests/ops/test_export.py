@@ -27,7 +27,7 @@ from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.tensors import plan_header
 from ckptfmt._core.interop.writers.base import Request
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt.errors import ExportError, IntegrityError, NotFoundError, StorageError
 from ckptfmt.torch import Checkpointer
 from tests.pth import legacy_files

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ckptfmt._core.ops.directory.listing import EntryState, list_directory
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.base import Writer
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt.errors import StorageError
 from tests.ops.conftest import CREATED, Save, flip_byte, save_run
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_is_being_written_is_incomplete_and_left_alone(tmp_pat
 def test_what_a_dead_writer_left_is_incomplete(tmp_path: Path) -> None:
     program = f"""
 import os
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 file = AtomicFile({str(tmp_path / "a.ckptfmt")!r})
 file.__enter__()
 file.write(b"x" * 100)

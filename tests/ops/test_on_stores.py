@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core.ops.comparison.diff import diff_files
+from ckptfmt._core.ops.conversion.convert import convert
+from ckptfmt._core.ops.conversion.export import export
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.listing import Mark, list_directory
 from ckptfmt._core.ops.directory.pins import pin, unpin
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
 from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
+from ckptfmt._core.ops.inspection.inspect import inspect_file
+from ckptfmt._core.ops.members.extract import extract
+from ckptfmt._core.ops.members.pack import pack
+from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import scan, verified
@@ -126,3 +133,27 @@ def test_what_is_not_there_cannot_be_pinned(place: str) -> None:
         with pytest.raises(StorageError):
             act(path)
     assert names_in(store_for(place)) == set()
+
+
+def test_checkpoints_of_two_places_are_compared(place: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    assert diff_files(save(place, 1), save(str(other), 1)).same
+    assert not diff_files(save(place, 1), save(str(other), 2)).same
+
+
+def test_files_of_other_formats_are_read_and_written_there(place: str, tmp_path: Path) -> None:
+    path, store = save(place, 1), store_for(place)
+    for name in ("a.safetensors", "a.npz", "a.pth"):
+        export(path, store.path(name))
+        assert inspect_file(store.path(name)).tensor_bytes == inspect_file(path).tensor_bytes
+        assert diff_files(path, store.path(name), tolerance=0.0).components[0].same
+    report = convert(store.path("a.pth"), store.path("b.ckptfmt"))
+    assert report.target_bytes == len(content_of(store, "b.ckptfmt"))
+    strip_file(path, store.path("c.ckptfmt"), drop=[])
+    assert diff_files(path, store.path("c.ckptfmt")).same
+    with pytest.raises(StorageError):
+        convert(store.path("a.pth"), store.path("a.pth"))
+    extract(path, tmp_path / "members")
+    pack(tmp_path / "members", store.path("d.ckptfmt"))
+    assert content_of(store, "d.ckptfmt") == content_of(store, "1.ckptfmt")

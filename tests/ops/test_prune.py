@@ -12,8 +12,8 @@ from ckptfmt._core.ops.directory.pins import pin, unpin
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
 from ckptfmt._core.ops.progress import Progress
 from ckptfmt._core.runs.retention import RetentionPolicy
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.base import Tag
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.temporary import this_machine
 from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt.errors import StorageError, UsageError

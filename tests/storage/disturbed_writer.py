@@ -32,8 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication import renaming
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 
 Mode = Literal["kill", "interrupt", "fail"]
 Naming = Literal["replace", "exclusive", "link", "take"]

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt.errors import StorageError
 
 OLD = os.urandom(300_000)

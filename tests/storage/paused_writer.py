@@ -5,7 +5,7 @@ Usage: paused_writer.py PATH CONTENT
 
 import sys
 
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 
 with AtomicFile(sys.argv[1]) as file:
     file.write(sys.argv[2].encode())

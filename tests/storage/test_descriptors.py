@@ -26,9 +26,10 @@ from ckptfmt._core.ops.members.pack import pack
 from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt._core.runs.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
-from ckptfmt._core.storage import AtomicFile, clean_leftovers, open_source
-from ckptfmt._core.storage.local.publication.leftovers import temporary_files
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers, temporary_files
 from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
+from ckptfmt._core.storage.local.source import open_source
 from tests.storage.disturbed_writer import NEVER_FAIL, operation_name
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ckptfmt import StorageError
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.temporary import discard_all
 
 

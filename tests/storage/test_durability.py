@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ckptfmt._core.ops.directory.pins import pin
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local import durability
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory, make_directory
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt.errors import StorageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt._core.storage import AtomicFile, clean_leftovers
 from ckptfmt._core.storage.local import file_locks
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
 from ckptfmt.errors import StorageError
 
 BeginWriter = Callable[[Path, str], "subprocess.Popen[str]"]

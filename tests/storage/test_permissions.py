@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt._core.storage import AtomicFile, clean_leftovers
 from ckptfmt._core.storage.local.lock import LOCK_NAME, directory_lock, prune_lock
 from ckptfmt._core.storage.local.permissions import usual_mode
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
-from ckptfmt._core.storage.local.publication.leftovers import Writer, temporary_files
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+from ckptfmt._core.storage.local.publication.leftovers import Writer, clean_leftovers, temporary_files
 from ckptfmt.errors import LockedError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to be several users")

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptfmt._core.storage import AtomicFile, open_source
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.coverage import Coverage
 from ckptfmt._core.storage.local.publication.direct_io import BLOCK_BYTES, PlacedWriter, Way
+from ckptfmt._core.storage.local.source import open_source
 from ckptfmt._core.system.workers import cores
 from ckptfmt.errors import StorageError
 

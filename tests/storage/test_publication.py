@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from ckptfmt._core.storage import AtomicFile, clean_leftovers
 from ckptfmt._core.storage.local import file_locks
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
+from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
 from ckptfmt.errors import StorageError
 
 HERE = Path(__file__).parent
@@ -320,7 +321,7 @@ def test_writers_at_once_never_mix(tmp_path: Path) -> None:
     path = tmp_path / "a.ckptfmt"
     code = """
 import sys
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 for _ in range(20):
     with AtomicFile(sys.argv[1]) as file:
         for _ in range(10):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt._core.storage import LocalSource, open_source
+from ckptfmt._core.storage.local.source import LocalSource, open_source
 from ckptfmt.errors import StorageError
 
 CONTENT = random.Random(1).randbytes(100_003)
@@ -183,7 +183,7 @@ def test_a_url_is_refused_with_advice(url: str) -> None:
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.ckptfmt"
     os.mkfifo(pipe)
-    code = "import sys; from ckptfmt._core.storage import open_source; open_source(sys.argv[1])"
+    code = "import sys; from ckptfmt._core.storage.local.source import open_source; open_source(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, pipe], capture_output=True, text=True, timeout=60)
     assert "is a pipe (FIFO), not a regular file" in done.stderr
 
@@ -205,7 +205,7 @@ def test_a_pipe_that_takes_the_place_of_the_file_is_refused_too(tmp_path: Path) 
     os.mkfifo(pipe)
     code = f"""
 import os, pathlib, sys
-from ckptfmt._core.storage import open_source
+from ckptfmt._core.storage.local.source import open_source
 regular = os.stat(sys.executable)
 assert {stat.S_IFREG} == __import__("stat").S_IFMT(regular.st_mode)
 pathlib.Path.stat = lambda self: regular  # what it was a moment ago

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ckptfmt._core.storage import AtomicFile
 from ckptfmt._core.storage.local.publication import renaming
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.renaming import rename_to_free_name
 from ckptfmt.errors import StorageError
 
@@ -105,7 +105,7 @@ def test_a_directory_that_can_not_be_listed_will_do(tmp_path_for_all: Path, no_p
 
 RACE = """
 import errno, os, sys
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication import renaming
 if sys.argv[2] != "exclusive":
     renaming._renameat2 = lambda: None

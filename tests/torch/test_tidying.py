@@ -11,7 +11,7 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import StorageError
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.temporary import this_machine
 from ckptfmt.errors import UsageError
 from ckptfmt.torch import Checkpointer

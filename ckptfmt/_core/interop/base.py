@@ -16,7 +16,7 @@ from typing import Self
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.interop.findings import Findings
-from ckptfmt._core.storage import AtomicFile, LocalSource
+from ckptfmt._core.storage import Publication, Source
 
 __all__ = ["ComponentSource", "MemberInfo", "RankedValue", "TensorFile", "TensorInfo"]
 
@@ -168,7 +168,7 @@ class ComponentSource:
         """
         return None
 
-    def copy_to(self, file: AtomicFile, header: bytes) -> bool:
+    def copy_to(self, file: Publication, header: bytes) -> bool:
         """Let the system copy all data to a file behind a header of safetensors, if they lie like that here.
 
         Only the header is verified then; the data are when they are read.
@@ -207,7 +207,7 @@ class TensorFile(ABC):
     opaque_digests: Mapping[str, bytes] = MappingProxyType({})
     checked: bool = False
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self.path = source.path
         self.file_bytes = source.size

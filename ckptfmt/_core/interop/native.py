@@ -14,7 +14,7 @@ from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import Chunk, Segment
 from ckptfmt._core.format.index import Member
 from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
-from ckptfmt._core.storage import AtomicFile, LocalSource
+from ckptfmt._core.storage import Publication, Source
 from ckptfmt.errors import FormatError
 
 __all__ = ["NativeFile", "open_file", "segment_chunks"]
@@ -30,7 +30,7 @@ class NativeFile(TensorFile):
     form = "ckptfmt"
     checked = True
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__(source)
         self.checkpoint = checkpoint = Checkpoint(source)
         self.metadata = checkpoint.metadata
@@ -59,7 +59,7 @@ class _NativeComponent(ComponentSource):
 
     has_digests = True
 
-    def __init__(self, source: LocalSource, component: Component) -> None:
+    def __init__(self, source: Source, component: Component) -> None:
         super().__init__(
             component.name,
             {name: _NativeTensor(entry.dtype, entry.shape, self, name) for name, entry in component.tensors.items()},
@@ -86,7 +86,7 @@ class _NativeComponent(ComponentSource):
         """See `ComponentSource.tree`."""
         return None if self.component.flat else self.component.structure()
 
-    def copy_to(self, file: AtomicFile, header: bytes) -> bool:
+    def copy_to(self, file: Publication, header: bytes) -> bool:
         """See `ComponentSource.copy_to`; a member with codec `none` lies like that."""
         member = self.component.tensor_member
         if member is None or member.codec != "none":
@@ -123,13 +123,13 @@ class _NativeTensor(TensorSource):
         return self.owner.component.tensor_digests(self.name)
 
 
-def segment_chunks(source: LocalSource, member: Member, segment: Segment) -> Iterator[ReadChunk]:
+def segment_chunks(source: Source, member: Member, segment: Segment) -> Iterator[ReadChunk]:
     """Yield the chunks of a segment of a member (spec section 7); each is verified when it is read."""
     for chunk in segment.chunks():
         yield partial(_read_chunk, source, member, chunk)
 
 
-def _read_chunk(source: LocalSource, member: Member, chunk: Chunk) -> BytesLike:
+def _read_chunk(source: Source, member: Member, chunk: Chunk) -> BytesLike:
     data = bytearray(chunk.nbytes)
     try:
         fetch(source, [ReadRequest(member, chunk.alone(), memoryview(data))])
@@ -138,7 +138,7 @@ def _read_chunk(source: LocalSource, member: Member, chunk: Chunk) -> BytesLike:
     return data
 
 
-def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> NativeFile:
+def open_file(source: Source, *, inert: Collection[str] = ()) -> NativeFile:
     """Return the checkpoint in `source`.
 
     Args:

@@ -22,7 +22,7 @@ from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import MemberData, MemoryData, Rework, StorageData
 from ckptfmt._core.pth.data.tensors import BLOCK_BYTES, Storage, TensorView, c_strides, view_of
 from ckptfmt._core.pth.limits import FREE_REWORK_BYTES, REWORK
-from ckptfmt._core.storage import LocalSource
+from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsafeInputError, UnsupportedFileError
 
 __all__ = ["NpzFile", "open_file"]
@@ -58,7 +58,7 @@ class NpzFile(TensorFile):
 
     form = "npz"
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__(source)
         self.metadata = Metadata()
         self._rework = Rework(REWORK * source.size + FREE_REWORK_BYTES)
@@ -116,7 +116,7 @@ class NpzFile(TensorFile):
 class _StoredArray(TensorSource):
     """An array of the archive as a tensor."""
 
-    source: LocalSource
+    source: Source
     array: _Array
     rework: Rework
 
@@ -186,7 +186,7 @@ class _Data:
         self._member.finish()
 
 
-def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> NpzFile:
+def open_file(source: Source, *, inert: Collection[str] = ()) -> NpzFile:
     """Return the arrays of the `.npz` file in `source`.
 
     Args:

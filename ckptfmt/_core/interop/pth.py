@@ -18,7 +18,7 @@ from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.audit import check
 from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.reading import LegacyState, read_state
-from ckptfmt._core.storage import LocalSource
+from ckptfmt._core.storage import Source
 from ckptfmt.errors import StateError
 
 __all__ = ["PthFile", "open_file"]
@@ -34,7 +34,7 @@ class PthFile(TensorFile):
         legacy: What it holds, and what is to be reported of it.
     """
 
-    def __init__(self, source: LocalSource, inert: Collection[str] = ()) -> None:
+    def __init__(self, source: Source, inert: Collection[str] = ()) -> None:
         super().__init__(source)
         self.legacy: LegacyState = read_state(source, inert=inert)
         self.form = f"pth {self.legacy.form.value}"
@@ -97,7 +97,7 @@ def _fitting(state: object) -> object:
     return {_WRAPPED: state}
 
 
-def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> PthFile:
+def open_file(source: Source, *, inert: Collection[str] = ()) -> PthFile:
     """Return the state of the file of PyTorch in `source`.
 
     Args:

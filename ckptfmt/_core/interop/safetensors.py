@@ -16,7 +16,7 @@ from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES
 from ckptfmt._core.format.tensors import DTYPES, LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
-from ckptfmt._core.storage import LocalSource
+from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError
 
 __all__ = ["SafetensorsFile", "open_file"]
@@ -32,7 +32,7 @@ class SafetensorsFile(TensorFile):
 
     form = "safetensors"
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__(source)
         self.metadata = Metadata()
         header = _Header(source)
@@ -65,7 +65,7 @@ class _StoredTensor(TensorSource):
         length: Their length in bytes.
     """
 
-    source: LocalSource
+    source: Source
     offset: int
     length: int
 
@@ -89,7 +89,7 @@ class _StoredTensor(TensorSource):
         self.source.read_into(self.offset, buffer)
 
 
-def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> SafetensorsFile:
+def open_file(source: Source, *, inert: Collection[str] = ()) -> SafetensorsFile:
     """Return the tensors of the `.safetensors` file in `source`.
 
     Args:
@@ -128,7 +128,7 @@ _USUAL = re.compile(
 class _Header:
     """The header of a file: its tensors by name, and `__metadata__`."""
 
-    def __init__(self, source: LocalSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._path = source.path
         self.tensors: dict[str, _StoredTensor] = {}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.pth.reading import refuse_code
-from ckptfmt._core.storage import LocalSource
+from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError
 
 __all__ = ["open_file"]
@@ -16,7 +16,7 @@ _LOCAL_HEADER_BYTES = 30
 _ARRAY = b".npy"
 
 
-def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> TensorFile:
+def open_file(source: Source, *, inert: Collection[str] = ()) -> TensorFile:
     """Return the arrays or the state of a zip archive, by the name of its first member: NumPy's are all `*.npy`.
 
     Args:
@@ -41,7 +41,7 @@ def open_file(source: LocalSource, *, inert: Collection[str] = ()) -> TensorFile
     return pth.open_file(source, inert=inert)
 
 
-def _holds_arrays(source: LocalSource) -> bool:
+def _holds_arrays(source: Source) -> bool:
     head = source.read(0, min(source.size, _LOCAL_HEADER_BYTES))
     if head[:4] == b"PK\x05\x06":  # an archive of nothing
         return True

@@ -28,6 +28,7 @@ __all__ = [
     "look",
     "name_of",
     "open_source",
+    "same_object",
     "store_for",
 ]
 
@@ -137,6 +138,14 @@ def look(location: str | os.PathLike[str]) -> Entry | None:
         return store.look(name)
     except StorageError:
         return None
+
+
+def same_object(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Say whether two locations lead to the same object, or the same directory. If that cannot be known: no."""
+    found, beside = look(one), look(other)
+    if found is not None and beside is not None:
+        return found.content_id == beside.content_id
+    return not is_url(one) and not is_url(other) and paths.same_file(one, other)
 
 
 def is_gone(location: str) -> bool:

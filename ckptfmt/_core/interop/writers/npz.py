@@ -11,7 +11,7 @@ from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage import create
 from ckptfmt.errors import ExportError
 
 __all__ = ["write_file"]
@@ -57,7 +57,7 @@ def write_file(request: Request) -> Exported:
         headers[name] = _header(_DESCRIPTIONS[dtype], shape)
     if not headers:
         raise ExportError(f"{request.file.path}: component {component.name} has no tensors")
-    with AtomicFile(request.target) as file:
+    with create(request.target) as file:
         archive = ZipWriter(file)
         for name, header in headers.items():
             data: Iterator[BytesLike] = request.data_of(component, name)

@@ -12,7 +12,7 @@ from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.pickling import Pickler
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage import create
 
 __all__ = ["write_file"]
 
@@ -37,7 +37,7 @@ def write_file(request: Request) -> Exported:
         pickler.mapping(entries)
     content = pickler.finish()
     root = Path(request.target).stem or "archive"
-    with AtomicFile(request.target) as file:
+    with create(request.target) as file:
         archive = ZipWriter(file)
         archive.add(f"{root}/data.pkl", len(content), [content])
         for name, text in _MARKS.items():

@@ -14,7 +14,7 @@ from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.writers.base import Exported, Request
-from ckptfmt._core.storage import AtomicFile
+from ckptfmt._core.storage import create
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 from ckptfmt.errors import ExportError, FormatError
 
@@ -124,7 +124,7 @@ def _write(
     except FormatError as error:
         raise ExportError(f"{component.name}: {error}") from error
     block = header.block()
-    with AtomicFile(path, expected_bytes=len(block) + header.data_bytes) as file:
+    with create(path, expected_bytes=len(block) + header.data_bytes) as file:
         copied = all(name == of for name, of in names.items()) and component.copy_to(file, block)
         if not copied:
             file.write(block)
@@ -143,7 +143,7 @@ def _write_json(path: Path, document: Mapping[Any, object]) -> int:
         data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise ExportError(f"{path.name}: {error}") from error
-    with AtomicFile(path) as file:
+    with create(path) as file:
         file.write(data)
         file.commit()
     return len(data)

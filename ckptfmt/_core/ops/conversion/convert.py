@@ -17,12 +17,13 @@ from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.conversion.transcode import plan_rewrite
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.pth.reading import refuse_code
-from ckptfmt._core.storage import AtomicFile, open_source
+from ckptfmt._core.storage import create, open_source
 from ckptfmt._core.storage.local.paths import name_as_text
+from ckptfmt._core.storage.resolve import same_object
 from ckptfmt._version import __version__
 from ckptfmt.errors import ForeignFileError, FormatError, StorageError
 
-__all__ = ["convert", "open_convertible", "same_file"]
+__all__ = ["convert", "open_convertible"]
 
 
 def convert(
@@ -67,13 +68,13 @@ def convert(
         IntegrityError: With `check`: a value in the target is not the source's.
     """
     source, target = os.fspath(source), os.fspath(target)
-    if same_file(source, target):
+    if same_object(source, target):
         raise StorageError(f"{target}: source and target are the same file; choose another target")
     with open_convertible(source, strict=strict, inert=inert) as file:
         total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
         meter = Meter(source, total, progress)
         plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
-        with AtomicFile(target, expected_bytes=plan.file_bytes) as output:
+        with create(target, expected_bytes=plan.file_bytes) as output:
             written = write_file(output, plan.members, plan.metadata)
             file.finish()
             output.commit(written_bytes=written.file_bytes)
@@ -127,14 +128,6 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
         file.close()
         raise
     return file
-
-
-def same_file(source: str, target: str) -> bool:
-    """Say whether two paths lead to the same file."""
-    try:
-        return Path(source).samefile(target)
-    except OSError:
-        return False
 
 
 def _metadata(file: TensorFile, run_id: str | None) -> Metadata:

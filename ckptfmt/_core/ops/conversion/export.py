@@ -13,10 +13,11 @@ from ckptfmt._core.interop.ranked import with_rank_0
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.conversion.compare import compare_export
-from ckptfmt._core.ops.conversion.convert import open_convertible, same_file
+from ckptfmt._core.ops.conversion.convert import open_convertible
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.inspection.component_roles import Role, role_of
 from ckptfmt._core.ops.progress import Meter, Report
+from ckptfmt._core.storage.resolve import same_object
 from ckptfmt.errors import ExportError, NotFoundError, StorageError
 
 __all__ = ["FORMS", "ExportError", "export", "form_of_target"]
@@ -84,7 +85,7 @@ def export(
     chosen = form or _form(target)
     if chosen not in FORMS:
         raise ExportError(f"{chosen!r} is not an export format; choose from: {', '.join(FORMS)}")
-    if same_file(source, target):
+    if same_object(source, target):
         raise StorageError(f"{target}: source and target are the same file; choose another target")
     with open_convertible(source, strict=strict, inert=inert) as file:
         parts = _parts(file, component, whole=chosen == "pth")

@@ -13,7 +13,7 @@ from ckptfmt._core.interop.native import NativeFile, segment_chunks
 from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.members.plain_json import encode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt._core.storage import LocalSource, open_source
+from ckptfmt._core.storage import Source, open_source
 from ckptfmt._core.storage.local.durability import flush_file
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
@@ -101,7 +101,7 @@ def _chosen(file: NativeFile, names: Collection[str]) -> list[Member]:
     return [member for member in members if not names or {member.name, member.component} & set(names)]
 
 
-def _write_member(source: LocalSource, member: Member, work: Path, meter: Meter) -> int:
+def _write_member(source: Source, member: Member, work: Path, meter: Meter) -> int:
     chunks = (chunk for segment in member.segments for chunk in segment_chunks(source, member, segment))
     return _write(work / member.name, in_order(lambda chunk: chunk(), chunks), meter)
 

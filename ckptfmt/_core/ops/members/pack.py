@@ -28,7 +28,7 @@ from ckptfmt._core.ops.conversion.transcode import tensor_pieces
 from ckptfmt._core.ops.members.extract import FACTS_NAME
 from ckptfmt._core.ops.members.plain_json import decode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt._core.storage import LocalSource, open_source
+from ckptfmt._core.storage import Source, open_source
 from ckptfmt._core.storage.local.paths import children, leads_out_of
 from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, PackError, StateError, error_for
@@ -170,7 +170,7 @@ def _by_component(name: str) -> tuple[bool, str, str]:
     return (component is None, component or name, name)
 
 
-def _plan(name: str, sources: Mapping[str, LocalSource], codec: str, meter: Meter) -> MemberPlan:
+def _plan(name: str, sources: Mapping[str, Source], codec: str, meter: Meter) -> MemberPlan:
     source = sources[name]
     if name.endswith(SAFETENSORS):
         return _plan_tensors(name, source, codec, meter)
@@ -182,7 +182,7 @@ def _plan(name: str, sources: Mapping[str, LocalSource], codec: str, meter: Mete
     return MemberPlan(name, codec, None, list(pieces))
 
 
-def _piece(source: LocalSource, start: int, meter: Meter) -> Piece:
+def _piece(source: Source, start: int, meter: Meter) -> Piece:
     nbytes = min(CHUNK_BYTES, source.size - start)
 
     def read() -> bytes:
@@ -192,7 +192,7 @@ def _piece(source: LocalSource, start: int, meter: Meter) -> Piece:
     return Piece(nbytes, WHOLE, read)
 
 
-def _plan_tensors(name: str, source: LocalSource, codec: str, meter: Meter) -> MemberPlan:
+def _plan_tensors(name: str, source: Source, codec: str, meter: Meter) -> MemberPlan:
     part = SafetensorsFile(source).component
     header = _header(name, part)
     pieces = [fixed_part(header.block())]
@@ -210,7 +210,7 @@ def _header(name: str, part: ComponentSource) -> Header:
         raise StateError(name, str(error)) from error
 
 
-def _tree(name: str, sources: Mapping[str, LocalSource]) -> bytes:
+def _tree(name: str, sources: Mapping[str, Source]) -> bytes:
     """Return the bytes of a tree that is valid beside its tensors."""
     source = sources[name]
     if source.size > MAX_MSGPACK_BYTES:

@@ -17,7 +17,8 @@ from ckptfmt._core.format.layout import MEMBER_ALIGNMENT, MINOR, align
 from ckptfmt._core.format.planes import WHOLE
 from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.progress import Report, Tally
-from ckptfmt._core.storage import AtomicFile, LocalSource, open_source
+from ckptfmt._core.storage import Source, create, open_source
+from ckptfmt._core.storage.resolve import same_object
 from ckptfmt._version import __version__
 from ckptfmt.errors import CkptfmtError, NotFoundError, Problem, StorageError, error_for
 
@@ -94,12 +95,12 @@ def strip_file(
         names = [_owner(member) for member in checkpoint.index.members]
         dropped = _dropped(file.path, list(dict.fromkeys(names)), drop, keep)
         members = [member for member, name in zip(checkpoint.index.members, names, strict=True) if name not in dropped]
-        if os.path.realpath(source) == os.path.realpath(target):
+        if same_object(source, target):
             raise StorageError(f"{os.fspath(target)}: source and target are the same file; choose another target")
         metadata = _metadata(checkpoint, notes=notes)
         tally = Tally(sum(member.stored_bytes for member in members), progress)
         expected = sum(align(member.stored_bytes, MEMBER_ALIGNMENT) for member in members) + MEMBER_ALIGNMENT
-        with AtomicFile(target, expected_bytes=expected) as out:
+        with create(target, expected_bytes=expected) as out:
             written = write_file(out, [_stored(file, member, tally) for member in members], metadata)
             out.commit(written_bytes=written.file_bytes)
     return StripReport(
@@ -144,7 +145,7 @@ def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
     )
 
 
-def _stored(source: LocalSource, member: Member, tally: Tally) -> StoredMember:
+def _stored(source: Source, member: Member, tally: Tally) -> StoredMember:
     """Return the plan to copy a member; each run is verified when it is read."""
 
     def read(run: _Run) -> bytes:
@@ -190,7 +191,7 @@ def _runs(member: Member) -> Iterator[_Run]:
         yield _Run(member, start, tuple(run))
 
 
-def _read(source: LocalSource, run: _Run) -> bytes:
+def _read(source: Source, run: _Run) -> bytes:
     """Return the stored bytes of a run, verified."""
     member = run.member
     data = source.read(member.offset + run.start, run.nbytes)

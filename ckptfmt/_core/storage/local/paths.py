@@ -23,6 +23,7 @@ __all__ = [
     "refuse_swapped",
     "require_regular_file",
     "resolve_target",
+    "same_file",
 ]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
@@ -131,6 +132,14 @@ def children(directory: str | os.PathLike[str]) -> list[Path]:
         return sorted(Path(directory).iterdir())
     except OSError as error:
         raise storage_error(os.fspath(directory), "cannot be listed", error) from error
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Say whether two paths lead to the same file or directory. If that cannot be known: no."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False
 
 
 def leads_out_of(directory: Path, path: Path) -> bool:

@@ -14,7 +14,7 @@ from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.scan import EXTENSION
-from ckptfmt._core.storage import clean_leftovers
+from ckptfmt._core.storage import store_for
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
@@ -108,7 +108,7 @@ class RunWriter:
                 self._claim.prepare()
                 # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
                 with contextlib.suppress(StorageError):
-                    clean_leftovers(self._claim.directory)
+                    store_for(self._claim.directory).clean()
                 path = Path(self._claim.directory, _name(planned.metadata))
                 held, same = self._claim.held, self._last.same
                 report = write_plan(path, planned, replace=False, guard=held, instead=same)
