@@ -37,6 +37,9 @@ class BytesSource:
     def view(self, offset: int, nbytes: int) -> memoryview:
         return memoryview(self.data)[offset : offset + nbytes]
 
+    def private_view(self, offset: int, nbytes: int) -> memoryview:
+        return memoryview(bytearray(self.view(offset, nbytes)))
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))
 

@@ -166,7 +166,12 @@ class StoreTests:
                 source.read_into(offset, memoryview(into))
                 assert into == expected
                 view = source.view(offset, nbytes)
-                assert view is None or view == expected
+                assert view is None or (view == expected and view.readonly)
+                private = source.private_view(offset, nbytes)
+                if private is not None:
+                    assert private == expected
+                    private[:1] = b"?"
+                    assert source.read(offset, nbytes) == expected
 
     def test_bytes_that_were_not_written_or_written_twice_are_not_published(self, store: Store) -> None:
         with pytest.raises(StorageError), store.create("a.ckptfmt") as file:

@@ -119,6 +119,9 @@ class Source(Protocol):
     def view(self, offset: int, nbytes: int) -> memoryview | None:
         """Return these bytes as they lie, read-only and without a copy; None if that is not to be had."""
 
+    def private_view(self, offset: int, nbytes: int) -> memoryview | None:
+        """As `view`, but writable: what is written there is seen by this process alone."""
+
     def close(self) -> None:
         """Release it; a second call does nothing."""
 

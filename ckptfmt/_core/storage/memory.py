@@ -315,6 +315,10 @@ class MemorySource:
         """Return None: what lies in the store is not this program's to keep."""
         return None
 
+    def private_view(self, offset: int, nbytes: int) -> memoryview | None:  # noqa: ARG002 - see `base.Source`
+        """Return None, as `view`."""
+        return None
+
     def close(self) -> None:
         """Release it; a second call does nothing."""
         self._closed = True
