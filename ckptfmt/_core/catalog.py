@@ -152,14 +152,14 @@ class Choice(Generic[T]):
     Attributes:
         file: The one that can be used; None if there is none, or it is not known which.
         result: What `use` returned for it.
-        passed_over: Each with an error: newer ones that cannot be used, and all that do not tell how new they are.
+        skipped: Each with an error: newer ones that cannot be used, and all that do not tell how new they are.
         undecided: Those among them that may be sound and newer. If there are any, nothing is chosen.
         changed: Whether a candidate was removed or replaced meanwhile: look at the directory again.
     """
 
     file: CheckpointFile | None
     result: T | None
-    passed_over: tuple[CheckpointFile, ...]
+    skipped: tuple[CheckpointFile, ...]
     undecided: tuple[CheckpointFile, ...] = ()
     changed: bool = False
 

@@ -76,7 +76,7 @@ def test_latest_verify_passes_over_what_is_damaged(run_directory: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, f"{run_directory / 'ckpt_10.ckptfmt'}\n")
     assert "conv.weight" in result.stderr
     document = json.loads(invoke("latest", "--verify", "--json", run_directory).stdout)
-    assert str(run_directory / "flipped.ckptfmt") in [item["path"] for item in document["passed_over"]]
+    assert str(run_directory / "flipped.ckptfmt") in [item["path"] for item in document["skipped"]]
 
 
 def test_latest_of_nothing_is_1_and_prints_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.interop.base import RankedValue
-from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCurve, RunInfo
 from ckptfmt._core.ops.directory.verify import FileVerdict, Verdict, VerifyReport
 from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, RandomInfo, Role, SchedulerInfo
 from ckptfmt._core.ops.inspection.inspect import ComponentInfo, InspectReport, MemberInfo, StateInfo, TensorInfo
@@ -272,8 +272,8 @@ def _runs(entries: tuple[ListEntry, ...]) -> tuple[RunInfo, ...]:
 def _run(run_id: str | None, group: list[ListEntry]) -> RunInfo:
     values = [value for entry in group for value in (entry.metadata.metrics or {}).values()][::2]
     best = next((entry.path for entry in group if Mark.BEST in entry.marks), None)
-    course = MetricCourse("val_loss", "min", tuple(values), best) if values else None
-    return RunInfo(run_id, tuple(entry.path for entry in group), group[-1].path, course)
+    curve = MetricCurve("val_loss", "min", tuple(values), best) if values else None
+    return RunInfo(run_id, tuple(entry.path for entry in group), group[-1].path, curve)
 
 
 def test_ls(golden: Golden) -> None:

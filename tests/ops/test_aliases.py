@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.directory.curves import read_curves
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.listing import Mark, list_directory
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
@@ -59,8 +59,8 @@ def test_ls_counts_it_once_and_marks_the_links(directory: Path) -> None:
         "nowhere.ckptfmt": (Mark.LINK,),
     }
     (run,) = report.runs
-    assert run.course is not None
-    assert run.course.values == (1.0, 1 / 2, 1 / 3)
+    assert run.curve is not None
+    assert run.curve.values == (1.0, 1 / 2, 1 / 3)
     assert list_lines(report, PLAIN, NOW)[0].split(": ")[1].startswith("3 files and 3 links, ")
 
 
@@ -77,8 +77,8 @@ def test_a_link_out_of_the_directory_is_a_checkpoint_all_the_same(save: Save, di
     (directory / "4.ckptfmt").symlink_to(elsewhere / "4.ckptfmt")
     report = list_directory(directory)
     assert report.total_bytes == 3 * size(directory) + (elsewhere / "4.ckptfmt").stat().st_size
-    assert report.runs[0].course is not None
-    assert len(report.runs[0].course.values) == 4
+    assert report.runs[0].curve is not None
+    assert len(report.runs[0].curve.values) == 4
 
 
 def test_verify_measures_it_once(directory: Path) -> None:
@@ -110,5 +110,5 @@ def test_what_stays_under_another_name_frees_nothing_and_takes_no_more_room(dire
 
 
 def test_a_plot_draws_it_once(directory: Path) -> None:
-    (run,) = read_courses(directory).runs
-    assert [course.points for course in run.metrics] == [((1, 1.0), (2, 1 / 2), (3, 1 / 3))]
+    (run,) = read_curves(directory).runs
+    assert [curve.points for curve in run.metrics] == [((1, 1.0), (2, 1 / 2), (3, 1 / 3))]

@@ -54,7 +54,7 @@ def test_what_cannot_be_read_is_passed_over_and_told(save: Save, tmp_path: Path)
     report = find_latest(tmp_path)
     assert report.file is not None
     assert report.file.name == "1.ckptfmt"
-    assert [Path(item.path).name for item in report.passed_over] == ["2.ckptfmt"]
+    assert [Path(item.path).name for item in report.skipped] == ["2.ckptfmt"]
 
 
 def test_only_reading_every_byte_tells_of_damaged_data(save: Save, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_only_reading_every_byte_tells_of_damaged_data(save: Save, tmp_path: Pat
     report = find_latest(tmp_path, verify=True)
     assert report.file is not None
     assert (report.file.name, report.file.verified) == ("1.ckptfmt", True)
-    (passed,) = report.passed_over
+    (passed,) = report.skipped
     assert "conv.weight" in passed.reason
 
 
@@ -81,7 +81,7 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     assert list(document) == list(nothing)
     assert list(document) == [
         *("report", "directory", "run_id", "path", "file_bytes", "identity", "metadata", "verified", "resumable"),
-        *("passed_over", "undecided"),
+        *("skipped", "undecided"),
     ]
     assert (document["report"], document["path"], document["verified"]) == ("latest/1", str(path), False)
     assert nothing["path"] is None

@@ -150,7 +150,7 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
         "run_id": "r",
         "paths": [good["path"]],
         "newest": good["path"],
-        "course": {"name": "loss", "mode": "min", "values": ["-Infinity"], "best": None},
+        "curve": {"name": "loss", "mode": "min", "values": ["-Infinity"], "best": None},
     }
     assert good["metadata"]["metrics"] == {"loss": "-Infinity"}
     assert (bad["state"], bad["identity"], bad["problems"][0]["code"]) == ("incomplete", None, "too-short")

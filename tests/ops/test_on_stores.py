@@ -79,7 +79,7 @@ def test_the_newest_that_verifies_is_found_and_the_damaged_one_put_aside(place: 
     assert [file.verdict for file in verify_paths([place]).files] == [Verdict.SOUND, Verdict.SOUND, Verdict.DAMAGED]
     report = find_latest(place, verify=True)
     assert report.file is not None
-    assert (report.file.path, [it.path for it in report.passed_over]) == (paths[2], [paths[3]])
+    assert (report.file.path, [it.path for it in report.skipped]) == (paths[2], [paths[3]])
     *_, broken = scan(place)
     assert verified(broken).error is not None
     assert is_at_rest(broken)

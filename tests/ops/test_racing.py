@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptfmt._core.ops.conversion.convert_tree import convert_tree, plan_tree
-from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.directory.curves import read_curves
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.listing import list_directory
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
@@ -66,7 +66,7 @@ def test_latest_finds_the_one_that_has_taken_the_place(training: Training, verif
     report = find_latest(training.directory, verify=verify)
     assert report.file is not None
     assert report.file.path == str(training.path)
-    assert report.passed_over == ()
+    assert report.skipped == ()
 
 
 def test_latest_looks_again_if_one_is_gone_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,13 +83,13 @@ def test_latest_looks_again_if_one_is_gone_before_it_is_read(tmp_path: Path, mon
     monkeypatch.setattr("ckptfmt._core.catalog.verified", overtaken)
     report = find_latest(tmp_path, verify=True)
     assert report.file is not None
-    assert (report.file.path, report.passed_over) == (str(new), ())
+    assert (report.file.path, report.skipped) == (str(new), ())
 
 
 def test_ls_and_plot_show_the_one_that_has_taken_the_place(training: Training) -> None:
     assert [entry.path for entry in list_directory(training.directory).entries] == [str(training.path)]
     training.left = 1
-    report = read_courses(training.directory, norms=True)
+    report = read_curves(training.directory, norms=True)
     assert report.skipped == ()
     (run,) = report.runs
     assert [place for place, _ in run.metrics[0].points] == [training.step]
@@ -186,7 +186,7 @@ def test_beside_a_real_training_there_is_always_one(tmp_path: Path) -> None:
             looks += 1
             report = find_latest(tmp_path, verify=looks % 2 == 0)
             assert report.file is not None
-            assert report.passed_over == ()
+            assert report.skipped == ()
             checked = verify_paths([tmp_path])
             assert checked.sound, checked
             assert list_directory(tmp_path).entries

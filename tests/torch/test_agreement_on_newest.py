@@ -117,10 +117,10 @@ def agree(latest: LatestReport, resumed: ResumeReport | ResumeError) -> None:
     elif latest.file is not None and latest.resumable:
         assert isinstance(resumed, ResumeReport)
         assert resumed.path == latest.file.path
-    elif latest.passed_over:
+    elif latest.skipped:
         assert isinstance(resumed, ResumeError)
         assert not isinstance(resumed, UndecidedError)
-        assert {item.path for item in latest.passed_over} == {item.path for item in resumed.skipped}
+        assert {item.path for item in latest.skipped} == {item.path for item in resumed.skipped}
     else:
         assert isinstance(resumed, ResumeReport)
         assert resumed.path is None

@@ -50,7 +50,7 @@ def command(
     if as_json:
         write_json(report.to_json())
     else:
-        for item in report.passed_over:
+        for item in report.skipped:
             say(f"{item.path}: skipped: {item.reason}")
         if report.file is not None:
             write_path(report.file.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ckptfmt._core.ops.directory.curves import read_courses
+from ckptfmt._core.ops.directory.curves import read_curves
 from ckptfmt_cli.options import inert_option
 from ckptfmt_cli.pages.plot import plot_page
 from ckptfmt_cli.progress import progress_line
@@ -61,7 +61,7 @@ def command(
         raise click.UsageError("no plot to write; name it with -o OUT.svg or -o OUT.html")
     with progress_line() as line:
         progress = line.update if line else None
-        report = read_courses(directory, run_id=run_id, norms=norms, inert=inert, progress=progress)
+        report = read_curves(directory, run_id=run_id, norms=norms, inert=inert, progress=progress)
     for path, why in report.skipped:
         say(f"{path}: skipped: {why}")
     if as_json:

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from textwrap import wrap
 
-from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCourse, RunInfo
+from ckptfmt._core.ops.directory.listing import EntryState, ListEntry, ListReport, Mark, MetricCurve, RunInfo
 from ckptfmt._core.storage.base import Writer
 from ckptfmt._escaping import escape
 from ckptfmt_cli.sparkline import sparkline
@@ -57,7 +57,7 @@ def _summary(report: ListReport) -> str:
 def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Terminal, now: datetime) -> Iterator[str]:
     """Yield one table for each run, all with the same columns and widths, and the metrics that do not fit."""
     names = list(dict.fromkeys(name for entry in entries for name in entry.metadata.metrics or ()))
-    looked_at = [run.course.name for run in runs if run.course is not None]
+    looked_at = [run.curve.name for run in runs if run.curve is not None]
     names.sort(key=lambda name: name not in looked_at)
     shown = names[: _fitting(entries, names, terminal, now)]
     head, *rows = _table(entries, shown, terminal, now)
@@ -67,7 +67,7 @@ def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Ter
         title = "no run id" if run.run_id is None else f"run {escape(run.run_id)}"
         yield ""
         yield terminal.paint(shorten(title, terminal.width, terminal.ellipsis), "bold")
-        yield from _course(run.course, by_path, terminal)
+        yield from _curve(run.curve, by_path, terminal)
         yield head
         yield from islice(lines, len(run.paths))
     if hidden := names[len(shown) :]:
@@ -77,17 +77,17 @@ def _usable(entries: Sequence[ListEntry], runs: Sequence[RunInfo], terminal: Ter
         )
 
 
-def _course(course: MetricCourse | None, entries: Mapping[str, ListEntry], terminal: Terminal) -> Iterator[str]:
-    """Yield the course of the metric: first value, a curve as wide as fits, last value, and the best one."""
-    if course is None or len(course.values) < 2:
+def _curve(curve: MetricCurve | None, entries: Mapping[str, ListEntry], terminal: Terminal) -> Iterator[str]:
+    """Yield the metric over the run: first value, a sparkline as wide as fits, last value, and the best one."""
+    if curve is None or len(curve.values) < 2:
         return
-    first, last = metric(course.values[0]), metric(course.values[-1])
-    if course.best is not None:
-        last += f", best {metric((entries[course.best].metadata.metrics or {})[course.name])}"
+    first, last = metric(curve.values[0]), metric(curve.values[-1])
+    if curve.best is not None:
+        last += f", best {metric((entries[curve.best].metadata.metrics or {})[curve.name])}"
     room = terminal.width - cells(f"   {first}  {last}")
-    name = shorten(escape(course.name), max(min(room - _LEAST_CELLS, _NAME_CELLS), _LEAST_CELLS), terminal.ellipsis)
-    curve = sparkline(course.values, max(min(room - cells(name), _SPARK_CELLS), _LEAST_CELLS), terminal)
-    yield f"  {terminal.paint(name, 'dim')} {first} {curve} {last}"
+    name = shorten(escape(curve.name), max(min(room - _LEAST_CELLS, _NAME_CELLS), _LEAST_CELLS), terminal.ellipsis)
+    line = sparkline(curve.values, max(min(room - cells(name), _SPARK_CELLS), _LEAST_CELLS), terminal)
+    yield f"  {terminal.paint(name, 'dim')} {first} {line} {last}"
 
 
 def _fitting(entries: Sequence[ListEntry], names: Sequence[str], terminal: Terminal, now: datetime) -> int:

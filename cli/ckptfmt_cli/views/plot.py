@@ -1,10 +1,10 @@
-"""`CourseReport` as pictures: one chart for each metric, and one for the norms of the layers of each run."""
+"""`PlotReport` as pictures: one chart for each metric, and one for the norms of the layers of each run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptfmt._core.ops.directory.curves import Course, CourseReport
+from ckptfmt._core.ops.directory.curves import Curve, PlotReport
 from ckptfmt_cli.chart import CHART_STYLE, Line, chart, chart_height
 
 __all__ = ["plot_svg"]
@@ -13,7 +13,7 @@ _WIDTH = 860
 _GAP = 18
 
 
-def plot_svg(report: CourseReport) -> str:
+def plot_svg(report: PlotReport) -> str:
     """Return all charts, one below the other, as an SVG picture of its own."""
     parts = []
     top = _GAP
@@ -26,13 +26,13 @@ def plot_svg(report: CourseReport) -> str:
     )
 
 
-def _charts(report: CourseReport) -> Iterator[tuple[str, list[Line]]]:
-    for name in dict.fromkeys(course.name for run in report.runs for course in run.metrics):
+def _charts(report: PlotReport) -> Iterator[tuple[str, list[Line]]]:
+    for name in dict.fromkeys(curve.name for run in report.runs for curve in run.metrics):
         lines = [
-            Line(run.run_id or "no run", course.points)
+            Line(run.run_id or "no run", curve.points)
             for run in report.runs
-            for course in run.metrics
-            if course.name == name
+            for curve in run.metrics
+            if curve.name == name
         ]
         yield name, lines
     for run in report.runs:
@@ -41,7 +41,7 @@ def _charts(report: CourseReport) -> Iterator[tuple[str, list[Line]]]:
             yield f"layer norms{of_run}, relative to the first checkpoint", [_relative(item) for item in run.norms]
 
 
-def _relative(course: Course) -> Line:
+def _relative(curve: Curve) -> Line:
     """Return a norm in multiples of its first value, so that changes show in every layer."""
-    first = next((value for _, value in course.points if value > 0), 1.0)
-    return Line(course.name, [(place, value / first) for place, value in course.points])
+    first = next((value for _, value in curve.points if value > 0), 1.0)
+    return Line(curve.name, [(place, value / first) for place, value in curve.points])

@@ -19,14 +19,14 @@ from ckptfmt._core.runs.scan import CheckpointFile, distinct, newest_first, reas
 from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError
 
-__all__ = ["Course", "CourseReport", "RunCourses", "read_courses"]
+__all__ = ["Curve", "PlotReport", "RunCurves", "read_curves"]
 
 MOST_LAYERS = 12
 """Groups of layers told apart, unless there are more at the top."""
 
 
 @dataclass(frozen=True)
-class Course:
+class Curve:
     """The values of one number over training.
 
     Attributes:
@@ -43,7 +43,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class RunCourses:
+class RunCurves:
     """The curves of one run.
 
     Attributes:
@@ -53,20 +53,20 @@ class RunCourses:
     """
 
     run_id: str | None
-    metrics: tuple[Course, ...]
-    norms: tuple[Course, ...] = ()
+    metrics: tuple[Curve, ...]
+    norms: tuple[Curve, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `run_id` (or null), `metrics` and `norms` (arrays, see `Course.to_json`)."""
+        """Return it in JSON: `run_id` (or null), `metrics` and `norms` (arrays, see `Curve.to_json`)."""
         return {
             "run_id": self.run_id,
-            "metrics": [course.to_json() for course in self.metrics],
-            "norms": [course.to_json() for course in self.norms],
+            "metrics": [curve.to_json() for curve in self.metrics],
+            "norms": [curve.to_json() for curve in self.norms],
         }
 
 
 @dataclass(frozen=True)
-class CourseReport:
+class PlotReport:
     """Report of the metrics and layer norms of all runs in a directory.
 
     Attributes:
@@ -78,7 +78,7 @@ class CourseReport:
 
     directory: str
     unit: str
-    runs: tuple[RunCourses, ...]
+    runs: tuple[RunCurves, ...]
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -90,7 +90,7 @@ class CourseReport:
         """Return the report in JSON.
 
         Keys: `report` (`"plot/1"`), `directory`, `unit` (`step` or `epoch`), `runs` (array, see
-        `RunCourses.to_json`), `skipped` (array of objects with `path` and `reason`).
+        `RunCurves.to_json`), `skipped` (array of objects with `path` and `reason`).
         """
         return {
             "report": "plot/1",
@@ -101,14 +101,14 @@ class CourseReport:
         }
 
 
-def read_courses(
+def read_curves(
     directory: str | os.PathLike[str],
     *,
     run_id: str | None = None,
     norms: bool = False,
     inert: Collection[str] = (),
     progress: Report | None = None,
-) -> CourseReport:
+) -> PlotReport:
     """Return how the runs of a directory went.
 
     Args:
@@ -133,9 +133,9 @@ def read_courses(
         there = [(place, file) for file in group if (place := _place(file, unit)) is not None]
         if there:
             there.sort(key=itemgetter(0))  # by steps and epochs they may be in another order
-            found = reader.courses(there, skipped) if norms else ()
-            runs.append(RunCourses(name, _metrics(there), found))
-    return CourseReport(os.fspath(directory), unit, tuple(runs), tuple(skipped))
+            found = reader.curves(there, skipped) if norms else ()
+            runs.append(RunCurves(name, _metrics(there), found))
+    return PlotReport(os.fspath(directory), unit, tuple(runs), tuple(skipped))
 
 
 _Placed = Sequence[tuple[int, CheckpointFile]]
@@ -145,12 +145,12 @@ def _place(file: CheckpointFile, unit: str) -> int | None:
     return file.metadata.step if unit == "step" else file.metadata.epoch
 
 
-def _metrics(files: _Placed) -> tuple[Course, ...]:
+def _metrics(files: _Placed) -> tuple[Curve, ...]:
     found: dict[str, list[tuple[int, float]]] = {}
     for place, file in files:
         for name, value in (file.metadata.metrics or {}).items():
             found.setdefault(name, []).append((place, value))
-    return tuple(Course(name, tuple(points)) for name, points in found.items())
+    return tuple(Curve(name, tuple(points)) for name, points in found.items())
 
 
 @dataclass
@@ -162,7 +162,7 @@ class _Norms:
     progress: Report | None
     _done: int = field(default=0, init=False)
 
-    def courses(self, files: _Placed, skipped: list[tuple[str, str]]) -> tuple[Course, ...]:
+    def curves(self, files: _Placed, skipped: list[tuple[str, str]]) -> tuple[Curve, ...]:
         """Return the norms of the layers over the training; what cannot be read is noted as skipped."""
         squares: list[tuple[int, dict[str, float]]] = []
         for place, file in files:
@@ -174,14 +174,14 @@ class _Norms:
             self._done += file.file_bytes or 0
         names = dict.fromkeys(name for _, found in squares for name in found)
         groups = _groups(names)
-        courses: dict[str, list[tuple[int, float]]] = {group: [] for group in dict.fromkeys(groups.values())}
+        curves: dict[str, list[tuple[int, float]]] = {group: [] for group in dict.fromkeys(groups.values())}
         for place, found in squares:
             sums: dict[str, float] = {}
             for name, value in found.items():
                 sums[groups[name]] = sums.get(groups[name], 0.0) + value
             for group, total in sums.items():
-                courses[group].append((place, math.sqrt(total)))
-        return tuple(Course(name, tuple(points)) for name, points in courses.items())
+                curves[group].append((place, math.sqrt(total)))
+        return tuple(Curve(name, tuple(points)) for name, points in curves.items())
 
     def _squares(self, file: CheckpointFile) -> dict[str, float]:
         """Return the sum of the squares of each tensor of the weights, by component and name."""

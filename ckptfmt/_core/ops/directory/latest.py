@@ -12,13 +12,13 @@ from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.runs.scan import CheckpointFile, reason
 from ckptfmt._core.storage.local.retries import Patience
 
-__all__ = ["LatestReport", "PassedOver", "find_latest"]
+__all__ = ["LatestReport", "SkippedFile", "find_latest"]
 
 _LOOKS = 5
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class SkippedFile:
     """A file that was skipped, and why."""
 
     path: str
@@ -39,7 +39,7 @@ class LatestReport:
         file: The checkpoint; None if no checkpoint is usable, or if the newest cannot be determined.
         resumable: Whether training would resume from it. It does not resume from a checkpoint that belongs to no run
             and records no finished epochs, which is reported only if there is no other.
-        passed_over: Files that were skipped: newer ones, and those of unknown age.
+        skipped: Files that were skipped: newer ones, and those of unknown age.
         undecided: The skipped files that may be sound and newer. Training does not resume until somebody has looked at
             them.
     """
@@ -48,16 +48,16 @@ class LatestReport:
     run_id: str | None
     file: CheckpointFile | None
     resumable: bool = False
-    passed_over: tuple[PassedOver, ...] = ()
-    undecided: tuple[PassedOver, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+    undecided: tuple[SkippedFile, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the report in JSON.
 
         Keys: `report` (`"latest/1"`), `directory`, `run_id` (or null), `path`, `file_bytes` and `identity` (null if
         there is none), `metadata` (see `metadata_json`, or null), `verified` (whether every byte was
-        verified), `resumable` (whether training would resume from it), `passed_over` and `undecided` (arrays, see
-        `PassedOver.to_json`; the first contains the second).
+        verified), `resumable` (whether training would resume from it), `skipped` and `undecided` (arrays, see
+        `SkippedFile.to_json`; the first contains the second).
         """
         file = self.file
         return {
@@ -70,7 +70,7 @@ class LatestReport:
             "metadata": None if file is None else metadata_json(file.metadata),
             "verified": file is not None and file.verified,
             "resumable": self.resumable,
-            "passed_over": [item.to_json() for item in self.passed_over],
+            "skipped": [item.to_json() for item in self.skipped],
             "undecided": [item.to_json() for item in self.undecided],
         }
 
@@ -122,10 +122,10 @@ def find_latest(
 
 
 def _report(directory: str, candidates: Candidates, choice: Choice[CheckpointFile], *, resumable: bool) -> LatestReport:
-    passed, undecided = (tuple(map(_passed_over, files)) for files in (choice.passed_over, choice.undecided))
+    passed, undecided = (tuple(map(_skipped, files)) for files in (choice.skipped, choice.undecided))
     return LatestReport(directory, candidates.run_id, choice.result, resumable, passed, undecided)
 
 
-def _passed_over(file: CheckpointFile) -> PassedOver:
-    assert file.error is not None  # it would not have been passed over
-    return PassedOver(file.path, reason(file.error, file.path))
+def _skipped(file: CheckpointFile) -> SkippedFile:
+    assert file.error is not None  # it would not have been skipped
+    return SkippedFile(file.path, reason(file.error, file.path))

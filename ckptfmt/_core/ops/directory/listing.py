@@ -19,7 +19,7 @@ from ckptfmt._core.storage.base import Writer
 from ckptfmt._core.storage.resolve import name_of, store_for
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsafeInputError
 
-__all__ = ["EntryState", "ListEntry", "ListReport", "Mark", "MetricCourse", "RunInfo", "list_directory"]
+__all__ = ["EntryState", "ListEntry", "ListReport", "Mark", "MetricCurve", "RunInfo", "list_directory"]
 
 
 class EntryState(StrEnum):
@@ -112,7 +112,7 @@ class ListEntry:
 
 
 @dataclass(frozen=True)
-class MetricCourse:
+class MetricCurve:
     """The values of a metric over a run.
 
     Attributes:
@@ -145,21 +145,21 @@ class RunInfo:
         run_id: The run; None for checkpoints that belong to no run.
         paths: Its usable checkpoints, the oldest first.
         newest: Path of the newest one; None for checkpoints without a run, step and epoch.
-        course: The values of the chosen metric; None if there is none.
+        curve: The values of the chosen metric; None if there is none.
     """
 
     run_id: str | None
     paths: tuple[str, ...]
     newest: str | None
-    course: MetricCourse | None
+    curve: MetricCurve | None
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `run_id`, `newest` (each may be null), `paths`, `course` (`MetricCourse` or null)."""
+        """Return it in JSON: `run_id`, `newest` (each may be null), `paths`, `curve` (`MetricCurve` or null)."""
         return {
             "run_id": self.run_id,
             "paths": list(self.paths),
             "newest": self.newest,
-            "course": None if self.course is None else self.course.to_json(),
+            "curve": None if self.curve is None else self.curve.to_json(),
         }
 
 
@@ -246,7 +246,7 @@ def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, dateti
 
 def _entry(file: CheckpointFile, runs: Iterable[RunInfo]) -> ListEntry:
     marks = [Mark.NEWEST for run in runs if run.newest == file.path]
-    marks += [Mark.BEST for run in runs if run.course is not None and run.course.best == file.path]
+    marks += [Mark.BEST for run in runs if run.curve is not None and run.curve.best == file.path]
     marks += _marks(file)
     return ListEntry(file.path, EntryState.OK, file.file_bytes, file.metadata, file.identity, marks=tuple(marks))
 
@@ -281,11 +281,11 @@ def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None
         run_id=run_id,
         paths=tuple(file.path for file in files),
         newest=in_training[-1].path if in_training else None,
-        course=_course(once, chosen, mode or mode_of(chosen)) if chosen in names and chosen is not None else None,
+        curve=_curve(once, chosen, mode or mode_of(chosen)) if chosen in names and chosen is not None else None,
     )
 
 
-def _course(files: Sequence[CheckpointFile], name: str, mode: Mode | None) -> MetricCourse:
+def _curve(files: Sequence[CheckpointFile], name: str, mode: Mode | None) -> MetricCurve:
     values = [value for file in files if (value := (file.metadata.metrics or {}).get(name)) is not None]
     best = best_first(reversed(files), name, mode)[:1] if mode is not None else []
-    return MetricCourse(name, mode, tuple(values), best[0].path if best else None)
+    return MetricCurve(name, mode, tuple(values), best[0].path if best else None)

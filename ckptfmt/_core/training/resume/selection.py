@@ -174,7 +174,7 @@ def choose(selection: Selection, use: Callable[[CheckpointFile], T], patience: P
             break
         # Retention removes old checkpoints when there are newer ones: these are to be found now.
         selection = _again(selection, patience)
-    passed = choice.passed_over
+    passed = choice.skipped
     if selection.exact and passed and not choice.undecided:
         assert passed[0].error is not None  # it would not have been passed over
         raise passed[0].error
@@ -258,14 +258,14 @@ def _again(selection: Selection, patience: Patience) -> Selection:
 
 def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection: Selection) -> Selected[T]:
     """Return what was chosen and a report of the others, after setting aside what may be."""
-    unreadable = {file.path: file for file in choice.passed_over if finding_of(file) is Finding.UNREADABLE}
+    unreadable = {file.path: file for file in choice.skipped if finding_of(file) is Finding.UNREADABLE}
     for other in unreadable.values():
         notify(
             f"{other.path}: CANNOT BE READ, so the run falls back to {file.path}; nothing is renamed, and this process "
             f"removes no checkpoint that is there now; check the disk: {_skipped(other).reason}",
             logging.ERROR,
         )
-    skipped = [*_report(choice.passed_over, selection), *of_no_run(selection.candidates)]
+    skipped = [*_report(choice.skipped, selection), *of_no_run(selection.candidates)]
     errors = {path: other.error for path, other in unreadable.items() if other.error is not None}
     return Selected(file, checkpoint, tuple(skipped), errors)
 
