@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def trained(directory: Path, *, epochs: int = 2, run_id: str | None = None, **co
                 ckpt.step()
         assert ckpt.last_saved is not None
         return Path(ckpt.last_saved.path)
+
+
+def checkpoint_of(generator: torch.Generator) -> dict[str, Any]:
+    """Return the state of a generator as a checkpoint has it."""
+    return {"kind": "torch.cpu", "state": generator.get_state()}
 
 
 class TestFiles:
@@ -101,6 +107,29 @@ class TestFiles:
         self.check(tmp_path / "a.ckptfmt", clone(second), source="ema")
         with pytest.raises(MismatchError, match="no weights under 'emma'; it has: net, ema"):
             warm_start(tmp_path / "a.ckptfmt", dense_net(2), source="emma")
+
+    def test_a_generator_is_not_taken_for_weights(self, tmp_path: Path) -> None:
+        path = trained(tmp_path / "run", shuffling=torch.Generator().manual_seed(1), draws=random.Random(1))
+        with ckptfmt.torch.open(path) as checkpoint:
+            weights = checkpoint["net"].load()
+        self.check(path, weights)
+        torch.save({"net": weights, "shuffling": checkpoint_of(torch.Generator())}, tmp_path / "a.pth")
+        self.check(tmp_path / "a.pth", weights)
+
+    def test_several_models_take_each_its_own(self, tmp_path: Path) -> None:
+        first, second = dense_net(0), dense_net(1)
+        ckptfmt.torch.save({"net": first.state_dict(), "ema": second.state_dict()}, tmp_path / "a.ckptfmt")
+        net, ema = dense_net(2), dense_net(3)
+        report = warm_start(tmp_path / "a.ckptfmt", {"net": net, "ema": ema}, quiet=True)
+        assert same([net.state_dict(), ema.state_dict()], [first.state_dict(), second.state_dict()])
+        assert len(report.loaded) == 2 * len(first.state_dict())
+        warm_start(tmp_path / "a.ckptfmt", {"net": net, "ema": ema}, source={"net": "ema"}, quiet=True)
+        assert same(net.state_dict(), second.state_dict())
+        with pytest.raises(UsageError):
+            warm_start(tmp_path / "a.ckptfmt", {"net": net, "ema": ema}, source="ema")
+        models: Any = {"net": net, "optimizer": torch.optim.SGD(net.parameters())}
+        with pytest.raises(UsageError):
+            warm_start(tmp_path / "a.ckptfmt", models)
 
 
 class TestRefusals:

@@ -12,7 +12,7 @@ import torch
 from ckptfmt._core.torch.live_objects.attributes import RandomGenerator, is_generator
 from ckptfmt.errors import MismatchError
 
-__all__ = ["StatefulGenerator", "as_stateful", "make_generator"]
+__all__ = ["StatefulGenerator", "as_stateful", "is_generator_state", "make_generator"]
 
 _BIT_GENERATORS = {
     kind.__name__: kind
@@ -79,6 +79,11 @@ def as_stateful(obj: object) -> object:
     Known are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator` of any device.
     """
     return StatefulGenerator(obj) if is_generator(obj) else obj
+
+
+def is_generator_state(state: Mapping[object, object]) -> bool:
+    """Say whether a value is what `StatefulGenerator.state_dict` returns. That of PyTorch's holds a tensor."""
+    return state.keys() == {"kind", "state"} and isinstance(state["kind"], str)
 
 
 def make_generator(state: object) -> StatefulGenerator | None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ckptfmt._core.torch.distributed.wrappers import plain_state, unwrap, wrapped_state
+from ckptfmt._core.torch.live_objects.generators import is_generator_state
 
 __all__ = ["compare_module", "is_state_dict", "kind_of", "load_module", "same_bits", "shared_names"]
 
@@ -27,6 +28,7 @@ def is_state_dict(tree: object, tensor: type | tuple[type, ...] = torch.Tensor) 
         and all(isinstance(name, str) for name in tree)
         and any(isinstance(value, tensor) for value in tree.values())
         and not any(isinstance(value, Mapping | list | tuple) for name, value in tree.items() if not _is_extra(name))
+        and not is_generator_state(tree)
     )
 
 
