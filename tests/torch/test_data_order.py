@@ -127,6 +127,20 @@ class Stream(IterableDataset[torch.Tensor]):
         return (torch.tensor([float(number), torch.rand(()).item()]) for number in order(self.epoch))
 
 
+class Buffered(IterableDataset[torch.Tensor]):
+    """Shuffles by a buffer in the training's process, with the generator that the loop's body draws from."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        buffer = list(range(self.size))
+        for number in range(self.size, 10 * self.size):
+            position = random.randrange(self.size)
+            yield torch.tensor([buffer[position]])
+            buffer[position] = number
+
+
 class Opening(Quiet):
     """Opens its file when it is first used, and marks that it did."""
 
@@ -287,6 +301,35 @@ def test_another_order_is_a_mismatch_unless_waived(
     assert capsys.readouterr().err == ""
     assert len(seen(tmp_path, make, allow_mismatch=("progress",))) == STEPS - stop[0]
     assert "the data order differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_buffer_that_is_shuffled_by_the_generator_of_the_loop_never_differs_in_silence(
+    tmp_path: Path, size: int
+) -> None:
+    def run(directory: Path, stop: int | None = None) -> list[Any]:
+        random.seed(0)
+        ckpt = Checkpointer(directory, {}, save_interval_epochs=None, background=False, signals=())
+        ckpt.resume(quiet=True)
+        batches = []
+        for _ in ckpt.epochs(1):
+            for batch in ckpt.batches(DataLoader(Buffered(size), 1)):
+                batches.append((batch.tolist(), random.random()))
+                ckpt.step()
+                if ckpt.global_step == stop:
+                    ckpt.save()
+                    return batches
+        return batches
+
+    whole = run(tmp_path / "whole")
+    refused = 0
+    for stop in range(1, len(whole)):
+        begun = run(tmp_path / f"{stop}", stop)
+        try:
+            assert begun + run(tmp_path / f"{stop}") == whole, stop
+        except MismatchError:
+            refused += 1
+    assert 0 < refused < len(whole) - 1
 
 
 def test_other_data_behind_the_same_numbers_are_a_mismatch(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ class Checkpointer(RunStart):
         The batches are those of the uninterrupted run, in its order: for shuffling loaders, for any number of workers,
         for loaders with a `generator=`, and for samplers and data sets that count their passes. To get there after a
         resume, the pass begins again and the batches that are done are loaded once more and dropped: that costs their
-        loading time. One of them is compared with what it was. A loader with a usable `state_dict()` goes on at once.
+        loading time. The last few of them are compared with what they were. A loader with a usable `state_dict()` goes
+        on at once.
 
         A run that was saved after the last batch of an epoch goes on behind the loop over them: what comes there must
         not need a variable that only the body of the loop sets.
@@ -192,7 +193,7 @@ class Checkpointer(RunStart):
         Set what belongs to an epoch, such as `set_epoch()`, before this call. Two things are beyond it, and told where
         they show: persistent workers begin anew, and so does what they draw at random; and a data set or sampler that
         is iterated in this process and draws from the global generators as it goes along must not depend on what it
-        drew before.
+        drew before, as a shuffle buffer does: give it a generator of its own, or the resume may be refused.
 
         Args:
             loader: A DataLoader or any other iterable that gives the same batches for the same random states.

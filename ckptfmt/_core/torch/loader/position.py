@@ -1,7 +1,7 @@
 """Passes over a data loader: how one began, and how to come to the same place in it again.
 
 A loader without a state of its own is brought there by repetition: the pass begins as it began before, the batches
-that were worked off are loaded once more and dropped, and one of them is compared with what it was. One that has
+that were worked off are loaded once more and dropped, and some of them are compared with what they were. One that has
 `state_dict()` and `load_state_dict()`, such as torchdata's StatefulDataLoader, is given its state and goes on at once.
 """
 
@@ -74,7 +74,7 @@ class EpochPosition:
         epoch_random: States of the global generators when the epoch began, before the pass did.
         start: How the pass began.
         consumed: How many of its batches have been worked off.
-        mark: The fingerprint of one of them.
+        mark: The fingerprints of some of them.
     """
 
     epoch_random: rng.RandomState
@@ -193,24 +193,24 @@ class LoaderTracker:
             _start_workers(loader, start.loader)
         self._memory.recall_beginning(loader, now.history, start.loader.remembered)
         rng.restore(start.random)
-        same = True
+        other = None
         if now.own is not None:
             _load_own(loader, now.own)
             iterator = iter(loader)
             self._warn_of_workers(loader)
         else:
             iterator = iter(loader)
-            there, same = repeat(iterator, consumed, position.mark)
+            there, other = repeat(iterator, consumed, position.mark)
             if there < consumed:
                 raise lost(f"{consumed} batches were consumed, now there are {there}")
         _start_workers(loader, now)
         touched = self._memory.recall_now(loader, now.remembered)
-        if not same and touched:
+        if other is not None and touched:
             notify(
                 f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
             )
-        elif not same:
-            self._differ(position, others, excused=start.loader.workers_started and not _streams(loader))
+        elif other is not None:
+            self._differ(other, others, excused=start.loader.workers_started and not _streams(loader))
         elif now.own is not None:
             for line in others:
                 notify(f"loader: {line}")
@@ -218,9 +218,8 @@ class LoaderTracker:
             _warn_of_persistent_workers()
         return iterator
 
-    def _differ(self, position: EpochPosition, others: list[str], *, excused: bool) -> None:
-        assert position.mark is not None
-        which = f"batch {position.mark.number} of the pass is not the one that was trained on"
+    def _differ(self, number: int, others: list[str], *, excused: bool) -> None:
+        which = f"batch {number} of the pass is not the one that was trained on"
         if excused or self._allow_mismatch:
             notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
         else:

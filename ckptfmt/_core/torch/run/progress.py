@@ -77,8 +77,12 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
         "epoch_random": position.epoch_random,
         "random": start.random,
         "loader": _loader_tree(start.loader),
-        "mark": None if mark is None else {**vars(mark), "random": list(mark.random)},
+        "mark": None if mark is None else _mark_tree(mark),
     }
+
+
+def _mark_tree(mark: BatchMark) -> dict[str, Any]:
+    return {"number": mark.number, "fingerprints": list(mark.fingerprints), "random": list(mark.random)}
 
 
 def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
@@ -100,4 +104,4 @@ def _position_of(tree: Mapping[str, Any]) -> EpochPosition:
 
 
 def _mark_of(tree: Mapping[str, Any]) -> BatchMark:
-    return BatchMark(int(tree["number"]), str(tree["fingerprint"]), tuple(tree["random"]))
+    return BatchMark(int(tree["number"]), tuple(map(str, tree["fingerprints"])), tuple(tree["random"]))
