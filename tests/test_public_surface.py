@@ -1,4 +1,7 @@
-"""The public surface is exactly what is listed here, so that it never changes unnoticed."""
+"""The public surface is exactly what is listed here, so that it never changes unnoticed.
+
+The failure shows what has changed: mend the list with it, and tell users in the changelog.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,17 @@ MODULES = [ckptfmt, ckptfmt.torch, ckptfmt.errors]
 
 SURFACE = """
 ckptfmt.ChangedError
-ckptfmt.Checkpoint(source, adapter=None)
+ckptfmt.Checkpoint(source, adapters=None)
 ckptfmt.Checkpoint.close(self)
 ckptfmt.Checkpoint.fill(self, targets, *, progress=None, make_buffer=...)
 ckptfmt.Checkpoint.load(self, rank=None)
 ckptfmt.Checkpoint.metadata
 ckptfmt.Checkpoint.opaque_members
-ckptfmt.Checkpoint.open(path, adapter=None)
+ckptfmt.Checkpoint.open(path, adapters=None)
 ckptfmt.Checkpoint.read_opaque(self, name)
 ckptfmt.Checkpoint.verify(self, progress=None)
 ckptfmt.CkptfmtError
-ckptfmt.Component(source, name, structure_member, tensor_member, adapter)
+ckptfmt.Component(source, name, structure_member, tensor_member, adapters)
 ckptfmt.Component.codec
 ckptfmt.Component.flat
 ckptfmt.Component.identity
