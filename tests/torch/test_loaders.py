@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,4 +125,35 @@ def test_epochs_with_steps_or_without_batches_are_not_told(tmp_path: Path, capsy
     again = Checkpointer(tmp_path, {})
     again.resume(quiet=True)
     assert list(again.epochs(3)) == [2]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_loop_that_takes_the_next_batch_before_the_step_is_told_once(
+    tmp_path: Path, ahead: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = Checkpointer(tmp_path, {}, save_interval_epochs=None)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(2):
+        iterator = ckpt.batches(range(12))
+        list(itertools.islice(iterator, ahead))
+        for _ in iterator:
+            ckpt.step()
+    ckpt.close()
+    assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [
+        " step() comes after the next batch is taken"
+    ]
+
+
+@pytest.mark.parametrize(("every", "batches"), [(1, 12), (2, 12), (3, 13), (2, 3), (4, 5)])
+def test_loops_that_accumulate_are_not_told(
+    tmp_path: Path, every: int, batches: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = Checkpointer(tmp_path, {}, save_interval_epochs=None)
+    ckpt.resume(quiet=True)
+    for _ in ckpt.epochs(2):
+        for number in ckpt.batches(range(batches)):
+            if number % every == every - 1 or number == batches - 1:
+                ckpt.step()
+    ckpt.close()
     assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
+from ckptfmt._core.training.look_ahead import LookAhead
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.progress import P, Progress, RandomState, S
 from ckptfmt._core.training.ranks import Ranks
@@ -122,6 +123,7 @@ class LoopState(Generic[S, P]):
         # What this process has done in the present epoch.
         self._epoch_batches = 0
         self._epoch_steps = 0
+        self._look_ahead = LookAhead()
         self._missed_steps = False
         self._epoch_random: RandomState = {}
         self._tracker = make_tracker(allow_mismatch=False)
@@ -201,6 +203,7 @@ class LoopState(Generic[S, P]):
             self._catch_up_epoch()
             self._epoch_random = self._generators.capture()
             self._consumed = self._epoch_batches = self._epoch_steps = 0
+            self._look_ahead.begin_epoch()
             self._phase = Phase.EPOCH
             yield self.epoch
 
@@ -218,6 +221,8 @@ class LoopState(Generic[S, P]):
         for batch in iterator:
             self._consumed += 1
             self._epoch_batches += 1
+            if self._look_ahead.took_batch():
+                self._warn_of_look_ahead()
             self._phase = Phase.BATCH
             yield batch
             if self.epoch != epoch:
@@ -229,9 +234,12 @@ class LoopState(Generic[S, P]):
         if self._phase is Phase.STEPPED:
             raise UsageError("step() twice for one batch: call it once, when all work on the batch is done")
         if self._phase is not Phase.BATCH:
-            raise UsageError("step() outside the loop over batches()")
+            raise UsageError(
+                "step() outside the loop over batches(); call it for each batch before the next one is taken"
+            )
         self.step += 1
         self._epoch_steps += 1
+        self._look_ahead.stepped()
         self._phase = Phase.STEPPED
 
     def end_epoch(self) -> None:
@@ -253,6 +261,13 @@ class LoopState(Generic[S, P]):
             notify(
                 f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
                 "epochs only, and steps are not counted; call step() after each batch"
+            )
+
+    def _warn_of_look_ahead(self) -> None:
+        if self._ranks.world().rank == 0:
+            notify(
+                "step() comes after the next batch is taken: a checkpoint counts that batch as done, and a resume "
+                "leaves it out; call step() before next(), or let the loader prefetch"
             )
 
     def _catch_up_epoch(self) -> None:
