@@ -54,7 +54,7 @@ def test_ls_counts_it_once_and_marks_the_links(directory: Path) -> None:
         "0-first.ckptfmt": (Mark.LINK,),
         "1.ckptfmt": (),
         "2.ckptfmt": (),
-        "3.ckptfmt": (Mark.NEWEST, Mark.BEST),
+        "3.ckptfmt": (Mark.RESUME, Mark.NEWEST, Mark.BEST),
         "latest.ckptfmt": (Mark.LINK,),
         "nowhere.ckptfmt": (Mark.LINK,),
     }

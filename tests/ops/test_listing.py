@@ -144,7 +144,7 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     assert list(good) == [
         *("path", "name", "state", "file_bytes", "identity", "metadata", "problems", "error", "writer", "marks"),
     ]
-    assert good["marks"] == ["newest"]
+    assert good["marks"] == ["resume", "newest"]
     (run,) = document["runs"]
     assert run == {
         "run_id": "r",

@@ -126,9 +126,16 @@ def _row(entry: ListEntry, metrics: Sequence[str], now: datetime, *, marked: boo
         *(metric(values[name]) if name in values else "-" for name in metrics),
         "-" if facts.created is None else age(facts.created, now),
         size(entry.file_bytes or 0),
-        *([Cell(" ".join(mark.value for mark in entry.marks), _mark_style(entry))] if marked else []),
+        *([Cell(" ".join(_marks(entry)), _mark_style(entry))] if marked else []),
         entry.name,
     ]
+
+
+def _marks(entry: ListEntry) -> Iterator[str]:
+    """Yield what is special about a file; that it is the newest of its run goes without saying where it is resumed."""
+    for mark in entry.marks:
+        if mark is not Mark.NEWEST or Mark.RESUME not in entry.marks:
+            yield mark.value
 
 
 def _mark_style(entry: ListEntry) -> Style:

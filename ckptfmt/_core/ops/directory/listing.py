@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
 
-from ckptfmt._core.catalog import scan_all
+from ckptfmt._core.catalog import choose_newest, resume_candidates, scan_all
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.ops.report_json import float_json, metadata_json, problem_json
 from ckptfmt._core.runs.metric_names import main_metric, mode_of
@@ -49,6 +49,8 @@ _NO_FACTS = Metadata()
 class Mark(StrEnum):
     """What is special about a checkpoint."""
 
+    RESUME = "resume"
+    """Training would resume from it, as far as its index tells (see `catalog`)."""
     NEWEST = "newest"
     """It is the newest of its run."""
     BEST = "best"
@@ -237,15 +239,18 @@ def list_directory(
     others = [*(_unusable(file) for file in files if not file.usable), *unfinished]
     others.sort(key=lambda entry: entry.name)
     total = distinct_bytes(files) + sum(entry.file_bytes or 0 for entry in unfinished)
-    return ListReport(directory, (*(_entry(file, runs) for file in usable), *others), runs, total)
+    resumed = choose_newest(resume_candidates(files), lambda file: file).file
+    entries = (_entry(file, runs, resumed) for file in usable)
+    return ListReport(directory, (*entries, *others), runs, total)
 
 
 def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
     return (file.run_id is not None, file.run_id or "", place(file.metadata), file.name)
 
 
-def _entry(file: CheckpointFile, runs: Iterable[RunInfo]) -> ListEntry:
-    marks = [Mark.NEWEST for run in runs if run.newest == file.path]
+def _entry(file: CheckpointFile, runs: Iterable[RunInfo], resumed: CheckpointFile | None) -> ListEntry:
+    marks = [Mark.RESUME] if resumed is not None and resumed.path == file.path else []
+    marks += [Mark.NEWEST for run in runs if run.newest == file.path]
     marks += [Mark.BEST for run in runs if run.curve is not None and run.curve.best == file.path]
     marks += _marks(file)
     return ListEntry(file.path, EntryState.OK, file.file_bytes, file.metadata, file.identity, marks=tuple(marks))
