@@ -17,8 +17,8 @@ import torch
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from ckptfmt._core.container.planning import make_metadata
-from ckptfmt._core.container.writer import save_state
+from ckptfmt._core.container.planning import make_metadata, plan_save
+from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.listing import Mark, list_directory
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
@@ -55,7 +55,7 @@ def native(facts: Facts) -> bytes:
     state = {"value": {"w": torch.full((64,), 1.25), "n": 1}}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "a.ckptfmt")
-        save_state(path, state, TORCH_ADAPTERS, metadata=make_metadata(state, **told))
+        write_plan(path, plan_save(state, TORCH_ADAPTERS, metadata=make_metadata(state, **told)))
         return path.read_bytes()
 
 
