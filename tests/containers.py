@@ -9,7 +9,7 @@ import msgpack
 from blake3 import blake3
 
 from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
-from ckptfmt._core.container.planning import MemberPlan, Part, fixed_part
+from ckptfmt._core.container.planning import ByteSource, MemberPlan, fixed_part
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.buffers import BytesLike
@@ -82,7 +82,10 @@ def _plan(name: str, content: bytes | tuple[bytes, int], codec: str) -> MemberPl
     text, nbytes = content
     header = Header((), {}, text)
     return MemberPlan(
-        name, codec, header, [fixed_part(header.block()), Part(nbytes, DTYPES["F32"].split, lambda: bytes(nbytes))]
+        name,
+        codec,
+        header,
+        [fixed_part(header.block()), ByteSource(nbytes, DTYPES["F32"].split, lambda: bytes(nbytes))],
     )
 
 

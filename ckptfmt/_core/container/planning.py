@@ -28,7 +28,7 @@ SMALL_BYTES = 64 << 10
 """A tensor of up to this length is read as bytes of its own. The collector of garbage has no eye on bytes."""
 
 
-class Part(NamedTuple):
+class ByteSource(NamedTuple):
     """A piece of a member: the bytes of one tensor, or bytes that are there already.
 
     Attributes:
@@ -58,7 +58,7 @@ class MemberPlan:
     name: str
     codec: str
     header: Header | None
-    parts: Sequence[Part]
+    parts: Sequence[ByteSource]
 
     @property
     def logical_bytes(self) -> int:
@@ -76,7 +76,7 @@ class StoredMember:
     """
 
     member: Member
-    parts: Iterable[Part]
+    parts: Iterable[ByteSource]
 
     @property
     def name(self) -> str:
@@ -192,9 +192,9 @@ def _plan(
     return SavePlan(tuple(component.name for component in components), members, metadata, per_rank)
 
 
-def fixed_part(content: bytes) -> Part:
+def fixed_part(content: bytes) -> ByteSource:
     """Return the part that is these bytes."""
-    return Part(len(content), WHOLE, lambda: content)
+    return ByteSource(len(content), WHOLE, lambda: content)
 
 
 def _plan_members(
@@ -214,7 +214,7 @@ def _plan_members(
     for tensor in header.by_offset():
         leaf = component.tensors[tensor.name]
         read = leaf.read_copy if tensor.nbytes <= SMALL_BYTES else leaf.read
-        parts.append(Part(tensor.nbytes, DTYPES[leaf.dtype].split, read, leaf.copy_into))
+        parts.append(ByteSource(tensor.nbytes, DTYPES[leaf.dtype].split, read, leaf.copy_into))
     yield MemberPlan(component.name + SAFETENSORS, codec, header, parts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from ckptfmt._core.container.planning import MemberPlan, Part, SavePlan, StoredMember, require_valid
+from ckptfmt._core.container.planning import ByteSource, MemberPlan, SavePlan, StoredMember, require_valid
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.codec import encode_chunk
@@ -198,7 +198,7 @@ def _copy_stored(sink: Sink, workers: Workers, plan: StoredMember, offset: int) 
     return plan.member.at(offset)
 
 
-def _copy(sink: Sink, offset: int, part: Part) -> None:
+def _copy(sink: Sink, offset: int, part: ByteSource) -> None:
     sink.write_at(offset, part.read())
 
 

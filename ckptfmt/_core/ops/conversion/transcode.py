@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
-from ckptfmt._core.container.planning import Part as Piece
-from ckptfmt._core.container.tensor_source import ReadChunk
+from ckptfmt._core.container.planning import ByteSource, MemberPlan, SavePlan, fixed_part
+from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Metadata
@@ -17,7 +16,7 @@ from ckptfmt._core.format.trees import COMPLEX_PARTS
 from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
 from ckptfmt.errors import FormatError, StateError
 
-__all__ = ["plan_rewrite", "tensor_pieces"]
+__all__ = ["plan_rewrite", "tensor_bytes"]
 
 _FLAT = object()
 
@@ -46,17 +45,22 @@ def plan_rewrite(file: TensorFile, metadata: Metadata, *, codec: str, advance: A
 
 def _opaque(file: TensorFile, member: MemberInfo) -> MemberPlan:
     """Return the plan of a member that belongs to no component: it is kept as it is (spec 6.5)."""
-    pieces = [Piece(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member.name)]
+    pieces = [ByteSource(nbytes, WHOLE, chunk) for nbytes, chunk in file.opaque_chunks(member.name)]
     return MemberPlan(member.name, member.codec, None, pieces)
 
 
-def tensor_pieces(part: ComponentSource, name: str, advance: Advance) -> list[Piece]:
-    """Return the data of a tensor as pieces of the length of a chunk, to be read in order, each once."""
-    tensor = part.tensors[name]
+def tensor_bytes(tensor: TensorSource, place: str, advance: Advance) -> list[ByteSource]:
+    """Return the data of a tensor in pieces of the length of a chunk, to be read in order, each once.
+
+    Args:
+        tensor: The tensor.
+        place: What errors call it.
+        advance: Takes how many more bytes were read.
+    """
     split = DTYPES[tensor.dtype].split if tensor.dtype in DTYPES else WHOLE
-    stream = _Stream(part, name, advance)
+    stream = _Stream(tensor, place, advance)
     return [
-        Piece(nbytes, split, stream.taking(nbytes))
+        ByteSource(nbytes, split, stream.taking(nbytes))
         for nbytes in (min(CHUNK_BYTES, tensor.nbytes - start) for start in range(0, tensor.nbytes, CHUNK_BYTES))
     ]
 
@@ -64,19 +68,19 @@ def tensor_pieces(part: ComponentSource, name: str, advance: Advance) -> list[Pi
 class _Stream:
     """The chunks of a tensor, begun when the first one is asked for."""
 
-    def __init__(self, part: ComponentSource, name: str, advance: Advance) -> None:
-        self._part = part
-        self._name = name
+    def __init__(self, tensor: TensorSource, place: str, advance: Advance) -> None:
+        self._tensor = tensor
+        self._place = place
         self._advance = advance
         self._chunks: Iterator[ReadChunk] | None = None
-        self._missing = part.tensors[name].nbytes
+        self._missing = tensor.nbytes
 
     def taking(self, nbytes: int) -> Callable[[], BytesLike]:
         """Return what reads the next chunk, which has to be of this length."""
 
         def read() -> BytesLike:
             if self._chunks is None:
-                self._chunks = self._part.tensors[self._name].chunks()
+                self._chunks = self._tensor.chunks()
             chunk = next(self._chunks, None)
             data = b"" if chunk is None else chunk()
             self._missing -= nbytes
@@ -86,7 +90,7 @@ class _Stream:
                 too_long = next(self._chunks, None) is not None
                 self._chunks = None
             if memoryview(data).nbytes != nbytes or too_long:
-                raise StateError(f"{self._part.name}.{self._name}", "its data are not of the length of its shape")
+                raise StateError(self._place, "its data are not of the length of its shape")
             self._advance(nbytes)
             return data
 
@@ -102,7 +106,7 @@ def _members(part: ComponentSource, codec: str, advance: Advance) -> Iterator[Me
     header = _header(part, dtypes)
     pieces = [fixed_part(header.block())]
     for tensor in header.by_offset():
-        pieces += tensor_pieces(part, tensor.name, advance)
+        pieces += tensor_bytes(part.tensors[tensor.name], f"{part.name}.{tensor.name}", advance)
     yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)
 
 

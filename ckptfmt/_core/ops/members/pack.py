@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ckptfmt._core.container.planning import MemberPlan, SavePlan, fixed_part
-from ckptfmt._core.container.planning import Part as Piece
+from ckptfmt._core.container.planning import ByteSource, MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata, component_of
@@ -24,7 +23,7 @@ from ckptfmt._core.format.trees import validate_tree
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.safetensors import SafetensorsFile
-from ckptfmt._core.ops.conversion.transcode import tensor_pieces
+from ckptfmt._core.ops.conversion.transcode import tensor_bytes
 from ckptfmt._core.ops.members.extract import FACTS_NAME
 from ckptfmt._core.ops.members.plain_json import decode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
@@ -182,14 +181,14 @@ def _plan(name: str, sources: Mapping[str, Source], codec: str, meter: Meter) ->
     return MemberPlan(name, codec, None, list(pieces))
 
 
-def _piece(source: Source, start: int, meter: Meter) -> Piece:
+def _piece(source: Source, start: int, meter: Meter) -> ByteSource:
     nbytes = min(CHUNK_BYTES, source.size - start)
 
     def read() -> bytes:
         meter.advance(nbytes)
         return source.read(start, nbytes)
 
-    return Piece(nbytes, WHOLE, read)
+    return ByteSource(nbytes, WHOLE, read)
 
 
 def _plan_tensors(name: str, source: Source, codec: str, meter: Meter) -> MemberPlan:
@@ -197,7 +196,7 @@ def _plan_tensors(name: str, source: Source, codec: str, meter: Meter) -> Member
     header = _header(name, part)
     pieces = [fixed_part(header.block())]
     for tensor in header.by_offset():
-        pieces += tensor_pieces(part, tensor.name, meter.advance)
+        pieces += tensor_bytes(part.tensors[tensor.name], f"{name}: {tensor.name}", meter.advance)
     return MemberPlan(name, codec, header, pieces)
 
 

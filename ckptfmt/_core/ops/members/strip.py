@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ckptfmt._core.container.planning import Part, StoredMember
+from ckptfmt._core.container.planning import ByteSource, StoredMember
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.chunks import CHUNK_BYTES
@@ -153,7 +153,7 @@ def _stored(source: Source, member: Member, tally: Tally) -> StoredMember:
         tally.add(source.path, run.nbytes)
         return data
 
-    return StoredMember(member, (Part(run.nbytes, WHOLE, partial(read, run)) for run in _runs(member)))
+    return StoredMember(member, (ByteSource(run.nbytes, WHOLE, partial(read, run)) for run in _runs(member)))
 
 
 @dataclass(frozen=True)

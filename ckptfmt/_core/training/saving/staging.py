@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
-from ckptfmt._core.container.planning import SMALL_BYTES, MemberPlan, Part, SavePlan
+from ckptfmt._core.container.planning import SMALL_BYTES, ByteSource, MemberPlan, SavePlan
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._core.system.workers import CORES, Workers
 
@@ -37,7 +37,7 @@ class Staging(Protocol):
 class PendingCopy(NamedTuple):
     """A part that is to be copied, and where to."""
 
-    part: Part
+    part: ByteSource
     target: memoryview
 
     def make(self) -> None:
@@ -134,6 +134,6 @@ def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[PendingCo
         nbytes = part.nbytes
         copy = buffer[position : position + nbytes]
         copies.append(PendingCopy(part, copy))
-        parts.append(Part(nbytes, part.split, copy.tobytes if nbytes <= SMALL_BYTES else copy.toreadonly))
+        parts.append(ByteSource(nbytes, part.split, copy.tobytes if nbytes <= SMALL_BYTES else copy.toreadonly))
         position += nbytes
     return replace(member, parts=parts)
