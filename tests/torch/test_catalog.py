@@ -161,7 +161,7 @@ def printed(directory: Path, run_id: str | None, *, verify: bool) -> str | None:
         return report.file.name
     if report.undecided:
         return "undecided"
-    return "useless" if report.passed_over else None
+    return "useless" if report.skipped else None
 
 
 @given(files, small([None, None, "a", "b", "c"]))
