@@ -17,7 +17,9 @@ import pytest
 import ckptfmt
 import ckptfmt.torch
 from ckptfmt import errors
+from ckptfmt._core.training.saving.leaving import LEAVE_EXIT_CODE
 from ckptfmt.errors import CkptfmtError, Problem, SkippedFile
+from ckptfmt_cli.main import INTERRUPTED, READER_GONE
 
 EVERY = {
     "FormatError": errors.FormatError(Problem("chunk-digest", "a byte has changed", tensor="w"), "a.ckptfmt"),
@@ -66,6 +68,12 @@ def test_the_drawing_shows_every_exception_in_its_place_with_its_bases_and_exit_
         drawn[name] = (f"{parent}, {builtin}" if builtin else parent, above[depth][1])
     found = {kind.__name__: (", ".join(base.__name__ for base in kind.__bases__), kind.exit_code) for kind in kinds()}
     assert drawn == found
+
+
+def test_the_page_of_exit_codes_has_the_codes_of_all_exceptions() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert {kind.exit_code for kind in kinds()} | {LEAVE_EXIT_CODE, INTERRUPTED, READER_GONE} <= codes
 
 
 def kinds() -> set[type[CkptfmtError]]:

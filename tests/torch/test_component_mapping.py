@@ -44,7 +44,17 @@ def test_names_that_components_cannot_have(tmp_path: Path, name: Any) -> None:
 
 @pytest.mark.parametrize(
     "component",
-    [None, {"w": torch.ones(1)}, random.SystemRandom(), 3, 0.5, "text", NET.state_dict(), OPTIMIZER.state_dict()],
+    [
+        None,
+        nn.Linear,
+        {"w": torch.ones(1)},
+        random.SystemRandom(),
+        3,
+        0.5,
+        "text",
+        NET.state_dict(),
+        OPTIMIZER.state_dict(),
+    ],
     ids=lambda it: type(it).__name__,
 )
 def test_what_nothing_can_be_restored_into_is_no_component(tmp_path: Path, component: Any) -> None:

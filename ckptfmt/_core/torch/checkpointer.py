@@ -116,7 +116,7 @@ class Checkpointer(RunStart):
         unknown: No keyword: there are no other options.
 
     Raises:
-        UsageError: An argument makes no sense; `UsageError` for what to keep.
+        UsageError: An argument makes no sense, or a component cannot be saved.
     """
 
     def __init__(

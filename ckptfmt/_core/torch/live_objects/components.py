@@ -78,6 +78,8 @@ def _checked(name: object, component: object, reserved: Collection[str]) -> Stat
         raise UsageError(f"{name!r} cannot name a component; use letters, digits and _ . - of ASCII, at most 148")
     if name in reserved:
         raise UsageError(f"{name!r} cannot name a component, a Checkpointer uses it itself; choose another name")
+    if isinstance(component, type):
+        raise UsageError(f"component {name!r} is the class {component.__qualname__}; give an object of it")
     stateful = as_stateful(component)
     if isinstance(stateful, Stateful):
         return stateful
