@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["escape"]
+__all__ = ["describe_error", "escape"]
 
 # Printable for Python, and yet nothing is seen of them: two names that differ in one of these would look the same.
 # They are the rest of Unicode's Default_Ignorable_Code_Point, and a blank that is no space.
@@ -26,6 +26,15 @@ def escape(text: str) -> str:
     if text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None):
         return text
     return "".join(map(_escaped, text))
+
+
+def describe_error(error: BaseException) -> str:
+    """Return class and text of an error that anybody's code raised. Never raises, whatever the error does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is anybody's code, too
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _escaped(char: str) -> str:

@@ -24,6 +24,7 @@ CkptfmtError                               exit code
 ├── MissingExtraError (ImportError)        3   an optional dependency is not installed
 ├── RankError (RuntimeError)               3   another rank failed
 ├── SaveError (RuntimeError)               3   a save failed
+├── RestoreError (RuntimeError)            3   a component raised while it was restored
 ├── ResumeError (RuntimeError)             3   no checkpoint can be resumed
 │   └── UndecidedError (SystemExit)        78  a person has to look before the run goes on
 │       └── HeldError                          another live process saves the run
@@ -66,6 +67,7 @@ __all__ = [
     "ProblemKind",
     "RankError",
     "ReadError",
+    "RestoreError",
     "ResumeError",
     "SaveError",
     "SkippedFile",
@@ -287,6 +289,22 @@ class RankError(CkptfmtError, RuntimeError):
 
 class SaveError(CkptfmtError, RuntimeError):
     """A save failed, with its `__cause__`, or something beside it went wrong."""
+
+
+class RestoreError(CkptfmtError, RuntimeError):
+    """A component raised while it was restored, or compared with its state; `__cause__` is what it raised.
+
+    Attributes:
+        path: The checkpoint.
+        component: Name of the component.
+        changed: Names of the components that are no longer as they were, some of them in part.
+    """
+
+    def __init__(self, message: str, path: str = "", component: str = "", changed: Sequence[str] = ()) -> None:
+        self.path = path
+        self.component = component
+        self.changed = tuple(changed)
+        super().__init__(message)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ EVERY = {
     "MissingExtraError": errors.MissingExtraError("torch", "ckptfmt.torch"),
     "RankError": errors.RankError("rank 1"),
     "SaveError": errors.SaveError("step 3"),
+    "RestoreError": errors.RestoreError("net", "a.ckptfmt", "net", ["net"]),
     "ResumeError": errors.ResumeError("none", [SkippedFile("a", "damaged")], details=["b"]),
     "UndecidedError": errors.UndecidedError("unknown", [SkippedFile("a", "no permission")]),
     "HeldError": errors.HeldError("held", "node7", 12, details=["since"]),

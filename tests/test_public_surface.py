@@ -69,6 +69,7 @@ ckptfmt.PerRank(values)
 ckptfmt.Problem(code, message, member=None, tensor=None, offset=None)
 ckptfmt.RankError
 ckptfmt.ReadError
+ckptfmt.RestoreError
 ckptfmt.ResumeError
 ckptfmt.SaveError
 ckptfmt.SaveReport(path, identity, file_bytes, components, per_rank=())
@@ -118,6 +119,7 @@ ckptfmt.torch.Checkpointer.warm_start(self, path, *, source=None, rename=None, s
 ckptfmt.torch.ComponentReport(name, restored, differences=(), notes=(), per_rank=(), empty=False)
 ckptfmt.torch.HeldError
 ckptfmt.torch.RankError
+ckptfmt.torch.RestoreError
 ckptfmt.torch.RestoreReport(path, identity, step, epoch, components, unexpected)
 ckptfmt.torch.ResumeError
 ckptfmt.torch.ResumeReport(directory, path, run_id, step=0, epoch=0, batch=0, restored=(), empty=(), missing=(),
@@ -158,6 +160,7 @@ ckptfmt.errors.Problem(code, message, member=None, tensor=None, offset=None)
 ckptfmt.errors.ProblemKind
 ckptfmt.errors.RankError
 ckptfmt.errors.ReadError
+ckptfmt.errors.RestoreError
 ckptfmt.errors.ResumeError
 ckptfmt.errors.SaveError
 ckptfmt.errors.SkippedFile(path, reason)

@@ -19,6 +19,7 @@ from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import (
     HeldError,
     RankError,
+    RestoreError,
     ResumeError,
     SaveError,
     SkippedFile,
@@ -33,6 +34,7 @@ __all__ = [
     "ComponentReport",
     "HeldError",
     "RankError",
+    "RestoreError",
     "RestoreReport",
     "ResumeError",
     "ResumeReport",

@@ -137,7 +137,7 @@ def test_restored_by_a_checkpointer_milestones_can_be_counted_again(tmp_path: Pa
     *_, scheduler = make(name, 0)
     loaded = through_ckptfmt({"scheduler": scheduler.state_dict()}, tmp_path / "a.ckptfmt")
     *_, other = make(name, 1)
-    plan_restore({"scheduler": other}, loaded).apply()
+    plan_restore({"scheduler": other}, loaded, path="a").apply("a")
     last = other._schedulers[-1] if isinstance(other, lr_scheduler.SequentialLR) else other
     assert isinstance(last, lr_scheduler.MultiStepLR)
     assert type(last.milestones) is Counter

@@ -10,6 +10,7 @@ from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt._escaping import describe_error
 from ckptfmt.errors import FormatError, Problem, StateError, error_for
 
 if TYPE_CHECKING:
@@ -194,4 +195,6 @@ def _as_numpy(value: Any, path: str) -> np.ndarray[Any, Any]:
         # An `__array__` beside DLPack knows dtypes that DLPack in NumPy does not, such as bfloat16.
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise StateError(path, f"{type(value)} does not give its values: {error}", "copy it to the CPU") from error
+        raise StateError(
+            path, f"{type(value)} does not give its values: {describe_error(error)}", "copy it to the CPU"
+        ) from error

@@ -78,6 +78,7 @@ class RunStart(RunFacts):
             UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. Uncaught, it ends
                 the process with exit code 78: do not start it again before somebody has looked.
             HeldError: Another process is saving the run (exit code 78).
+            RestoreError: A component raised; `component` names it, `changed` says what is no longer as it was.
             StorageError: The directory or the path is none, or the system cannot read the chosen checkpoint to its end
                 any more (ReadError).
             UsageError: It was called before.
@@ -129,6 +130,7 @@ class RunStart(RunFacts):
 
         Raises:
             MismatchError: Something does not fit; lists every reason. Nothing was changed.
+            RestoreError: A component raised, as in `resume`.
             UsageError: The run is not new, or `resume()` was not called.
             CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
         """

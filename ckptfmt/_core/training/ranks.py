@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from ckptfmt._escaping import describe_error
 from ckptfmt.errors import CkptfmtError, HeldError, RankError, SupersededError, UndecidedError
 
 __all__ = ["Exchange", "Ranks", "SingleProcess", "World"]
@@ -173,7 +174,7 @@ def _attempt(act: Callable[[], object]) -> _Attempt:
         return _Attempt(result, None, _DONE + pickle.dumps(result))
     except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
         lines = tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else ()
-        lines = lines or (f"{type(error).__name__}: {error}",)
+        lines = lines or (describe_error(error),)
         return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, lines)))
 
 

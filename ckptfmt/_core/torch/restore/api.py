@@ -23,7 +23,7 @@ from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, RestoreP
 from ckptfmt._core.torch.restore.read_targets import staging_buffer
 from ckptfmt._core.training.report import ComponentReport
 from ckptfmt._core.training.stateful import Stateful
-from ckptfmt.errors import error_for
+from ckptfmt.errors import RestoreError, error_for
 
 __all__ = ["ComponentStates", "RestoreReport", "restore"]
 
@@ -63,7 +63,14 @@ class ComponentStates:
     ) -> RestorePlan:
         """Compare the trees, or what is chosen of them, with the objects that are to take them (see `plan_restore`)."""
         with collector_paused():
-            plan = plan_restore(takers, trees, allow_mismatch, same=self._skeletons.same_bits, refused=refused)
+            plan = plan_restore(
+                takers,
+                trees,
+                allow_mismatch,
+                same=self._skeletons.same_bits,
+                refused=refused,
+                path=self._checkpoint.path,
+            )
         return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
 
     def rank_count(self, name: str) -> int:
@@ -101,10 +108,11 @@ class ComponentStates:
             MismatchError: They cannot be put there. Nothing was changed.
             FormatError: A byte has changed; a note says that the objects are a mixture now.
             StorageError: The file cannot be read; the same note says so.
+            RestoreError: A component raised.
         """
         plan.require_fit()
         with collector_paused():
-            placement = Placement(plan, self._skeletons)
+            placement = Placement(plan, self._skeletons, self._checkpoint.path)
         names = [component.name for component in plan.components]
         targets = {name: placement.targets.get(name, {}) for name in names if name in self.trees}
         try:
@@ -115,6 +123,8 @@ class ComponentStates:
                 for component in plan.components:
                     _keep_own_buffers(component)
                 return reports
+        except RestoreError:  # it says what was changed
+            raise
         except BaseException as error:
             error.add_note(
                 f"{self._checkpoint.path}: raised while it was being restored: {', '.join(names)} may be part old and "
@@ -178,6 +188,7 @@ def restore(
         IntegrityError: Data are damaged; its `problems` name every tensor, its notes what has been changed.
         FormatError: It is not a valid ckptfmt file, or of a newer version. Nothing was changed.
         StorageError: The file cannot be read.
+        RestoreError: A component raised; `component` names it, `changed` says what is no longer as it was.
         UsageError: The components are no mapping of names to objects with `state_dict()` and `load_state_dict()`.
     """
     refuse_keywords("restore(path", ("allow_mismatch", "verify_first", "progress"), components, unknown)

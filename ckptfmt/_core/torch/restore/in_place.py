@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from ckptfmt._core.container.chunk_reader import ReadTarget
 from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
 from ckptfmt._core.torch.restore.placeholders import Skeletons
-from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, LoadOptimizer, RestorePlan, apply_component
+from ckptfmt._core.torch.restore.plan import ComponentPlan, LoadModule, LoadOptimizer, RestorePlan, apply_components
+from ckptfmt._core.torch.restore.raising import named_when_compared
 from ckptfmt._core.torch.restore.read_targets import fits, target_of
 from ckptfmt._core.torch.tensors.adapter import new_tensor
 from ckptfmt._core.training.report import ComponentReport
@@ -46,15 +47,18 @@ class Placement:
     Args:
         plan: The plan, made with stand-ins. It must fit.
         skeletons: What made the stand-ins.
+        path: The checkpoint.
 
     Attributes:
         targets: For each component, where the data of its tensors go.
 
     Raises:
         MismatchError: A module has no memory.
+        RestoreError: A component raised when it was asked for its memory.
     """
 
-    def __init__(self, plan: RestorePlan, skeletons: Skeletons) -> None:
+    def __init__(self, plan: RestorePlan, skeletons: Skeletons, path: str) -> None:
+        self._path = path
         self.targets: dict[str, dict[str, ReadTarget]] = {}
         self._skeletons = skeletons
         self._first: dict[tuple[str, str], torch.Tensor] = {}
@@ -69,19 +73,25 @@ class Placement:
         return sum(tensor.nbytes for tensor in self._written)
 
     def finish(self) -> tuple[ComponentReport, ...]:
-        """When the data are there: let the objects know, and give them the rest."""
+        """When the data are there: let the objects know, and give them the rest.
+
+        Raises:
+            RestoreError: A component raised.
+        """
         with torch.no_grad():
             for tensor, source in self._repeats:
                 tensor.copy_(source)
         increment_version(self._written)  # for autograd, they have changed
-        return tuple(apply_component(component, load) for component, load in self._finishes)
+        in_place = [component.name for component, _ in self._finishes if self.targets.get(component.name)]
+        return apply_components(self._finishes, self._path, in_place)
 
     def _prepare(self, component: ComponentPlan) -> Callable[[], object] | None:
-        match component.load:
-            case LoadModule() as load:
-                return self._prepare_module(component.name, load)
-            case LoadOptimizer() as load:
-                return self._prepare_optimizer(load)
+        with named_when_compared(self._path, component.name):
+            match component.load:
+                case LoadModule() as load:
+                    return self._prepare_module(component.name, load)
+                case LoadOptimizer() as load:
+                    return self._prepare_optimizer(load)
         return component.load
 
     def _prepare_module(self, name: str, load: LoadModule) -> Callable[[], object]:

@@ -17,13 +17,14 @@ from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
 from ckptfmt._core.torch.restore.lr_schedulers import compare_scheduler, fit_scheduler
 from ckptfmt._core.torch.restore.modules import compare_module, load_module, same_bits
 from ckptfmt._core.torch.restore.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
+from ckptfmt._core.torch.restore.raising import named_when_compared, named_when_restored
 from ckptfmt._core.torch.state.empty_components import is_empty
 from ckptfmt._core.torch.state.parameter_names import ParameterNames, groups_of, parameter_names
 from ckptfmt._core.training.report import ComponentReport
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import MismatchError
 
-__all__ = ["ComponentPlan", "LoadModule", "LoadOptimizer", "RestorePlan", "apply_component", "plan_restore"]
+__all__ = ["ComponentPlan", "LoadModule", "LoadOptimizer", "RestorePlan", "apply_components", "plan_restore"]
 
 SameBits = Callable[[object, object], bool]
 
@@ -120,14 +121,19 @@ class RestorePlan:
         if self.differences:
             raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
 
-    def apply(self) -> tuple[ComponentReport, ...]:
+    def apply(self, path: str, changed: Collection[str] = ()) -> tuple[ComponentReport, ...]:
         """Restore the components, in their order.
+
+        Args:
+            path: The checkpoint.
+            changed: Names of other components that were changed before.
 
         Raises:
             MismatchError: There are differences that are not allowed. Nothing was changed.
+            RestoreError: A component raised.
         """
         self.require_fit()
-        return tuple(apply_component(plan, plan.load) for plan in self.components)
+        return apply_components([(plan, plan.load) for plan in self.components], path, changed)
 
 
 def plan_restore(
@@ -138,6 +144,7 @@ def plan_restore(
     names: ParameterNames | None = None,
     same: SameBits = same_bits,
     refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    path: str,
 ) -> RestorePlan:
     """Compare a state with the live objects that are to take it.
 
@@ -151,6 +158,10 @@ def plan_restore(
         names: The names of the parameters; None: those of the modules among the components.
         same: Says whether two tensors of the state hold the same bits.
         refused: Why the states of some components cannot be given to an object, a line each.
+        path: The checkpoint.
+
+    Raises:
+        RestoreError: A component raised when it was asked what it is like.
     """
     if names is None:
         names = parameter_names(components)
@@ -163,7 +174,8 @@ def plan_restore(
         elif name not in state:
             plans[name] = ComponentPlan(name, None, (f"{name}: not in the checkpoint",))
         else:
-            plan = _plan(name, component, state, names, optimizers, same)
+            with named_when_compared(path, name):
+                plan = _plan(name, component, state, names, optimizers, same)
             plans[name] = replace(plan, empty=is_empty(state[name]) and not plan.differences)
     return RestorePlan(tuple(plans[name] for name in components), frozenset(allow_mismatch))
 
@@ -231,13 +243,30 @@ def _lines(name: str, lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}{line}" for line in lines)
 
 
-def apply_component(plan: ComponentPlan, load: Load | None) -> ComponentReport:
-    """Give a component what is restored of it, and report it."""
-    if load is not None:
-        try:
-            load()
-        except Exception as error:
-            error.add_note(f"raised while the component {plan.name!r} was restored; do not train on with these objects")
-            raise
-    restored = load is not None and not plan.empty
-    return ComponentReport(plan.name, restored, plan.differences, plan.notes, plan.per_rank, plan.empty)
+def apply_components(
+    loads: Sequence[tuple[ComponentPlan, Load | None]], path: str, changed: Collection[str] = ()
+) -> tuple[ComponentReport, ...]:
+    """Give components what is restored of them, in this order, and report it.
+
+    Args:
+        loads: What gives each its state; None: it stays as it is.
+        path: The checkpoint.
+        changed: Names of components that were changed before, or into whose memory the data have been read.
+
+    Raises:
+        RestoreError: A component raised.
+    """
+    names = [plan.name for plan, _ in loads]
+    names = [*(name for name in changed if name not in names), *names]
+    so_far = set(changed)
+    for plan, load in loads:
+        if load is not None:
+            so_far.add(plan.name)
+            with named_when_restored(path, plan.name, [name for name in names if name in so_far]):
+                load()
+    return tuple(
+        ComponentReport(
+            plan.name, load is not None and not plan.empty, plan.differences, plan.notes, plan.per_rank, plan.empty
+        )
+        for plan, load in loads
+    )

@@ -86,7 +86,7 @@ def _plan(run: Run, found: VerifiedCheckpoint, allow_mismatch: frozenset[str]) -
     foreign = found.metadata.run_id is None
     refused = {name: inert_objects(name, tree) for name, tree in state.items() if foreign}
     if states is None:
-        plan = plan_restore(run.components, state, allow_mismatch, refused=refused)
+        plan = plan_restore(run.components, state, allow_mismatch, refused=refused, path=found.path)
     else:
         plan = states.plan(run.components, state, allow_mismatch, refused)
     random, lost_random = _random_of(found, state)
@@ -106,7 +106,7 @@ def _restore(
 ) -> ResumeReport:
     """Change the live objects."""
     if found.states is None:
-        details = plan.components.apply()
+        details = plan.components.apply(found.path)
     else:
         details = found.states.restore(plan.components, patience=new_patience())
     progress = plan.progress

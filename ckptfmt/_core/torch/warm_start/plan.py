@@ -15,6 +15,7 @@ from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.components import checked_components, name_list
 from ckptfmt._core.torch.restore.modules import load_module
 from ckptfmt._core.torch.restore.plan import RestorePlan, plan_restore
+from ckptfmt._core.torch.restore.raising import named_when_compared, named_when_restored
 from ckptfmt._core.torch.restore.weight_files import Origin, open_origin
 from ckptfmt._core.torch.run.components import RNG, Run
 from ckptfmt._core.torch.run.loop import Loop
@@ -129,21 +130,28 @@ class WarmStart:
 
     Attributes:
         report: What will have been done.
-        fits: What each model takes.
+        fits: What each model takes, with its name.
         others: What the other components take.
         random: The states for the global generators; None: they stay.
     """
 
     report: WarmStartReport
-    fits: tuple[tuple[nn.Module, Fit], ...]
+    fits: tuple[tuple[str, nn.Module, Fit], ...]
     others: RestorePlan
     random: rng.RandomState | None = None
 
     def apply(self) -> WarmStartReport:
-        """Change the objects."""
-        for module, fit in self.fits:
-            load_module(module, fit.state, strict=False)
-        self.others.apply()
+        """Change the objects.
+
+        Raises:
+            RestoreError: One of them raised.
+        """
+        changed: list[str] = []
+        for name, module, fit in self.fits:
+            changed.append(name)
+            with named_when_restored(self.report.path, name, changed):
+                load_module(module, fit.state, strict=False)
+        self.others.apply(self.report.path, changed)
         return self.report
 
 
@@ -181,6 +189,7 @@ def warm_start(
 
     Raises:
         MismatchError: The file has no such weights, or they do not fit; lists every reason. Nothing was changed.
+        RestoreError: A module raised; `changed` says what is no longer as it was.
         CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
     """
     mapped = Mapped(rename, strip_prefix, partial, resize)
@@ -228,11 +237,12 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
     sources_of: dict[str, str | None] = {}
     fits = {}
     for name, module in modules.items():
-        fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
+        with named_when_compared(os.fspath(path), name):
+            fits[name], sources_of[name] = _fit(name, module, origin, mapped, sources, len(modules))
     others = {name: part for name, part in components.items() if name in also_restore and name not in modules}
     state = {name: origin.state(name) for name in others if name in origin.components}
     refused = origin.refused(name for name in others if name in state)
-    plan = plan_restore(others, state, names=parameter_names(modules), refused=refused)
+    plan = plan_restore(others, state, names=parameter_names(modules), refused=refused, path=os.fspath(path))
     random, lost = _random(origin) if RNG in also_restore else (None, [])
     differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
     differences += [*plan.differences, *lost]
@@ -258,7 +268,7 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
         step=(facts.step or 0) if request.keep_counters else 0,
         epoch=(facts.epoch or 0) if request.keep_counters else 0,
     )
-    return WarmStart(report, tuple((modules[name], fit) for name, fit in fits.items()), plan, random)
+    return WarmStart(report, tuple((name, modules[name], fit) for name, fit in fits.items()), plan, random)
 
 
 def _models(path: object, model: object) -> dict[str, Stateful]:

@@ -9,6 +9,7 @@ from ckptfmt._core.system.forks import let_go_in_children
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.run_saves import Plan, RunSaves
+from ckptfmt._escaping import describe_error
 
 __all__ = ["LastStep"]
 
@@ -57,7 +58,7 @@ class LastStep(Generic[M]):
         try:
             mark = self._mark()
         except Exception as error:  # noqa: BLE001 - an exception is on its way up already
-            notify(f"the last step is not saved: its state cannot be seen: {type(error).__name__}: {error}")
+            notify(f"the last step is not saved: its state cannot be seen: {describe_error(error)}")
             return
         if self._noted is None or self._noted[2] != mark:
             notify("the last step is not saved: the state is no longer that of a finished step")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import SupportsFloat
 
+from ckptfmt._escaping import describe_error
+
 __all__ = ["as_numbers"]
 
 
@@ -18,7 +20,7 @@ def as_numbers(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], 
             numbers[name] = float(item() if callable(item) else value)
         except Exception as error:  # noqa: BLE001 - `__float__` may be anybody's code
             complaints.append(
-                f"metric {name!r} is left out: {type(value).__name__} is not a number ({error}); "
+                f"metric {name!r} is left out: {type(value).__name__} is not a number ({describe_error(error)}); "
                 "give a float or a tensor of one element"
             )
     return numbers, complaints

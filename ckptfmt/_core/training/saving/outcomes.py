@@ -6,6 +6,7 @@ from typing import Literal
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.training.saving.background_saver import Written
+from ckptfmt._escaping import describe_error
 from ckptfmt.errors import CkptfmtError, SaveError, SupersededError, UsageError
 
 __all__ = ["FailedSave", "Outcomes", "as_ckptfmt_error", "complaint"]
@@ -106,7 +107,7 @@ def as_ckptfmt_error(error: Exception) -> CkptfmtError:
     """Return the error of a save as one of ckptfmt's."""
     if isinstance(error, CkptfmtError):
         return error
-    ours = SaveError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    ours = SaveError(describe_error(error))
     ours.__cause__ = error
     return ours
 
