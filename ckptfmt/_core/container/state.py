@@ -116,16 +116,19 @@ def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, Te
         return None
     leaves: dict[str, TensorSource] = {}
     markers = set()
+    kind, encoder = type(None), encoders.encoder_of(type(None))
     for key, value in tree.items():
         if type(key) is not str or not _is_unicode(key):
             return None
-        if isinstance(value, Mapping | list | tuple):
-            return None
-        encoder = encoders.encoder_of(type(value))
+        if type(value) is not kind:  # most values are of the kind of the one before
+            kind = type(value)
+            if issubclass(kind, Mapping | list | tuple):
+                return None
+            encoder = encoders.encoder_of(kind)
         leaf = encoder.encode(value, f"{component}.{key}")
-        marker = leaf.name if isinstance(leaf, Typed) and leaf.name == encoder.marker else None
-        if isinstance(leaf, Typed) and marker is not None and not encoders.always_mark:
-            leaf = leaf.value
+        marker = None
+        if isinstance(leaf, Typed) and leaf.name == encoder.marker and not encoders.always_mark:
+            marker, leaf = leaf.name, leaf.value
         if not isinstance(leaf, TensorSource):
             return None
         leaves[key] = leaf
