@@ -12,7 +12,7 @@ from typing import Any
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.storage import open_source
-from ckptfmt._core.storage.local.paths import leads_out_of
+from ckptfmt._core.storage.local.paths import leads_out_of, real_path
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
 __all__ = ["INDEX", "Weights", "file_in", "find_weights", "open_weights", "read_json"]
@@ -66,8 +66,8 @@ def file_in(directory: Path, name: str) -> Path:
         ForeignFileError: It is a link to something else: that is no part of what was given.
     """
     path = directory / name
-    if leads_out_of(directory, path) and not _is_blob(directory.resolve(), path.resolve()):
-        found = f"it is a link out of the directory, to {path.resolve()}; put the file itself there"
+    if leads_out_of(directory, path) and not _is_blob(real_path(directory), real_path(path)):
+        found = f"it is a link out of the directory, to {real_path(path)}; put the file itself there"
         raise ForeignFileError(found, str(path), "checkpoint")
     return path
 

@@ -20,8 +20,7 @@ from ckptfmt._core.interop.hf_weights import file_in, find_weights, open_weights
 from ckptfmt._core.interop.pth import open_file
 from ckptfmt._core.interop.state_components import components_of
 from ckptfmt._core.interop.training_facts import as_float, count
-from ckptfmt._core.storage import open_source
-from ckptfmt._core.storage.local.paths import children
+from ckptfmt._core.storage import open_source, store_for
 from ckptfmt.errors import ForeignFileError, StateError, StorageError
 
 __all__ = ["CheckpointDirectory", "is_checkpoint_directory", "open_directory"]
@@ -58,7 +57,8 @@ class CheckpointDirectory(TensorFile):
         self.form = found.form
         self.files = tuple(found.files)
         self.metadata = found.metadata
-        self.file_bytes = sum((Path(path) / name).stat().st_size for name in found.used)
+        entries = {entry.name: entry for entry in store_for(path).list()}
+        self.file_bytes = sum(entries[name].nbytes or 0 for name in found.used if name in entries)
         self._left = sorted(found.names - found.used)
         self._components = components_of(found.state, found.text)
 
@@ -172,7 +172,8 @@ def open_directory(path: str | os.PathLike[str], *, inert: Collection[str] = ())
 
 
 def _names(directory: Path) -> set[str]:
-    return {child.name for child in children(directory) if child.is_file()}
+    # A link that leads nowhere has no length.
+    return {entry.name for entry in store_for(directory).list() if entry.nbytes is not None}
 
 
 def _is_accelerate(names: set[str]) -> bool:

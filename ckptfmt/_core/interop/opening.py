@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Collection
-from pathlib import Path
 
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.detect import detect
 from ckptfmt._core.runs.scan import EXTENSION
-from ckptfmt._core.storage import open_source
+from ckptfmt._core.storage import open_source, store_for
+from ckptfmt._core.storage.resolve import is_directory, is_url
 from ckptfmt.errors import StorageError
 
 __all__ = ["open_tensors"]
@@ -32,7 +32,7 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
         UnsafeInputError: It asks for code to be run.
         StorageError: It cannot be read.
     """
-    if Path(path).is_dir():
+    if is_directory(path):
         return _open_directory(path, inert)
     source = open_source(path)
     try:
@@ -46,9 +46,13 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
 def _open_directory(path: str | os.PathLike[str], inert: Collection[str]) -> TensorFile:
     directories = importlib.import_module("ckptfmt._core.interop.huggingface")
-    if not directories.is_checkpoint_directory(path) and any(Path(path).glob(f"*{EXTENSION}")):
-        advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
-        raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
+    local = not is_url(path)
+    if not (local and directories.is_checkpoint_directory(path)):
+        if any(entry.name.endswith(EXTENSION) for entry in store_for(path).list()):
+            advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
+            raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
+        if not local:
+            raise StorageError(f"{os.fspath(path)}: names no object; give the URL of one, or copy the directory here")
     return _as_opened(directories.open_directory(path, inert=inert))
 
 

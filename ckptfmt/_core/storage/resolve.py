@@ -37,8 +37,8 @@ _SUPPORTED = "give a local path, file:///PATH or memory://NAME/PREFIX"
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
-    """Say whether a location is a URL."""
-    return isinstance(location, str) and _SCHEME.match(location) is not None
+    """Say whether a location is a URL, other than that of a file."""
+    return _local(location) is None
 
 
 def store_for(location: str | os.PathLike[str]) -> Store:
@@ -47,19 +47,17 @@ def store_for(location: str | os.PathLike[str]) -> Store:
     Raises:
         StorageError: There is no store for URLs of this kind, or no directory can have this name.
     """
-    text = os.fsdecode(location)
-    scheme = _SCHEME.match(text)
-    if scheme is None:
-        return LocalStore(text)
-    match scheme[1].lower():
-        case "file":
-            return LocalStore(_path_of(text))
-        case "memory":
-            from ckptfmt._core.storage.memory import MemoryStore, bucket
+    local = _local(location)
+    if local is not None:
+        return LocalStore(local)
+    url = str(location)
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "memory":
+        from ckptfmt._core.storage.memory import MemoryStore, bucket
 
-            name, _, prefix = text[scheme.end() :].partition("/")
-            return MemoryStore(bucket(name), prefix.strip("/"), text)
-    raise StorageError(f"{text}: there is no store for {scheme[0]}; {_SUPPORTED}")
+        name, _, prefix = rest.partition("/")
+        return MemoryStore(bucket(name), prefix.strip("/"), url)
+    raise StorageError(f"{url}: there is no store for {scheme}://; {_SUPPORTED}")
 
 
 def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -68,14 +66,13 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
     Raises:
         StorageError: There is no store for URLs of this kind, or no object can have this name.
     """
-    text = os.fsdecode(location)
-    scheme = _SCHEME.match(text)
-    if scheme is None or scheme[1].lower() == "file":
-        path = Path(text if scheme is None else _path_of(text))
+    local = _local(location)
+    if local is not None:
+        path = Path(local)
         return LocalStore(path.parent), path.name
-    around, _, name = text.rpartition("/")
+    around, _, name = str(location).rpartition("/")
     if not name or around.endswith(":/"):
-        raise StorageError(f"{text}: names no object; give the name of one in it")
+        raise StorageError(f"{location}: names no object; give the name of one in it")
     return store_for(around), name
 
 
@@ -90,8 +87,9 @@ def open_source(location: str | os.PathLike[str], version: Version | None = None
         ChangedError: There is another version.
         StorageError: It is not there, cannot be read, or is in no store that is known.
     """
-    if version is None and not is_url(location):
-        return open_file(location)  # the path stays as it was named
+    local = _local(location)
+    if version is None and local is not None:
+        return open_file(local)  # the path stays as it was named
     store, name = locate(location)
     return store.open(name, version)
 
@@ -108,10 +106,11 @@ def create(
     Raises:
         StorageError: It is in no store that is known, or nothing can have this name.
     """
-    if not is_url(location):
+    local = _local(location)
+    if local is not None:
         from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile  # most programs write nothing
 
-        return AtomicFile(location, expected_bytes=expected_bytes, replace=replace, guard=guard)
+        return AtomicFile(local, expected_bytes=expected_bytes, replace=replace, guard=guard)
     store, name = locate(location)
     return store.create(name, expected_bytes=expected_bytes, replace=replace, guard=guard)
 
@@ -123,12 +122,14 @@ def join(location: str | os.PathLike[str], name: str) -> str:
 
 def name_of(location: str) -> str:
     """Return the name of an object."""
-    return location.rpartition("/")[2] if is_url(location) else Path(location).name
+    local = _local(location)
+    return location.rpartition("/")[2] if local is None else Path(local).name
 
 
 def directory_of(location: str) -> str:
-    """Return the location of the store that an object is in, as `store_for(directory).path("")` has it."""
-    return location.rpartition("/")[0] if is_url(location) else str(Path(location).parent)
+    """Return the location of the store that an object is in."""
+    local = _local(location)
+    return location.rpartition("/")[0] if local is None else str(Path(local).parent)
 
 
 def look(location: str | os.PathLike[str]) -> Entry | None:
@@ -145,13 +146,15 @@ def same_object(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> b
     found, beside = look(one), look(other)
     if found is not None and beside is not None:
         return found.content_id == beside.content_id
-    return not is_url(one) and not is_url(other) and paths.same_file(one, other)
+    here, there = _local(one), _local(other)
+    return here is not None and there is not None and paths.same_file(here, there)
 
 
 def is_gone(location: str) -> bool:
     """Say whether nothing has a name, not even a link that leads nowhere. If that cannot be known: no."""
-    if not is_url(location):
-        return paths.is_gone(location)
+    local = _local(location)
+    if local is not None:
+        return paths.is_gone(local)
     try:
         store, name = locate(location)
         return store.look(name) is None
@@ -159,14 +162,28 @@ def is_gone(location: str) -> bool:
         return False
 
 
-def is_directory(location: str) -> bool:
+def is_directory(location: str | os.PathLike[str]) -> bool:
     """Say whether a location is a directory, or that of objects in a store. If that cannot be known: no."""
-    if not is_url(location):
-        return paths.is_directory(location)
+    local = _local(location)
+    if local is not None:
+        return paths.is_directory(local)
     try:
         return next(iter(store_for(location).list()), None) is not None
     except StorageError:
         return False
+
+
+def _local(location: str | os.PathLike[str]) -> str | None:
+    """Return a path, or the path that a `file` URL stands for; None for other URLs.
+
+    Raises:
+        StorageError: It is the URL of a file on another machine.
+    """
+    text = os.fsdecode(location)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    return _path_of(text) if scheme[1].lower() == "file" else None
 
 
 def _path_of(url: str) -> str:

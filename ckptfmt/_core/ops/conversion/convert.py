@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.index import Metadata
@@ -18,8 +17,8 @@ from ckptfmt._core.ops.conversion.transcode import plan_rewrite
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.pth.reading import refuse_code
 from ckptfmt._core.storage import create, open_source
-from ckptfmt._core.storage.local.paths import name_as_text
-from ckptfmt._core.storage.resolve import same_object
+from ckptfmt._core.storage.local.paths import name_as_text, real_path
+from ckptfmt._core.storage.resolve import is_directory, same_object
 from ckptfmt._version import __version__
 from ckptfmt.errors import ForeignFileError, FormatError, StorageError
 
@@ -115,7 +114,7 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
     try:
         file = open_tensors(path, inert=inert)
     except FormatError as error:
-        if Path(path).is_dir() or error.code not in ("magic", "too-short"):
+        if is_directory(path) or error.code not in ("magic", "too-short"):
             raise
         # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
         with open_source(path) as source:
@@ -137,7 +136,7 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
             return file.metadata
         return replace(file.metadata, run_id=run_id, generation=None)  # another run counts its own
     told: Mapping[str, str | None] = {
-        "converted_from": name_as_text(Path(file.path).resolve()),
+        "converted_from": name_as_text(real_path(file.path)),
         "form": file.form,
         "written_by": file.metadata.producer,
     }

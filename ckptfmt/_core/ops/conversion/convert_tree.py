@@ -12,7 +12,7 @@ from ckptfmt._core.ops.conversion.convert import convert
 from ckptfmt._core.ops.conversion.report import ConvertReport
 from ckptfmt._core.ops.progress import Report
 from ckptfmt._core.runs.scan import EXTENSION
-from ckptfmt._core.storage.local.paths import children, is_directory, is_gone
+from ckptfmt._core.storage.local.paths import children, is_directory, is_gone, is_link, real_path
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt.errors import CkptfmtError, StorageError
 
@@ -83,7 +83,7 @@ def plan_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         StorageError: A directory cannot be listed.
     """
     root, goal = Path(source), Path(target)
-    found = [(path, goal / path.relative_to(root)) for path in _sources(root, goal.resolve(), 0)]
+    found = [(path, goal / path.relative_to(root)) for path in _sources(root, real_path(goal), 0)]
     short = [place.with_suffix("") if place.suffix in _EXTENSIONS else place for _, place in found]
     pairs = []
     for (path, place), stem in zip(found, short, strict=True):
@@ -101,7 +101,7 @@ def _sources(directory: Path, goal: Path, level: int) -> Iterator[Path]:
         raise
     for child in found:
         if is_directory(child):
-            if child.is_symlink() or child.resolve() == goal or level == _MOST_LEVELS:
+            if is_link(child) or real_path(child) == goal or level == _MOST_LEVELS:
                 continue
             if is_checkpoint_directory(child):
                 yield child

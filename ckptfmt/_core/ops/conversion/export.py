@@ -17,7 +17,7 @@ from ckptfmt._core.ops.conversion.convert import open_convertible
 from ckptfmt._core.ops.conversion.report import ConvertReport, aliases_of
 from ckptfmt._core.ops.inspection.component_roles import Role, role_of
 from ckptfmt._core.ops.progress import Meter, Report
-from ckptfmt._core.storage.resolve import same_object
+from ckptfmt._core.storage.resolve import is_directory, same_object
 from ckptfmt.errors import ExportError, NotFoundError, StorageError
 
 __all__ = ["FORMS", "ExportError", "export", "form_of_target"]
@@ -111,7 +111,7 @@ def _form(target: str) -> str:
     if Path(target).suffix.lower() == ".ckptfmt":
         raise ExportError(f"{target}: export does not write the native format; use convert")
     form = form_of_target(target)
-    return "hf" if form == "ckptfmt" and (not Path(target).suffix or Path(target).is_dir()) else form
+    return "hf" if form == "ckptfmt" and (not Path(target).suffix or is_directory(target)) else form
 
 
 def _writer(form: str) -> Callable[[Request], Exported]:

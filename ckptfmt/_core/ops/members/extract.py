@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,9 @@ from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.members.plain_json import encode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import Source, open_source
-from ckptfmt._core.storage.local.durability import flush_file
-from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
+from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory, write_member
 from ckptfmt._core.system.workers import in_order
-from ckptfmt.errors import NotFoundError, StorageError
+from ckptfmt.errors import NotFoundError
 
 __all__ = ["FACTS_NAME", "ExtractReport", "extract"]
 
@@ -116,19 +114,10 @@ def _write_facts(file: NativeFile, members: Iterable[Member], work: Path) -> int
 
 
 def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview], meter: Meter | None) -> int:
-    """Write a file that is not there yet, and wait until it is on stable storage; return its length."""
-    nbytes = 0
-    try:
-        with path.open("xb") as out:
-            for piece in pieces:
-                out.write(piece)
-                nbytes += len(piece)
-                if meter is not None:
-                    meter.advance(len(piece))
-            out.flush()
-            flush_file(out.fileno())
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise storage_error(str(path), "cannot be written", error) from error
-    return nbytes
+    def metered() -> Iterator[bytes | bytearray | memoryview]:
+        for piece in pieces:
+            yield piece
+            if meter is not None:
+                meter.advance(len(piece))
+
+    return write_member(path, metered())

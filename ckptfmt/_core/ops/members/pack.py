@@ -28,7 +28,8 @@ from ckptfmt._core.ops.members.extract import FACTS_NAME
 from ckptfmt._core.ops.members.plain_json import decode_metadata
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.storage import Source, open_source
-from ckptfmt._core.storage.local.paths import children, leads_out_of
+from ckptfmt._core.storage.local.paths import children, is_directory, leads_out_of, real_path
+from ckptfmt._core.storage.resolve import look
 from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, PackError, StateError, error_for
 
@@ -116,7 +117,7 @@ def _facts(directory: Path) -> tuple[dict[str, str], Metadata]:
     """Return the codecs of the members, in their order, and the facts about the checkpoint."""
     path = directory / FACTS_NAME
     _require_inside(directory, path)
-    if not path.exists():
+    if look(path) is None:
         return {}, Metadata(created=datetime.now(UTC), producer=f"ckptfmt {__version__}")
     with open_source(str(path)) as source:
         if source.size > _MAX_FACTS_BYTES:
@@ -142,7 +143,7 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
     found = [path for path in children(directory) if path.name != FACTS_NAME and not path.name.startswith(".")]
     for path in found:
         _require_inside(directory, path)
-        if path.is_dir():
+        if is_directory(path):
             raise PackError(f"{path}: a directory cannot become a member; move it away")
     missing = [name for name in order if name not in {path.name for path in found}]
     if missing:
@@ -159,7 +160,7 @@ def _require_inside(directory: str | Path, path: Path) -> None:
     """Raise if a file is none of the directory's own: what a link leads to may not be meant to be given away."""
     if leads_out_of(Path(directory), path):
         raise PackError(
-            f"{path}: the link leads out of the directory, to {path.resolve()}; replace it by the file itself"
+            f"{path}: the link leads out of the directory, to {real_path(path)}; replace it by the file itself"
         )
 
 

@@ -17,9 +17,11 @@ __all__ = [
     "fixed_directory",
     "is_directory",
     "is_gone",
+    "is_link",
     "leads_out_of",
     "local_path",
     "name_as_text",
+    "real_path",
     "refuse_swapped",
     "require_regular_file",
     "resolve_target",
@@ -132,6 +134,16 @@ def children(directory: str | os.PathLike[str]) -> list[Path]:
         return sorted(Path(directory).iterdir())
     except OSError as error:
         raise storage_error(os.fspath(directory), "cannot be listed", error) from error
+
+
+def is_link(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path is a symbolic link. If that cannot be known: no."""
+    return os.path.islink(path)  # noqa: PTH114 - no error of the system comes out of it, as it does out of pathlib's
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of what a path leads to, there already or not."""
+    return Path(path).resolve()
 
 
 def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from ckptfmt._core.runs.scan import CheckpointFile, scan
-from ckptfmt._core.storage.local.paths import absolute_path
+from ckptfmt._core.storage.local.paths import absolute_path, is_directory
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.training.claiming import new_run_id
@@ -179,7 +179,7 @@ class _Chooser(Generic[T]):
     def found_here(self, file: CheckpointFile) -> CheckpointFile:
         """Return what rank 0 has chosen by its path on this rank: each names the directory, or the file, itself."""
         place = Path(self.run.directory if self.resume in _WORDS else self.resume)
-        exact = place.name == file.name and not place.is_dir()
+        exact = place.name == file.name and not is_directory(place)
         return replace(file, path=str(place if exact else place / file.name))
 
     def open(self, file: CheckpointFile) -> T:

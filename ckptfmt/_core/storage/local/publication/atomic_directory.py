@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ckptfmt._core.storage.local.durability import flush_directory
+from ckptfmt._core.storage.local.durability import flush_directory, flush_file
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.paths import local_path
 from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers
 from ckptfmt._core.storage.local.publication.temporary import TemporaryDirectory
 from ckptfmt.errors import StorageError
 
-__all__ = ["AtomicDirectory", "make_directory"]
+__all__ = ["AtomicDirectory", "make_directory", "write_member"]
 
 
 class AtomicDirectory:
@@ -99,6 +100,27 @@ class AtomicDirectory:
         """Raise an error of ours for one of the system."""
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             raise storage_error(self._path, "cannot be written", error) from error
+
+
+def write_member(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> int:
+    """Write a file into a directory that is not published yet; return its length once it is on stable storage.
+
+    Raises:
+        StorageError: It cannot be written, or is there already.
+    """
+    nbytes = 0
+    try:
+        with path.open("xb") as out:
+            for piece in pieces:
+                out.write(piece)
+                nbytes += len(piece)
+            out.flush()
+            flush_file(out.fileno())
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise storage_error(str(path), "cannot be written", error) from error
+    return nbytes
 
 
 def make_directory(path: str | os.PathLike[str]) -> None:
