@@ -1,4 +1,4 @@
-"""The helper for the training loop: saves when due, and goes on exactly where a killed run stopped."""
+"""The helper for training loops: it saves when due, and resumes exactly where a killed run stopped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Checkpointer(RunStart):
-    """Saves a training run, and resumes it so that it ends bit-identical to one that was never interrupted.
+    """Saves a training run and resumes it, so that it ends bit-identical to one that was never interrupted.
 
     ```python
     ckpt = Checkpointer(train_url, {"net": net, "optimizer": optimizer}, save_interval_steps=500)
@@ -50,70 +50,72 @@ class Checkpointer(RunStart):
         ckpt.end_epoch(val_loss=evaluate())
     ```
 
-    `resume()` takes the newest checkpoint of the run in `train_url` that verifies, by what is written inside. It is the
-    same command that starts a run and goes on with it: the id of the run stands in every checkpoint.
+    **Resuming.** `resume()` restores the newest checkpoint of the run in `train_url` that passes verification. Which
+    one is newest is decided by what the checkpoints contain, not by their names. The same command starts a run and
+    continues it, because every checkpoint contains the id of its run.
 
-    Saved and restored are the components, the generators of Python, NumPy (the global one) and PyTorch (CPU and
-    CUDA), and the place in the data. What is done after `step()` in the body of the inner loop, or after
-    `end_epoch()` in that of the outer one, is not done again after a resume: make these calls the last ones.
+    **What is saved**: the components, the random states of Python, NumPy (the global generator) and PyTorch (CPU and
+    CUDA), and the place in the data. Make `step()` the last call in the inner loop and `end_epoch()` the last call in
+    the outer loop: a resumed run does not repeat what comes after them.
 
-    Saves go on in the background: the loop waits while the state is copied, to memory that is used again for the next
-    save, and no longer. A checkpoint is the state after one step exactly. When the loop over `epochs()` ends, and when
-    the process does, the last save is waited for.
+    **Saving.** Saves run in the background. The loop waits only while the state is copied, into memory that the next
+    save uses again. A checkpoint is the state after exactly one step. The last save is finished before the loop over
+    `epochs()` ends, and before the process does.
 
-    A save that fails, for whatever reason, does not end the training and leaves the checkpoints that are there as they
-    are. It is reported on stderr, to the logger `ckptfmt` and in `last_error`, and tried again after 5 seconds, 10, 20
-    and so on, up to 10 minutes. Two things end the training all the same: what `on_failed_save` and `max_failed_saves`
-    ask for, and another process that has taken over the run (`SupersededError`, exit code 73: do not start it again).
+    **Failed saves.** A failed save never ends training, and leaves existing checkpoints alone. It is reported on
+    stderr, to the logger `ckptfmt` and in `last_error`, and retried after 5, 10, 20 seconds and so on, up to 10
+    minutes. Training ends only if `on_failed_save` or `max_failed_saves` asks for it, or if another process has taken
+    over the run (`SupersededError`, exit code 73: do not restart it).
 
-    On one of the `signals`, or shortly before the deadline, the step is finished and saved, and the process leaves
-    with exit code 75: start it again by the same command, and no step is lost.
+    **Preemption.** On one of the `signals`, or shortly before the deadline, the current step is finished and saved,
+    and the process exits with code 75: run the same command again, and no step is lost.
 
-    In a job of several processes (`torch.distributed`, DDP), make the same calls in all of them, after
-    `init_process_group`. Rank 0 writes; each rank gets back its own random states and its own place in the data. When
-    one rank is slow or fails in a save, all of them skip it, wait for it or fail together.
+    **Several processes** (`torch.distributed`, DDP). Make the same calls on all ranks, after `init_process_group`. Rank
+    0 writes; each rank gets its own random states and place in the data back. If one rank is slow or fails, all ranks
+    skip the save, wait for it or fail together.
 
-    State that differs between ranks is saved per rank: buffers that are not broadcast, histories, whatever it is. At
-    each save the ranks compare digests of buffers and of everything that is no tensor. Parameters, and what an
-    optimizer keeps for them, are compared at the first save of a process, and then a sample of them at each. Buffers
-    that DDP will overwrite with rank 0's are not compared, so give the DDP module itself. More than 256 MiB that differ
-    fail the save. A resume by another number of ranks is refused; for a component in `allow_mismatch`, all ranks
-    take rank 0's values. Modules and optimizers that are sharded over ranks (FSDP, ZeRO, DTensor) are refused.
+    State that differs between ranks is saved per rank, such as buffers that are not broadcast. At each save, the ranks
+    compare digests of buffers and of everything that is not a tensor; they compare parameters and optimizer state at
+    the first save of a process, and a sample of them at later ones. Buffers that DDP overwrites with those of rank 0
+    are not compared, so pass the DDP module itself. A save fails if more than 256 MiB differ. A different number of
+    ranks cannot resume the run, unless `allow_mismatch` names the components: all ranks then take the values of rank 0.
+    Modules and optimizers that are sharded over ranks (FSDP, ZeRO, DTensor) are refused.
 
     Args:
-        train_url: Directory of the run's checkpoints; made if it is not there.
-        components: By name, everything that has `state_dict()` and `load_state_dict()`: modules, optimizers,
-            schedulers, scalers, averages, your own objects; and random generators of Python, NumPy and PyTorch. They
-            are restored in the given order. Names are of letters, digits and `_ . -`, not `rng` or `progress`.
-        save_interval_steps: Save after every so many steps.
-        save_interval_minutes: Save when so many minutes have passed since the last save.
-        save_interval_epochs: Save at the end of every so many epochs; None: at no epoch's end.
-        max_overhead: Instead of an interval in steps or minutes: the share of the time that saves may take, such as
-            0.03. The interval follows from what a save is measured to cost.
-        signals: On which signals to save and leave; () for none. They are taken over from `resume()` to the end of
-            `epochs()`, in the main thread only.
-        deadline: When the process will be ended: an aware datetime or seconds since 1970. `slurm`: what Slurm
-            tells the job (SLURM_JOB_END_TIME), if anything. Shortly before (30 seconds and twice the time of the
-            longest save), the run is saved and the process leaves. None: do not.
-        save_on_exception: Save when the `with` block of this object is left by an exception, provided that the
-            state is still that of a finished step. To know that, all tensors are looked at after each step. With
-            several ranks it does nothing: one of them may have met with an exception, and the others not.
-        background: Write while training goes on. False: each save is waited for.
-        when_busy: What a save that is due does while another one is written: `wait` for it, or `skip` this one.
-            Saves at epoch ends, by `save()` and before leaving always wait.
-        on_failed_save: `warn` and train on, or `raise` at the next step, on all ranks.
-        max_failed_saves: After so many failed saves in a row, raise all the same. None: never.
-        keep_last: Keep so many of the newest checkpoints of the run. With none of the three, all are kept.
-        keep_every_steps: Keep one checkpoint of every so many steps.
-        keep_best: Keep the best by a metric that is given to `step`, `end_epoch` or `save`: `("val_loss", "min")`, or
-            several: `("val_loss", "min", 3)`. Old checkpoints are removed once a new one is durable. Never removed
-            are the newest, those with a pin (`ckptfmt pin`), and what is not this run's or cannot be read.
-        hang_timeout: Seconds. If no step or epoch ends for so long, the stacks of all threads are written to stderr
-            and the process ends with exit code 1. Give more than the longest evaluation takes.
-        run_id: Id of the run. None: the run in `train_url` whose checkpoint was created last, or else a new one.
-            Directories are best not shared by runs; those that are need an id for each.
-        codec: `none`, `zstd`, or a mapping of component name to one of them.
-        unknown: No keyword: there are no other options.
+        train_url: Directory of the run's checkpoints; created if missing.
+        components: Objects to save and restore, by name: anything with `state_dict()` and `load_state_dict()` (modules,
+            optimizers, schedulers, scalers, averages, your own objects), and random generators of Python, NumPy and
+            PyTorch. They are restored in this order. Names consist of ASCII letters, digits and `_ . -`; `rng` and
+            `progress` are reserved.
+        save_interval_steps: Save every N steps.
+        save_interval_minutes: Save when N minutes have passed since the last save.
+        save_interval_epochs: Save at the end of every N-th epoch; None: not at the ends of epochs.
+        max_overhead: Share of the time that saves may take, such as 0.03, instead of an interval in steps or minutes.
+            The interval follows from the measured cost of a save.
+        signals: Signals on which to save and exit; () for none. They are handled from `resume()` to the end of
+            `epochs()`, and in the main thread only.
+        deadline: When the process will be ended: an aware datetime, or seconds since 1970; `slurm`: the end of the
+            Slurm job (SLURM_JOB_END_TIME), if there is one; None: no deadline. The run is saved and the process exits
+            30 seconds, plus twice the duration of the longest save, before it.
+        save_on_exception: Save when an exception leaves the `with` block of this object, if the state is still that of
+            a finished step. To know that, all tensors are examined after each step. Has no effect with several ranks:
+            an exception may have reached only one of them.
+        background: Write while training continues. False: wait for each save.
+        when_busy: What to do when a save is due and another one is still being written: `wait` or `skip`. Saves at the
+            ends of epochs, by `save()` and before exiting always wait.
+        on_failed_save: `warn` and continue, or `raise` at the next step, on all ranks.
+        max_failed_saves: Raise after N failed saves in a row; None: never.
+        keep_last: Keep the N newest checkpoints of the run. Without any `keep_*` option, all are kept.
+        keep_every_steps: Keep one checkpoint of every N steps.
+        keep_best: Keep the best checkpoints by a metric given to `step`, `end_epoch` or `save`: `("val_loss", "min")`
+            for one, `("val_loss", "min", 3)` for three. Others are removed once a newer one is durable. Never removed:
+            the newest one, pinned ones (`ckptfmt pin`), those of other runs, and those that cannot be read.
+        hang_timeout: If no step or epoch ends for N seconds, the stacks of all threads are written to stderr and the
+            process exits with code 1. Choose more than the longest evaluation takes.
+        run_id: Id of the run. None: the run in `train_url` with the latest checkpoint, or else a new one. Give each run
+            a directory of its own; runs that share one need an id each.
+        codec: `none`, `zstd`, or a mapping of component names to these.
+        unknown: Not for use; it lets an unknown keyword end in a clear error.
 
     Raises:
         UsageError: An argument makes no sense, or a component cannot be saved.
@@ -158,10 +160,10 @@ class Checkpointer(RunStart):
         self._last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
 
     def epochs(self, n: int) -> Iterator[int]:
-        """Yield the numbers of the epochs to be trained, up to n - 1; after a resume, from the unfinished one on.
+        """Yield the numbers of the epochs to train, up to n - 1; after a resume, beginning with the unfinished one.
 
-        An epoch whose end was not announced by `end_epoch()` is ended, without metrics, before the next one begins.
-        When the last one is over, the save that is under way is waited for, and tried again at once if it fails.
+        If the body does not call `end_epoch()`, the epoch is ended without metrics. After the last epoch, the save in
+        progress is finished, and retried at once if it fails.
 
         Raises:
             UsageError: `resume()` was not called, or an epoch is open.
@@ -179,42 +181,41 @@ class Checkpointer(RunStart):
         self.close()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of one pass over `loader`; in the epoch of a resume, those that are not done yet.
+        """Yield the batches of one pass over `loader`; in a resumed epoch, those that were not trained on yet.
 
-        The batches are those of the uninterrupted run, in its order: for shuffling loaders, for any number of workers,
-        for loaders with a `generator=`, and for samplers and data sets that count their passes. To get there after a
-        resume, the pass begins again and the batches that are done are loaded once more and dropped: that costs their
-        loading time. The last few of them are compared with what they were. A loader with a usable `state_dict()` goes
-        on at once.
+        The batches and their order are those of an uninterrupted run: for shuffling loaders, any number of workers,
+        loaders with a `generator=`, and samplers and data sets that count their passes. After a resume, the pass starts
+        again, and the batches already trained on are loaded and dropped, which takes their loading time. The last few
+        of them are compared with what they were. A loader with a usable `state_dict()` continues at once.
 
-        A run that was saved after the last batch of an epoch goes on behind the loop over them: what comes there must
-        not need a variable that only the body of the loop sets.
+        Code after the loop must not use variables set only in its body: after a resume the loop may run zero times.
 
-        Set what belongs to an epoch, such as `set_epoch()`, before this call. Two things are beyond it, and told where
-        they show: persistent workers begin anew, and so does what they draw at random; and a data set or sampler that
-        is iterated in this process and draws from the global generators as it goes along must not depend on what it
-        drew before, as a shuffle buffer does: give it a generator of its own, or the resume may be refused.
+        Call `set_epoch()` and the like before this method. Two cases are not exact, and are reported: persistent
+        workers start anew, with new random states; and a data set or sampler that is iterated in this process and draws
+        from the global generators must not depend on its earlier draws, as a shuffle buffer does. Give it a generator
+        of its own, or the resume may be refused.
 
         Args:
-            loader: A DataLoader or any other iterable that gives the same batches for the same random states.
+            loader: A DataLoader, or any other iterable that yields the same batches for the same random states.
 
         Raises:
-            UsageError: It is used outside `epochs()`, or twice in an epoch.
-            MismatchError: The loader is another one than that of the checkpoint, or gives other batches, and
-                `resume(allow_mismatch=["progress"])` did not allow that.
+            UsageError: The call is outside `epochs()`, or the second one in an epoch.
+            MismatchError: The loader differs from that of the checkpoint or yields other batches, and
+                `resume(allow_mismatch=["progress"])` did not allow it.
         """
         return self._loop.batches(loader)
 
     def step(self, **metrics: SupportsFloat) -> None:
-        """Count a step, and save if that is due. Call it once per batch, when all work on the batch is done.
+        """Count a step, and save if a save is due. Call it once per batch, when all work on the batch is done.
 
         Args:
-            metrics: Values to note in the checkpoint. They are looked at only when one is saved.
+            metrics: Values to record in the checkpoint, read only if one is saved.
 
         Raises:
-            SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
-            UsageError: It is called outside `batches()`, or twice for one batch.
-            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
+            SystemExit: A signal or the deadline asked to exit, and everything is saved; with code 75.
+            UsageError: The call is outside `batches()`, or the second one for a batch.
+            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` asks for an error; always
+                SupersededError.
         """
         self._loop.count_step()
         self._hang.reset()
@@ -230,12 +231,12 @@ class Checkpointer(RunStart):
         """Count a finished epoch, and save.
 
         Args:
-            metrics: Values to note in the checkpoint, e.g. `val_loss=0.31`.
+            metrics: Values to record in the checkpoint, such as `val_loss=0.31`.
 
         Raises:
-            SystemExit: With code 75, when a signal or the deadline asks to leave and everything is saved.
+            SystemExit: As in `step()`.
             UsageError: No epoch is open.
-            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
+            CkptfmtError: As in `step()`.
         """
         self._loop.end_epoch()
         self._hang.reset()
@@ -247,40 +248,39 @@ class Checkpointer(RunStart):
             self._leave()
 
     def save(self, **metrics: SupportsFloat) -> None:
-        """Save now. In the background, as every save: `wait()` tells when it is done.
+        """Save now. Like every save it runs in the background; `wait()` returns when it is done.
 
-        If nothing at all has changed since the last save of this process, metrics included, its file stands for this
-        one, too.
+        If nothing has changed since the last save of this process, metrics included, no second file is written.
 
         Args:
-            metrics: Values to note in the checkpoint.
+            metrics: Values to record in the checkpoint.
 
         Raises:
-            UsageError: The run could not go on exactly from here: call it right after `step()` or between epochs.
-            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` says so; SupersededError at once.
+            UsageError: The run could not resume exactly from here; call it right after `step()` or between epochs.
+            CkptfmtError: As in `step()`.
         """
         self._save(metrics)
 
     def wait(self) -> SaveReport | None:
-        """Wait for the save that is under way. With several ranks, all of them call it.
+        """Wait for the save in progress. With several ranks, all of them call it.
 
         Returns:
-            The last checkpoint that was written, as `last_saved`; if it is not the one waited for, see `last_error`.
+            The last checkpoint written, as `last_saved`. If it is not the expected one, see `last_error`.
 
         Raises:
-            CkptfmtError: The save failed, as in `save()`.
+            CkptfmtError: As in `step()`.
         """
         self._saves.settle()
         return self._saves.last
 
     def close(self) -> None:
-        """Wait for the save that this process writes, give the signals back, and watch for hangs no more.
+        """Finish the save of this process, restore the signal handlers, and stop watching for hangs.
 
-        The end of the loop over `epochs()` does the same. A second call does nothing. It is for `finally`, too: it
-        waits for no other rank; `wait()` does.
+        The end of the loop over `epochs()` does the same; a second call does nothing. Safe in `finally`: unlike
+        `wait()`, it does not wait for other ranks.
 
         Raises:
-            CkptfmtError: The save failed, as in `save()`.
+            CkptfmtError: As in `step()`.
         """
         self._hang.stop()
         try:

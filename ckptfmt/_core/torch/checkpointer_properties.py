@@ -1,4 +1,4 @@
-"""What a Checkpointer tells of its run."""
+"""The facts of a run that a Checkpointer shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RunFacts"]
 
 
 class RunFacts:
-    """The facts of a run that is under way.
+    """The facts of a run in progress.
 
     Args:
         run: The run.
@@ -32,12 +32,12 @@ class RunFacts:
 
     @property
     def run_id(self) -> str | None:
-        """Id of the run; None before `resume()` if it was not given."""
+        """Id of the run; None before `resume()`, unless it was given."""
         return self._run.id
 
     @property
     def parent(self) -> str | None:
-        """Identity of the checkpoint that the run started from, 64 hex digits; None if it started from none."""
+        """Identity of the checkpoint that the run started from, 64 hex digits; None without one."""
         return self._run.parent
 
     @property
@@ -47,21 +47,21 @@ class RunFacts:
 
     @property
     def epoch(self) -> int:
-        """Epochs finished, which is the number of the present epoch, counted from 0."""
+        """Epochs finished, which is the number of the current epoch, counted from 0."""
         return self._loop.epoch
 
     @property
     def last_saved(self) -> SaveReport | None:
-        """The last checkpoint that was written since `resume()` and is durable; None if there is none.
+        """The last durable checkpoint written since `resume()`; None if there is none.
 
-        It is the same on all ranks. With several of them it changes only in the methods that all of them call.
+        It is the same on all ranks, and changes only in methods that all ranks call.
         """
         return self._saves.last
 
     @property
     def last_error(self) -> CkptfmtError | None:
-        """Why the last save failed, or what went wrong beside it; None if nothing did.
+        """Why the last save failed, or what else went wrong; None if nothing did.
 
-        With several ranks it is set on all of them, as `last_saved` is.
+        It is set on all ranks, as `last_saved` is.
         """
         return self._saves.last_error

@@ -1,4 +1,4 @@
-"""How a run begins: resumed, new, or from the weights of an earlier one."""
+"""The start of a run: resumed, new, or with the weights of an earlier one."""
 
 from __future__ import annotations
 
@@ -53,35 +53,34 @@ class RunStart(RunFacts):
         inert: Collection[str] = (),
         quiet: bool = False,
     ) -> ResumeReport:
-        """Go on with the run in `train_url`, or start one if there is no checkpoint of it.
+        """Resume the run in `train_url`, or start one if it has no checkpoint.
 
-        The newest checkpoint is restored, once every byte of it is verified. A damaged one is set aside (renamed, never
-        removed) and reported; one that may be sound is never passed over. Files `*.pth` of the documented PyTorch loop
-        count, too. Call it once, when all components are built and before the loop.
+        The newest checkpoint is restored once every byte of it is verified. A damaged one is quarantined (renamed,
+        never removed) and reported; one that may be sound is never passed over. `*.pth` files of the documented PyTorch
+        loop count, too. Call this once, after all components are built and before the loop.
 
-        What would make the resumed run another one is an error that lists all of it: a component or random state that
-        the checkpoint lacks, tensors that are missing, too many, or of other shapes, values that differ between another
-        number of ranks than there are. If it fails on one rank, it fails on all of them.
+        Anything that would change the run is an error, which lists everything at once: components or random states
+        that are not in the checkpoint, tensors that are missing, unexpected or of another shape, per-rank values of
+        another number of ranks. If one rank fails, all ranks fail.
 
         Args:
-            resume: `auto`: resume if there is a checkpoint, else start. `must`: resume, or fail. `never`: start anew.
-                Anything else is a path: of the checkpoint to resume from, or of a directory of them.
-            allow_mismatch: Components, `rng` and `progress` among them, that take what fits; the report tells the rest.
-            takeover: Save the run from now on even if a living process of another job saves it, or of none. Without
-                it, only a run of a dead process, of the same job or of one without its launcher is taken over.
-            inert: Names for which a `.pth` file is not refused, as its error shows them. Nothing is run for them.
+            resume: `auto`: resume if there is a checkpoint, else start. `must`: resume, or fail. `never`: start a new
+                run. Anything else is a path: of the checkpoint to resume from, or of a directory of checkpoints.
+            allow_mismatch: Components, `rng` and `progress` among them, of which only what fits is restored; the
+                report lists the rest.
+            takeover: Take the run over even if a live process of another job, or of no job, is saving it. Without it,
+                only runs of dead processes, of the same job, and of processes that lost their launcher are taken over.
+            inert: Names that do not cause a `.pth` file to be refused, spelled as in the error. Nothing is executed.
             quiet: Do not print the report to stderr.
 
         Raises:
             MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
-            ResumeError: There are checkpoints, and none of them can be used; or there is none, and there must be.
-            UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. Uncaught, it ends
-                the process with exit code 78: do not start it again before somebody has looked.
+            ResumeError: No checkpoint is usable, or there is none and `must` was given.
+            UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. If uncaught, the
+                process exits with code 78: do not restart it before somebody has looked.
             HeldError: Another process is saving the run (exit code 78).
-            RestoreError: A component raised; `component` names it, `changed` says what is no longer as it was.
-            StorageError: The directory or the path is none, or the system cannot read the chosen checkpoint to its end
-                any more (ReadError).
-            UsageError: It was called before.
+            StorageError: The directory or the path cannot be used.
+            UsageError: The run was resumed before, or an argument makes no sense.
         """
         report = resume_run(self._run, self._loop, resume, allow_mismatch, inert, takeover=takeover)
         self._saves.begin(report.path, report.step)
@@ -104,35 +103,34 @@ class RunStart(RunFacts):
         inert: Collection[str] = (),
         quiet: bool = False,
     ) -> WarmStartReport:
-        """Let the new run begin with the weights of an earlier one, or of a published model.
+        """Start a new run with the weights of an earlier one, or of a published model.
 
         ```python
         if not ckpt.resume().resumed:
             ckpt.warm_start("runs/old/ckpt-00090000-e0012.ckptfmt")
         ```
 
-        Each module takes its weights from the component of the same name; if there is one module only, from the only
-        component that can be a model's. Everything else starts anew, unless it is in `also_restore`. Every checkpoint
-        that follows says where the run came from: `parent`, and the whole line in the user metadata. All ranks call it.
+        Each module takes the weights of the component with its name. A single module takes those of the only component
+        that can belong to a model. Everything else starts anew, except what `also_restore` names. All later checkpoints
+        record where the run came from: as `parent`, and with all ancestors in the user metadata. All ranks call it.
 
         Args:
-            path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
-            source: Which component of the file has the weights: `"ema"` for the only module, `{"net": "ema"}` by the
-                names of modules.
-            rename: As in `ckptfmt.torch.warm_start`; so are the next three.
-            strip_prefix: What saved names begin with that the model's do not.
-            partial: Tensors that may be left out.
-            resize: Tensors of which the common part is to be taken.
-            also_restore: Names of other components to be restored too: `["optimizer", "scheduler", "rng"]`.
-            keep_counters: Count steps and epochs on from those of the file, not from 0.
+            path: A `.ckptfmt`, `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
+            source: Component of the file to take the weights from: `"ema"` for the only module, `{"net": "ema"}` by
+                module.
+            rename: As in `ckptfmt.torch.warm_start`, like the next three.
+            strip_prefix: Prefix of saved names that the model's names do not have.
+            partial: Tensors that may be missing.
+            resize: Tensors of which only the common part is taken.
+            also_restore: Other components to restore: `["optimizer", "scheduler", "rng"]`.
+            keep_counters: Start with the step and epoch of the file instead of 0.
             inert: As in `resume`.
             quiet: Do not print the report to stderr.
 
         Raises:
             MismatchError: Something does not fit; lists every reason. Nothing was changed.
-            RestoreError: A component raised, as in `resume`.
-            UsageError: The run is not new, or `resume()` was not called.
-            CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+            UsageError: The run is not new, `resume()` was not called, or an argument makes no sense.
+            CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
         """
         mapped = Mapped(rename, strip_prefix, partial, resize)
         request = Request(absolute_path(path), mapped, source, also_restore, keep_counters, inert)
