@@ -13,8 +13,9 @@ from ckptfmt._core.container.planning import ByteSource, MemberPlan, fixed_part
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.format.tensors import DTYPES, Header
+from ckptfmt._core.format.tensors import Header
 
 
 @dataclass

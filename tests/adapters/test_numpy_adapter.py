@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
-from ckptfmt._core.format.tensors import DTYPES
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt.testing.adapters import AdapterTests
 
 Array = np.ndarray[Any, np.dtype[Any]]

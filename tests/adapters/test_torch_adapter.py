@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from ckptfmt._core.torch.saving.staging import DeviceStaging
-from ckptfmt._core.torch.tensors.adapter import DTYPES, TorchAdapter
+from ckptfmt._core.torch.tensors.adapter import TorchAdapter
+from ckptfmt._core.torch.tensors.dtypes import DTYPES, PACKED
 from ckptfmt.testing.adapters import AdapterTests
 
 DEVICES = [name for name, there in {"cuda": torch.cuda.is_available()}.items() if there]
 
 
 class TestTorchAdapter(AdapterTests):
-    dtypes = tuple(DTYPES)
+    dtypes = tuple(name for name, dtype in DTYPES.items() if dtype not in PACKED)
+    packed_dtypes = tuple(name for name, dtype in DTYPES.items() if dtype in PACKED)
     staging = DeviceStaging
 
     @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.planes import Split, put_plane, split_planes
-from ckptfmt._core.format.tensors import DTYPES
 from spec.vectors.making.frames import sign_down
 
 SPLITS = sorted({dtype.split for dtype in DTYPES.values()})

@@ -14,9 +14,10 @@ from ckptfmt._core.container.chunk_reader import ReadRequest, fetch, normalize_t
 from ckptfmt._core.container.per_rank import choose, of_rank
 from ckptfmt._core.container.state import tensor_uses, unflatten
 from ckptfmt._core.format.digest import digest
+from ckptfmt._core.format.dtypes import BOOL
 from ckptfmt._core.format.index import Member
 from ckptfmt._core.format.packing import TensorRef, encode
-from ckptfmt._core.format.tensors import BOOL, TensorEntry
+from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt._core.format.trees import validate_tree, walk
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.storage import Source

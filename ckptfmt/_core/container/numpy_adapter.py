@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import TensorLeaf
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._escaping import describe_error
@@ -16,30 +18,7 @@ from ckptfmt.errors import FormatError, Problem, StateError, error_for
 if TYPE_CHECKING:
     import numpy as np
 
-_NATIVE = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F16": "float16",
-    "F32": "float32",
-    "F64": "float64",
-    "C64": "complex64",
-}
-_ML_DTYPES = {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-}
-_NAMES = {numpy_name: name for name, numpy_name in (_NATIVE | _ML_DTYPES).items()}
+_NAMES = {element.numpy: element.name for element in ELEMENTS.values() if element.numpy is not None}
 
 
 class NumpyAdapter:
@@ -96,8 +75,7 @@ class NumpyAdapter:
             return typed.value.view(np.complex128).reshape(typed.value.shape[:-1])
         if typed.name == NUMPY_SCALAR:
             name, data = typed.value
-            dtype = np.dtype(np.complex128) if name == "C128" else numpy_dtype(name)
-            return np.frombuffer(data, dtype)[0]
+            return np.frombuffer(data, numpy_dtype(name))[0]
         return typed
 
 
@@ -105,27 +83,30 @@ NUMPY_ADAPTERS = AdapterSet(NumpyAdapter())
 """For states of NumPy's arrays, and of arrays that NumPy can take."""
 
 
+@cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return NumPy's dtype for a dtype name of the spec's section 9, ml_dtypes' where NumPy has none.
+    """Return the dtype of NumPy, or else of ml_dtypes, for the name of an element type (see `format.dtypes`).
 
     Raises:
         UnsupportedVersionError: Neither has one (4- and 6-bit floats).
     """
     import numpy as np
 
-    if name in _NATIVE:
-        native: np.dtype[Any] = np.dtype(_NATIVE[name])
-        return native.newbyteorder("<")
-    if name in _ML_DTYPES:
-        import ml_dtypes
+    element = ELEMENTS.get(name)
+    if element is None or element.numpy is None:
+        message = f"NumPy has no dtype for {name}; read its bytes with Component.read_bytes"
+        raise error_for(Problem("tensor-dtype", message))
+    if element.code is not None:
+        native: np.dtype[Any] = np.dtype(f"<{element.code}")
+        return native
+    import ml_dtypes
 
-        extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
-        return extended
-    raise error_for(Problem("tensor-dtype", f"NumPy has no dtype for {name}; read its bytes with Component.read_bytes"))
+    extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, element.numpy))
+    return extended
 
 
 def _dtype_name(dtype: np.dtype[Any], path: str) -> str:
-    name = "C128" if dtype.name == "complex128" else _NAMES.get(dtype.name)
+    name = _NAMES.get(dtype.name)
     if name is None:
         raise StateError(path, f"an array of dtype {dtype} cannot be expressed", "convert it to a numeric dtype")
     return name
@@ -134,8 +115,8 @@ def _dtype_name(dtype: np.dtype[Any], path: str) -> str:
 def _leaf(array: np.ndarray[Any, Any], path: str) -> object:
     """Return the leaf of an array; a complex128 array is typed `C128` of one (11.6)."""
     name = _dtype_name(array.dtype, path)
-    if name == "C128":
-        return Typed("C128", _NumpyLeaf("F64", (*array.shape, 2), array))
+    if name in COMPLEX_PARTS:
+        return Typed(name, _NumpyLeaf(COMPLEX_PARTS[name], (*array.shape, 2), array))
     return _NumpyLeaf(name, array.shape, array)
 
 

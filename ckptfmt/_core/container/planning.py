@@ -15,11 +15,12 @@ from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.container.state import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Member, Metadata
 from ckptfmt._core.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.parsing import validate_metadata, validate_names
 from ckptfmt._core.format.planes import WHOLE, Split
-from ckptfmt._core.format.tensors import DTYPES, Header, plan_header
+from ckptfmt._core.format.tensors import Header, plan_header
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, StateError

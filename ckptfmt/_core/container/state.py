@@ -15,6 +15,7 @@ from ckptfmt._core.container.adapter_set import AdapterSet, EncoderSet
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.container.tensor_source import TensorSource
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS
 from ckptfmt._core.format.index import ROOT, is_component_name
 from ckptfmt._core.format.packing import (
     MAX_DEPTH,
@@ -29,7 +30,7 @@ from ckptfmt._core.format.packing import (
     timestamp_of,
 )
 from ckptfmt._core.format.tensors import METADATA_KEY
-from ckptfmt._core.format.trees import COMPLEX_PARTS, PER_RANK
+from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt.errors import StateError
 
 

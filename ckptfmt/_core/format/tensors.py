@@ -14,58 +14,18 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn, TypeGuard
 
 from ckptfmt._core.format.chunks import Segment, plan_segments
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES, MAX_UINT, MEMBER_ALIGNMENT, align
-from ckptfmt._core.format.planes import WHOLE, Split
+from ckptfmt._core.format.planes import WHOLE
 from ckptfmt.errors import FormatError, Problem, error_for
 
 METADATA_KEY = "__metadata__"  # 9.2
 MAX_DIMENSIONS = 64  # 9.2
 LENGTH_BYTES = 8  # 9.1
 _FIRST_ALIGNMENT = 64  # 9.4
-BOOL = "BOOL"
-"""The dtype of which a reader may have to change bytes (9.8)."""
 _REMEMBERED = 8  # headers of
 _REMEMBERED_BYTES = 1 << 20  # at most
 _MAX_DIGITS = 40  # a number with more digits is out of every range
-
-
-@dataclass(frozen=True, slots=True)
-class DType:
-    """An element type of the spec's section 9.
-
-    Attributes:
-        bits: Bits of one element.
-        split: How its chunks are split under codec `zstd` (8.3).
-    """
-
-    bits: int
-    split: Split = WHOLE
-
-
-DTYPES: Mapping[str, DType] = {
-    BOOL: DType(8),
-    "U8": DType(8),
-    "I8": DType(8),
-    "U16": DType(16, Split(2)),
-    "I16": DType(16, Split(2)),
-    "U32": DType(32, Split(4)),
-    "I32": DType(32, Split(4)),
-    "U64": DType(64, Split(8)),
-    "I64": DType(64, Split(8)),
-    "F16": DType(16, Split(2, 5)),
-    "BF16": DType(16, Split(2, 8)),
-    "F32": DType(32, Split(4, 8)),
-    "F64": DType(64, Split(8, 11)),
-    "C64": DType(64, Split(4, 8)),
-    "F8_E4M3": DType(8),
-    "F8_E5M2": DType(8),
-    "F8_E4M3FNUZ": DType(8),
-    "F8_E5M2FNUZ": DType(8),
-    "F8_E8M0": DType(8),
-    "F6_E2M3": DType(6),
-    "F6_E3M2": DType(6),
-    "F4": DType(4),
-}
 
 
 _BITS = {name: dtype.bits for name, dtype in DTYPES.items()}

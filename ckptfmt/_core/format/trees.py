@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from typing import TypeGuard
 
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.layout import MAX_UINT
 from ckptfmt._core.format.packing import TensorRef, Typed
-from ckptfmt._core.format.tensors import DTYPES, TensorEntry
+from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt.errors import Problem
 
-COMPLEX_PARTS = {"C128": "F64", "C32": "F16"}  # 11.6: dtype of the real tensor that expresses each
 SPARSE_COO = "torch.sparse_coo"
 SPARSE_COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
 NUMPY_ARRAY = "numpy.ndarray"
 NUMPY_SCALAR = "numpy.scalar"
 PER_RANK = "per_rank"
 
-_SCALAR_BYTES = {name: dtype.bits // 8 for name, dtype in DTYPES.items() if dtype.bits >= 8} | {"C128": 16}
+_SCALAR_BYTES = {name: dtype.bits // 8 for name, dtype in ELEMENTS.items() if dtype.numpy is not None}
 _MICROSECONDS_PER_SECOND = 1_000_000
 _SECONDS_PER_DAY = 86_400
 

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from ckptfmt._core.format.dtypes import ELEMENTS
 from ckptfmt._core.format.layout import MAX_UINT
 
 __all__ = ["MAGIC", "MAX_HEADER_BYTES", "ArrayHeader", "ElementKind", "parse_header"]
@@ -15,22 +16,7 @@ MAX_HEADER_BYTES = 10_000
 """NumPy's own limit for files that are not trusted."""
 
 _MOST_LEVELS = 16
-_DTYPES = {
-    "b1": "BOOL",
-    "u1": "U8",
-    "i1": "I8",
-    "u2": "U16",
-    "i2": "I16",
-    "u4": "U32",
-    "i4": "I32",
-    "u8": "U64",
-    "i8": "I64",
-    "f2": "F16",
-    "f4": "F32",
-    "f8": "F64",
-    "c8": "C64",
-    "c16": "C128",
-}
+_DTYPES = {element.code: element.name for element in ELEMENTS.values() if element.code is not None}
 _DESCR = re.compile(r"([<>=|]?)([A-Za-z])(\d{0,9})(\[[^\[\]]{1,20}\])?")
 _TOKEN = re.compile(
     r"""\s*(?:(?P<mark>[{}()\[\],:])

@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES
-from ckptfmt._core.format.tensors import DTYPES, LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes
+from ckptfmt._core.format.tensors import LENGTH_BYTES, MAX_DIMENSIONS, METADATA_KEY, tensor_nbytes
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError

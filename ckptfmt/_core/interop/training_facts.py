@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_SCALAR
+from ckptfmt._core.interop.scalars import scalar_of
 from ckptfmt._core.runs.metric_names import mode_of
 
 __all__ = ["Facts", "as_float", "count", "facts_of"]
 
 _LIGHTNING = "pytorch-lightning_version"
-_NUMBERS = {"I8": "<b", "U8": "<B", "I16": "<h", "U16": "<H", "I32": "<i", "U32": "<I", "I64": "<q", "U64": "<Q"}
-_NUMBERS |= {"F16": "<e", "F32": "<f", "F64": "<d"}
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,8 @@ def _metrics(state: Mapping[str, object]) -> dict[str, float] | None:
 def _number(value: object) -> object:
     """Return a scalar of NumPy as a number of Python; anything else as it is."""
     match value:
-        case Typed(name, [str(dtype), bytes(data)]) if name == NUMPY_SCALAR and dtype in _NUMBERS:
-            number: object = struct.unpack(_NUMBERS[dtype], data)[0]
-            return number
+        case Typed(name, [str(), bytes()] as parts) if name == NUMPY_SCALAR:
+            return scalar_of(parts)
     return value
 
 

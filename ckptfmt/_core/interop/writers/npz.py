@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.packing import TensorRef, Typed
-from ckptfmt._core.format.trees import COMPLEX_PARTS, walk
+from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.writers.base import Exported, Request
 from ckptfmt._core.interop.writers.zip_writer import ALIGNMENT, ZipWriter
@@ -17,20 +18,9 @@ from ckptfmt.errors import ExportError
 __all__ = ["write_file"]
 
 _DESCRIPTIONS = {
-    "BOOL": "|b1",
-    "U8": "|u1",
-    "I8": "|i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F16": "<f2",
-    "F32": "<f4",
-    "F64": "<f8",
-    "C64": "<c8",
-    "C128": "<c16",
+    element.name: f"{'|' if element.bits == 8 else '<'}{element.code}"
+    for element in ELEMENTS.values()
+    if element.code is not None
 }
 _MAGIC = b"\x93NUMPY\x01\x00"
 

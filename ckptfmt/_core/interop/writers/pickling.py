@@ -10,11 +10,12 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.packing import TensorRef, Timestamp, Typed, datetime_of
-from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR, SPARSE_COMPRESSED, SPARSE_COO
+from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR, SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.scalars import scalar_of
-from ckptfmt._core.pth.data.dtypes import TYPES
+from ckptfmt._core.pth.data.dtypes import STORAGES, TYPES
 from ckptfmt._core.pth.data.tensors import c_strides
 from ckptfmt.errors import StateError
 
@@ -22,36 +23,15 @@ __all__ = ["WRITABLE", "Pickler", "StoredTensor"]
 
 # The class of storages for each dtype, or the name of the dtype where there is none: the storage is untyped then.
 _STORAGES = {
-    "BOOL": "BoolStorage",
-    "U8": "ByteStorage",
-    "I8": "CharStorage",
-    "I16": "ShortStorage",
-    "I32": "IntStorage",
-    "I64": "LongStorage",
-    "F16": "HalfStorage",
-    "BF16": "BFloat16Storage",
-    "F32": "FloatStorage",
-    "F64": "DoubleStorage",
-    "C64": "ComplexFloatStorage",
-    "C128": "ComplexDoubleStorage",
+    kind.typed or kind.dtype: word
+    for word, kind in STORAGES.items()
+    if kind.dtype is not None and not kind.quantized and word != "UntypedStorage"
 }
-_UNTYPED = {
-    "U16": "uint16",
-    "U32": "uint32",
-    "U64": "uint64",
-    "C32": "complex32",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F4": "float4_e2m1fn_x2",
-}
-_QUANTIZED = {"quint8": "QUInt8Storage", "qint8": "QInt8Storage", "qint32": "QInt32Storage"}
+_UNTYPED = {name: kind.torch for name, kind in ELEMENTS.items() if kind.torch is not None and name not in _STORAGES}
+_QUANTIZED = {kind.name: word for word, kind in STORAGES.items() if kind.quantized}
 _SCHEMES = frozenset({"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric"}) | {
     "per_channel_affine_float_qparams"
 }
-_PACKED = {"F4": 2}  # how many numbers PyTorch has in one element, in the last dimension
 _DTYPES = frozenset(kind.name for kind in TYPES.values())
 WRITABLE = frozenset(
     {
@@ -288,7 +268,7 @@ class Pickler:
 
             self.call("torch._utils", "_rebuild_tensor_v2", arguments)
         elif dtype in _UNTYPED:
-            packed = _PACKED.get(dtype, 1)
+            packed = ELEMENTS[dtype].packed
             if packed > 1 and (not shape or shape[-1] % packed):
                 raise StateError(f"{component.name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element")
             if packed > 1:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.packing import TensorRef
-from ckptfmt._core.format.tensors import DTYPES, METADATA_KEY, plan_header
+from ckptfmt._core.format.tensors import METADATA_KEY, plan_header
 from ckptfmt._core.format.trees import walk
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.dropped import Dropped

@@ -7,9 +7,9 @@ from typing import NoReturn
 
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.digest import digest
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.format.packing import encode
-from ckptfmt._core.format.trees import COMPLEX_PARTS
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.ops.conversion.transcode import plan_rewrite
 from ckptfmt._core.ops.progress import Meter

@@ -8,11 +8,11 @@ from ckptfmt._core.container.planning import ByteSource, MemberPlan, SavePlan, f
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS, DTYPES
 from ckptfmt._core.format.index import MSGPACK, SAFETENSORS, Metadata
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.planes import WHOLE
-from ckptfmt._core.format.tensors import DTYPES, Header, plan_header
-from ckptfmt._core.format.trees import COMPLEX_PARTS
+from ckptfmt._core.format.tensors import Header, plan_header
 from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
 from ckptfmt.errors import FormatError, StateError
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from ckptfmt._core.catalog import scan_all
+from ckptfmt._core.format.dtypes import kind_of
 from ckptfmt._core.interop.base import TensorInfo
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.component_roles import Role
@@ -204,7 +205,7 @@ class _Norms:
 
 
 def _is_float(tensor: TensorInfo) -> bool:
-    return tensor.dtype.startswith(("F", "BF"))
+    return kind_of(tensor.dtype) == "f"
 
 
 def _groups(names: Iterable[str]) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ _NATIVE_KINDS = "biufc"
 def has_numbers(dtype: str) -> bool:
     """Say whether data of this dtype can be calculated with: not 4- and 6-bit floats, nor text."""
     try:
-        _dtype_of(dtype)
+        numpy_dtype(dtype)
     except FormatError:
         return False
     return True
@@ -26,9 +26,5 @@ def has_numbers(dtype: str) -> bool:
 
 def array_of(data: BytesLike, dtype: str) -> np.ndarray[Any, Any]:
     """Return data as a flat array: of the dtype itself, or float32 for the short floats that NumPy lacks."""
-    array = np.frombuffer(data, _dtype_of(dtype))
+    array = np.frombuffer(data, numpy_dtype(dtype))
     return array if array.dtype.kind in _NATIVE_KINDS else array.astype(np.float32)
-
-
-def _dtype_of(dtype: str) -> np.dtype[Any]:
-    return np.dtype("<c16") if dtype == "C128" else numpy_dtype(dtype)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptfmt._core.format.dtypes import kind_of
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.interop.base import ComponentSource, MemberInfo, RankedValue, TensorFile, TensorInfo
 from ckptfmt._core.interop.opening import open_tensors
@@ -214,7 +215,7 @@ _TREE_BYTES = 16 << 20  # what is larger is data: no state of a training takes s
 
 def is_float(dtype: str) -> bool:
     """Say whether a dtype is one of real or complex floating-point numbers."""
-    return dtype.startswith(("F", "BF", "C"))
+    return kind_of(dtype) in ("f", "c")
 
 
 def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> InspectReport:

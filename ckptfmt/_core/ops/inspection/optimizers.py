@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckptfmt._core.format.dtypes import ELEMENTS
 from ckptfmt._core.format.packing import TensorRef
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.ops.report_json import tree_json
@@ -16,7 +16,6 @@ __all__ = ["GroupInfo", "OptimizerInfo", "is_optimizer", "look_at_optimizer"]
 
 _READ_STEPS = 64  # step counters read at most: they are all equal, or differ from the first ones on
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})  # one number for a parameter, not one for each element
-_NUMBERS = {"F32": "<f", "F64": "<d", "I64": "<q", "I32": "<i"}
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,10 @@ def _number(part: ComponentSource, value: object) -> int | None:
     """Return a step counter, which is a number, or a tensor of one."""
     if isinstance(value, TensorRef) and value.name in part.tensors:
         info = part.tensors[value.name]
-        if info.elements != 1 or info.dtype not in _NUMBERS:
+        element = ELEMENTS.get(info.dtype)
+        if info.elements != 1 or element is None or element.layout is None:
             return None
-        (value,) = struct.unpack(_NUMBERS[info.dtype], info.read())
+        value = element.number(info.read())
     whole = isinstance(value, int | float) and value == value and abs(value) < 2**63
     return int(value) if whole and isinstance(value, int | float) else None
 

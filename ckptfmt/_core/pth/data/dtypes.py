@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["STORAGES", "TYPES", "ElementType"]
+from ckptfmt._core.format.dtypes import ELEMENTS, DType
+
+__all__ = ["STORAGES", "TYPES", "ElementType", "element_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,19 @@ class ElementType:
         return self.word or self.nbytes
 
 
-_PLAIN = (
-    *(("bool", 1, "BOOL"), ("uint8", 1, "U8"), ("int8", 1, "I8"), ("uint16", 2, "U16"), ("int16", 2, "I16")),
-    *(("uint32", 4, "U32"), ("int32", 4, "I32"), ("uint64", 8, "U64"), ("int64", 8, "I64")),
-    *(("float16", 2, "F16"), ("bfloat16", 2, "BF16"), ("float32", 4, "F32"), ("float64", 8, "F64")),
-    *(("float8_e4m3fn", 1, "F8_E4M3"), ("float8_e5m2", 1, "F8_E5M2"), ("float8_e8m0fnu", 1, "F8_E8M0")),
-    *(("float8_e4m3fnuz", 1, "F8_E4M3FNUZ"), ("float8_e5m2fnuz", 1, "F8_E5M2FNUZ")),
-    *((name, 1, None) for name in ("quint4x2", "quint2x4", "bits8", "bits1x8", "bits2x4", "bits4x2")),
-    *((f"{sign}int{bits}", 1, None) for sign in ("", "u") for bits in range(1, 8)),
-    ("bits16", 2, None),
-)
+def element_of(element: DType) -> ElementType:
+    """Return the element type of PyTorch for one that has a name there."""
+    assert element.torch is not None
+    nbytes = element.packed * element.bits // 8
+    if element.parts is not None:
+        return ElementType(element.torch, nbytes, element.parts, typed=element.name, word=element.word_bytes)
+    return ElementType(element.torch, nbytes, element.name, word=element.word_bytes, packed=element.packed)
+
+
+# Types that the format does not have: names only.
+_BITS = ("quint4x2", "quint2x4", "bits8", "bits1x8", "bits2x4", "bits4x2")
+_SHORT_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8))
+
 _OTHER_NAMES = {
     "double": "float64",
     "float": "float32",
@@ -59,11 +64,9 @@ _OTHER_NAMES = {
 }
 
 _BY_NAME: dict[str, ElementType] = {
-    **{name: ElementType(name, nbytes, dtype) for name, nbytes, dtype in _PLAIN},
-    "complex64": ElementType("complex64", 8, "C64", word=4),
-    "complex128": ElementType("complex128", 16, "F64", typed="C128", word=8),
-    "complex32": ElementType("complex32", 4, "F16", typed="C32", word=2),
-    "float4_e2m1fn_x2": ElementType("float4_e2m1fn_x2", 1, "F4", packed=2),
+    **{element.torch: element_of(element) for element in ELEMENTS.values() if element.torch is not None},
+    **{name: ElementType(name, 1, None) for name in (*_BITS, *_SHORT_INTEGERS)},
+    "bits16": ElementType("bits16", 2, None),
     "quint8": ElementType("quint8", 1, "U8", quantized=True),
     "qint8": ElementType("qint8", 1, "I8", quantized=True),
     "qint32": ElementType("qint32", 4, "I32", quantized=True),

@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ckptfmt._core.pth.data.dtypes import STORAGES, TYPES
 from ckptfmt._core.pth.names.kinds import CHECKED, ENUMERATIONS, STRUCT_SEQUENCES, kind_of
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.names.stdlib_names import STANDARD_LIBRARY
@@ -40,17 +41,8 @@ class Judgement:
     reason: str
 
 
-_TORCH_STORAGES = (
-    "Double Float Half BFloat16 Long Int Short Char Byte Bool ComplexDouble ComplexFloat "
-    "QUInt8 QInt8 QInt32 QUInt4x2 QUInt2x4 Untyped Typed"
-).split()
+_TORCH_STORAGES = [*STORAGES, "TypedStorage"]
 _TORCH_TENSORS = "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()
-_TORCH_DTYPES = (
-    "float64 float32 float16 bfloat16 double float half int64 int32 int16 int8 long int short uint8 uint16 uint32 "
-    "uint64 bool complex32 complex64 complex128 chalf cfloat cdouble quint8 qint8 qint32 quint4x2 quint2x4 "
-    "float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 bits8 bits16 "
-    "bits1x8 bits2x4 bits4x2 int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7"
-).split()
 _TORCH_QSCHEMES = (
     "per_tensor_affine per_tensor_symmetric per_channel_affine per_channel_symmetric per_channel_affine_float_qparams"
 ).split()
@@ -121,12 +113,12 @@ CALLABLE = frozenset(
 """The names, in their canonical form, that may be called, each with a constructor in `pth.values`."""
 
 _REFERENCES = frozenset(
-    _under("torch", [f"{name}Storage" for name in _TORCH_STORAGES])
-    | _under("torch.cuda", [f"{name}Storage" for name in _TORCH_STORAGES])
+    _under("torch", _TORCH_STORAGES)
+    | _under("torch.cuda", _TORCH_STORAGES)
     | _under("torch.storage", "TypedStorage UntypedStorage _TypedStorage _UntypedStorage")
     | _under("torch", [f"{name}Tensor" for name in _TORCH_TENSORS])
     | _under("torch.cuda", [f"{name}Tensor" for name in _TORCH_TENSORS])
-    | _under("torch", _TORCH_DTYPES)
+    | _under("torch", [*TYPES])
     | _under("torch", _TORCH_QSCHEMES)
     | _under("torch", "strided sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc contiguous_format channels_last")
     | _under("torch", "preserve_format channels_last_3d")

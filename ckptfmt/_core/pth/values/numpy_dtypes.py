@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ckptfmt._core.format.dtypes import ELEMENTS
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.pth.data.dtypes import ElementType
+from ckptfmt._core.pth.data.dtypes import ElementType, element_of
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Record, describe
 from ckptfmt._core.pth.values.builder import Builder
@@ -15,29 +16,9 @@ from ckptfmt.errors import ForeignFileError
 __all__ = ["ELEMENTS_OF", "ArrayType", "array_type", "text_type"]
 
 ELEMENTS_OF = {
-    "b1": ElementType("bool", 1, "BOOL"),
-    "u1": ElementType("uint8", 1, "U8"),
-    "i1": ElementType("int8", 1, "I8"),
-    "u2": ElementType("uint16", 2, "U16"),
-    "i2": ElementType("int16", 2, "I16"),
-    "u4": ElementType("uint32", 4, "U32"),
-    "i4": ElementType("int32", 4, "I32"),
-    "u8": ElementType("uint64", 8, "U64"),
-    "i8": ElementType("int64", 8, "I64"),
-    "f2": ElementType("float16", 2, "F16"),
-    "f4": ElementType("float32", 4, "F32"),
-    "f8": ElementType("float64", 8, "F64"),
-    "c8": ElementType("complex64", 8, "C64", word=4),
-    "c16": ElementType("complex128", 16, "F64", typed="C128", word=8),
-    # Of ml_dtypes, which gives each of its types a class.
-    "bfloat16": ElementType("bfloat16", 2, "BF16"),
-    "float8_e4m3fn": ElementType("float8_e4m3fn", 1, "F8_E4M3"),
-    "float8_e5m2": ElementType("float8_e5m2", 1, "F8_E5M2"),
-    "float8_e4m3fnuz": ElementType("float8_e4m3fnuz", 1, "F8_E4M3FNUZ"),
-    "float8_e5m2fnuz": ElementType("float8_e5m2fnuz", 1, "F8_E5M2FNUZ"),
-    "float8_e8m0fnu": ElementType("float8_e8m0fnu", 1, "F8_E8M0"),
+    element.code or element.numpy: element_of(element) for element in ELEMENTS.values() if element.numpy is not None
 }
-"""The element types that a tensor of ours can have, by NumPy's code."""
+"""The element types that a tensor can have, by NumPy's code, or by the name of the class of ml_dtypes."""
 
 _INERT = re.compile(r"([SUV])(\d{0,9})|([Mm])8|f(12|16)|c(24|32)")
 _OBJECTS = ("O", "O8", "O4")

@@ -15,9 +15,9 @@ from ckptfmt._core.container.per_rank import place_of
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
+from ckptfmt._core.format.dtypes import BOOL, COMPLEX_PARTS
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.format.tensors import BOOL, DTYPES
-from ckptfmt._core.format.trees import COMPLEX_PARTS, NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.located import located
 from ckptfmt._core.pth.data.dtypes import ElementType
@@ -25,6 +25,7 @@ from ckptfmt._core.pth.data.storages import StorageData
 from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
 from ckptfmt._core.pth.values.builder import PAIRS, StateDict
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
+from ckptfmt._core.torch.tensors.dtypes import shape_in_torch
 from ckptfmt._core.torch.tensors.sparse import LAYOUTS
 from ckptfmt.errors import FormatError, UnsupportedFileError
 
@@ -179,9 +180,9 @@ class _Tree:
         """Return a tensor that has its data for itself."""
         parts = COMPLEX_PARTS.get(source.dtype)
         dtype, shape = (parts, (*source.shape, 2)) if parts is not None else (source.dtype, source.shape)
-        if dtype not in DTYPES:
+        if shape_in_torch(dtype, shape) is None:
             place = place_of(self._component, path)
-            raise UnsupportedFileError(f"{place}: an array of dtype {dtype}, which PyTorch does not have")
+            raise UnsupportedFileError(f"{place}: PyTorch has no tensor of {dtype} and shape {list(shape)}")
         tensor, memory = self._adapter.empty(dtype, shape)
         mapped = _mapped(source, tensor) if len(memory) >= _LARGE_BYTES and dtype != BOOL else None
         if mapped is not None:

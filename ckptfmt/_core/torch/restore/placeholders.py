@@ -19,7 +19,7 @@ from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.torch.restore.modules import same_bits
 from ckptfmt._core.torch.state.parameter_names import groups_of
-from ckptfmt._core.torch.tensors.adapter import DTYPES
+from ckptfmt._core.torch.tensors.dtypes import DTYPES, shape_in_torch
 from ckptfmt._core.training.ranks import World
 
 __all__ = ["Origin", "Skeletons"]
@@ -111,7 +111,9 @@ class Skeletons:
         kind = entry.dtype, entry.shape
         like = self._kinds.get(kind)
         if like is None:
-            like = self._kinds[kind] = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
+            shape = shape_in_torch(*kind)
+            assert shape is not None  # `_deferred` yields no others
+            like = self._kinds[kind] = torch.empty(shape, dtype=DTYPES[entry.dtype], device="meta")
         tensor = like.detach()  # another one like it, at a quarter of the cost
         self._origins[id(tensor)] = Origin(component.name, name), tensor
         return tensor
@@ -125,7 +127,7 @@ def _deferred(component: Component, tree: object, live: object) -> Iterator[str]
         tree: What is wanted of its tree; None if it is flat.
         live: The object that is to take it.
     """
-    known = (name for name, entry in component.tensors.items() if entry.dtype in DTYPES)
+    known = (name for name, entry in component.tensors.items() if shape_in_torch(entry.dtype, entry.shape) is not None)
     if isinstance(live, nn.Module):
         if component.flat:
             yield from known

@@ -17,45 +17,18 @@ from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import SMALL_BYTES
 from ckptfmt._core.format.buffers import BytesLike
+from ckptfmt._core.format.dtypes import COMPLEX_PARTS
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.format.trees import COMPLEX_PARTS
 from ckptfmt._core.torch.tensors import sparse
 from ckptfmt._core.torch.tensors.cpu_copy import copy_out
+from ckptfmt._core.torch.tensors.dtypes import COMPLEX, DTYPES, PACKED, PLAIN, shape_in_torch
 from ckptfmt.errors import Problem, StateError, error_for
 
-__all__ = ["DTYPES", "TORCH_ADAPTERS", "TorchAdapter", "memory_of", "new_tensor"]
+__all__ = ["TORCH_ADAPTERS", "TorchAdapter", "memory_of", "new_tensor"]
 
 _ALIGNMENT = 64
 _LARGE_BYTES = 4 << 20
 
-_ATTRIBUTES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-}
-DTYPES: dict[str, torch.dtype] = {
-    name: getattr(torch, attribute) for name, attribute in _ATTRIBUTES.items() if hasattr(torch, attribute)
-}
-"""PyTorch's dtype for each dtype of the spec's section 9; those that this PyTorch lacks are left out."""
-
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_COMPLEX = {torch.complex128: "C128", torch.complex32: "C32"}  # safetensors lacks these (11.6)
 _DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
@@ -93,14 +66,16 @@ class TorchAdapter:
         """Return a new CPU tensor and its writable flat bytes.
 
         Raises:
-            UnsupportedVersionError: This PyTorch has no such dtype.
+            UnsupportedVersionError: This PyTorch has no such dtype, or packs its elements and cannot have the shape.
             FormatError: PyTorch has no tensor of such a shape: one without elements and with huge dimensions.
         """
-        if dtype not in DTYPES:
-            message = f"PyTorch {torch.__version__} has no dtype for {dtype}; read its bytes with Component.read_bytes"
+        own = shape_in_torch(dtype, shape)
+        if own is None:
+            what = "dtype" if dtype not in DTYPES else f"tensor of shape {list(shape)}"
+            message = f"PyTorch {torch.__version__} has no {what} for {dtype}; read its bytes with Component.read_bytes"
             raise error_for(Problem("tensor-dtype", message))
         try:
-            tensor = new_tensor(shape, DTYPES[dtype])
+            tensor = new_tensor(own, DTYPES[dtype])
         except RuntimeError as error:
             if 0 not in shape:  # the memory is not to be had
                 raise
@@ -141,7 +116,7 @@ TORCH_ADAPTERS = AdapterSet(TorchAdapter(), NumpyAdapter(), {"torch": TorchAdapt
 
 def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
     plain = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
-    if plain and tensor.is_cpu and tensor.dtype in _NAMES and tensor.layout is torch.strided and not tensor.is_nested:
+    if plain and tensor.is_cpu and tensor.dtype in PLAIN and tensor.layout is torch.strided and not tensor.is_nested:
         return _leaf(tensor)  # as nearly all are
     # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
     if not plain:
@@ -157,10 +132,12 @@ def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
         return sparse.encode(tensor)
     if tensor.layout is not torch.strided:
         raise StateError(path, f"a tensor of layout {tensor.layout}", "store what its to_dense() returns")
-    if tensor.dtype in _COMPLEX:
+    if tensor.dtype in COMPLEX:
         parts = torch.view_as_real(tensor.detach().resolve_conj().resolve_neg())
-        return Typed(_COMPLEX[tensor.dtype], _leaf(parts))
-    if tensor.dtype not in _NAMES:
+        return Typed(COMPLEX[tensor.dtype], _leaf(parts))
+    if tensor.dtype in PACKED:
+        return _packed_leaf(tensor, path)
+    if tensor.dtype not in PLAIN:
         raise StateError(path, f"a tensor of {tensor.dtype}", "view it as a dtype of the spec's section 9")
     return _leaf(tensor)
 
@@ -240,7 +217,27 @@ class _TorchLeaf(TensorLeaf):
 
 
 def _leaf(tensor: torch.Tensor) -> TensorLeaf:
-    return _TorchLeaf(_NAMES[tensor.dtype], tuple(tensor.shape), tensor)
+    return _TorchLeaf(PLAIN[tensor.dtype], tuple(tensor.shape), tensor)
+
+
+class _PackedLeaf(_TorchLeaf):
+    """A tensor whose elements hold several of the format each, as bytes: PyTorch does little else with such tensors."""
+
+    __slots__ = ()
+
+    @property
+    def alias(self) -> Hashable:
+        """See `TensorLeaf.alias`; the same bytes as another dtype are another tensor."""
+        return self.dtype, super().alias
+
+
+def _packed_leaf(tensor: torch.Tensor, path: str) -> TensorLeaf:
+    element = PACKED[tensor.dtype]
+    if not tensor.ndim:
+        found = f"a tensor of {tensor.dtype} without dimensions"
+        raise StateError(path, found, "store its view of one dimension: view(1)")
+    shape = (*tensor.shape[:-1], element.packed * tensor.shape[-1])
+    return _PackedLeaf(element.name, shape, tensor.detach().view(torch.uint8))
 
 
 def _lies_ready(tensor: torch.Tensor) -> bool:

@@ -1,0 +1,41 @@
+"""PyTorch's dtypes for those of the format, and its shapes: one element of PyTorch may hold several of the format."""
+
+from __future__ import annotations
+
+import torch
+
+from ckptfmt._core.format import dtypes
+
+__all__ = ["COMPLEX", "DTYPES", "PACKED", "PLAIN", "shape_in_torch"]
+
+DTYPES: dict[str, torch.dtype] = {
+    element.name: getattr(torch, element.torch)
+    for element in dtypes.DTYPES.values()
+    if element.torch is not None and hasattr(torch, element.torch)
+}
+"""PyTorch's dtype for each dtype of the spec's section 9; those that this PyTorch lacks are left out."""
+
+PLAIN = {dtype: name for name, dtype in DTYPES.items() if dtypes.DTYPES[name].packed == 1}
+"""The name of each dtype of PyTorch whose elements are those of the format."""
+
+PACKED = {dtype: dtypes.DTYPES[name] for name, dtype in DTYPES.items() if dtype not in PLAIN}
+"""The element type for each dtype of PyTorch that packs several of its elements into one, in the last dimension."""
+
+COMPLEX = {  # safetensors lacks these (11.6)
+    getattr(torch, element.torch): element.name
+    for element in dtypes.ELEMENTS.values()
+    if element.torch is not None and element.parts is not None
+}
+"""The name of each complex dtype of PyTorch that is stored as its parts."""
+
+
+def shape_in_torch(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the shape of PyTorch's tensor for a dtype and shape of the format; None if PyTorch has no such tensor."""
+    if dtype not in DTYPES:
+        return None
+    packed = dtypes.DTYPES[dtype].packed
+    if packed == 1:
+        return shape
+    if not shape or shape[-1] % packed:
+        return None
+    return (*shape[:-1], shape[-1] // packed)
