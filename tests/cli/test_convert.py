@@ -136,6 +136,8 @@ def test_export_of_a_component(pth: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "'nothing'" in result.stderr
     assert invoke("export", tmp_path / "a.ckptfmt", tmp_path / "c.ckptfmt").exit_code == 1
+    result = invoke("export", tmp_path / "a.ckptfmt", tmp_path / "d.foo")
+    assert (result.exit_code, ".foo" in result.stderr, ".npz" in result.stderr) == (1, True, True)
     result = invoke("export", tmp_path / "a.ckptfmt", tmp_path / "d.npz", "--shard-gb", "1")
     assert (result.exit_code, (tmp_path / "d.npz").exists()) == (2, False)
 

@@ -43,7 +43,7 @@ def test_a_plan_changes_nothing_and_its_json_says_it_all(save: Save, tmp_path: P
         *("path", "keep", "concerned", "reasons", "file_bytes", "pinned", "verified", "metadata"),
     ]
     assert (newest["path"], newest["keep"], newest["reasons"]) == (str(paths[2]), True, ["newest", "last 1"])
-    assert (oldest["path"], oldest["keep"], oldest["reasons"]) == (str(paths[1]), False, ["older than the last 1"])
+    assert (oldest["path"], oldest["keep"], oldest["reasons"]) == (str(paths[1]), False, ["older than the newest"])
     assert document["frees_bytes"] == paths[1].stat().st_size
     assert all(path.exists() for path in paths.values())
 

@@ -43,7 +43,7 @@ def facts_of(state: object) -> Facts:
     if _LIGHTNING in state:
         return _lightning(state)
     epochs = epochs_finished(state)
-    notes = () if epochs is None else (f"epoch {epochs - 1} in the file is the last one done: {epochs} finished",)
+    notes = () if epochs is None else (f"epoch {epochs - 1} is the last finished one, so {epochs} epochs are finished",)
     return Facts(epoch=epochs, step=count(state.get("step")), metrics=_metrics(state), notes=notes)
 
 

@@ -15,7 +15,7 @@ from ckptfmt.errors import UnsafeInputError
 __all__ = ["Audit", "NameUse", "audit", "check"]
 
 _NAMED_IN_ERROR = 5
-_ADVICE = "get it from a source you trust, or keep a name as inert data with inert=[NAME] (--inert NAME)"
+_ADVICE = "use a file from a source you trust, or keep a name as inert data with inert=[NAME] (--inert NAME)"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Audit:
         }
 
 
-_WAIVED = Judgement(Verdict.INERT, "kept as inert data, as asked for")
+_WAIVED = Judgement(Verdict.INERT, "kept as inert data, as requested")
 
 
 def audit(pickles: Iterable[Pickled], inert: Collection[str] = ()) -> Audit:
@@ -140,12 +140,12 @@ def check(found: Audit, path: str, *, strict: bool = False) -> None:
         UnsafeInputError: With every name for which it is refused, up to a few.
     """
     reasons = [f"{use.name}{_where(use.part)}: {use.reason}" for use in found.refused]
-    reasons += [f"it {violation}{_where(part)}" for part, violation in found.violations]
+    reasons += [f"the pickle {violation}{_where(part)}" for part, violation in found.violations]
     if reasons:
-        raise UnsafeInputError(f"{path}: it asks for code to be run, and is refused: {_few(reasons)}; {_ADVICE}")
+        raise UnsafeInputError(f"{path}: refused, because loading it would run code: {_few(reasons)}; {_ADVICE}")
     if strict and found.unknown:
         raise UnsafeInputError(
-            f"{path}: it has objects of classes that are not known, which strict reading refuses: "
+            f"{path}: refused, because strict reading allows no objects of unknown classes: "
             f"{_few(found.unknown)}; {_ADVICE}"
         )
 

@@ -325,7 +325,7 @@ def _decision(
 def _failed_rules(policy: RetentionPolicy) -> Iterator[str]:
     """Yield what a file is not that no rule keeps."""
     if policy.keep_last is not None:
-        yield f"older than the last {policy.keep_last}"
+        yield "older than the newest" if policy.keep_last == 1 else f"older than the last {policy.keep_last}"
     if policy.best is not None:
         metric, _, count = policy.best
         yield f"not the best {metric}" if count == 1 else f"not among the best {count} {metric}"

@@ -170,7 +170,7 @@ class MemoryStore:
         try:
             found = self._bucket.get(self._key(name), if_match=version)
         except KeyError:
-            error = StorageError(f"{path}: cannot be opened: there is no such object; check the path")
+            error = StorageError(f"{path}: cannot be opened: no such object; check the path")
             error.errno = errno.ENOENT
             raise error from None
         except _ConditionError:

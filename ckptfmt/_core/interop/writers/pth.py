@@ -33,7 +33,7 @@ def write_file(request: Request) -> Exported:
         epoch = request.file.metadata.epoch
         if epoch is not None and _EPOCH not in entries:
             entries[_EPOCH] = partial(pickler.integer, epoch - 1)
-            notes.append(f"epoch {epoch - 1} in the file is the last one done: {epoch} finished")
+            notes.append(f"epoch {epoch - 1} is the last finished one, so {epoch} epochs are finished")
         pickler.mapping(entries)
     content = pickler.finish()
     root = Path(request.target).stem or "archive"

@@ -111,7 +111,12 @@ def _form(target: str) -> str:
     if Path(target).suffix.lower() == ".ckptfmt":
         raise ExportError(f"{target}: export does not write the native format; use convert")
     form = form_of_target(target)
-    return "hf" if form == "ckptfmt" and (not Path(target).suffix or is_directory(target)) else form
+    if form != "ckptfmt":
+        return form
+    if Path(target).suffix and not is_directory(target):
+        known = ", ".join(_BY_EXTENSION)
+        raise ExportError(f"{target}: extension {Path(target).suffix} names no export format; use one of {known}")
+    return "hf"
 
 
 def _writer(form: str) -> Callable[[Request], Exported]:

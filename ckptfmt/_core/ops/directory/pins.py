@@ -75,6 +75,6 @@ def _require_object(store: Store, name: str) -> None:
     path = store.path(name)
     if is_directory(path):
         raise StorageError(f"{path}: is a directory; name a checkpoint in it")
-    error = StorageError(f"{path}: cannot be pinned: there is no such file; check the path")
+    error = StorageError(f"{path}: cannot be pinned: no such file; check the path")
     error.errno = errno.ENOENT
     raise error

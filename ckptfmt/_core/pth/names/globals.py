@@ -153,7 +153,7 @@ def judge(name: Global) -> Judgement:
     """Return what becomes of a name."""
     parts = name.module.split(".") + name.name.split(".")
     if not all(part.isidentifier() for part in parts):
-        return Judgement(Verdict.REFUSED, "it is not the name of a class")
+        return Judgement(Verdict.REFUSED, "not the name of a class")
     full = canonical(name)
     if full in CALLABLE or full in _REFERENCES:
         return Judgement(Verdict.KNOWN, "known")
@@ -180,19 +180,19 @@ def _judge_family(name: Global, parts: list[str]) -> Judgement:
         return Judgement(Verdict.INERT, "a class of TorchScript code, kept as inert data")
     attributes = name.name.split(".")
     if len(attributes) > 1 and any(part in STANDARD_LIBRARY or part.islower() for part in attributes[:-1]):
-        return Judgement(Verdict.REFUSED, "it leads through one module into another")
+        return Judgement(Verdict.REFUSED, "leads through one module into another")
     if attributes[-1] in _DOERS:
-        return Judgement(Verdict.REFUSED, f"{attributes[-1]} is what runs code, in whichever module")
+        return Judgement(Verdict.REFUSED, f"{attributes[-1]} runs code, whatever its module")
     return Judgement(Verdict.UNKNOWN, "a class of another package, kept as inert data")
 
 
 _FAMILIES = (
-    (STANDARD_LIBRARY, "it is of Python itself, and no checkpoint needs it"),
-    (_TORCH_FAMILY, "it is of PyTorch, and no checkpoint needs it"),
-    (frozenset({"numpy"}), "it is of NumPy, and no checkpoint needs it"),
-    (frozenset({"ml_dtypes"}), "it is of ml_dtypes, and no checkpoint needs it"),
-    (_INSTALLERS, "it is of an installer of packages"),
-    (_RUNNERS, "it is of a package that runs code or talks to the network"),
+    (STANDARD_LIBRARY, "part of Python, and no checkpoint needs it"),
+    (_TORCH_FAMILY, "part of PyTorch, and no checkpoint needs it"),
+    (frozenset({"numpy"}), "part of NumPy, and no checkpoint needs it"),
+    (frozenset({"ml_dtypes"}), "part of ml_dtypes, and no checkpoint needs it"),
+    (_INSTALLERS, "part of a package installer"),
+    (_RUNNERS, "part of a package that runs code or uses the network"),
 )
 
 
@@ -207,8 +207,8 @@ def judge_call(name: Global) -> Judgement:
     """Return what becomes of a name that is called, or that an object is made of."""
     judgement, full = judge(name), canonical(name)
     if full in CHECKED:
-        return Judgement(Verdict.REFUSED, "it is called in another way than checkpoints do")
+        return Judgement(Verdict.REFUSED, "called in a way that no checkpoint does")
     kind = kind_of(full)
     if full not in CALLABLE and (judgement.verdict is Verdict.KNOWN or (kind is not None and not kind.made)):
-        return Judgement(Verdict.REFUSED, "it is called, which no checkpoint does")
+        return Judgement(Verdict.REFUSED, "called, which no checkpoint does")
     return judgement

@@ -13,7 +13,7 @@ __all__ = ["free_bytes", "lacks_inodes", "read_error", "storage_error"]
 
 # errno: what is the matter, and what to do. The operating system's own words serve for all others.
 _PLAIN_WORDS: dict[int, tuple[str, str]] = {
-    errno.ENOENT: ("there is no such file or directory", "check the path"),
+    errno.ENOENT: ("no such file or directory", "check the path"),
     errno.ENOTDIR: ("a part of the path is not a directory", "check the path"),
     errno.EISDIR: ("it is a directory", "name a file in it"),
     errno.ELOOP: ("its symbolic links lead in a circle", "repair the links"),

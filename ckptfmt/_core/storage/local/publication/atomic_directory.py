@@ -53,7 +53,7 @@ class AtomicDirectory:
         target = Path(self._path)
         try:
             if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-                raise StorageError(f"{self._path}: is there already and not an empty directory; name another one")
+                raise StorageError(f"{self._path}: already exists and is not an empty directory; choose another name")
             target = target.resolve()
             clean_leftovers(target.parent, target.name)
             self._temporary = TemporaryDirectory(target)
@@ -142,7 +142,7 @@ def make_directory(path: str | os.PathLike[str]) -> None:
                 directory.mkdir()
             _flush_into_parent(directory)
         if not target.is_dir():
-            raise StorageError(f"{target}: is there already and not a directory; name another one")
+            raise StorageError(f"{target}: already exists and is not a directory; choose another name")
     except StorageError:
         raise
     except OSError as error:
