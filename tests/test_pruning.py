@@ -16,9 +16,9 @@ import pytest
 
 import ckptfmt
 from ckptfmt import StorageError
+from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
-from ckptfmt._core.runs import pruning
-from ckptfmt._core.runs.pruning import apply_retention, prune_run
+from ckptfmt._core.pruning import apply_retention, prune_run
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import PIN, CheckpointFile, scan
 from ckptfmt._core.storage.base import Store

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
-from ckptfmt._core.runs import pruning
-from ckptfmt._core.runs.pruning import apply_retention
+from ckptfmt._core.pruning import apply_retention
 from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
 from ckptfmt._core.runs.retention import RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Look, look_at_ours, scan

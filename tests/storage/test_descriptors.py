@@ -24,7 +24,7 @@ from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt._core.ops.members.extract import extract
 from ckptfmt._core.ops.members.pack import pack
 from ckptfmt._core.ops.members.strip import strip_file
-from ckptfmt._core.runs.pruning import prune_run
+from ckptfmt._core.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers, temporary_files

@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 
 import ckptfmt
+from ckptfmt._core import pruning
 from ckptfmt._core.container import writer
 from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.runs import pruning
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt.errors import SupersededError

@@ -23,8 +23,8 @@ import torch
 
 import ckptfmt
 from ckptfmt import StorageError
+from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt._core.runs import pruning
 from ckptfmt._core.runs.scan import CheckpointFile, newest_first, scan
 from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local import file_locks

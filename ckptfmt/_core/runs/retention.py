@@ -1,4 +1,4 @@
-"""Which checkpoints of a run may go: a plan with a reason for each. Pure; `runs.pruning` acts on it.
+"""Which checkpoints of a run may go: a plan with a reason for each. Pure; `pruning` acts on it.
 
 Whatever the policy, the plan never removes
 

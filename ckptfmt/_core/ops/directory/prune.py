@@ -11,7 +11,7 @@ from functools import partial
 from ckptfmt._core.catalog import looks_at_all, scan_all, verified_all
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import metadata_json
-from ckptfmt._core.runs.pruning import RetentionReport, apply_retention
+from ckptfmt._core.pruning import RetentionReport, apply_retention
 from ckptfmt._core.runs.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import CheckpointFile, reason, run_ids
 from ckptfmt._core.storage.resolve import store_for
@@ -169,7 +169,7 @@ def apply_prune(
     now: datetime | None = None,
     progress: Report | None = None,
 ) -> PruneResult:
-    """Carry out a plan that was agreed to (see `runs.pruning` for what can never happen).
+    """Carry out a plan that was agreed to (see `pruning` for what can never happen).
 
     What stays is read to the last byte first. If something proves to be damaged, the plan is made anew without it;
     what is removed is never more than what was agreed to, and what writers that are gone have left unfinished.

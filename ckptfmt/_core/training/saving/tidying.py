@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ckptfmt._core.runs.pruning import prune_run
+from ckptfmt._core.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import CheckpointFile
 from ckptfmt._core.storage.local.paths import is_gone
