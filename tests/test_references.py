@@ -38,6 +38,11 @@ def look_at_both(path: str) -> CheckpointFile:
 LOOKS: Mapping[str, Look] = {EXTENSION: look_at_both}
 
 
+@pytest.fixture(autouse=True)
+def _of_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "scan_all", lambda directory, *, inert: scan(directory, looks=LOOKS))
+
+
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return store_for(tmp_path if request.param == "local" else f"memory://{tmp_path.name}/runs")
@@ -51,7 +56,7 @@ def save(store: Store, step: int) -> None:
 
 def prune(store: Store) -> pruning.RetentionReport:
     agreed = plan_retention(scan(store.location, looks=LOOKS), LAST).removed
-    return apply_retention(store.location, LAST, agreed, looks=LOOKS)
+    return apply_retention(store.location, LAST, agreed)
 
 
 def test_a_checkpoint_is_known_again_by_all_of_its_files(store: Store) -> None:
@@ -96,7 +101,7 @@ def test_a_pin_of_one_of_its_files_keeps_all(store: Store, kept: str) -> None:
         save(store, step)
     agreed = plan_retention(scan(store.location, looks=LOOKS), LAST).removed
     pin(store.path(f"1.{kept}"))
-    report = apply_retention(store.location, LAST, agreed, looks=LOOKS)
+    report = apply_retention(store.location, LAST, agreed)
     assert report.removed == ()
     assert {"1.ckptfmt", "1.part", "2.ckptfmt", "2.part"} < names_in(store)
 
@@ -106,7 +111,7 @@ def test_one_of_which_a_part_changed_since_it_was_agreed_to_stays(store: Store) 
         save(store, step)
     agreed = plan_retention(scan(store.location, looks=LOOKS), LAST).removed
     publish(store, "1.part", b"of another program", replace=True)
-    assert apply_retention(store.location, LAST, agreed, looks=LOOKS).removed == ()
+    assert apply_retention(store.location, LAST, agreed).removed == ()
     assert names_in(store) == {"1.ckptfmt", "1.part", "2.ckptfmt", "2.part"}
 
 

@@ -12,7 +12,7 @@ Two kinds of checkpoints count:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -41,8 +41,8 @@ __all__ = [
     "Choice",
     "Finding",
     "choose_newest",
+    "choose_settled",
     "finding_of",
-    "looks_at_all",
     "resume_candidates",
     "scan_all",
     "verified_all",
@@ -192,17 +192,34 @@ def choose_newest(candidates: Candidates, use: Callable[[CheckpointFile], T]) ->
     return Choice(None, None, tuple(passed), tuple(undecided), changed)
 
 
-def _counts_epochs(file: CheckpointFile) -> bool:
-    return (file.metadata.epoch or 0) > 0
+def choose_settled(
+    candidates: Candidates, use: Callable[[CheckpointFile], T], look_again: Callable[[], Candidates]
+) -> tuple[Candidates, Choice[T]]:
+    """As `choose_newest`; if a candidate was removed or replaced meanwhile, look at the directory again.
 
-
-def looks_at_all(inert: Collection[str] = ()) -> Mapping[str, Look]:
-    """Return how files are looked into, by the end of their names (see `runs.scan.scan`).
+    Retention removes old checkpoints when there are newer ones: these are to be found then.
 
     Args:
-        inert: See `pth.reading.read_state`.
+        candidates: The candidates.
+        use: See `choose_newest`.
+        look_again: Returns the candidates as they are now.
+
+    Returns:
+        The candidates that were chosen from in the end, and what came of it.
     """
-    return {**OURS, **dict.fromkeys(OTHER_EXTENSIONS, partial(_look_at_other, inert=inert))}
+    for _ in range(_MOST_LOOKS):
+        choice = choose_newest(candidates, use)
+        if choice.file is not None or not choice.changed:
+            break
+        candidates = look_again()
+    return candidates, choice
+
+
+_MOST_LOOKS = 5
+
+
+def _counts_epochs(file: CheckpointFile) -> bool:
+    return (file.metadata.epoch or 0) > 0
 
 
 def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointFile:
@@ -229,7 +246,8 @@ def scan_all(
     Raises:
         StorageError: The directory cannot be listed.
     """
-    return scan(directory, known, looks_at_all(inert), patience)
+    looks: dict[str, Look] = {**OURS, **dict.fromkeys(OTHER_EXTENSIONS, partial(_look_at_other, inert=inert))}
+    return scan(directory, known, looks, patience)
 
 
 def verified_all(

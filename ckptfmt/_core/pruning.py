@@ -25,8 +25,9 @@ from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 
+from ckptfmt._core.catalog import scan_all, verified_all
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import OURS, PIN, CheckpointFile, Look, distinct_bytes, reason, scan, verified
+from ckptfmt._core.runs.scan import PIN, CheckpointFile, distinct_bytes, reason, scan
 from ckptfmt._core.storage.base import Guard, Store
 from ckptfmt._core.storage.resolve import is_gone, name_of, store_for
 from ckptfmt.errors import CkptfmtError, StorageError
@@ -35,9 +36,6 @@ __all__ = ["Failure", "RetentionReport", "apply_retention", "prune_run"]
 
 VerifyProgress = Callable[[str, int], None]
 """Called with a path and how many more logical bytes of that file are checked."""
-
-Verify = Callable[[CheckpointFile, Callable[[int], None] | None], CheckpointFile]
-"""Returns what is known of a usable checkpoint after every byte of it was read (see `runs.scan.verified`)."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +129,11 @@ def apply_retention(
     wait_seconds: float = 0.0,
     now: datetime | None = None,
     progress: VerifyProgress | None = None,
-    looks: Mapping[str, Look] = OURS,
-    verify: Verify = verified,
+    inert: Collection[str] = (),
 ) -> RetentionReport:
     """Apply a policy to a directory in which others may be at work: every byte of what stays is verified first.
+
+    Checkpoints of any format count.
 
     Args:
         directory: The directory.
@@ -143,8 +142,7 @@ def apply_retention(
         wait_seconds: How long to wait for another process that is removing checkpoints here.
         now: The present, aware; the clock's if None.
         progress: Called while files are verified.
-        looks: Which files count (see `runs.scan.scan`).
-        verify: Reads a usable checkpoint, as `runs.scan.verified` does.
+        inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
 
     Raises:
         LockedError: Another process is removing checkpoints here.
@@ -154,8 +152,8 @@ def apply_retention(
     store = store_for(directory)
     stamps = {file.path: file.files for file in agreed}
     with store.prune_lock(wait_seconds=wait_seconds):
-        found = scan(name, looks=looks)
-        files, plan = _settle(found, policy, _all_that_stay, now=now, progress=progress, verify=verify)
+        found = scan_all(name, inert=inert)
+        files, plan = _settle(found, policy, _all_that_stay, now=now, progress=progress, inert=inert)
         removed = [file for file in plan.removed if file.path in stamps and stamps[file.path] == file.files]
         return _carry_out(store, plan, removed, files, store.lock)
 
@@ -168,7 +166,7 @@ def _settle(
     now: datetime | None = None,
     protected: Mapping[str, str] = MappingProxyType({}),
     progress: VerifyProgress | None = None,
-    verify: Verify = verified,
+    inert: Collection[str] = (),
 ) -> tuple[tuple[CheckpointFile, ...], RetentionPlan]:
     """Plan, verify what has to be, and plan anew until nothing is left to verify."""
     while True:
@@ -179,7 +177,7 @@ def _settle(
         file = next(iter(to_verify(plan)), None)
         if file is None:
             return files, plan
-        found = verify(file, None if progress is None else partial(progress, file.path))
+        found = verified_all(file, None if progress is None else partial(progress, file.path), inert=inert)
         others = [other for other in files if other.path != found.path]
         gone = not found.usable and is_gone(found.path)  # by another hand, which says nothing against it
         files = tuple(others) if gone else tuple(found if other.path == found.path else other for other in files)

@@ -6,15 +6,13 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from ckptfmt._core.catalog import Candidates, Choice, choose_newest, resume_candidates, scan_all, verified_all
+from ckptfmt._core.catalog import Candidates, Choice, choose_settled, resume_candidates, scan_all, verified_all
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.runs.scan import CheckpointFile, reason
 from ckptfmt._core.storage.local.retries import Patience
 
 __all__ = ["LatestReport", "SkippedFile", "find_latest"]
-
-_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,13 @@ def find_latest(
 
         return patience(read, file.path) if verify else file
 
-    for _ in range(_LOOKS):
-        candidates = resume_candidates(scan_all(directory, inert=inert, patience=patience), run_id)
-        choice = choose_newest(candidates, use)
-        resumable = choice.file is not None
-        if not candidates.files and not choice.undecided and run_id is None:
-            choice = choose_newest(replace(candidates, files=candidates.runless), use)
-        if choice.file is not None or not choice.changed:
-            break
+    def look() -> Candidates:
+        found = resume_candidates(scan_all(directory, inert=inert, patience=patience), run_id)
+        return found if found.files or run_id is not None else replace(found, files=found.runless)
+
+    candidates, choice = choose_settled(look(), use, look)
+    loose = {file.path for file in candidates.runless}
+    resumable = choice.file is not None and choice.file.path not in loose
     return _report(os.fspath(directory), candidates, choice, resumable=resumable)
 
 

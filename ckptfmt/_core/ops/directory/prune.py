@@ -6,9 +6,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 
-from ckptfmt._core.catalog import looks_at_all, scan_all, verified_all
+from ckptfmt._core.catalog import scan_all
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.pruning import RetentionReport, apply_retention
@@ -191,8 +190,7 @@ def apply_prune(
         wait_seconds=wait_seconds,
         now=now,
         progress=None if progress is None else _Reading(planned.plan, progress).advance,
-        looks=looks_at_all(planned.inert),
-        verify=partial(verified_all, inert=planned.inert),
+        inert=planned.inert,
     )
     return PruneResult(planned, report, store_for(planned.directory).clean())
 

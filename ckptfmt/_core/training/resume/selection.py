@@ -37,6 +37,7 @@ from ckptfmt._core.catalog import (
     Choice,
     Finding,
     choose_newest,
+    choose_settled,
     finding_of,
     resume_candidates,
     scan_all,
@@ -64,8 +65,6 @@ T = TypeVar("T")
 
 Resume = str | os.PathLike[str]
 """`auto`, `must`, `never`, or a path."""
-
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -166,14 +165,18 @@ def choose(selection: Selection, use: Callable[[CheckpointFile], T], patience: P
         ResumeError: There are some and none can be used, or there is none and it is required.
         CkptfmtError: The one file that was asked for cannot be used.
     """
-    for _ in range(_ATTEMPTS):
-        choice = choose_newest(selection.candidates, use)
-        if choice.file is not None and choice.result is not None:
-            return _selected(choice, choice.file, choice.result, selection)
-        if not choice.changed or selection.exact:
-            break
-        # Retention removes old checkpoints when there are newer ones: these are to be found now.
-        selection = _again(selection, patience)
+    there = selection.candidates
+
+    def look_again() -> Candidates:
+        return _newest(selection.directory, there.run_id, selection.inert, patience, None).candidates
+
+    if selection.exact:
+        choice = choose_newest(there, use)
+    else:
+        there, choice = choose_settled(there, use, look_again)
+        selection = replace(selection, candidates=there)
+    if choice.file is not None and choice.result is not None:
+        return _selected(choice, choice.file, choice.result, selection)
     passed = choice.skipped
     if selection.exact and passed and not choice.undecided:
         assert passed[0].error is not None  # it would not have been passed over
@@ -248,12 +251,6 @@ def _newest(
         known = [file for file in files if file not in doubtful]
         files = scan_all(directory, known, inert=inert, patience=patience)
     return Selection(directory, resume_candidates(files, run_id, now), inert)
-
-
-def _again(selection: Selection, patience: Patience) -> Selection:
-    """Return the same selection as it is now."""
-    now = _newest(selection.directory, selection.candidates.run_id, selection.inert, patience, None)
-    return replace(now, required=selection.required, tidy=selection.tidy)
 
 
 def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection: Selection) -> Selected[T]:
