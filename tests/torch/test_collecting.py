@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -178,7 +179,20 @@ def test_parameters_that_differ_or_begin_to_are_each_ranks_own(
     assert [net for net, _ in resumed] == [net for net, _ in whole]
 
 
-def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str]]:
+class Records(logging.Handler):
+    """The notices of a process, as its log has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        logging.getLogger("ckptfmt").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str, int]]:
+    records = Records()
     parts: dict[str, dict[str, Any]] = {
         "only on rank 0": {"a": Part(lambda: [1]), **({"b": Part(lambda: [2])} if rank == 0 else {})},
         "only on rank 1": {"a": Part(lambda: [1]), **({"b": Part(lambda: [2])} if rank == 1 else {})},
@@ -188,18 +202,22 @@ def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str]]:
     told = []
     for name, components in parts.items():
         ckpt = Checkpointer(train_url / name, components, on_failed_save="raise", background=False)
-        ckpt.resume(quiet=True)
-        told.append(raised(ckpt.save))
+        records.lines.clear()
+        failed = raised(partial(ckpt.resume, quiet=True))
+        named = sum("component 'b' is not given on rank" in line for line in records.lines)
+        told.append((*(failed if failed[0] else raised(ckpt.save)), named))
         ckpt.close()
     return told
 
 
 def test_components_that_not_all_ranks_have(tmp_path: Path, context: ForkServerContext) -> None:
     told = values(run_job(context, tmp_path, save_what_not_all_have, tmp_path, size=3))
+    kinds = [[kind for kind, *_ in rank] for rank in told]
+    assert kinds == [["", "UsageError", "StateError", ""], *[["", "RankError", "RankError", ""]] * 2]
     for rank in told:
-        assert [bool(kind) for kind, _ in rank] == [False, True, True, False]
-        assert "b: is a component of rank 1 and not of rank 0" in rank[1][1]
+        assert "'b'" in rank[1][1]
         assert "b: differs between ranks, and is no component of rank 2" in rank[2][1]
+    assert [[named for *_, named in rank] for rank in told] == [[1, 0, 1, 1], [0] * 4, [0] * 4]
     for name in ("only on rank 0", "same"):
         (path,) = (tmp_path / name).glob("*.ckptfmt")
         assert ckptfmt.torch.load(path)["b"] == [2]

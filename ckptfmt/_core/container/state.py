@@ -6,6 +6,7 @@ specification, and makes them again.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -42,11 +43,13 @@ class FlatComponent:
         name: The component's name.
         structure: The bytes of its msgpack member, None if it is flat (11.1).
         tensors: Its tensors by name, in the order of the header.
+        turned_to_dicts: Types of mappings in it that are read back as `dict` (11.6 g), each with a place where it is.
     """
 
     name: str
     structure: bytes | None
     tensors: Mapping[str, TensorSource]
+    turned_to_dicts: Mapping[type, str] = field(default_factory=dict)
 
 
 def flatten_state(state: object, encoders: EncoderSet) -> Iterator[FlatComponent]:
@@ -108,7 +111,7 @@ def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank
     if len(packed) > MAX_MSGPACK_BYTES:
         advice = "put long lists into arrays"
         raise StateError(name, f"its structure takes {len(packed)} bytes, the limit is {MAX_MSGPACK_BYTES}", advice)
-    return FlatComponent(name, packed, flattener.tensors)
+    return FlatComponent(name, packed, flattener.tensors, flattener.turned_to_dicts)
 
 
 def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, TensorSource] | None:
@@ -151,6 +154,7 @@ def _is_unicode(text: str) -> bool:
 _Path = tuple[str | int, ...]
 _PLAIN = frozenset({type(None), bool, int, float, complex, bytes, Timestamp})
 _LOOSE_KEYS = frozenset({type(None), bool, int, float})
+_AS_DICTS = frozenset({dict, OrderedDict})  # a dict is ordered, too
 _TIMES = frozenset({datetime, date, time, timedelta})
 
 
@@ -165,6 +169,7 @@ class _Flattener:
     tensors: dict[str, TensorSource] = field(default_factory=dict)
     markers: set[str | None] = field(default_factory=set)
     """Those of the tensors that were found; None for tensors that need none."""
+    turned_to_dicts: dict[type, str] = field(default_factory=dict)
     _refs: dict[Hashable, TensorRef] = field(default_factory=dict)
     _foreign_kinds: set[type] = field(default_factory=set)
     _values: int = 1
@@ -184,6 +189,8 @@ class _Flattener:
         if isinstance(value, TensorSource):
             return self.tensor(value, path)
         if kind is dict or isinstance(value, Mapping):
+            if kind not in _AS_DICTS:
+                self.turned_to_dicts.setdefault(kind, self.place(path))
             return self.mapping(value, path, level)  # type: ignore[arg-type]  # it is one
         if isinstance(value, str) and kind is str:
             if not _is_unicode(value):

@@ -17,6 +17,7 @@ from ckptfmt._core.torch.run.components import PROGRESS, RNG, Run
 from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.torch.run.progress import Progress, progress_of
 from ckptfmt._core.torch.state.inert import inert_objects
+from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import ResumeReport
 from ckptfmt._core.training.resume.resume_point import ResumePoint, find_resume_point, released_if_it_fails
 from ckptfmt._core.training.resume.selection import new_patience
@@ -40,6 +41,7 @@ def resume_run(
         raise UsageError("resume() twice: call it once, before the loop")
     allowed, inert = name_list("allow_mismatch", allow_mismatch), name_list("inert", inert)
     wait_for_all()
+    _compare_ranks(run)
     with ExitStack() as stack, released_if_it_fails(run, ranks):
         opener = CheckpointOpener({**run.components, RNG: None, PROGRESS: None}, stack, inert)
         point = find_resume_point(run, resume, opener, ranks, takeover=takeover, inert=inert)
@@ -53,6 +55,30 @@ def resume_run(
         # No rank changes anything before the checkpoint fits all of them, and none trains on if one could not.
         restore = ranks.together(lambda: _plan(run, found, allowed))
         return ranks.together(lambda: _restore(run, loop, point, found, restore))
+
+
+def _compare_ranks(run: Run) -> None:
+    """Report components that not all ranks have, before anything is read.
+
+    Raises:
+        UsageError: Rank 0, which saves, lacks one.
+        RankError: The same, on the other ranks.
+    """
+    given = ranks.gather(lambda: tuple(run.components))
+
+    def compare() -> None:
+        everywhere = [set(names) for names in given or ()]
+        for name in dict.fromkeys(name for names in given or () for name in names):
+            lacking = [rank for rank, names in enumerate(everywhere) if name not in names]
+            where = ", ".join(map(str, lacking))
+            if 0 in lacking:
+                raise UsageError(f"rank 0, which saves, lacks component {name!r}; give all ranks the same components")
+            if lacking:
+                notify(
+                    f"component {name!r} is not given on rank {where}: rank 0's is saved, and it is not restored there"
+                )
+
+    ranks.on_rank_0(compare)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from torch.optim.lr_scheduler import LRScheduler
+
 from ckptfmt._core.container.planning import SavePlan, choose_codecs, plan_components
 from ckptfmt._core.torch.distributed.data_parallel import sharded_by
 from ckptfmt._core.torch.live_objects.components import checked_components
@@ -111,12 +113,20 @@ class Run(RunRecord):
         )
 
     def _report(self, collected: Collected) -> None:
-        """Tell once of each value that differs between ranks."""
+        """Report, once each, values that differ between ranks, and mappings that are restored as plain dicts."""
         new = [place for place in collected.places if place not in self._reported]
         if new:
             self._reported.update(new)
             count = len(collected.own)
             notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
+        for component in collected.components:
+            if isinstance(self.components[component.name], LRScheduler):  # they get back what they had
+                continue
+            for kind, place in component.turned_to_dicts.items():
+                if place not in self._reported:
+                    self._reported.add(place)
+                    found = f"{place}: a {kind.__name__} is saved as a plain dict and restored as one"
+                    notify(f"{found}; make a {kind.__name__} of it in load_state_dict()", logging.INFO)
 
 
 def _refuse_sharded(components: Mapping[str, object]) -> None:
