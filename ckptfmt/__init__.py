@@ -1,7 +1,7 @@
 """ckptfmt: one open checkpoint format for deep-learning training.
 
-`save`, `open` and `load` are here; `ckptfmt.torch` has the same for PyTorch, and `Checkpointer` for the
-training loop. Importing this package imports no framework, and each name's module only when it is used.
+`save`, `open` and `load` are here; `ckptfmt.torch` has the same for PyTorch, and `Checkpointer` for training loops.
+Importing this package imports no framework; the module of a name is imported when the name is first used.
 """
 
 from typing import TYPE_CHECKING

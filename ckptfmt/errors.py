@@ -85,11 +85,11 @@ __all__ = [
 
 
 class CkptfmtError(Exception):
-    """Base of every error that ckptfmt raises on purpose. Each argument is one line of its text.
+    """Base of every error that ckptfmt raises on purpose. Each argument is one line of its message.
 
     Attributes:
-        exit_code: What a command of `ckptfmt` that ends with it exits with: 1 for an answer ("no"), 2 for wrong usage,
-            3 for no answer; what the process exits with, if it is a SystemExit too.
+        exit_code: Exit code of a command that this error ends: 1 for an answer ("no"), 2 for a usage error, 3 for no
+            answer. For errors that are a SystemExit too, the exit code of the process.
     """
 
     exit_code: ClassVar[int] = 3
@@ -102,7 +102,7 @@ class CkptfmtError(Exception):
 
 
 class FormatError(CkptfmtError, ValueError):
-    """A file is not a valid ckptfmt file. `problems` says why, `path` which file."""
+    """A `.ckptfmt` file is not valid. `problems` says why, `path` is the file."""
 
     exit_code = 1
 
@@ -126,11 +126,11 @@ class FormatError(CkptfmtError, ValueError):
 
 
 class TruncatedError(FormatError):
-    """The end of the file is missing: the write was not finished, or the end was lost."""
+    """The end of the file is missing: the write never finished, or the end was lost."""
 
 
 class LimitError(FormatError):
-    """A declared size is beyond a limit of the spec's section 13."""
+    """A declared size exceeds a limit (spec 13)."""
 
 
 class UnsupportedVersionError(FormatError):
@@ -138,7 +138,7 @@ class UnsupportedVersionError(FormatError):
 
 
 class IntegrityError(FormatError):
-    """A byte is not what the writer wrote: a digest or a padding byte does not match."""
+    """A byte has changed since it was written: a digest or a padding byte does not match."""
 
 
 _CLASSES: dict[ProblemKind, type[FormatError]] = {
@@ -151,16 +151,16 @@ _CLASSES: dict[ProblemKind, type[FormatError]] = {
 
 
 def error_for(problems: Problem | Sequence[Problem], path: str | None = None) -> FormatError:
-    """Return the error class that fits the first problem, carrying all of them."""
+    """Return all problems as one error, of the class that fits the first of them."""
     first = problems if isinstance(problems, Problem) else problems[0]
     return _CLASSES[first.kind](problems, path)
 
 
 class StateError(CkptfmtError, ValueError):
-    """A state holds something that the format cannot express.
+    """A state contains something that the format cannot express.
 
     Attributes:
-        path: Where it stands, e.g. `optimizer.param_groups[0].foo`.
+        path: Place in the state, such as `optimizer.param_groups[0].foo`.
     """
 
     exit_code = 1
@@ -171,7 +171,7 @@ class StateError(CkptfmtError, ValueError):
 
 
 class NotFoundError(CkptfmtError, KeyError):
-    """A component or tensor of that name is not in the checkpoint."""
+    """The checkpoint has no component, tensor or member with that name."""
 
     exit_code = 1
 
@@ -187,15 +187,15 @@ class MismatchError(CkptfmtError, ValueError):
 
 
 class StorageError(CkptfmtError, OSError):
-    """Reading or writing failed for a reason outside the file's content: disk full, no permission, gone."""
+    """Reading or writing failed for a reason outside the content of the file: disk full, no permission, gone."""
 
 
 class ReadError(StorageError):
-    """The system could not read bytes of an open file.
+    """The system could not read some bytes of an open file.
 
     Attributes:
-        offset: Offset of the first of them.
-        repeated: Whether the device failed to give them several times.
+        offset: Offset of the first byte.
+        repeated: Whether several attempts failed.
     """
 
     offset: int
@@ -203,7 +203,7 @@ class ReadError(StorageError):
 
 
 class ChangedError(StorageError):
-    """A file was changed, or another one took its place, while it was read."""
+    """A file was changed or replaced while it was read."""
 
 
 class LockedError(StorageError):
@@ -211,22 +211,22 @@ class LockedError(StorageError):
 
 
 class LeaseError(StorageError):
-    """A file that has the name of a lease cannot be understood."""
+    """A file with the name of a lease is not a lease."""
 
 
 class UnsafeInputError(CkptfmtError, ValueError):
-    """An input asks for code to be run. Nothing was run and nothing was written."""
+    """An input asks for code to be executed. Nothing was executed and nothing was written."""
 
     exit_code = 1
 
 
 class ForeignFileError(CkptfmtError, ValueError):
-    """A file of another format is broken, cut short, something else, or holds what cannot be read safely.
+    """A file of another format is damaged, truncated, of an unknown format, or not safe to read.
 
     Attributes:
         detail: What is wrong with it and where, and what to do.
         path: The file, once it is known.
-        form: The format that it seems to have, such as `.npz`, once it is known.
+        form: Its apparent format, such as `.npz`, once it is known.
     """
 
     exit_code = 1
@@ -250,22 +250,22 @@ class ForeignFileError(CkptfmtError, ValueError):
 
 
 class UnsupportedFileError(ForeignFileError):
-    """A file of another format holds what this reader does not take: beyond a limit, or of an unknown kind.
+    """A file of another format contains something that is not supported: beyond a limit, or of an unknown kind.
 
-    Its bytes may all be right.
+    The file may be sound.
     """
 
     _verdict = "{form} file that is not supported"
 
 
 class ExportError(CkptfmtError, ValueError):
-    """A checkpoint cannot be written in the format that was asked for."""
+    """A checkpoint cannot be expressed in the requested format."""
 
     exit_code = 1
 
 
 class PackError(CkptfmtError, ValueError):
-    """The files of a directory make no checkpoint."""
+    """The files of a directory do not make a checkpoint."""
 
     exit_code = 1
 
@@ -278,17 +278,17 @@ class MissingExtraError(CkptfmtError, ImportError):
 
 
 class UsageError(CkptfmtError, RuntimeError):
-    """Something was called with arguments that make no sense, or in the wrong order."""
+    """A call has arguments that make no sense, or comes at the wrong time."""
 
     exit_code = 2
 
 
 class RankError(CkptfmtError, RuntimeError):
-    """Another rank failed in what all ranks do together. The message names the rank and what it said."""
+    """Another rank failed in an operation of all ranks. The message contains the rank and its error."""
 
 
 class SaveError(CkptfmtError, RuntimeError):
-    """A save failed, with its `__cause__`, or something beside it went wrong."""
+    """A save failed (see `__cause__`), or something around it did."""
 
 
 class RestoreError(CkptfmtError, RuntimeError):
@@ -309,17 +309,17 @@ class RestoreError(CkptfmtError, RuntimeError):
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A checkpoint that could not be used, and why. It was left where it is."""
+    """A checkpoint that could not be used, and the reason. The file was left alone."""
 
     path: str
     reason: str
 
 
 class ResumeError(CkptfmtError, RuntimeError):
-    """There is nothing to resume from that can be used, although there should be.
+    """No usable checkpoint to resume from, although there should be one.
 
     Attributes:
-        skipped: Each checkpoint that cannot be used, and why; empty if there is none at all.
+        skipped: Unusable checkpoints with reasons; empty if there are no checkpoints.
     """
 
     def __init__(self, message: str, skipped: Sequence[SkippedFile] = (), *, details: Sequence[str] = ()) -> None:
@@ -328,10 +328,10 @@ class ResumeError(CkptfmtError, RuntimeError):
 
 
 class UndecidedError(ResumeError, SystemExit):
-    """A checkpoint that may be the newest could not be judged: it is neither known to be sound nor to be damaged.
+    """A checkpoint that may be the newest is neither known to be sound nor known to be damaged.
 
-    Nothing was changed. Uncaught, it ends the process with exit code 78 (EX_CONFIG of sysexits.h), which tells
-    restarters not to try again: a person has to look first.
+    Nothing was changed. If uncaught, the process exits with code 78 (EX_CONFIG of sysexits.h), which tells restarters
+    not to try again: a person has to look first.
     """
 
     exit_code = 78
@@ -339,11 +339,11 @@ class UndecidedError(ResumeError, SystemExit):
 
 
 class HeldError(UndecidedError):
-    """Another process that is alive saves the run, so that this one must not. Nothing was changed.
+    """Another live process is saving the run, so this one must not. Nothing was changed.
 
     Attributes:
-        host: Name of its machine.
-        pid: Its number there.
+        host: Host name of the other process.
+        pid: Its process id there.
     """
 
     def __init__(
@@ -355,10 +355,9 @@ class HeldError(UndecidedError):
 
 
 class SupersededError(CkptfmtError, SystemExit):
-    """Another process has taken over the run: this one publishes and removes nothing more.
+    """Another process has taken over the run; this one publishes and removes nothing more.
 
-    Uncaught, it ends the process with exit code 73 (EX_CANTCREAT of sysexits.h), which tells restarters not to try
-    again.
+    If uncaught, the process exits with code 73 (EX_CANTCREAT of sysexits.h), which tells restarters not to try again.
     """
 
     exit_code = 73

@@ -1,6 +1,6 @@
-"""`save`, `open` and `load` for states of arrays of any framework; tensors come back as NumPy arrays.
+"""`save`, `open` and `load` for arrays of any framework; tensors are returned as NumPy arrays.
 
-PyTorch tensors can be saved here, too. `ckptfmt.torch.load` gives them back as tensors.
+PyTorch tensors can be saved here, too; `ckptfmt.torch.load` returns them as tensors.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ def save(
     created: datetime | None = None,
     codec: str | Mapping[str, str] = "none",
 ) -> SaveReport:
-    """Save a training state as one file, atomically: whole and durable, or not at all (spec 15).
+    """Save a state as one file, atomically: completely and durably, or not at all (spec 15).
 
     Args:
-        state: A mapping of component names to trees, e.g. `{"net": weights, "optimizer": {...}, "epoch": 3}`;
-            any other tree is stored whole. Trees hold what the spec's 11.6 lists.
-        path: The file. One that is there already is replaced once the new one is durable.
+        state: A mapping of component names to trees, such as `{"net": weights, "optimizer": {...}, "epoch": 3}`; any
+            other tree is stored whole. Section 11.6 of the specification lists what trees may contain.
+        path: The file. An existing one is replaced once the new one is durable.
         step: Optimizer steps done.
-        epoch: Epochs finished. If None, told by `state["epoch"]` as the documented loop has it beside its states: the
-            number of the last one done, counted from 0, so one less.
-        metrics: Measured values, e.g. `{"val_loss": 0.31}`.
-        run_id: Which run this is.
-        parent: Identity (64 hex digits) of the checkpoint that this run started from.
-        user: Anything plain to note: str keys; values of None, bool, int, float, str, bytes, list, dict.
-        created: Time to note, aware; now if None.
-        codec: `none`, `zstd`, or a mapping of component name to one of them.
+        epoch: Epochs finished. None: taken from `state["epoch"]`, where the documented PyTorch loop puts the number of
+            the last finished epoch, counted from 0; one is added.
+        metrics: Measured values, such as `{"val_loss": 0.31}`.
+        run_id: Id of the run.
+        parent: Identity (64 hex digits) of the checkpoint that the run started from.
+        user: Plain values to record: str keys; None, bool, int, float, str, bytes, list or dict as values.
+        created: Time to record, aware; None: now.
+        codec: `none`, `zstd`, or a mapping of component names to these.
 
     Returns:
-        What was written, with its identity.
+        Report of the save, with the identity of the checkpoint.
 
     Raises:
-        UsageError: The arguments are swapped, or `path` is no path.
-        StateError: The state holds something that cannot be expressed; the message names the path to it.
-        StorageError: The file could not be written; what was at `path` is untouched.
+        UsageError: The arguments are swapped, or `path` is not a path.
+        StateError: The state contains something that cannot be expressed; the message names the path to it.
+        StorageError: The file could not be written; an existing one is untouched.
     """
     refuse_swapped(state, path, "save(state, path)")
     metadata = make_metadata(
@@ -74,27 +74,27 @@ def save(
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open a checkpoint; reads its index only. Tensors come as NumPy arrays, each verified when it is read.
+    """Open a checkpoint; only its index is read. Tensors are NumPy arrays, each verified when it is read.
 
     Raises:
-        FormatError: It is not a valid ckptfmt file, or of a newer version.
-        StorageError: It cannot be read.
+        FormatError: The file is not valid, or needs a newer version.
+        StorageError: The file cannot be read.
     """
     return Checkpoint.open(path, _ADAPTERS)
 
 
 def load(path: str | os.PathLike[str], *, rank: int | None = None) -> Any:
-    """Return the whole state of a checkpoint with NumPy arrays, every byte of the file verified.
+    """Return the state of a checkpoint with NumPy arrays, every byte of the file verified.
 
     Args:
         path: The file.
-        rank: Of values that differ between the ranks of a data-parallel job, return those of this rank. None: return a
-            `PerRank` of all of them.
+        rank: Rank of which to return values that differ between the ranks of a data-parallel job. None: a `PerRank` of
+            all their values.
 
     Raises:
-        MismatchError: There are values that differ, and none of that rank.
-        FormatError: It is not a valid ckptfmt file; IntegrityError if a byte has changed.
-        StorageError: It cannot be read.
+        MismatchError: Some values differ between ranks, and that rank has none.
+        FormatError: The file is not valid; IntegrityError if a byte has changed.
+        StorageError: The file cannot be read.
     """
     with open(path) as checkpoint:
         return checkpoint.load(rank)

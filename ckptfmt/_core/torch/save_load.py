@@ -32,30 +32,30 @@ def save(
     created: datetime | None = None,
     codec: str | Mapping[str, str] = "none",
 ) -> SaveReport:
-    """Save a checkpoint, with the argument order of `torch.save`: atomically and with every byte under a digest.
+    """Save a checkpoint atomically, every byte under a digest; a drop-in for `torch.save`.
 
-    Tensors on any device are saved by value, strides and `requires_grad` are not; tied tensors stay tied within a
-    component. The versions that `Module.state_dict()` notes are kept for each component (item of `obj`) that is
-    such a state dict, and for `obj` itself.
+    Tensors on any device are saved by value, without strides and `requires_grad`; tied tensors stay tied within a
+    component. The versions in `Module.state_dict()` are kept for `obj` and for each component (item of `obj`) that is a
+    module's state dict.
 
     Args:
         obj: A dict such as `{"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}`, a bare
-            state dict, or anything else that the spec's 11.6 can express.
-        path: The file. One that is there already is replaced once the new one is durable.
+            state dict, or anything else that section 11.6 of the specification lists.
+        path: The file. An existing one is replaced once the new one is durable.
         step: Optimizer steps done.
-        epoch: Epochs finished. If None, told by `obj["epoch"]` as the documented loop has it beside its states: the
-            number of the last one done, counted from 0, so one less.
-        metrics: Measured values, e.g. `{"val_loss": 0.31}`.
-        run_id: Which run this is.
-        parent: Identity (64 hex digits) of the checkpoint that this run started from.
-        user: Anything plain to note.
-        created: Time to note, aware; now if None.
-        codec: `none`, `zstd`, or a mapping of component name to one of them.
+        epoch: Epochs finished. None: taken from `obj["epoch"]`, where the documented PyTorch loop puts the number of
+            the last finished epoch, counted from 0; one is added.
+        metrics: Measured values, such as `{"val_loss": 0.31}`.
+        run_id: Id of the run.
+        parent: Identity (64 hex digits) of the checkpoint that the run started from.
+        user: Plain values to record: str keys; None, bool, int, float, str, bytes, list or dict as values.
+        created: Time to record, aware; None: now.
+        codec: `none`, `zstd`, or a mapping of component names to these.
 
     Raises:
-        UsageError: The arguments are swapped, or `path` is no path.
-        StateError: `obj` holds something that cannot be expressed; the message names the path to it.
-        StorageError: The file could not be written; what was at `path` is untouched.
+        UsageError: The arguments are swapped, or `path` is not a path.
+        StateError: `obj` contains something that cannot be expressed; the message names the path to it.
+        StorageError: The file could not be written; an existing one is untouched.
     """
     refuse_swapped(obj, path, "save(obj, path)")
     metadata = make_metadata(
@@ -65,32 +65,32 @@ def save(
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open a checkpoint; reads its index only. Tensors come as CPU tensors, each verified when it is read.
+    """Open a checkpoint; only its index is read. Tensors are CPU tensors, each verified when it is read.
 
     Raises:
-        FormatError: It is not a valid ckptfmt file, or of a newer version.
-        StorageError: It cannot be read.
+        FormatError: The file is not valid, or needs a newer version.
+        StorageError: The file cannot be read.
     """
     return Checkpoint.open(path, TORCH_ADAPTERS)
 
 
 def load(path: str | os.PathLike[str], map_location: MapLocation = None, *, rank: int | None = None) -> Any:
-    """Return what `save` was given, every byte of the file verified. No code from the file is run.
+    """Return the saved object, every byte of the file verified. No code from the file is executed.
 
-    Mappings come back as dicts, a module's state dict as an OrderedDict with the versions of its modules.
+    Mappings become dicts, and a module's state dict an OrderedDict with the versions of its modules.
 
     Args:
         path: The file.
-        map_location: Where tensors go, as in `torch.load`. A file holds values and no devices, so here every
-            tensor comes from the CPU: None leaves it there; a device or its name moves it; a mapping is asked for
-            `"cpu"`; a callable gets each tensor's storage and `"cpu"`, and returns a storage or None.
-        rank: Of values that differ between the ranks of a data-parallel job, return those of this rank. None: return a
-            `ckptfmt.PerRank` of all of them.
+        map_location: Where tensors go, as in `torch.load`. A file contains values and no devices, so every tensor comes
+            from the CPU: None leaves it there; a device or its name moves it; a mapping is looked up with `"cpu"`; a
+            callable takes each tensor's storage and `"cpu"`, and returns a storage or None.
+        rank: Rank of which to return values that differ between the ranks of a data-parallel job. None: a
+            `ckptfmt.PerRank` of all their values.
 
     Raises:
-        MismatchError: There are values that differ, and none of that rank.
-        FormatError: It is not a valid ckptfmt file; IntegrityError if a byte has changed.
-        StorageError: It cannot be read.
+        MismatchError: Some values differ between ranks, and that rank has none.
+        FormatError: The file is not valid; IntegrityError if a byte has changed.
+        StorageError: The file cannot be read.
     """
     with open(path) as checkpoint:
         return relocate(read_state(checkpoint, rank), map_location)

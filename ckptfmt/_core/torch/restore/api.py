@@ -1,4 +1,4 @@
-"""A checkpoint into live objects, straight into the memory that they have."""
+"""Restoring a checkpoint into live objects, straight into their memory."""
 
 from __future__ import annotations
 
@@ -135,14 +135,14 @@ class ComponentStates:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What `restore` did.
+    """Report of `restore`.
 
     Attributes:
         path: The checkpoint.
         identity: Its identity, 64 hex digits.
-        step: Optimizer steps done, if it says so.
-        epoch: Epochs finished, if it says so.
-        components: What became of each component that was given.
+        step: Optimizer steps done, if recorded.
+        epoch: Epochs finished, if recorded.
+        components: Report of each component that was given.
         unexpected: Names of components that are in the checkpoint and were not given.
     """
 
@@ -165,31 +165,31 @@ def restore(
 ) -> RestoreReport:
     """Restore live objects from a checkpoint, without a second copy of it in memory.
 
-    The data are read straight into the memory of the parameters and of what the optimizer keeps for them, on any
-    device, and each byte is verified. Beside that memory it takes less than 64 MiB; moments that an optimizer has
-    not made yet are made. What has hooks or its own way to load a state is given it as by `load_state_dict`.
+    Data are read straight into the memory of parameters and optimizer state, on any device, and every byte is verified.
+    This takes less than 64 MiB of additional memory, apart from optimizer state that does not exist yet. Objects with
+    hooks, or with their own way to load a state, get it through `load_state_dict`.
 
-    First everything is compared: names, shapes, dtypes, options. What does not fit is an error that lists it all, and
-    nothing is changed. The data themselves are verified as they come in. Should some be damaged, the error names
-    every damaged tensor, and the objects are then a mixture of old and new: do not train on with them, but restore
-    another checkpoint into them or build them anew. With `verify_first`, the data are read twice, and nothing is
-    changed unless all are right.
+    Names, shapes, dtypes and options are compared first. If anything does not fit, one error lists it all, and nothing
+    is changed. Data are verified while they are read. If some are damaged, the error names every damaged tensor, and
+    the objects are a mixture of old and new: do not train on with them; restore another checkpoint into them, or build
+    them anew. With `verify_first` data are read twice, and nothing is changed unless all of it is sound.
 
     Args:
         path: The checkpoint.
-        components: The objects by name, as they were saved: modules, optimizers, schedulers, scalers, your own.
-        allow_mismatch: Names of components that may differ: they take what fits.
+        components: Objects to restore, by the names under which they were saved: modules, optimizers, schedulers,
+            scalers, your own.
+        allow_mismatch: Names of components of which only what fits is restored.
         verify_first: Verify all data before the first object is changed.
         progress: Called with the number of bytes read since its last call.
-        unknown: No keyword: there are no other options.
+        unknown: Not for use; it lets an unknown keyword end in a clear error.
 
     Raises:
         MismatchError: The checkpoint does not fit the objects; lists every reason. Nothing was changed.
-        IntegrityError: Data are damaged; its `problems` name every tensor, its notes what has been changed.
-        FormatError: It is not a valid ckptfmt file, or of a newer version. Nothing was changed.
+        IntegrityError: Data are damaged; `problems` names every tensor, the notes say what was changed.
+        FormatError: The file is not valid, or needs a newer version. Nothing was changed.
         StorageError: The file cannot be read.
         RestoreError: A component raised; `component` names it, `changed` says what is no longer as it was.
-        UsageError: The components are no mapping of names to objects with `state_dict()` and `load_state_dict()`.
+        UsageError: `components` is not a mapping of names to objects with `state_dict()` and `load_state_dict()`.
     """
     refuse_keywords("restore(path", ("allow_mismatch", "verify_first", "progress"), components, unknown)
     allowed = name_list("allow_mismatch", allow_mismatch)

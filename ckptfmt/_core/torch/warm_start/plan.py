@@ -1,4 +1,4 @@
-"""Starting a new run from the weights of an earlier one: everything is compared before anything is changed."""
+"""Warm start: a new run with the weights of an earlier one. Everything is compared before anything is changed."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Mapped:
 
     Attributes:
         rename: New names for saved ones.
-        strip_prefix: What saved names begin with that the model's do not.
-        partial: Which tensors may be left out.
-        resize: Of which tensors the common part may be taken.
+        strip_prefix: Prefix of saved names that the model's names do not have.
+        partial: Tensors that may be missing.
+        resize: Tensors of which only the common part is taken.
     """
 
     rename: Rename | None = None
@@ -71,15 +71,15 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Request:
-    """What a new run is to take from a file.
+    """What a new run takes from a file.
 
     Attributes:
         path: The file.
         mapped: How weights are fitted.
-        source: Which component of the file has the weights, if not that of the same name: of the only module, or by
-            the names of modules.
-        also_restore: Names of other components to be restored too, `rng` among them.
-        keep_counters: Begin with the step and the epoch of the file, not with 0.
+        source: Component of the file to take weights from, if not the one with the module's name: for the only module,
+            or by names of modules.
+        also_restore: Names of other components to restore, `rng` among them.
+        keep_counters: Whether to start with the step and epoch of the file instead of 0.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
     """
 
@@ -93,21 +93,21 @@ class Request:
 
 @dataclass(frozen=True)
 class WarmStartReport:
-    """What a new run starts with.
+    """Report of a warm start.
 
     Attributes:
-        path: The file that it starts from.
-        lineage: That file, then what its own run started from, and so on.
-        loaded: Names of the tensors that were taken.
-        converted: Those that got another dtype, a line each.
-        resized: Those of which the common part was taken, a line each.
-        kept: Tensors of the models that stay as they were initialized, a line each.
-        unused: What the file has and no model takes, a line each.
+        path: The file.
+        lineage: The file, then the one that its run started from, and so on.
+        loaded: Names of the loaded tensors.
+        converted: Tensors that were converted to another dtype, a line each.
+        resized: Tensors of which only the common part was taken, a line each.
+        kept: Tensors of the models that keep their initial values, a line each.
+        unused: Tensors of the file that no model takes, a line each.
         restored: Names of the other components that were restored.
-        fresh: Names of components that start anew.
-        per_rank: Values that differ between the ranks of the file, and of which rank 0's was taken, a line each.
-        step: Where the steps of the new run begin.
-        epoch: Where its epochs begin.
+        fresh: Names of the components that start anew.
+        per_rank: Values that differ between the ranks of the file, and were taken from rank 0, a line each.
+        step: First value of the step counter.
+        epoch: First value of the epoch counter.
     """
 
     path: str
@@ -167,30 +167,32 @@ def warm_start(
     inert: Collection[str] = (),
     quiet: bool = False,
 ) -> WarmStartReport:
-    """Load the weights of a file into a model, to go on from them with something new.
+    """Load the weights of a file into a model, as the start of something new.
 
-    Every byte is verified as far as the format can tell, and all that does not fit is told at once, before anything
-    is changed. Nothing in the file is run. Names that a wrapper (DDP, `torch.compile`) has left are known without it.
+    Every byte is verified as far as the format allows. Everything that does not fit is one error, raised before
+    anything is changed. Nothing in the file is executed. Prefixes that wrappers add to names (DDP, `torch.compile`) are
+    recognized.
 
     Args:
-        path: A `.ckptfmt`, `.safetensors`, or `.pth`, `.pt`, `.bin`, `.ckpt` file.
-        model: The model, or several by name.
-        source: Which component of the file has the weights; None: the only one that can be a model's. For several
-            models, a mapping of their names to components; those that it leaves out take that of the same name.
-        rename: New names for saved ones: `{"transformer": "encoder", "lm_head": None}` renames tensors, or what their
-            names begin with up to a dot, and leaves out what gets None. Or a function from name to name or None.
-        strip_prefix: What saved names begin with that the model's do not, such as `model.`.
-        partial: Tensors that may be missing in the file or in the model, or be of another shape: True for all, or
-            patterns such as `["head.*"]`. Those of the model stay as they are.
-        resize: Tensors of which the common part is to be taken where sizes differ, such as `["wte.weight"]` for a
-            larger vocabulary: True for all, or patterns. The rest stays as it is.
-        inert: Names for which a pickle is not refused, as its error shows them. Nothing is run for them.
+        path: A `.ckptfmt`, `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
+        model: The model, or several models by name.
+        source: Component of the file to take the weights from; None: the only one that can belong to a model. For
+            several models, a mapping of their names to components; models that it does not name take the component with
+            their own name.
+        rename: New names for saved ones. `{"transformer": "encoder", "lm_head": None}` renames tensors, or prefixes of
+            names up to a dot, and leaves out those mapped to None. Or a function from name to name or None.
+        strip_prefix: Prefix of saved names that the model's names do not have, such as `model.`.
+        partial: Tensors that may be missing from the file or the model, or have another shape: True for all, or
+            patterns such as `["head.*"]`. The model keeps its own values.
+        resize: Tensors of which only the common part is taken where sizes differ, such as `["wte.weight"]` for a larger
+            vocabulary: True for all, or patterns. The rest keeps its values.
+        inert: Names that do not cause a pickle to be refused, spelled as in the error. Nothing is executed.
         quiet: Do not print the report to stderr.
 
     Raises:
         MismatchError: The file has no such weights, or they do not fit; lists every reason. Nothing was changed.
-        RestoreError: A module raised; `changed` says what is no longer as it was.
-        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+        UsageError: An argument makes no sense.
+        CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
     """
     mapped = Mapped(rename, strip_prefix, partial, resize)
     request = Request(path, mapped, source, inert=inert)
@@ -203,7 +205,7 @@ def warm_start(
 def warm_start_run(run: Run, loop: Loop, request: Request) -> WarmStartReport:
     """Let a new run begin with what a file has, as `Checkpointer.warm_start` says. To be called by all ranks."""
     if not loop.new:
-        raise UsageError("warm_start() is for a new run: call it after a resume() that resumed nothing, at once")
+        raise UsageError("warm_start() is only for a new run; call it right after a resume() that resumed nothing")
     plan = ranks.together(lambda: plan_warm_start(run.components, request))
     report = ranks.together(plan.apply)
     run.lineage = report.lineage
@@ -227,7 +229,7 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
     also_restore, inert = name_list("also_restore", request.also_restore), name_list("inert", request.inert)
     modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
     if not modules:
-        raise UsageError("warm_start() without a module; there is nothing to take weights")
+        raise UsageError("warm_start() needs a module to load weights into; add one to the components")
     sources = _sources(request.source, modules)
     unknown = [name for name in also_restore if name not in components and name != RNG]
     unknown += [name for name in sources if name not in modules]
@@ -247,8 +249,8 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
     differences = [line for name, fit in fits.items() for line in _prefixed(name, modules, fit.differences)]
     differences += [*plan.differences, *lost]
     if differences:
-        advice = "what may be left out, be renamed or be cut can be said: partial=, rename=, resize="
-        raise MismatchError(f"{path}: the weights do not fit, and nothing was changed; {advice}", differences)
+        advice = "use partial=, rename= or resize= for tensors that may be missing, renamed or cut"
+        raise MismatchError(f"{path}: the weights do not fit and nothing was changed; {advice}", differences)
     facts = origin.metadata
 
     def lines(of: str) -> tuple[str, ...]:
