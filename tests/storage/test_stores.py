@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -100,6 +101,8 @@ def test_what_no_store_is_for_is_refused_by_name(location: str) -> None:
     with pytest.raises(StorageError) as caught:
         store_for(location)
     if "://" in location:
+        with pytest.raises(StorageError, match=re.escape(f"{location}/a.ckptfmt: ")):
+            locate(f"{location}/a.ckptfmt")
         assert location in str(caught.value)
         assert "memory://" in str(caught.value) or "file:///" in str(caught.value)
 

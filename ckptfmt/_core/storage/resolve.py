@@ -48,16 +48,7 @@ def store_for(location: str | os.PathLike[str]) -> Store:
         StorageError: There is no store for URLs of this kind, or no directory can have this name.
     """
     local = _local(location)
-    if local is not None:
-        return LocalStore(local)
-    url = str(location)
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() == "memory":
-        from ckptfmt._core.storage.memory import MemoryStore, bucket
-
-        name, _, prefix = rest.partition("/")
-        return MemoryStore(bucket(name), prefix.strip("/"), url)
-    raise StorageError(f"{url}: there is no store for {scheme}://; {_SUPPORTED}")
+    return _store_at(str(location), str(location)) if local is None else LocalStore(local)
 
 
 def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -73,7 +64,7 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
     around, _, name = str(location).rpartition("/")
     if not name or around.endswith(":/"):
         raise StorageError(f"{location}: names no object; give the name of one in it")
-    return store_for(around), name
+    return _store_at(around, str(location)), name
 
 
 def open_source(location: str | os.PathLike[str], version: Version | None = None) -> Source:
@@ -173,13 +164,25 @@ def is_directory(location: str | os.PathLike[str]) -> bool:
         return False
 
 
+def _store_at(url: str, asked: str) -> Store:
+    """Return the store at a URL, which is a part of what was asked for."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "memory":
+        from ckptfmt._core.storage.memory import MemoryStore, bucket
+
+        name, _, prefix = rest.partition("/")
+        return MemoryStore(bucket(name), prefix.strip("/"), url)
+    raise StorageError(f"{asked}: there is no store for {scheme}://; {_SUPPORTED}")
+
+
 def _local(location: str | os.PathLike[str]) -> str | None:
     """Return a path, or the path that a `file` URL stands for; None for other URLs.
 
     Raises:
+        UsageError: It is neither path nor URL.
         StorageError: It is the URL of a file on another machine.
     """
-    text = os.fsdecode(location)
+    text = paths.path_text(location)
     scheme = _SCHEME.match(text)
     if scheme is None:
         return text

@@ -31,6 +31,7 @@ from ckptfmt._core.storage.local.leases.lease import (
 )
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.storage.local.paths import is_gone
 from ckptfmt._core.system.forks import let_go_in_children
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.run_directory import RunDirectory
@@ -323,7 +324,7 @@ class RunClaim:
     def _require_directory(self) -> None:
         """Make sure that the directory of the run is there, before even a lock is made in it."""
         self._place.make_again_if_gone()
-        if self._lease is not None and not lease_path(self._directory, self._lease.run_id).exists():
+        if self._lease is not None and is_gone(lease_path(self._directory, self._lease.run_id)):
             self._place.require_device()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ckptfmt._core.storage.local.os_errors import storage_error
+from ckptfmt._core.storage.local.paths import device_and_inode, is_directory, nearest_directory
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.training.notices import notify
 from ckptfmt.errors import StorageError
@@ -45,9 +45,9 @@ class RunDirectory:
         Raises:
             StorageError: It cannot be made, or where it was is another device now.
         """
-        if self._path.is_dir():
+        if is_directory(self._path):
             return
-        self._require_device(next(parent for parent in self._path.parents if parent.exists()))
+        self._require_device(nearest_directory(self._path))
         make_directory(self._path)
         self._place = _place_of(self._path)
         notify(f"{self._path}: was removed, or renamed, and is made again, without the checkpoints that were in it")
@@ -84,8 +84,4 @@ class RunDirectory:
 
 
 def _place_of(path: Path) -> _Place:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise storage_error(str(path), "cannot be looked at", error) from error
-    return _Place(found.st_dev, found.st_ino)
+    return _Place(*device_and_inode(path))

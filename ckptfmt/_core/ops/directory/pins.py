@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ckptfmt._core.runs.scan import PIN
 from ckptfmt._core.storage.base import Store
+from ckptfmt._core.storage.local.paths import path_text
 from ckptfmt._core.storage.resolve import is_directory, locate
 from ckptfmt.errors import StorageError
 
@@ -39,7 +40,7 @@ def pin(path: str | os.PathLike[str]) -> PinChange:
     Raises:
         StorageError: There is no such file, or it was removed meanwhile; or its directory cannot be written.
     """
-    text = os.fsdecode(path)
+    text = path_text(path)
     store, name = locate(text)
     _require_object(store, name)
     if store.swap(name + PIN, None, b"") is None:
@@ -60,7 +61,7 @@ def unpin(path: str | os.PathLike[str]) -> PinChange:
     Raises:
         StorageError: There is neither the file nor a pin; or its directory cannot be written.
     """
-    text = os.fsdecode(path)
+    text = path_text(path)
     store, name = locate(text)
     if store.look(name + PIN) is None:
         _require_object(store, name)

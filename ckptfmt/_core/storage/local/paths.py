@@ -21,6 +21,7 @@ __all__ = [
     "leads_out_of",
     "local_path",
     "name_as_text",
+    "path_text",
     "real_path",
     "refuse_swapped",
     "require_regular_file",
@@ -39,9 +40,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
         UsageError: It is no path.
         StorageError: It is a URL, or no file can have this name.
     """
-    if not isinstance(path, str | bytes | os.PathLike):
-        raise UsageError(f"a {type(path).__name__} is not a path; give a str or a Path")
-    text = os.fsdecode(path)
+    text = path_text(path)
     if url := _URL.match(text):
         raise StorageError(
             f"{text}: remote locations and other URLs ({url[0]}) are not supported yet; "
@@ -54,6 +53,17 @@ def local_path(path: str | os.PathLike[str]) -> str:
     if not possible:
         raise StorageError(f"{text!r}: no file can have this name; check the path")
     return text
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path, or a URL, as text.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise UsageError(f"a {type(path).__name__} is not a path; give a str or a Path")
+    return os.fsdecode(path)
 
 
 def absolute_path(path: str | os.PathLike[str]) -> str:
@@ -134,6 +144,24 @@ def children(directory: str | os.PathLike[str]) -> list[Path]:
         return sorted(Path(directory).iterdir())
     except OSError as error:
         raise storage_error(os.fspath(directory), "cannot be listed", error) from error
+
+
+def nearest_directory(path: Path) -> Path:
+    """Return the lowest directory above a path that is there."""
+    return next(parent for parent in path.parents if is_directory(parent))
+
+
+def device_and_inode(path: Path) -> tuple[int, int]:
+    """Return the numbers by which the system knows a file or directory.
+
+    Raises:
+        StorageError: It cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise storage_error(str(path), "cannot be looked at", error) from error
+    return found.st_dev, found.st_ino
 
 
 def is_link(path: str | os.PathLike[str]) -> bool:

@@ -18,7 +18,7 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.storage import open_source
-from ckptfmt._core.storage.local.paths import local_path, name_as_text
+from ckptfmt._core.storage.local.paths import name_as_text, path_text
 from ckptfmt._core.storage.resolve import look
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.file_states import FileStates
@@ -132,7 +132,7 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
     Raises:
         CkptfmtError: It cannot be read, is damaged, or asks for code to be run.
     """
-    name = local_path(path)
+    name = path_text(path)
     if detect_path(name) is not Reader.NATIVE:
         return _from_foreign(name, inert)
     with io.open(name) as checkpoint:
