@@ -178,12 +178,40 @@ class _Batch(NamedTuple):
     nbytes: int
 
 
+class _Written(NamedTuple):
+    """The data of a member that were written.
+
+    Attributes:
+        nbytes: Stored length in bytes.
+        digests: Digests of the chunks.
+        chunk_bytes: Stored length of each chunk; None for codec `none`.
+        stored_digests: Digests of the stored chunks; None for codec `none`.
+    """
+
+    nbytes: int
+    digests: bytes
+    chunk_bytes: tuple[int, ...] | None = None
+    stored_digests: bytes | None = None
+
+
 def _write_member(sink: Sink, workers: Workers, plan: MemberPlan | StoredMember, offset: int) -> Member:
     """Write a member, and return its entry in the index."""
     if isinstance(plan, StoredMember):
         return _copy_stored(sink, workers, plan, offset)
     write = _write_plain if plan.codec == "none" else _write_compressed
-    return write(sink, workers, plan, offset).at(offset, plan.header)
+    written = write(sink, workers, plan, offset)
+    member = Member(
+        name=plan.name,
+        codec=plan.codec,
+        offset=offset,
+        stored_bytes=written.nbytes,
+        logical_bytes=plan.logical_bytes,
+        digests=written.digests,
+        header=None if plan.header is None else plan.header.text,
+        stored_chunk_bytes=written.chunk_bytes,
+        stored_digests=written.stored_digests,
+    )
+    return member.at(offset, plan.header)
 
 
 def _copy_stored(sink: Sink, workers: Workers, plan: StoredMember, offset: int) -> Member:
@@ -202,7 +230,7 @@ def _copy(sink: Sink, offset: int, part: ByteSource) -> None:
     sink.write_at(offset, part.read())
 
 
-def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
+def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> _Written:
     """Write a member as it is. Where each chunk goes is known, so the workers write, too."""
     position = offset
 
@@ -213,15 +241,7 @@ def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) ->
             position += batch.nbytes
 
     digests = b"".join(workers.in_order(jobs()))
-    return Member(
-        name=plan.name,
-        codec=plan.codec,
-        offset=offset,
-        stored_bytes=position - offset,
-        logical_bytes=plan.logical_bytes,
-        digests=digests,
-        header=plan.header.text if plan.header is not None else None,
-    )
+    return _Written(position - offset, digests)
 
 
 def _hash_and_write(sink: Sink, offset: int, batch: _Batch) -> bytes:
@@ -239,7 +259,7 @@ class _Compressed:
     digests: bytes
 
 
-def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> Member:
+def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> _Written:
     """Write a member compressed. Only when a chunk is compressed it is known where the next one goes."""
     position = offset
     digests, stored_digests = bytearray(), bytearray()
@@ -251,17 +271,7 @@ def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: in
             sizes.append(len(stored))
             stored_digests += digest(stored)
         digests += done.digests
-    return Member(
-        name=plan.name,
-        codec=plan.codec,
-        offset=offset,
-        stored_bytes=position - offset,
-        logical_bytes=plan.logical_bytes,
-        digests=bytes(digests),
-        header=plan.header.text if plan.header is not None else None,
-        stored_chunk_bytes=tuple(sizes),
-        stored_digests=bytes(stored_digests),
-    )
+    return _Written(position - offset, bytes(digests), tuple(sizes), bytes(stored_digests))
 
 
 def _compress(batch: _Batch) -> _Compressed:

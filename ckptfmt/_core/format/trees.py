@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.layout import MAX_UINT
@@ -64,6 +64,25 @@ def walk(tree: object) -> Iterator[object]:
                 pending.extend(node.values())
             case list() | tuple():
                 pending.extend(node)
+
+
+def replace_references(tree: Any, value_of: Callable[[str], object]) -> Any:
+    """Return a copy of a tree in which each reference to a tensor is replaced.
+
+    Args:
+        tree: The tree.
+        value_of: Returns what takes the place of the reference to the tensor of a name.
+    """
+    match tree:
+        case TensorRef(name):
+            return value_of(name)
+        case Typed(name, value):
+            return Typed(name, replace_references(value, value_of))
+        case dict():
+            return {key: replace_references(value, value_of) for key, value in tree.items()}
+        case list() | tuple():
+            return type(tree)(replace_references(value, value_of) for value in tree)
+    return tree
 
 
 def _typed_fault(typed: Typed, tensors: Mapping[str, TensorEntry]) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ckptfmt._core.container.per_rank import choose
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.format.tensors import METADATA_KEY
-from ckptfmt._core.format.trees import walk
+from ckptfmt._core.format.trees import replace_references, walk
 from ckptfmt._core.interop.base import ComponentSource, RankedValue
 
 __all__ = ["as_rank_0", "ranked_values", "with_rank_0"]
@@ -52,7 +52,7 @@ class _RankZeroComponent(ComponentSource):
             text_metadata=component.text_metadata,
         )
         self.has_digests = component.has_digests
-        self._tree = _renamed(tree, names)
+        self._tree = replace_references(tree, lambda name: TensorRef(names[name]))
         self._flat = isinstance(self._tree, dict) and all(
             isinstance(key, str) and value == TensorRef(key) for key, value in self._tree.items()
         )
@@ -103,16 +103,3 @@ def _places(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, 
         case list() | tuple():
             for number, value in enumerate(tree):
                 yield from _places(value, (*path, str(number)))
-
-
-def _renamed(tree: Any, names: Mapping[str, str]) -> Any:
-    match tree:
-        case TensorRef(name):
-            return TensorRef(names[name])
-        case Typed(name, value):
-            return Typed(name, _renamed(value, names))
-        case dict():
-            return {key: _renamed(value, names) for key, value in tree.items()}
-        case list() | tuple():
-            return type(tree)(_renamed(value, names) for value in tree)
-    return tree

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.per_rank import place_of
 from ckptfmt._core.container.state import FlatComponent, flatten_component
-from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.digest import digest_parts
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
-from ckptfmt._core.format.trees import PER_RANK, walk
+from ckptfmt._core.format.trees import PER_RANK, replace_references, walk
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.torch.state.rank_digests import Subject, nbytes_of
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
@@ -141,7 +140,7 @@ def merged(component: FlatComponent, found: Sequence[Difference], others: Sequen
     values: dict[Path, list[Any]] = {
         difference.path: [rank[number] for rank in ranks] for number, difference in enumerate(found)
     }
-    tree = _with_leaves(_tree(component), component.tensors)
+    tree = replace_references(_tree(component), component.tensors.__getitem__)
     return flatten_component(component.name, _grafted(tree, values), TORCH_ADAPTERS)
 
 
@@ -211,21 +210,8 @@ def _at(tree: Any, path: Path) -> Any:
 
 def _values(other: Excerpt) -> list[Any]:
     leaves = {name: _Received(dtype, shape, data) for name, (dtype, shape, data) in other.tensors.items()}
-    values: list[Any] = _with_leaves(decode(other.structure), leaves)
+    values: list[Any] = replace_references(decode(other.structure), leaves.__getitem__)
     return values
-
-
-def _with_leaves(tree: Any, leaves: Mapping[str, TensorSource]) -> Any:
-    match tree:
-        case TensorRef(name):
-            return leaves[name]
-        case Typed(name, value):
-            return Typed(name, _with_leaves(value, leaves))
-        case dict():
-            return {key: _with_leaves(value, leaves) for key, value in tree.items()}
-        case list() | tuple():
-            return type(tree)(_with_leaves(value, leaves) for value in tree)
-    return tree
 
 
 def _grafted(tree: Any, values: Mapping[Path, list[Any]]) -> Any:

@@ -47,6 +47,7 @@ import io
 import os
 import re
 import zlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from ckptfmt._core.storage.local import file_locks
@@ -96,14 +97,14 @@ def discard_all() -> None:
                 path.unlink()
 
 
-class TemporaryFile:
-    """A file beside a target that becomes the target or disappears.
+class _Temporary(ABC):
+    """A file or directory beside a target that becomes the target or disappears.
 
     Nothing exists before `create`. `discard` may be called at any time and in any state: when an interrupt
     comes in the middle of `create`, too.
 
     Args:
-        target: Absolute path of the file that is to be published.
+        target: Absolute path of what is to be published.
 
     Attributes:
         target: The same.
@@ -112,8 +113,70 @@ class TemporaryFile:
     def __init__(self, target: Path) -> None:
         self.target = target
         self._path: Path | None = None
-        self._file: io.FileIO | None = None
         let_go_in_children(self)
+
+    def discard(self) -> None:
+        """Close it, and remove it unless it was renamed, if that is possible. A second call does nothing."""
+        try:
+            self._close()  # first: removing a directory takes a descriptor, and there may be no other one
+        finally:
+            if self._path is not None:
+                # Otherwise it is gone already, or a leftover for the next writer.
+                with contextlib.suppress(OSError):
+                    self._remove(self._path)
+                self._forget()
+
+    def let_go(self) -> None:
+        """Close it in a forked child: it is the parent's, to be published or removed there."""
+        self._path = None
+        self._close()
+
+    def _create(self) -> None:
+        for _ in range(_ATTEMPTS):
+            # The path is noted first, so that `discard` finds whatever an interrupt leaves behind.
+            self._path = self.target.with_name(_temporary_name(self.target.name))
+            _unpublished.add(self._path)
+            try:
+                locked = self._make(self._path)
+            except FileExistsError:
+                self._forget()  # not ours
+                continue
+            if locked:
+                return
+            self.discard()
+        raise StorageError(
+            f"{self.target.parent}: something removes or locks every new temporary file at once; stop it"
+        )
+
+    def _forget(self) -> None:
+        """Leave what is at the path alone: it was published, removed, or never made."""
+        if self._path is not None:
+            _unpublished.discard(self._path)
+        self._path = None
+
+    @abstractmethod
+    def _make(self, path: Path) -> bool:
+        """Make, open and lock it; say whether no cleaner was quicker.
+
+        Raises:
+            FileExistsError: The name is taken.
+        """
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close it, which gives up the lock."""
+
+    @abstractmethod
+    def _remove(self, path: Path) -> None:
+        """Remove it, with all that is in it."""
+
+
+class TemporaryFile(_Temporary):
+    """A file beside a target that becomes the target or disappears (see `_Temporary`)."""
+
+    def __init__(self, target: Path) -> None:
+        self._file: io.FileIO | None = None
+        super().__init__(target)
 
     @property
     def descriptor(self) -> int:
@@ -129,21 +192,8 @@ class TemporaryFile:
             StorageError: Something removes every new temporary file at once.
             OSError: The operating system refused.
         """
-        mode = temporary_mode(self.target.parent)
-        for _ in range(_ATTEMPTS):
-            # The path is noted first, so that `discard` finds whatever an interrupt leaves behind.
-            self._path = self.target.with_name(_temporary_name(self.target.name))
-            _unpublished.add(self._path)
-            try:
-                self._file = io.FileIO(self._path, "x", opener=lambda path, flags: os.open(path, flags, mode))
-            except FileExistsError:
-                _unpublished.discard(self._path)
-                self._path = None  # not ours
-                continue
-            if _is_ours(self._path, self.descriptor):
-                return self.descriptor
-            self.discard()
-        raise _removed_at_once(self.target)
+        self._create()
+        return self.descriptor
 
     def open_up(self) -> None:
         """Give the file the permissions that are usual in its directory. To be done before its content is flushed.
@@ -171,8 +221,7 @@ class TemporaryFile:
             self._path.replace(self.target)
         else:
             rename_to_free_name(self._path, free_name)
-        _unpublished.discard(self._path)
-        self._path = None
+        self._forget()
 
     def flush_name(self) -> None:
         """Wait until the name that the file was renamed to is on stable storage.
@@ -182,22 +231,10 @@ class TemporaryFile:
         """
         flush_directory(self.target.parent, None if self._file is None else self._file.fileno())
 
-    def discard(self) -> None:
-        """Close the file, and remove it unless it was renamed, if that is possible. A second call does nothing."""
-        try:
-            self._close()
-        finally:
-            if self._path is not None:
-                # Otherwise it is gone already, or a leftover for the next writer.
-                with contextlib.suppress(OSError):
-                    self._path.unlink()
-                _unpublished.discard(self._path)
-                self._path = None
-
-    def let_go(self) -> None:
-        """Close the file in a forked child: it is the parent's, to be published or removed there."""
-        self._path = None
-        self._close()
+    def _make(self, path: Path) -> bool:
+        mode = temporary_mode(self.target.parent)
+        self._file = io.FileIO(path, "x", opener=lambda path, flags: os.open(path, flags, mode))
+        return _is_ours(path, self.descriptor)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -206,24 +243,16 @@ class TemporaryFile:
                 self._file.close()
             self._file = None
 
+    def _remove(self, path: Path) -> None:
+        path.unlink()
 
-class TemporaryDirectory:
-    """A directory beside a target that becomes the target or disappears, with all that is in it.
 
-    Nothing exists before `create`. `discard` may be called at any time and in any state.
-
-    Args:
-        target: Absolute path of the directory that is to be published.
-
-    Attributes:
-        target: The same.
-    """
+class TemporaryDirectory(_Temporary):
+    """A directory beside a target that becomes the target or disappears, with all that is in it (see `_Temporary`)."""
 
     def __init__(self, target: Path) -> None:
-        self.target = target
-        self._path: Path | None = None
         self._descriptor: int | None = None
-        let_go_in_children(self)
+        super().__init__(target)
 
     @property
     def path(self) -> Path:
@@ -244,24 +273,7 @@ class TemporaryDirectory:
             StorageError: Something removes every new temporary directory at once.
             OSError: The operating system refused.
         """
-        mode = temporary_mode(self.target.parent, of_directory=True)
-        for _ in range(_ATTEMPTS):
-            self._path = self.target.with_name(_temporary_name(self.target.name))
-            _unpublished.add(self._path)
-            try:
-                self._path.mkdir(mode)
-            except FileExistsError:
-                _unpublished.discard(self._path)
-                self._path = None  # not ours
-                continue
-            if not hasattr(os, "O_DIRECTORY"):  # Windows
-                return
-            with contextlib.suppress(FileNotFoundError):  # a cleaner was quicker
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                if _is_ours(self._path, self._descriptor):
-                    return
-            self.discard()
-        raise _removed_at_once(self.target)
+        self._create()
 
     def open_up(self) -> None:
         """Give the directory the permissions that are usual beside it. To be done before it is flushed.
@@ -281,8 +293,7 @@ class TemporaryDirectory:
         if self.target.exists():
             self.target.rmdir()  # it was empty; if it is no more, this fails
         self.path.rename(self.target)
-        _unpublished.discard(self.path)
-        self._path = None
+        self._forget()
 
     def flush_name(self) -> None:
         """Wait until the name that the directory was renamed to is on stable storage.
@@ -292,27 +303,23 @@ class TemporaryDirectory:
         """
         flush_directory(self.target.parent, self._descriptor)
 
-    def discard(self) -> None:
-        """Remove the directory unless it was renamed, as far as that is possible. A second call does nothing."""
-        try:
-            self._close()  # first, or there may be no descriptor to list the directory with
-        finally:
-            if self._path is not None:
-                with contextlib.suppress(OSError):  # otherwise it is gone, or a leftover for the next writer
-                    remove_tree(self._path)
-                _unpublished.discard(self._path)
-                self._path = None
-
-    def let_go(self) -> None:
-        """Close the directory in a forked child: it is the parent's, to be published or removed there."""
-        self._path = None
-        self._close()
+    def _make(self, path: Path) -> bool:
+        path.mkdir(temporary_mode(self.target.parent, of_directory=True))
+        if not hasattr(os, "O_DIRECTORY"):  # Windows
+            return True
+        with contextlib.suppress(FileNotFoundError):  # a cleaner was quicker
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            return _is_ours(path, self._descriptor)
+        return False
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _remove(self, path: Path) -> None:
+        remove_tree(path)
 
 
 def remove_tree(directory: Path) -> None:
@@ -344,10 +351,6 @@ def _is_ours(path: Path, descriptor: int) -> bool:
     """Lock what was just made; say whether no cleaner was quicker."""
     lock = try_lock(descriptor)
     return lock is Lock.UNSUPPORTED or (lock is Lock.TAKEN and leads_to(path, descriptor))
-
-
-def _removed_at_once(target: Path) -> StorageError:
-    return StorageError(f"{target.parent}: something removes or locks every new temporary file at once; stop it")
 
 
 def _temporary_name(name: str) -> str:
