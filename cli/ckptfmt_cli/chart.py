@@ -36,13 +36,13 @@ CHART_STYLE = """
 """Colours of charts, light and dark."""
 
 _COLOURS = 8
-_DASHES = ("", "5 3", "2 2")  # tell more lines apart than there are colours
+_DASHES = ("", "5 3", "2 2")  # distinguish more lines than there are colours
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 30, 40
 _PLOT_HEIGHT = 190
 _LEGEND_ROW, _LEGEND_COLUMN, _LEGEND_NAME = 18, 180, 24
 _FAR_APART = 20
 _LARGEST = 1e300  # beyond, the difference of two values can be more than a double holds
-_MARKED = 60  # up to so many points each has a dot
+_MARKED = 60  # maximum number of points with a dot each
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         return [low]
     step = 10.0 ** math.floor(math.log10(span / most)) if span > 1e-300 else 0.0
     if step <= abs(low) * 1e-15:
-        return [low]  # the numbers between cannot be told apart
+        return [low]  # the numbers in between are all equal
     while span / step > most - 1:
         step *= 2.5 if math.isclose(step / 10 ** math.floor(math.log10(step)), 2) else 2
     first = math.ceil(low / step - 1e-9)

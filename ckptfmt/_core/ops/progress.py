@@ -44,7 +44,7 @@ class Meter:
         self._done = 0
 
     def advance(self, nbytes: int) -> None:
-        """Note that so many more bytes are worked off."""
+        """Count bytes as done."""
         self._done = min(
             self._done + nbytes, self._total
         )  # a compressed file has more bytes to work off than it is long
@@ -72,7 +72,7 @@ class Tally:
         self._lock = threading.Lock()
 
     def add(self, path: str, nbytes: int) -> None:
-        """Note that so many more bytes of a file are worked off.
+        """Count bytes of a file as done.
 
         Raises:
             Stopped: It was all in vain.

@@ -1,4 +1,4 @@
-"""The JSON form of the values that stand in reports.
+"""The JSON form of the values in reports.
 
 Every report has a `to_json()` that returns plain dicts, lists, strings, numbers, booleans and None. The
 result is always valid JSON (RFC 8259), and the form is public: keys are added, never renamed or removed.

@@ -247,7 +247,7 @@ def _leaf_changes(one: ComponentSource | None, other: ComponentSource | None) ->
     if one is None or other is None or (one.identity is not None and one.identity == other.identity):
         return
     if one.flat != other.flat and {one.name, other.name} & {ROOT}:
-        return  # a tree that holds tensors alone against a format that has no trees: the tensors tell
+        return  # a tree of tensors only against a format without trees: the tensors show the difference
     trees = [{} if part.flat else part.tree() for part in (one, other)]
     yield from compare_trees(other.name if one.name == ROOT else one.name, *trees)
 

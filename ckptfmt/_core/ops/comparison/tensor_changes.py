@@ -97,7 +97,7 @@ def compare_tensors(
 
 
 def _compare(one: ComponentSource | None, other: ComponentSource | None) -> Iterator[TensorChange]:
-    """Yield what names, dtypes and shapes tell; what seems equal is `CHANGED` until its digests are looked at."""
+    """Yield what names, dtypes and shapes show; what seems equal is `CHANGED` until its digests are compared."""
     before = {} if one is None else one.tensor_infos
     after = {} if other is None else other.tensor_infos
     if one is not None and other is not None and one.identity is not None and one.identity == other.identity:
@@ -139,7 +139,7 @@ def _renamed(found: Iterable[TensorChange], places: _Places, digests: _Digests) 
 
 
 def _is_of_a_lone_component(change: TensorChange, places: _Places) -> bool:
-    """Say whether it was added or removed with its whole component, which is told as such."""
+    """Say whether it was added or removed with its whole component, which is reported instead."""
     sides = ((change.before, places[0]), (change.after, places[1]))
     return all(info is None or place[info.component] == _NOWHERE for info, place in sides)
 

@@ -14,7 +14,7 @@ from ckptfmt._core.ops.report_json import integer_json, tree_json
 __all__ = ["ABSENT", "LeafChange", "compare_trees", "is_same_value"]
 
 
-# How the path goes on in a mapping, in a list, and in a value that differs between ranks.
+# How a path continues in a mapping, in a list, and in a value that differs between ranks.
 _ITEM, _ELEMENT, _RANK = ".{}", "[{}]", " of rank {}"
 
 
@@ -93,7 +93,7 @@ def _compare_items(
 
 
 def _is_tensor_on_one_side_only(before: object, after: object) -> bool:
-    """Say whether a tensor was added or removed, which is told as such."""
+    """Say whether a tensor was added or removed, which is reported as such."""
     return (before is ABSENT and _has_only_tensors(after)) or (after is ABSENT and _has_only_tensors(before))
 
 

@@ -23,7 +23,7 @@ _OTHER_VALUES = "its values are not the source's"
 
 
 def compare_conversion(before: TensorFile, after: TensorFile, meter: Meter) -> int:
-    """Compare a checkpoint of ours with its source, trees and tensors; return the number of tensors.
+    """Compare a converted checkpoint with its source, trees and tensors; return the number of tensors.
 
     Raises:
         IntegrityError: They differ.

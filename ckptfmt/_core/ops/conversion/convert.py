@@ -1,4 +1,4 @@
-"""Checkpoints of other formats made into ours: safely, chunk by chunk, and as a whole or not at all."""
+"""Conversion of other formats to the native format: safely, chunk by chunk, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ def convert(
     run_id: str | None = None,
     progress: Report | None = None,
 ) -> ConvertReport:
-    """Convert a checkpoint of another format into one of ours, without running anything in it.
+    """Convert a checkpoint from another format to the native format, without running any code in it.
 
-    Read are files of `torch.save` in every form that it has had, TorchScript archives, plain pickles, `.safetensors`
-    and `.npz` files, and directories: models and Trainer checkpoints of Hugging Face, and what Accelerate's
-    `save_state` writes. A pickle is read as data: its names are compared with a short list of what checkpoints hold,
-    and nothing is imported or called. Objects of other packages become inert data, which the report lists.
+    Sources are files written by `torch.save` in any of its forms, TorchScript archives, plain pickles, `.safetensors`
+    and `.npz` files, and directories: Hugging Face models and Trainer checkpoints, and what Accelerate's `save_state`
+    writes. A pickle is read as data: its names are compared with a list of what checkpoints contain, and nothing is
+    imported or called. Objects of other packages become inert data, which the report lists.
 
-    The tensors are read and written chunk by chunk, so memory does not grow with them.
+    Tensors are read and written chunk by chunk, so memory use does not grow with their size.
 
     Args:
         source: The file or directory.
-        target: The file to write. One that is there already is replaced once the new one is durable.
-        strict: Refuse objects of other packages, instead of keeping them as inert data.
-        inert: Names, dotted as the error shows them, that are no reason to refuse a file of PyTorch: what is made of
-            them is kept as inert data, and listed. Nothing is run for them either.
-        check: Read source and target again, and compare every value.
+        target: The file to write. An existing file is replaced once the new one is durable.
+        strict: Refuse objects of other packages instead of keeping them as inert data.
+        inert: Names, dotted as the error shows them, for which a PyTorch file is not refused: objects made of them are
+            kept as inert data and listed. No code is run for them either.
+        check: Read source and target again and compare every value.
         codec: `none` or `zstd`, for all components.
-        run_id: The run that the checkpoint is to belong to, so that `Checkpointer.resume` finds it in its directory.
+        run_id: The run that the checkpoint will belong to, so that `Checkpointer.resume` finds it in its directory.
         progress: Called after each piece of work.
 
     Returns:
-        What was found, and what became of it.
+        A report of what was found and written.
 
     Raises:
-        UnsafeInputError: The source asks for code to be run. Nothing was run and nothing was written.
-        ForeignFileError: It is not a valid file of its format.
-        StateError: It holds something that cannot be expressed.
-        StorageError: It cannot be read, or the target cannot be written; what was at the target is untouched.
-        IntegrityError: With `check`: a value in the target is not the source's.
+        UnsafeInputError: Loading the source would run code. No code was run and nothing was written.
+        ForeignFileError: The source is not a valid file of its format.
+        StateError: The source contains something that cannot be expressed.
+        StorageError: The source cannot be read or the target cannot be written; an existing target is unchanged.
+        IntegrityError: With `check`: a value in the target differs from the source.
     """
     source, target = os.fspath(source), os.fspath(target)
     if same_object(source, target):
@@ -116,7 +116,7 @@ def open_convertible(path: str, *, strict: bool = False, inert: Collection[str] 
     except FormatError as error:
         if is_directory(path) or error.code not in ("magic", "too-short"):
             raise
-        # It is none of the formats that are told by their first bytes. It may be a pickle all the same.
+        # The first bytes show none of the known formats, but it may still be a pickle.
         with open_source(path) as source:
             known = refuse_code(source, inert=inert)
         raise ForeignFileError(known or "unknown format", path, "checkpoint") from error
@@ -135,7 +135,7 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
         if run_id in (None, file.metadata.run_id):
             return file.metadata
         return replace(file.metadata, run_id=run_id, generation=None)  # another run counts its own
-    told: Mapping[str, str | None] = {
+    origin: Mapping[str, str | None] = {
         "converted_from": name_as_text(real_path(file.path)),
         "form": file.form,
         "written_by": file.metadata.producer,
@@ -145,5 +145,5 @@ def _metadata(file: TensorFile, run_id: str | None) -> Metadata:
         run_id=file.metadata.run_id if run_id is None else run_id,
         created=datetime.now(UTC),
         producer=f"ckptfmt {__version__}",
-        user={**(file.metadata.user or {}), **{key: value for key, value in told.items() if value is not None}},
+        user={**(file.metadata.user or {}), **{key: value for key, value in origin.items() if value is not None}},
     )

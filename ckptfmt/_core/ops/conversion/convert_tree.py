@@ -152,7 +152,7 @@ def convert_tree(
                 progress=progress,
             )
         except CkptfmtError as error:
-            if is_gone(pair.source):  # a training removes old checkpoints meanwhile
+            if is_gone(pair.source):  # training removed it meanwhile
                 continue
             failed.append(Failure(pair.source, error))
             done(failed[-1])

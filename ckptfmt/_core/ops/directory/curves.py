@@ -1,4 +1,4 @@
-"""How metrics and the norms of layers went over a training, told from the checkpoints of a directory."""
+"""Metrics and layer norms over training, from the checkpoints in a directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ckptfmt.errors import CkptfmtError
 __all__ = ["Curve", "PlotReport", "RunCurves", "read_curves"]
 
 MOST_LAYERS = 12
-"""Groups of layers told apart, unless there are more at the top."""
+"""Maximum number of groups of layers, unless there are more at the top."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ def read_curves(
     inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> PlotReport:
-    """Return how the runs of a directory went.
+    """Return the metrics and layer norms of the runs in a directory.
 
     Args:
         directory: The directory.
-        run_id: Only this run; None: all of them, and what belongs to none.
-        norms: Read the weights of every checkpoint, and tell the norms of their layers.
+        run_id: Only this run; None for all runs, and checkpoints without one.
+        norms: Read the weights of every checkpoint and return the norms of their layers.
         inert: See `interop.opening.open_tensors`.
-        progress: Takes how far the reading is.
+        progress: Called with the progress.
 
     Raises:
         StorageError: The directory cannot be listed.

@@ -1,4 +1,4 @@
-"""The checkpoint that a training run would resume from."""
+"""The checkpoint that training would resume from."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def find_latest(
     inert: Collection[str] = (),
     progress: Report | None = None,
 ) -> LatestReport:
-    """Return the newest checkpoint of a run by what is written inside: the one that a training would resume from.
+    """Return the newest checkpoint of a run by what is stored inside: the one that training would resume from.
 
-    Which one that is, `catalog` says. If there is none, but checkpoints that belong to no run, it is the newest
-    of these. Files that are removed or replaced meanwhile are no reason to find none: the directory is looked at again.
+    `catalog` decides which one that is. If only checkpoints without a run are there, it is the newest of these. If
+    files are removed or replaced meanwhile, the directory is listed again.
 
     Args:
         directory: The directory.
-        run_id: The run; None for the one that would be resumed (`runs.scan.choose_run`).
-        verify: Read every byte, and take the newest one that is right.
+        run_id: The run; None for the one that training would resume (`runs.scan.choose_run`).
+        verify: Verify every byte, and return the newest sound checkpoint.
         inert: See `interop.opening.open_tensors`.
-        progress: Takes how far the reading is.
+        progress: Called with the progress.
 
     Raises:
         StorageError: The directory cannot be listed.

@@ -50,7 +50,7 @@ class Mark(StrEnum):
     """What is special about a checkpoint."""
 
     RESUME = "resume"
-    """Training would resume from it, as far as its index tells (see `catalog`)."""
+    """Training would resume from it, as far as its index shows (see `catalog`)."""
     NEWEST = "newest"
     """It is the newest of its run."""
     BEST = "best"
@@ -213,14 +213,13 @@ def list_directory(
 ) -> ListReport:
     """Return the checkpoints that are directly in a directory.
 
-    These are the files named `*.ckptfmt`, `*.pth` and `*.pt`, and the temporary files of writers that have not
-    published yet or never will. Directories in it are not entered. Only the structure and the index of each file are
-    read.
+    These are the files named `*.ckptfmt`, `*.pth` and `*.pt`, and temporary files that are not published yet or never
+    will be. Subdirectories are not searched. Only structure and index of each file are read.
 
     Args:
         directory: The directory.
-        metric: The metric that is looked at; None: the one that most people would look at.
-        mode: Which way it is better; None: as its name tells.
+        metric: The metric to report; None for the most likely one.
+        mode: Whether lower or higher is better; None if its name decides.
         inert: See `interop.opening.open_tensors`.
 
     Raises:
@@ -275,7 +274,7 @@ def _state_of(error: CkptfmtError) -> EntryState:
 
 
 def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None, mode: Mode | None) -> RunInfo:
-    """Return what is told of the checkpoints of one run, given the oldest first."""
+    """Return the report of one run, given its checkpoints, the oldest first."""
     once = distinct(files)
     names = [name for file in once for name in file.metadata.metrics or ()]
     chosen = metric or main_metric(names)

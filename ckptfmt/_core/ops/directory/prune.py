@@ -1,4 +1,4 @@
-"""What a retention policy makes of a directory: planned, told, and carried out (spec 15.6)."""
+"""A retention policy applied to a directory: planned, reported, and carried out (spec 15.6)."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def plan_prune(
     inert: Collection[str] = (),
     now: datetime | None = None,
 ) -> PrunePlan:
-    """Return what a policy makes of a directory. Nothing is changed; only structure and index of each file are read.
+    """Return the plan of a policy for a directory. Nothing is changed; only structure and index of each file are read.
 
-    Files of any format count. If no checkpoint belongs to a run, the policy is about those of none.
+    Files of any format count. If no checkpoint belongs to a run, the policy applies to those without one.
 
     Args:
         directory: The directory.
@@ -142,7 +142,7 @@ def plan_prune(
 
     Raises:
         StorageError: The directory cannot be listed.
-        UsageError: The policy goes by a metric that none of the checkpoints has, so the best of them would go.
+        UsageError: No checkpoint has the metric of the policy, so that the best one would be removed.
     """
     files = scan_all(directory, inert=inert)
     if policy.run_id is None and not run_ids(files):
@@ -154,7 +154,7 @@ def plan_prune(
 
 
 def _require_metric(name: str, plan: RetentionPlan) -> None:
-    """Refuse a metric that nothing has: it is more often a wrong name than what was meant."""
+    """Refuse a metric that no checkpoint has: most likely its name is wrong."""
     concerned = [decision.file.metadata.metrics or {} for decision in plan.decisions if decision.concerned]
     there = dict.fromkeys(metric for metrics in concerned for metric in metrics)
     if concerned and name not in there:
@@ -168,16 +168,16 @@ def apply_prune(
     now: datetime | None = None,
     progress: Report | None = None,
 ) -> PruneResult:
-    """Carry out a plan that was agreed to (see `pruning` for what can never happen).
+    """Carry out a plan that was confirmed (see `pruning` for what can never happen).
 
-    What stays is read to the last byte first. If something proves to be damaged, the plan is made anew without it;
-    what is removed is never more than what was agreed to, and what writers that are gone have left unfinished.
+    First, every byte of what stays is verified. If a checkpoint turns out to be damaged, a new plan is made without
+    it; it never removes more than what was confirmed. Unfinished files whose writers are gone are removed as well.
 
     Args:
         planned: The plan.
         wait_seconds: How long to wait for another process that is removing checkpoints here.
         now: The present, aware; the clock's if None.
-        progress: Takes how far the reading is.
+        progress: Called with the progress.
 
     Raises:
         LockedError: Another process is removing checkpoints here.
@@ -204,7 +204,7 @@ class _Reading:
         self._report = report
 
     def advance(self, path: str, nbytes: int) -> None:
-        """Note that so many more bytes of a file are read."""
+        """Count bytes of a file as read."""
         self._read[path] = min(self._read.get(path, 0) + nbytes, self._sizes.get(path, 0))
         total = sum(self._sizes.get(path, 0) for path in self._read)
         self._report(Progress(path, sum(self._read.values()), total))

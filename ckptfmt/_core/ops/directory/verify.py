@@ -49,7 +49,7 @@ class Verdict(StrEnum):
     UNREADABLE = "unreadable"
     """It could not be read, so nothing is known."""
     READABLE = "readable"
-    """It is a whole file of another format, in which nothing tells whether the bytes are those that were written."""
+    """A complete file of another format, without digests that could prove it sound."""
 
 
 _VERDICT_OF = {
@@ -170,14 +170,14 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class Selection:
-    """The files that a list of paths stands for.
+    """The files to check for a list of paths.
 
     Attributes:
         files: Each file once, with its length in bytes, or None if even that cannot be read.
         directories: The directories among the paths that can be listed.
-        listed: Which of the files were found in one of these, rather than named.
+        listed: The files that were found in one of these rather than named.
         unreadable: Directories that cannot be listed, and why.
-        repeated: Which of the files are other names of one before them.
+        repeated: The files that are other names of a file before them.
     """
 
     files: tuple[tuple[str, int | None], ...]
@@ -193,10 +193,10 @@ class Selection:
 
 
 def select_files(paths: Iterable[str | os.PathLike[str]]) -> Selection:
-    """Return the files that `paths` stand for.
+    """Return the files to check for `paths`.
 
-    A path that is a directory stands for the `*.ckptfmt` files directly in it, by name. Directories in it are
-    not entered. Any other path stands for itself, whatever its name.
+    A directory is replaced by the `*.ckptfmt` files directly in it, by name. Subdirectories are not searched. Any
+    other path is a file to check, whatever its name.
     """
     files: dict[str, Entry | None] = {}
     named: set[str] = set()
@@ -240,9 +240,9 @@ def verify_paths(
     quick: bool = False,
     inert: Collection[str] = (),
 ) -> VerifyReport:
-    """Check every byte of every file that `paths` stand for (see `select_files`).
+    """Check every byte of the files that `select_files` returns for `paths`.
 
-    A file that is damaged or cannot be read is a finding and not an error: nothing is raised for it.
+    A file that is damaged or cannot be read is a finding, not an error: nothing is raised for it.
 
     Args:
         paths: Files and directories.
@@ -283,7 +283,7 @@ def verify_selection(
                 yield verdict
         if not gone:
             return
-        # Retention removes old checkpoints when there are newer ones: these are to be found now.
+        # Retention removes old checkpoints when there are newer ones, which can be found now.
         selection = select_files(selection.directories)
 
 
@@ -328,7 +328,7 @@ class _Meter:
         self._expected = nbytes
 
     def advance(self, nbytes: int) -> None:
-        """Note that so many more logical bytes are checked."""
+        """Count logical bytes as checked."""
         self._checked += nbytes
         self._tell(self._size * self._checked // max(self._expected, self._checked, 1))
 

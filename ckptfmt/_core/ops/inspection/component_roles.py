@@ -1,4 +1,4 @@
-"""What part each component plays in a training: weights, optimizer, scheduler, random states, place in the data."""
+"""The role of each component in training: weights, optimizer, scheduler, random states, position in the data."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ _SCHEDULERS: tuple[tuple[str, frozenset[str]], ...] = tuple(
 
 
 def look_at_scheduler(component: str, tree: Mapping[object, object]) -> SchedulerInfo:
-    """Return what the state of a scheduler tells."""
+    """Return what the state of a scheduler shows."""
     kind = next((name for name, needed in _SCHEDULERS if needed <= tree.keys()), None)
     last = tree.get("_last_lr")
     options = {

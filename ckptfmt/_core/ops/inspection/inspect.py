@@ -1,4 +1,4 @@
-"""What stands in a file: told from its index and its small trees. The data of tensors are not read."""
+"""The content of a file, from its index and its small trees. The data of tensors is not read."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class InspectReport:
         }
 
 
-_TREE_BYTES = 16 << 20  # what is larger is data: no state of a training takes so much beside its tensors
+_TREE_BYTES = 16 << 20  # larger trees are data: no training state takes this much beside its tensors
 
 
 def is_float(dtype: str) -> bool:
@@ -219,11 +219,11 @@ def is_float(dtype: str) -> bool:
 
 
 def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> InspectReport:
-    """Return what stands in a checkpoint, a `.safetensors` or an `.npz` file.
+    """Return the content of a checkpoint in any format.
 
-    Of a checkpoint, the head, the index, the trees of at most 16 MiB (such as the hyper-parameters of the optimizer)
-    and a few step counters are read, however large the file is. That the data are what the writer wrote is for
-    `verify_paths` to say; a tree that is damaged is a problem that the report names.
+    Only the head, the index, trees of at most 16 MiB (such as the hyperparameters of the optimizer) and a few step
+    counters are read, however large the file is. `verify_paths` checks the data. A damaged tree is a problem in the
+    report.
 
     Args:
         path: The file.
@@ -231,7 +231,7 @@ def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
     Raises:
         FormatError: The file is truncated, malformed, damaged in its index, or from a newer version.
-        ForeignFileError: It is not a valid file of the other formats.
+        ForeignFileError: The file is not a valid file of its format.
         StorageError: The file cannot be read.
     """
     with open_tensors(path, inert=inert) as file:
@@ -239,7 +239,7 @@ def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
 
 def report_of(file: TensorFile, path: str) -> InspectReport:
-    """Return what stands in an open file."""
+    """Return the content of an open file."""
     trees, per_rank, problems = _trees(file)
     roles = {name: role_of(name, tree) for name, tree in trees.items()}
     components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.components.items()]

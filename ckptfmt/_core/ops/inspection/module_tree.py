@@ -64,7 +64,7 @@ class _Node:
 def module_tree(name: str, tensors: Iterable[TensorInfo]) -> Module:
     """Return tensors as a tree.
 
-    Modules stand in the order of their first tensors. Neighbours that are numbered and hold the same tensors (name,
+    Modules are in the order of their first tensors. Neighbours that are numbered and hold the same tensors (name,
     dtype, shape) are one row. A module that holds nothing but another one is joined with it.
 
     Args:

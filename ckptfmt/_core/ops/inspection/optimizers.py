@@ -1,4 +1,4 @@
-"""What kind of optimizer a state is of, in the words of its users, as far as the state tells."""
+"""The kind of optimizer that a state belongs to, and its settings, as far as the state shows."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def is_optimizer(tree: object) -> bool:
 
 
 def look_at_optimizer(part: ComponentSource, tree: Any) -> OptimizerInfo:
-    """Return what the state of an optimizer tells. Of the tensors, only a few step counters are read.
+    """Return what the state of an optimizer shows. Of its tensors, only a few step counters are read.
 
     Args:
         part: The component.

@@ -1,4 +1,4 @@
-"""Can this file resume a training, or only be warm-started from?"""
+"""Whether training can resume from a file, or only warm-start."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Resumable", "ResumeAnswer", "can_resume"]
 
 
 class Resumable(StrEnum):
-    """What a training can do with a file."""
+    """What training can do with a file."""
 
     EXACTLY = "exactly"
-    """Go on as if it had never stopped."""
+    """Resume as if it had never stopped."""
     INEXACTLY = "inexactly"
-    """Go on, with other random numbers or at another place in the data."""
+    """Resume, with other random numbers or at another position in the data."""
     WARM_START = "warm-start"
-    """Begin anew from its weights."""
+    """Start a new run from its weights."""
     NO = "no"
-    """Nothing: there are no weights in it."""
+    """Nothing: it contains no weights."""
 
 
 _NEEDED = (Role.WEIGHTS, Role.OPTIMIZER, Role.RANDOM, Role.PROGRESS)
@@ -52,10 +52,10 @@ class ResumeAnswer:
 
 
 def can_resume(roles: Collection[Role]) -> ResumeAnswer:
-    """Return what a training can do with a file whose components have these roles.
+    """Return what training can do with a file whose components have these roles.
 
-    Whether the training had a scheduler, a scaler or anything else besides cannot be told from the file: that the
-    file fits the training is what resuming itself checks.
+    The file does not show whether training had a scheduler, a scaler or anything else. Resuming itself checks that the
+    file fits.
     """
     lacks = tuple(role for role in _NEEDED if role not in roles)
     if Role.WEIGHTS in lacks:

@@ -41,12 +41,12 @@ class Spread(NamedTuple):
 
 
 def blocks_of(values: _Array) -> list[Block]:
-    """Return what is to be known of a flat array. Of complex numbers, that is of their magnitudes."""
+    """Return the statistics of a flat array; of the magnitudes, if it is complex."""
     return [_block(values[start : start + _BLOCK_ELEMENTS]) for start in range(0, values.size, _BLOCK_ELEMENTS)]
 
 
 def blocks_of_rows(values: _Array) -> list[list[Block]]:
-    """Return what is to be known of each row of a matrix, whose rows have elements: as of so many flat arrays."""
+    """Return the statistics of each row of a matrix with non-empty rows, as if each were a flat array."""
     if values.shape[1] > _BLOCK_ELEMENTS:
         return [blocks_of(row) for row in values]
     given = values
@@ -137,7 +137,7 @@ class Sums:
         return math.sqrt(self._squares / self.finite) if self._squares >= 0 else math.nan
 
     def spread(self) -> Spread | None:
-        """Return how the finite elements are spread; None if there is none."""
+        """Return the histogram of the finite elements; None if there are none."""
         if not self._blocks:
             return None
         low = min([block.low for block in self._blocks])

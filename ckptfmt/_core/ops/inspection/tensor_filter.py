@@ -15,7 +15,7 @@ class TensorOrder(StrEnum):
     """How tensors are put in order."""
 
     FILE = "file"
-    """As they stand in the file."""
+    """The order of the file."""
     NAME = "name"
     """By component and name, numbers by their value."""
     SIZE = "size"

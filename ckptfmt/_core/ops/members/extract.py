@@ -61,21 +61,21 @@ def extract(
 ) -> ExtractReport:
     """Write the members of a checkpoint to a new directory, verified and decoded, under their names.
 
-    A `.safetensors` member is a file that every reader of that format takes, a `.msgpack` member one of MessagePack.
-    `FACTS_NAME` holds the rest, so that `ops.members.pack.pack` makes the same bytes again. The directory appears as
-    a whole or not at all.
+    A `.safetensors` member becomes a file that any reader of that format accepts, a `.msgpack` member one that any
+    reader of MessagePack accepts. `FACTS_NAME` holds the rest, so that `ops.members.pack.pack` rebuilds the same bytes.
+    The directory appears completely or not at all.
 
     Args:
-        source: A checkpoint of ours.
-        directory: The directory to make; it may be there and empty.
-        names: Components, or members, to write; none: all.
-        progress: Takes how far the writing is.
+        source: A checkpoint in the native format.
+        directory: The directory to create; it must be new or empty.
+        names: Components or members to write; all if empty.
+        progress: Called with the progress.
 
     Raises:
-        NotFoundError: There is none of a name.
+        NotFoundError: A name matches nothing.
         IntegrityError: A byte has changed.
-        FormatError: `source` is no valid checkpoint.
-        StorageError: It cannot be read, or the directory is not empty or cannot be written.
+        FormatError: `source` is not a valid checkpoint.
+        StorageError: `source` cannot be read, or the directory is not empty or cannot be written.
     """
     with open_source(source) as opened:
         file = NativeFile(opened)

@@ -77,23 +77,22 @@ def pack(
 ) -> PackReport:
     """Write a checkpoint whose members are the files directly in a directory.
 
-    Order, codecs and facts are those of `FACTS_NAME`, as far as it names the file; other files follow by name. What
-    `extract` wrote becomes the same bytes again. A `.safetensors` file of another program is laid out as the
-    specification says. Files whose names begin with a dot are left out.
+    Order, codecs and facts come from `FACTS_NAME` for the files that it lists; other files follow by name. Files that
+    `extract` wrote give back the same bytes. A `.safetensors` file from another program gets the layout of the
+    specification. Files whose names begin with a dot are left out.
 
     Args:
         directory: The directory.
         target: The checkpoint to write.
-        codec: One for all members, instead of those that are noted.
-        progress: Takes how far the writing is.
+        codec: Codec of all members, instead of those in `FACTS_NAME`.
+        progress: Called with the progress.
 
     Raises:
-        PackError: A file cannot be a member, is a link out of the directory, or `FACTS_NAME` is not as `extract`
-            writes it.
+        PackError: A file cannot become a member, a link leads out of the directory, or `FACTS_NAME` is not valid.
         FormatError: A `.msgpack` file is not valid (spec 10, 11).
-        ForeignFileError: A `.safetensors` file is not.
+        ForeignFileError: A `.safetensors` file is not valid.
         StateError: A file cannot be expressed.
-        StorageError: A file cannot be read, or `target` not be written.
+        StorageError: A file cannot be read, or `target` cannot be written.
     """
     root = os.fspath(directory)
     codecs, metadata = _facts(Path(root))
@@ -157,7 +156,7 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
 
 
 def _require_inside(directory: str | Path, path: Path) -> None:
-    """Raise if a file is none of the directory's own: what a link leads to may not be meant to be given away."""
+    """Raise if a link leads out of the directory: its target may not be meant to be published."""
     if leads_out_of(Path(directory), path):
         raise PackError(
             f"{path}: the link leads out of the directory, to {real_path(path)}; replace it by the file itself"

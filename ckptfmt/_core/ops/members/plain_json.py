@@ -13,7 +13,7 @@ from ckptfmt._core.ops.report_json import float_json
 
 __all__ = ["decode_metadata", "encode_metadata"]
 
-# A map with one of these as its only key stands for what JSON has no word for. A map of the user's that looks like one
+# A map with one of these as its only key is a value that JSON lacks. A map of the user's that looks like one
 # is written as pairs.
 _FLOAT, _TIME, _STAMP, _BYTES, _MAP = "$float", "$time", "$timestamp", "$bytes", "$map"
 
@@ -25,10 +25,10 @@ def encode_metadata(metadata: Metadata) -> dict[str, object]:
 
 
 def decode_metadata(document: object) -> Metadata:
-    """Return the facts that `encode_metadata` wrote, or a person.
+    """Return the facts that `encode_metadata`, or a person, wrote.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The document is not valid.
     """
     if not isinstance(document, dict) or not document.keys() <= set(METADATA_KEYS):
         unknown = document.keys() - set(METADATA_KEYS) if isinstance(document, dict) else [document]
