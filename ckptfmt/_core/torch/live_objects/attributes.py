@@ -44,6 +44,7 @@ _MAX_ITEMS = 64
 _MAX_PLAIN_DEPTH = 3
 _MAX_BITS = 1 << 13  # of a number: Python writes no longer ones as text
 _LOADER_PARTS = ("generator", "sampler", "batch_sampler", "dataset", "collate_fn", "base_dataloader")
+_PASS_PARTS = ("_dataset", "_index_sampler", "_collate_fn")
 # What a DataLoader notes for itself, such as that its length was asked for.
 _LOADER_NOTES = frozenset({"_iterator", "_IterableDataset_len_called"})
 # Progress bars around a loader count too, for the eye.
@@ -107,9 +108,9 @@ class _Place:
 def walk(root: object, *, code: bool = True) -> Iterator[Slot]:
     """Yield the attributes of an object, then those of what it keeps in them, and so on; each object once.
 
-    A DataLoader is looked through for its samplers, data set and collate function. Attributes are read and no code
-    of their owners is run. What cannot be read all the same is passed over. The search is bounded, so that it costs
-    milliseconds however large a data set is.
+    A DataLoader is looked through for its samplers, data set and collate function; a list of batches is not.
+    Attributes are read and no code of their owners is run. What cannot be read all the same is passed over. The search
+    is bounded, so that it costs milliseconds however large a data set is.
 
     Args:
         root: The object.
@@ -219,7 +220,9 @@ def _is_generator_or_more(value: object) -> bool:
 def _slots(place: _Place) -> list[Slot]:
     """Return what is at a place; nothing if it cannot be looked at."""
     try:
-        parts = [(f"{place.path}[{key!r}]", key, part) for key, part in _items(place.value)]
+        # A list of batches is data.
+        inside = _items(place.value) if place.path else []
+        parts = [(f"{place.path}[{key!r}]", key, part) for key, part in inside]
         parts += [(_join(place.path, name), name, part) for name, part in _parts(place.value)]
         return [
             Slot(path, place.value, key, part, place.owner, place.in_dataset, place.shared) for path, key, part in parts
@@ -300,6 +303,8 @@ def _parts(value: object) -> list[tuple[str, object]]:
         own = [(name, part) for name, part in attributes(value).items() if name not in (*_LOADER_PARTS, *_LOADER_NOTES)]
         return [*parts, *((name, part) for name, part in own if is_scalar(part) or is_generator(part))]
     kept = list(attributes(value).items())
+    if is_a(value, _BaseDataLoaderIter):
+        return [(name, part) for name, part in kept if name in _PASS_PARTS]
     if type(value).__module__.startswith(_DISPLAYS):
         return [(name, part) for name, part in kept if not is_plain(part)]
     return kept

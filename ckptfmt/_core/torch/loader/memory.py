@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptfmt._core.torch.live_objects.attributes import Slot, is_generator, walk
+from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
 from ckptfmt._core.torch.live_objects.snapshots import (
     Kind,
@@ -167,6 +168,15 @@ class LoaderMemory:
             streams=tuple(sorted(streams)),
         )
         return slots
+
+    def add_stream(self, what: str) -> None:
+        """Take note of something that goes on from pass to pass, other than attributes."""
+        self.history = replace(self.history, streams=tuple(sorted({*self.history.streams, what})))
+
+    def seen(self) -> str:
+        """Return a mark of what could be seen of the loader when the pass began, but for generators."""
+        kinds = (Kind.PLAIN, Kind.BULK)
+        return fingerprint([f"{path} {seen.mark}" for path, seen in self._begun.items() if seen.kind in kinds], 1 << 16)
 
     def now(self, loader: object) -> Remembered:
         """Take note of what has changed, and return what the loader remembers."""

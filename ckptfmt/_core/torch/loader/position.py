@@ -8,7 +8,7 @@ that were worked off are loaded once more and dropped, and some of them are comp
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -18,9 +18,11 @@ from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.attributes import walk
 from ckptfmt._core.torch.live_objects.contents import is_a
+from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings, Verdict
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
 from ckptfmt._core.torch.loader.recall import lost, undisturbed
-from ckptfmt._core.torch.loader.watch import BatchMark, Watch, repeat
+from ckptfmt._core.torch.loader.sources import IN_PLACE, held_source, order_of
+from ckptfmt._core.torch.loader.watch import HEAD, BatchMarks, Head, Watch, repeat
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.stateful import Stateful
@@ -43,12 +45,14 @@ class LoaderState:
         history: What is known of its ways; empty for the beginning of a pass.
         workers_started: Its persistent workers run. They draw a seed when they start, and only then.
         own: What the loader's own `state_dict()` returned; None if it has none.
+        beginnings: How its passes began; nothing for the beginning of a pass.
     """
 
     remembered: Remembered
     history: History
     workers_started: bool
     own: Any = None
+    beginnings: Beginnings = field(default_factory=Beginnings)
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,17 @@ class PassStart:
         random: States of the global generators just before `iter(loader)`.
         loader: State of the loader then, but for its own.
         batches: The loader's length; None if it has none.
+        order: Fingerprint of all batches, if the loader is a list, tuple, tensor or array of them.
+        resumed: Whether it is the first pass after a resume.
+        seen: Mark of what could be seen of the loader.
     """
 
     random: rng.RandomState
     loader: LoaderState
     batches: int | None
+    order: str = ""
+    resumed: bool = False
+    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class EpochPosition:
     epoch_random: rng.RandomState
     start: PassStart
     consumed: int
-    mark: BatchMark | None = None
+    marks: BatchMarks = field(default_factory=BatchMarks)
 
 
 class LoaderTracker:
@@ -97,6 +107,12 @@ class LoaderTracker:
         self._warned_of_workers = False
         self._start: PassStart | None = None
         self._loader: Iterable[object] | None = None
+        self._beginnings = Beginnings()
+        self._is_noted = False
+        """The first batches of the present pass are in `_beginnings`."""
+        self._resumed = False
+        self._ended = ""
+        """Fingerprint of the list of batches when the last pass ended."""
 
     @property
     def begun(self) -> bool:
@@ -120,10 +136,14 @@ class LoaderTracker:
                 self._unless_allowed(error, "its passes begin as if there had been none")
         for line in self._memory.overlooked(loader):
             notify(f"loader: {line}")
+        self._note_streams(loader)
         remembered = self._memory.begin(loader, _length(loader))
         state = LoaderState(remembered, History(), _workers_started(loader))
-        self._start = PassStart(rng.capture(), state, _length(loader))
-        return self._continue(loader, iter(loader), Watch(steady=_is_steady(loader)), 0)
+        order = order_of(loader)
+        seen = "" if order else self._memory.seen()
+        self._resumed |= then is not None
+        self._start = PassStart(rng.capture(), state, _length(loader), order, then is not None, seen)
+        return self._continue(loader, iter(loader), BatchMarks(), 0)
 
     def resume(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> tuple[Iterator[T], int]:
         """Come to the place in a pass that another process had reached.
@@ -150,13 +170,16 @@ class LoaderTracker:
             self._memory = LoaderMemory()
             return self.begin(loader), 0
         self._start = position.start
-        watch = Watch(steady=_is_steady(loader), mark=position.mark)
-        return self._continue(loader, iterator, watch, position.consumed), position.consumed
+        self._beginnings = now.beginnings
+        self._resumed = True
+        return self._continue(loader, iterator, position.marks, position.consumed), position.consumed
 
     def end(self) -> None:
         """Take note that the epoch is over."""
         if self._start is not None:
             self._memory.note(self._loader)
+            self._note_beginning(self._watch.head())
+            self._ended = order_of(self._loader)
         self._start = None
 
     def state(self) -> LoaderState | None:
@@ -167,7 +190,8 @@ class LoaderTracker:
         own = _own_state(self._loader)
         if own is not None:
             self._warn_of_workers(self._loader)
-        return LoaderState(remembered, self._memory.history, _workers_started(self._loader), own)
+        started = _workers_started(self._loader)
+        return LoaderState(remembered, self._memory.history, started, own, self._beginnings)
 
     def position(self, epoch_random: rng.RandomState, consumed: int) -> EpochPosition | None:
         """Return the position in the pass that is under way. Call `state` first."""
@@ -176,12 +200,54 @@ class LoaderTracker:
             return None
         remembered = self._memory.at_the_beginning(start.loader.remembered)
         start = replace(start, loader=replace(start.loader, remembered=remembered))
-        return EpochPosition(epoch_random, start, consumed, self._watch.mark())
+        return EpochPosition(epoch_random, start, consumed, self._watch.marks())
 
-    def _continue(self, loader: Iterable[T], iterator: Iterator[T], watch: Watch, consumed: int) -> Iterator[T]:
+    def _continue(self, loader: Iterable[T], iterator: Iterator[T], marks: BatchMarks, consumed: int) -> Iterator[T]:
         self._loader = loader
-        self._watch = watch
-        return watch.batches(iterator, consumed)
+        on_head = None if len(marks.head) == HEAD else self._note_beginning
+        self._is_noted = on_head is None
+        self._watch = Watch(steady=_is_steady(loader), marks=marks, on_head=on_head)
+        return self._watch.batches(iterator, consumed)
+
+    def _note_beginning(self, head: Head) -> None:
+        """Take note of the first batches of the pass, and judge them if it is the first after a resume.
+
+        Raises:
+            MismatchError: It repeats an earlier pass, though passes differed.
+        """
+        start = self._start
+        if self._is_noted or start is None:
+            return
+        self._is_noted = True
+        new, known = Beginning(head, start.seen), self._beginnings
+        if start.resumed:
+            self._judge(known.judge(new))
+        if known.tells_of_repetition(new):
+            notify(
+                "loader: the first epoch after the resume had the batches of the one before once more, this one has "
+                "others: unless that is meant, it was trained on the wrong ones, for their order could not be put back"
+            )
+        self._beginnings = known.followed_by(new, resumed=start.resumed)
+
+    def _judge(self, verdict: Verdict) -> None:
+        repeats = "this epoch begins like an earlier one, though the epochs of the run differed"
+        if verdict is Verdict.WRONG:
+            error = lost(f"{repeats}: what the order of the data follows from could not be put back")
+            self._unless_allowed(error, "the epoch goes on")
+        elif verdict is Verdict.DOUBTFUL:
+            notify(f"loader: {repeats}; unless that is meant, its order could not be put back")
+
+    def _note_streams(self, loader: object) -> None:
+        """Take note of what the batches come from, if that goes on from pass to pass and cannot be put back."""
+        held = held_source(loader)
+        if held is not None:
+            self._memory.add_stream(f"the {held} that it takes from")
+        if loader is self._loader and type(loader) is list and self._ended != order_of(loader):
+            if self._resumed and IN_PLACE not in self._memory.history.streams:
+                notify(
+                    f"loader: {IN_PLACE} is not what it was in an uninterrupted run: it was built anew by the resume"
+                )
+            self._memory.add_stream(IN_PLACE)
 
     def _fast_forward(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> Iterator[T]:
         start, consumed = position.start, position.consumed
@@ -193,6 +259,8 @@ class LoaderTracker:
             _start_workers(loader, start.loader)
         self._memory.recall_beginning(loader, now.history, start.loader.remembered)
         rng.restore(start.random)
+        if order_of(loader) != start.order:
+            self._differ("the list of batches has others now, or another order", others, excused=False)
         other = None
         if now.own is not None:
             _load_own(loader, now.own)
@@ -200,7 +268,7 @@ class LoaderTracker:
             self._warn_of_workers(loader)
         else:
             iterator = iter(loader)
-            there, other = repeat(iterator, consumed, position.mark)
+            there, other = repeat(iterator, consumed, position.marks, steady=_is_steady(loader))
             if there < consumed:
                 raise lost(f"{consumed} batches were consumed, now there are {there}")
         _start_workers(loader, now)
@@ -210,7 +278,8 @@ class LoaderTracker:
                 f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
             )
         elif other is not None:
-            self._differ(other, others, excused=start.loader.workers_started and not _streams(loader))
+            which = f"batch {other} of the pass is not the one that was trained on"
+            self._differ(which, others, excused=start.loader.workers_started and not _streams(loader))
         elif now.own is not None:
             for line in others:
                 notify(f"loader: {line}")
@@ -218,14 +287,14 @@ class LoaderTracker:
             _warn_of_persistent_workers()
         return iterator
 
-    def _differ(self, number: int, others: list[str], *, excused: bool) -> None:
-        which = f"batch {number} of the pass is not the one that was trained on"
+    def _differ(self, which: str, others: list[str], *, excused: bool) -> None:
         if excused or self._allow_mismatch:
             notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
         else:
             raise lost(f"the data order differs from the checkpoint's: {which}", *others)
 
     def _recall_between(self, loader: Iterable[object], then: LoaderState) -> None:
+        self._beginnings = then.beginnings
         others = self._memory.meet(loader, _length(loader), then.history)
         if then.own is not None:
             _load_own(loader, then.own)

@@ -1,122 +1,130 @@
-"""The batches of a pass, watched: fingerprints of some of them, for a later process to compare its own with."""
+"""The batches of a pass, watched: now and then a fingerprint of one, for a later process to compare its own with."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.fingerprints import Sample, fingerprint, take
 
-__all__ = ["BatchMark", "Watch", "repeat"]
+__all__ = ["HEAD", "BatchMarks", "Head", "Watch", "repeat"]
 
 T = TypeVar("T")
+Head = tuple[str, ...]
 
+HEAD = 4
+"""Of so many batches of a pass the fingerprints are kept as its beginning."""
 # A loader that shuffles what it has in a buffer may, by chance, give one right batch out of a wrong buffer.
-_COMPARED = 8
+_RECENT = 8
+_STATES = 3  # of so many batches, if those before them do not matter: a state has 10 kB
+# Some loaders are a batch ahead: what they draw for one follows from the states before the batches before.
 _AHEAD = 2
 _SHARE = 0.01
-_ALWAYS = 2
 
 
 @dataclass(frozen=True)
-class BatchMark:
-    """The fingerprints of one batch of a pass, and of those just before it.
+class BatchMarks:
+    """Fingerprints of batches of a pass. Batches are counted from 1.
 
     Attributes:
-        number: Which batch, counted from 1.
-        fingerprints: Those of the last batches up to this one.
-        random: States of the global generators before the last batches up to this one were asked for, if the loader
-            draws from them. More than there are fingerprints, since some loaders are a batch or two ahead.
+        head: Those of its first batches, at most 4.
+        recent: Those of batches that came last, by number: at most 8.
+        random: States of the global generators before a batch was asked for, by its number, if the loader draws from
+            them as it goes along.
     """
 
-    number: int
-    fingerprints: tuple[str, ...]
-    random: tuple[rng.RandomState, ...] = ()
+    head: Head = ()
+    recent: Mapping[int, str] = field(default_factory=dict)
+    random: Mapping[int, rng.RandomState] = field(default_factory=dict)
 
-    @property
-    def first(self) -> int:
-        """Number of the first batch that has a fingerprint."""
-        return self.number - len(self.fingerprints) + 1
+    def comparable(self, *, steady: bool) -> dict[int, str]:
+        """Return those that a pass must have again that begins in the same way, by number.
 
-
-class _Fingerprint:
-    """A fingerprint that is computed when it is asked for: that may wait for a device."""
-
-    def __init__(self, made_of: Sample | str) -> None:
-        self._made_of = made_of
-
-    def text(self) -> str:
-        if not isinstance(self._made_of, str):
-            self._made_of = self._made_of.digest()
-        return self._made_of
+        Args:
+            steady: Whether the loader loads a batch when it is asked for it, and not before.
+        """
+        if not self.random:
+            return {**dict(enumerate(self.head, 1)), **self.recent}
+        # Up to the first batch everything follows from how the pass began.
+        first = {1: self.head[0]} if self.head else {}
+        ahead = 0 if steady else _AHEAD
+        known = {n for n in self.recent if all(k in self.random for k in range(max(n - ahead, 1), n + 1))}
+        return {**first, **{n: self.recent[n] for n in known}}
 
 
 class Watch:
-    """Takes marks of the batches that go by: of the first two, and then as often as costs 1% of the time.
+    """Takes marks of the batches that go by: of the first four, and then as often as costs 1% of the time.
 
     If the loader turns out to draw from the global generators of this process as it goes along, a mark is taken of
-    every batch: what it draws depends on what the loop's body draws in between, which is not repeated. Several batches
-    are then compared: if what it gives depends on draws before them, as with a shuffle buffer, they are not the same.
+    every batch: what it draws depends on what the loop's body draws in between, which is not repeated.
 
     Args:
         steady: Whether it is known that neither the order nor batches that are loaded ahead depend on such draws.
-        mark: The last mark, of a pass that goes on.
+        marks: The marks so far, of a pass that goes on.
+        on_head: Is called once when the first batches have come, or all if there are less, with their fingerprints.
     """
 
-    def __init__(self, *, steady: bool = False, mark: BatchMark | None = None) -> None:
+    def __init__(
+        self, *, steady: bool = False, marks: BatchMarks | None = None, on_head: Callable[[Head], object] | None = None
+    ) -> None:
+        marks = marks or BatchMarks()
         self._steady = steady
-        self._mark = mark
-        self._draws = mark is not None and bool(mark.random)
-        self._taken: tuple[int, tuple[_Fingerprint, ...], tuple[rng.RandomState, ...]] | None = None
-        # Of consecutive batches, up to the last one that was asked for.
-        self._fingerprints: deque[_Fingerprint] = deque(maxlen=_COMPARED)
-        self._trail: deque[rng.RandomState] = deque(maxlen=_COMPARED + _AHEAD)
+        self._draws = bool(marks.random)
+        self._head: list[Sample | str] = list(marks.head)
+        self._recent: deque[tuple[int, Sample | str]] = deque(marks.recent.items(), maxlen=_RECENT)
+        self._random: deque[tuple[int, rng.RandomState]] = deque(
+            marks.random.items(), maxlen=_STATES if steady else _RECENT + _AHEAD
+        )
+        self._on_head = on_head
         self._due = 0.0
 
     def batches(self, iterator: Iterator[T], consumed: int) -> Iterator[T]:
         """Yield the batches of an iterator, the first of which has the number `consumed` + 1."""
-        if self._mark is not None and self._mark.number == consumed:
-            self._fingerprints.extend(map(_Fingerprint, self._mark.fingerprints))
-            self._trail.extend(self._mark.random)
         for number in count(consumed + 1):
             begun = time.perf_counter()
-            marks = number <= _ALWAYS or (self._draws and not self._steady) or begun >= self._due
-            marks = marks and self._note_random()
-            if not marks:
-                self._trail.clear()
-                self._fingerprints.clear()
+            marks = number <= HEAD or (self._draws and not self._steady) or begun >= self._due
+            marks = marks and self._note_random(number)
             asked = time.perf_counter()
             try:
                 batch = next(iterator)
             except StopIteration:
+                self._end_head()
                 return
             if marks:
                 given = time.perf_counter()
                 self._take(number, batch)
                 done = time.perf_counter()
                 self._due = done + (asked - begun + done - given) / _SHARE
+            if number == HEAD:
+                self._end_head()
             yield batch
 
-    def mark(self) -> BatchMark | None:
-        """Return the last mark; None if there is none. Waits for the device that the batch is on."""
-        if self._taken is not None:
-            number, fingerprints, random = self._taken
-            self._taken = None
-            try:
-                self._mark = BatchMark(number, tuple(it.text() for it in fingerprints), random)
-            except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
-                self._mark = None
-        return self._mark
+    def marks(self) -> BatchMarks:
+        """Return the marks. Waits for the devices that the batches are on."""
+        recent = {number: _digest(sample) for number, sample in self._recent}
+        self._recent = deque(recent.items(), maxlen=_RECENT)
+        random = dict(self._random) if self._draws else {}
+        return BatchMarks(self.head(), {number: mark for number, mark in recent.items() if mark}, random)
 
-    def _note_random(self) -> bool:
+    def head(self) -> Head:
+        """Return the fingerprints of the first batches, as far as they have come."""
+        self._head = [_digest(sample) for sample in self._head]
+        return tuple(map(str, self._head))
+
+    def _end_head(self) -> None:
+        if self._on_head is not None:
+            on_head, self._on_head = self._on_head, None
+            on_head(self.head())
+
+    def _note_random(self, number: int) -> bool:
         """Note the states of the generators now, and say whether they can be had."""
         try:
-            self._trail.append(rng.capture())
+            self._random.append((number, rng.capture()))
         except Exception:  # noqa: BLE001 - a device may be gone, and no mark may end the training
             return False
         return True
@@ -124,53 +132,56 @@ class Watch:
     def _take(self, number: int, batch: object) -> None:
         if number > 1 and not self._draws:
             try:
-                self._draws = not rng.same(self._trail[-1], rng.capture())
+                self._draws = not rng.same(self._random[-1][1], rng.capture())
             except Exception:  # noqa: BLE001 - as in _note_random
-                self._fingerprints.clear()
                 return
         try:
-            self._fingerprints.append(_Fingerprint(take(batch)))
+            sample = take(batch)
         except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
-            self._taken = None
-            self._fingerprints.clear()
             return
-        self._taken = number, self._comparable(number), tuple(self._trail) if self._draws else ()
-
-    def _comparable(self, number: int) -> tuple[_Fingerprint, ...]:
-        """Return the fingerprints of the last batches for which all states are known that they may follow from."""
-        since_first = len(self._trail) == number
-        if self._draws and not since_first:  # else everything follows from how the pass began
-            return tuple(self._fingerprints)[-max(len(self._trail) - _AHEAD, 1) :]
-        return tuple(self._fingerprints)
+        self._recent.append((number, sample))
+        if number == len(self._head) + 1 and number <= HEAD:
+            self._head.append(sample)
 
 
-def repeat(iterator: Iterator[object], times: int, mark: BatchMark | None) -> tuple[int, int | None]:
+def repeat(iterator: Iterator[object], times: int, marks: BatchMarks, *, steady: bool) -> tuple[int, int | None]:
     """Load batches once more and drop them.
 
     Args:
         iterator: The pass, at its beginning.
         times: How many batches.
-        mark: The mark of some of them.
+        marks: The marks of some of them.
+        steady: As in `BatchMarks.comparable`.
 
     Returns:
-        How many there were; the number of the first one that was not as marked, None if there is none.
+        How many there were; which was the first that is another one than before, None if none was.
     """
-    other = None
-    first = mark.number - len(mark.random) + 1 if mark is not None else 0
+    expected = marks.comparable(steady=steady)
+    different: int | None = None
     for number in range(1, times + 1):
-        if mark is not None and first <= number <= mark.number and mark.random:
-            rng.restore(mark.random[number - first])
+        if number in marks.random:
+            rng.restore(marks.random[number])
         try:
             batch = next(iterator)
         except StopIteration:
-            return number - 1, other
-        if mark is not None and other is None and mark.first <= number <= mark.number:
-            other = None if _matches(batch, mark.fingerprints[number - mark.first]) else number
-    return times, other
+            return number - 1, different
+        if different is None and number in expected and _fingerprint(batch) != expected[number]:
+            different = number
+    return times, different
 
 
-def _matches(batch: object, wanted: str) -> bool:
+def _digest(sample: Sample | str) -> str:
+    """Return a fingerprint; nothing if none can be had."""
+    if isinstance(sample, str):
+        return sample
     try:
-        return fingerprint(batch) == wanted
+        return sample.digest()
+    except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
+        return ""
+
+
+def _fingerprint(batch: object) -> str | None:
+    try:
+        return fingerprint(batch)
     except Exception:  # noqa: BLE001 - it could be taken once: this is another one
-        return False
+        return None

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
-from ckptfmt._core.torch.loader.watch import BatchMark
+from ckptfmt._core.torch.loader.watch import BatchMarks
 from ckptfmt._core.training import progress as training
 from ckptfmt.errors import MismatchError
 
@@ -62,6 +63,7 @@ def _loader_tree(loader: LoaderState) -> dict[str, Any]:
         "workers_started": loader.workers_started,
         "own": loader.own,
         "history": _history_tree(loader.history),
+        "beginnings": _beginnings_tree(loader.beginnings),
     }
 
 
@@ -70,24 +72,28 @@ def _history_tree(history: History) -> dict[str, Any]:
 
 
 def _position_tree(position: EpochPosition) -> dict[str, Any]:
-    start, mark = position.start, position.mark
+    start, marks = position.start, position.marks
     return {
         "consumed": position.consumed,
         "batches": start.batches,
         "epoch_random": position.epoch_random,
         "random": start.random,
         "loader": _loader_tree(start.loader),
-        "mark": None if mark is None else _mark_tree(mark),
+        "order": start.order,
+        "resumed": start.resumed,
+        "seen": start.seen,
+        "marks": {
+            "head": list(marks.head),
+            "recent": [list(mark) for mark in marks.recent.items()],
+            "random": [list(state) for state in marks.random.items()],
+        },
     }
-
-
-def _mark_tree(mark: BatchMark) -> dict[str, Any]:
-    return {"number": mark.number, "fingerprints": list(mark.fingerprints), "random": list(mark.random)}
 
 
 def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
     remembered = Remembered(dict(tree["generators"]), dict(tree["values"]))
-    return LoaderState(remembered, _history_of(tree["history"]), bool(tree["workers_started"]), tree["own"])
+    history, beginnings = _history_of(tree["history"]), _beginnings_of(tree["beginnings"])
+    return LoaderState(remembered, history, bool(tree["workers_started"]), tree["own"], beginnings)
 
 
 def _history_of(tree: Mapping[str, Any]) -> History:
@@ -96,12 +102,32 @@ def _history_of(tree: Mapping[str, Any]) -> History:
 
 
 def _position_of(tree: Mapping[str, Any]) -> EpochPosition:
-    start = PassStart(dict(tree["random"]), _loader_of(tree["loader"]), tree["batches"])
-    mark = None if tree["mark"] is None else _mark_of(tree["mark"])
-    for random in (tree["epoch_random"], tree["random"], *(mark.random if mark is not None else ())):
+    start = PassStart(
+        dict(tree["random"]),
+        _loader_of(tree["loader"]),
+        tree["batches"],
+        order=str(tree["order"]),
+        resumed=bool(tree["resumed"]),
+        seen=str(tree["seen"]),
+    )
+    marks = _marks_of(tree["marks"])
+    for random in (tree["epoch_random"], tree["random"], *marks.random.values()):
         rng.check(random)
-    return EpochPosition(dict(tree["epoch_random"]), start, int(tree["consumed"]), mark)
+    return EpochPosition(dict(tree["epoch_random"]), start, int(tree["consumed"]), marks)
 
 
-def _mark_of(tree: Mapping[str, Any]) -> BatchMark:
-    return BatchMark(int(tree["number"]), tuple(map(str, tree["fingerprints"])), tuple(tree["random"]))
+def _marks_of(tree: Mapping[str, Any]) -> BatchMarks:
+    return BatchMarks(tuple(tree["head"]), dict(tree["recent"]), dict(tree["random"]))
+
+
+def _beginnings_tree(beginnings: Beginnings) -> dict[str, Any]:
+    tree = asdict(beginnings)
+    for name in ("first", "last"):
+        tree[name]["head"] = list(tree[name]["head"])
+    return tree
+
+
+def _beginnings_of(tree: Mapping[str, Any]) -> Beginnings:
+    first, last = (Beginning(tuple(tree[name]["head"]), str(tree[name]["seen"])) for name in ("first", "last"))
+    flags = {name: bool(tree[name]) for name in ("alike", "differed", "returned", "repeated")}
+    return Beginnings(first, last, int(tree["passes"]), **flags)

@@ -1,0 +1,235 @@
+"""An epoch after a resume that only repeats an earlier one is refused or told."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ckptfmt import MismatchError
+from ckptfmt.torch import Checkpointer
+
+BATCHES = 5
+EPOCHS = 4
+Make = Callable[[int], Any]
+
+
+def run(directory: Path, make: Make, stop: tuple[str, int] | None = None, **options: Any) -> list[Any]:
+    """Return the batches of a process until its end or a stop after a step or an epoch; the body draws too."""
+    random.seed(0)
+    torch.manual_seed(0)
+    ckpt = Checkpointer(directory, {}, save_interval_steps=1, background=False, signals=())
+    ckpt.resume(quiet=True, **options)
+    batches = []
+    for epoch in ckpt.epochs(EPOCHS):
+        for batch in ckpt.batches(make(epoch)):
+            batches.append((epoch, torch.as_tensor(batch).tolist(), torch.rand(()).item()))
+            ckpt.step()
+            if stop == ("step", ckpt.global_step):
+                return batches
+        ckpt.end_epoch()
+        if stop == ("epoch", epoch):
+            return batches
+    return batches
+
+
+def order(seed: int, batches: int = BATCHES) -> torch.Tensor:
+    return torch.randperm(4 * batches, generator=torch.Generator().manual_seed(seed)).view(batches, 4)
+
+
+def hidden(batches: int = BATCHES) -> Make:
+    """Lists of batches, by a count of calls that no loader leads to."""
+    calls = itertools.count()
+    return lambda _: list(order(next(calls), batches))
+
+
+class Lines(IterableDataset[int]):
+    """The same in each pass, from an iterator of the pass."""
+
+    def __iter__(self) -> Iterator[int]:
+        self.lines = (number for number in range(4 * BATCHES))
+        return self.lines
+
+
+def always(loader: Any) -> Callable[[], Make]:
+    return lambda: lambda _: loader
+
+
+def of_one_loader(around: Callable[[Any], Any]) -> Callable[[], Make]:
+    def make() -> Make:
+        loader: DataLoader[Any] = DataLoader(list(range(20)), 4, shuffle=True)  # type: ignore[arg-type]  # a list will do
+        return lambda _: around(loader)
+
+    return make
+
+
+def listed() -> Make:
+    batches = list(range(BATCHES))
+    return lambda epoch: batches if epoch % 2 else batches[::-1]
+
+
+class Turns:
+    """Begins like the first pass in every other one, by a count that comes back."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.passes += 1
+        yield from order(self.passes % 2)
+
+
+class ByEpoch:
+    """Is told which of two orders to give."""
+
+    turn = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        yield from order(self.turn)
+
+
+def told() -> Make:
+    loader = ByEpoch()
+
+    def make(epoch: int) -> Any:
+        loader.turn = epoch % 2
+        return loader
+
+    return make
+
+
+EXACT: dict[str, Callable[[], Make]] = {
+    "range": always(range(BATCHES)),
+    "list": always(list(order(0))),
+    "tensor": always(order(0)),
+    "one batch": always([1]),
+    "sequential": lambda: always(DataLoader(list(range(20)), 4))(),  # type: ignore[arg-type]  # as above
+    "lines": lambda: always(DataLoader(Lines(), 4))(),
+    "lists by epoch": lambda: lambda epoch: list(order(epoch)),
+    "shuffled anew": lambda: lambda _: random.sample(range(BATCHES), BATCHES),
+    "loader": of_one_loader(lambda loader: loader),
+    "iter": of_one_loader(iter),
+    "zip": of_one_loader(lambda loader: (one for (one,) in zip(loader, strict=True))),
+    "map": of_one_loader(lambda loader: map(torch.Tensor.clone, loader)),
+    "islice": of_one_loader(lambda loader: itertools.islice(loader, 3)),
+    "generator": of_one_loader(lambda loader: (batch for batch in loader)),
+    "chain": of_one_loader(lambda loader: itertools.chain(loader, loader)),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_no_false_alarm(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = run(tmp_path / "whole", EXACT[name]())
+    for stop in [("step", 1), *(("epoch", epoch) for epoch in range(EPOCHS - 1))]:
+        path = tmp_path / f"{stop}"
+        assert [*run(path, EXACT[name](), stop), *run(path, EXACT[name]())] == whole, stop
+    assert capsys.readouterr().err == ""
+
+
+def test_lists_in_turns_are_told_once_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = run(tmp_path / "whole", listed())
+    alarms = []
+    for epoch in range(EPOCHS - 1):
+        path = tmp_path / f"{epoch}"
+        assert [*run(path, listed(), ("epoch", epoch)), *run(path, listed())] == whole
+        alarms.append(capsys.readouterr().err.count("begins like"))
+    assert alarms == [0, 1, 0]
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS - 1))
+@pytest.mark.parametrize("make", [lambda: always(Turns())(), told])
+def test_turns_by_something_that_is_seen_are_not_refused(tmp_path: Path, make: Callable[[], Make], epoch: int) -> None:
+    whole = run(tmp_path / "whole", make())
+    path = tmp_path / "parts"
+    assert [*run(path, make(), ("epoch", epoch)), *run(path, make())] == whole
+
+
+def test_an_epoch_that_repeats_an_earlier_one_is_refused_each_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, hidden(), ("epoch", 2))
+    for _ in range(2):
+        with pytest.raises(MismatchError, match="begins like an earlier one"):
+            run(tmp_path, hidden())
+    assert capsys.readouterr().err == ""
+    assert len(run(tmp_path, hidden(), allow_mismatch=("progress",))) == BATCHES - 3
+    assert "begins like an earlier one" in capsys.readouterr().err
+
+
+def test_it_is_told_where_there_is_little_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, hidden(2), ("epoch", 1))
+    run(tmp_path, hidden(2))
+    assert "begins like an earlier one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stops", [[("epoch", 0)], [("epoch", 0), ("epoch", 1)], [("epoch", 0), ("step", 6)]])
+def test_after_the_first_epoch_it_is_told_as_soon_as_it_shows(
+    tmp_path: Path, stops: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stop in stops:
+        run(tmp_path, hidden(), stop)
+    assert capsys.readouterr().err == ""
+    if len(stops) == 2 and stops[-1][0] == "epoch":
+        made = hidden()
+        made(0)  # two epochs were the same: a third that is another one shows it
+        run(tmp_path, made)
+    else:
+        run(tmp_path, hidden())
+    assert "had the batches of the one before once more" in capsys.readouterr().err
+
+
+def endless() -> Make:
+    def batches() -> Iterator[torch.Tensor]:
+        for seed in itertools.count():
+            yield from order(seed)
+
+    made = batches()
+    return lambda _: itertools.islice(made, 3)
+
+
+def cycled() -> Make:
+    made = itertools.cycle(order(0))
+    return lambda _: map(lambda _, batch: batch, range(3), made)
+
+
+@pytest.mark.parametrize("make", [endless, cycled])
+def test_an_iterator_that_goes_on_behind_the_loader_is_told(
+    tmp_path: Path, make: Callable[[], Make], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, make(), ("epoch", 0))
+    assert capsys.readouterr().err == ""
+    run(tmp_path, make(), ("epoch", 1))
+    assert "goes on from pass to pass" in capsys.readouterr().err
+
+
+def in_place() -> Make:
+    batches = list(order(0))
+
+    def shuffled(_: int) -> Any:
+        random.shuffle(batches)
+        return batches
+
+    return shuffled
+
+
+@pytest.mark.parametrize("step", range(BATCHES + 1, 2 * BATCHES))
+def test_a_list_that_was_shuffled_in_place_is_refused_in_mid_epoch(tmp_path: Path, step: int) -> None:
+    run(tmp_path, in_place(), ("step", step))
+    with pytest.raises(MismatchError, match="list of batches"):
+        run(tmp_path, in_place())
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS - 1))
+def test_a_list_that_is_shuffled_in_place_is_told(
+    tmp_path: Path, epoch: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, in_place(), ("epoch", epoch))
+    assert capsys.readouterr().err == ""
+    run(tmp_path, in_place())
+    assert "list of batches" in capsys.readouterr().err
