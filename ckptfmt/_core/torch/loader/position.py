@@ -7,33 +7,34 @@ that were worked off are loaded once more and dropped, and some of them are comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, IterableDataset
-
-from ckptfmt._core.container.state import flatten_state
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.live_objects.attributes import walk
-from ckptfmt._core.torch.live_objects.contents import is_a
 from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings, Verdict
+from ckptfmt._core.torch.loader.kinds import (
+    dataloaders,
+    has_started,
+    has_workers,
+    is_steady,
+    is_torchdata,
+    length_of,
+    streams,
+    workers_started,
+)
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
+from ckptfmt._core.torch.loader.own_state import load_own, own_state
 from ckptfmt._core.torch.loader.recall import lost, undisturbed
 from ckptfmt._core.torch.loader.sources import IN_PLACE, held_source, order_of
 from ckptfmt._core.torch.loader.watch import HEAD, BatchMarks, Head, Watch, repeat
-from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.training.notices import notify
-from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import MismatchError
 
 __all__ = ["EpochPosition", "LoaderState", "LoaderTracker", "PassStart"]
 
 T = TypeVar("T")
-
-_TORCHDATA = "torchdata.stateful_dataloader"
-_PLACES = ("dataset_state", "dataset_iter_state")  # where torchdata keeps what a data set says of its place
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,12 @@ class LoaderTracker:
         for line in self._memory.overlooked(loader):
             notify(f"loader: {line}")
         self._note_streams(loader)
-        remembered = self._memory.begin(loader, _length(loader))
-        state = LoaderState(remembered, History(), _workers_started(loader))
+        remembered = self._memory.begin(loader, length_of(loader))
+        state = LoaderState(remembered, History(), workers_started(loader))
         order = order_of(loader)
         seen = "" if order else self._memory.seen()
         self._resumed |= then is not None
-        self._start = PassStart(rng.capture(), state, _length(loader), order, then is not None, seen)
+        self._start = PassStart(rng.capture(), state, length_of(loader), order, then is not None, seen)
         return self._continue(loader, iter(loader), BatchMarks(), 0)
 
     def resume(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> tuple[Iterator[T], int]:
@@ -187,10 +188,10 @@ class LoaderTracker:
         if self._loader is None:
             return None
         remembered = self._memory.now(self._loader)
-        own = _own_state(self._loader)
+        own = own_state(self._loader)
         if own is not None:
             self._warn_of_workers(self._loader)
-        started = _workers_started(self._loader)
+        started = workers_started(self._loader)
         return LoaderState(remembered, self._memory.history, started, own, self._beginnings)
 
     def position(self, epoch_random: rng.RandomState, consumed: int) -> EpochPosition | None:
@@ -206,7 +207,7 @@ class LoaderTracker:
         self._loader = loader
         on_head = None if len(marks.head) == HEAD else self._note_beginning
         self._is_noted = on_head is None
-        self._watch = Watch(steady=_is_steady(loader), marks=marks, on_head=on_head)
+        self._watch = Watch(steady=is_steady(loader), marks=marks, on_head=on_head)
         return self._watch.batches(iterator, consumed)
 
     def _note_beginning(self, head: Head) -> None:
@@ -251,7 +252,7 @@ class LoaderTracker:
 
     def _fast_forward(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> Iterator[T]:
         start, consumed = position.start, position.consumed
-        length = _length(loader)
+        length = length_of(loader)
         if length != start.batches:
             raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
         others = self._memory.meet(loader, length, now.history)
@@ -263,12 +264,12 @@ class LoaderTracker:
             self._differ("the list of batches has others now, or another order", others, excused=False)
         other = None
         if now.own is not None:
-            _load_own(loader, now.own)
+            load_own(loader, now.own)
             iterator = iter(loader)
             self._warn_of_workers(loader)
         else:
             iterator = iter(loader)
-            there, other = repeat(iterator, consumed, position.marks, steady=_is_steady(loader))
+            there, other = repeat(iterator, consumed, position.marks, steady=is_steady(loader))
             if there < consumed:
                 raise lost(f"{consumed} batches were consumed, now there are {there}")
         _start_workers(loader, now)
@@ -279,7 +280,7 @@ class LoaderTracker:
             )
         elif other is not None:
             which = f"batch {other} of the pass is not the one that was trained on"
-            self._differ(which, others, excused=start.loader.workers_started and not _streams(loader))
+            self._differ(which, others, excused=start.loader.workers_started and not streams(loader))
         elif now.own is not None:
             for line in others:
                 notify(f"loader: {line}")
@@ -295,13 +296,13 @@ class LoaderTracker:
 
     def _recall_between(self, loader: Iterable[object], then: LoaderState) -> None:
         self._beginnings = then.beginnings
-        others = self._memory.meet(loader, _length(loader), then.history)
+        others = self._memory.meet(loader, length_of(loader), then.history)
         if then.own is not None:
-            _load_own(loader, then.own)
+            load_own(loader, then.own)
             # Those of torchdata take in a state with the next iterator that they make, and draw for that. This is not
             # the next pass.
             random = rng.capture()
-            for made in filter(_is_torchdata, _dataloaders(loader)):
+            for made in filter(is_torchdata, dataloaders(loader)):
                 iter(made)
             rng.restore(random)
         _start_workers(loader, then)
@@ -312,7 +313,7 @@ class LoaderTracker:
             _warn_of_persistent_workers()
 
     def _warn_of_workers(self, loader: object) -> None:
-        if self._warned_of_workers or not (_is_torchdata(loader) and _has_workers(loader)):
+        if self._warned_of_workers or not (is_torchdata(loader) and has_workers(loader)):
             return
         self._warned_of_workers = True
         if ranks.world().rank == 0:
@@ -330,57 +331,10 @@ class LoaderTracker:
 def _start_workers(loader: object, state: LoaderState) -> None:
     if not state.workers_started:
         return
-    for made in _dataloaders(loader):
-        if made.persistent_workers and not _has_started(made):
+    for made in dataloaders(loader):
+        if made.persistent_workers and not has_started(made):
             with undisturbed(loader):  # the draw for their seed came earlier and must not come again
                 iter(made)
-
-
-def _own_state(loader: object) -> Any:
-    """Return what a loader says of its place; None if it says nothing.
-
-    Having `state_dict` is not being stateful: wrappers have it whatever they wrap, and where that is no stateful
-    loader, it raises or returns None. One that passes itself off as the loader inside runs a batch ahead of it: what
-    that batch drew would be drawn again. Nor is a state of use that the format cannot express. In all these cases the
-    pass will be repeated.
-    """
-    if not isinstance(loader, Stateful) or loader.__class__ is not type(loader):
-        return None
-    try:
-        own = loader.state_dict()
-        for _ in flatten_state({"own": own}, TORCH_ADAPTERS):
-            pass
-    except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
-        return None
-    return own if not _is_torchdata(loader) or _knows_place(loader, own) else None
-
-
-def _knows_place(loader: object, own: object) -> bool:
-    """Say whether the state of a loader of torchdata brings it to its place exactly.
-
-    It does not over a stream that says nothing of its own place: it would count the batches that it skips twice, and
-    the next time skip too many. Nor with worker processes: those begin with new random states, whatever their place;
-    of a data set that has a state, it is to be hoped that its generators are in it. Nor with a sampler that knows
-    nothing of it: to take its state in, the loader begins to iterate twice, which a sampler may count.
-    """
-    if _has_place(own):
-        return True
-    samplers = (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
-    return not _streams(loader) and not _has_workers(loader) and all(map(_is_known_sampler, samplers))
-
-
-def _is_known_sampler(sampler: object) -> bool:
-    known = type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
-    return sampler is None or known or isinstance(sampler, Stateful)
-
-
-def _load_own(loader: object, own: Any) -> None:
-    if not isinstance(loader, Stateful):
-        raise lost("with a state of its own in the checkpoint, without load_state_dict() now")
-    try:
-        loader.load_state_dict(own)
-    except Exception as error:
-        raise lost(f"its load_state_dict() refuses the state in the checkpoint: {error!r}") from error
 
 
 def _warn_of_persistent_workers() -> None:
@@ -389,54 +343,6 @@ def _warn_of_persistent_workers() -> None:
             "loader: its persistent workers begin anew; what they draw at random, such as augmentation, is not that of "
             "an uninterrupted run; for an exact resume, set persistent_workers=False"
         )
-
-
-def _workers_started(loader: object) -> bool:
-    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it.
-    return any(map(_has_started, _dataloaders(loader)))
-
-
-def _has_started(loader: DataLoader[Any]) -> bool:
-    return loader.persistent_workers and getattr(loader, "_iterator", None) is not None
-
-
-def _streams(loader: object) -> bool:
-    return any(isinstance(made.dataset, IterableDataset) for made in _dataloaders(loader))
-
-
-def _has_workers(loader: object) -> bool:
-    return any(made.num_workers > 0 for made in _dataloaders(loader))
-
-
-def _is_steady(loader: object) -> bool:
-    """Say whether a loader loads each batch when it is asked for it, in an order that is fixed when the pass begins."""
-    if type(loader) is not DataLoader or loader.num_workers > 0 or isinstance(loader.dataset, IterableDataset):
-        return False
-    return _is_known_sampler(loader.sampler) and _is_known_sampler(loader.batch_sampler)
-
-
-def _dataloaders(loader: object) -> list[DataLoader[Any]]:
-    """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
-    found = (loader, *(slot.value for slot in walk(loader)))
-    return [value for value in found if is_a(value, DataLoader)]  # type: ignore[misc]  # it is one
-
-
-def _is_torchdata(loader: object) -> bool:
-    return any(kind.__module__.startswith(_TORCHDATA) for kind in type(loader).__mro__)
-
-
-def _has_place(own: object) -> bool:
-    """Say whether a state of torchdata's loader holds one of its data set or of an iterator over that."""
-    if not isinstance(own, Mapping):
-        return False
-    return any(own.get(key) is not None for key in _PLACES) or any(map(_has_place, own.values()))
-
-
-def _length(loader: object) -> int | None:
-    try:
-        return len(loader) if isinstance(loader, Sized) else None
-    except TypeError:  # a DataLoader over an iterable data set without a length
-        return None
 
 
 def _count(batches: int | None) -> str:

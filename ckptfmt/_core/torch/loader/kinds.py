@@ -1,0 +1,72 @@
+"""What is to be known of a loader: its DataLoaders, their workers, and whether it loads ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.live_objects.contents import is_a
+from ckptfmt._core.training.stateful import Stateful
+
+__all__ = [
+    "dataloaders",
+    "has_started",
+    "has_workers",
+    "is_known_sampler",
+    "is_steady",
+    "is_torchdata",
+    "length_of",
+    "streams",
+    "workers_started",
+]
+
+_TORCHDATA = "torchdata.stateful_dataloader"
+
+
+def dataloaders(loader: object) -> list[DataLoader[Any]]:
+    """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
+    found = (loader, *(slot.value for slot in walk(loader, code=False)))
+    return [value for value in found if is_a(value, DataLoader)]  # type: ignore[misc]  # it is one
+
+
+def workers_started(loader: object) -> bool:
+    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it.
+    return any(map(has_started, dataloaders(loader)))
+
+
+def has_started(loader: DataLoader[Any]) -> bool:
+    return loader.persistent_workers and getattr(loader, "_iterator", None) is not None
+
+
+def streams(loader: object) -> bool:
+    return any(isinstance(made.dataset, IterableDataset) for made in dataloaders(loader))
+
+
+def has_workers(loader: object) -> bool:
+    return any(made.num_workers > 0 for made in dataloaders(loader))
+
+
+def is_steady(loader: object) -> bool:
+    """Say whether a loader loads each batch when it is asked for it, in an order that is fixed when the pass begins."""
+    if type(loader) is not DataLoader or loader.num_workers > 0 or isinstance(loader.dataset, IterableDataset):
+        return False
+    return is_known_sampler(loader.sampler) and is_known_sampler(loader.batch_sampler)
+
+
+def is_known_sampler(sampler: object) -> bool:
+    known = type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
+    return sampler is None or known or isinstance(sampler, Stateful)
+
+
+def is_torchdata(loader: object) -> bool:
+    return any(kind.__module__.startswith(_TORCHDATA) for kind in type(loader).__mro__)
+
+
+def length_of(loader: object) -> int | None:
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:  # a DataLoader over an iterable data set without a length
+        return None
