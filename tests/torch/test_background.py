@@ -219,7 +219,7 @@ def test_a_component_that_gives_no_state_does_not_end_the_training(
     assert isinstance(ckpt.last_error, error)
     told = capsys.readouterr().err
     assert re.search(rf"SAVE FAILED at step 1, nothing saved for 1 step and .* \(since the start .*: .*{text}", told)
-    assert "the run ends at step 2 and that is NOT SAVED" in told
+    assert "the run ends at step 2, which is NOT SAVED" in told
     assert not names(tmp_path)
 
 

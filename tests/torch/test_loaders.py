@@ -141,7 +141,7 @@ def test_a_loop_that_takes_the_next_batch_before_the_step_is_told_once(
             ckpt.step()
     ckpt.close()
     assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [
-        " step() comes after the next batch is taken"
+        " step() called after the next batch was taken"
     ]
 
 

@@ -223,7 +223,7 @@ RESUMED = ResumeReport(
 
 def test_the_report_as_text() -> None:
     assert render_report(RESUMED) == (
-        "ckptfmt: run r1 goes on from ckpt-00000120.ckptfmt in runs/1\n"
+        "ckptfmt: run r1 resumes from ckpt-00000120.ckptfmt in runs/1\n"
         "  place       step 120; epochs finished: 5; batches of the next: 5\n"
         "  restored    net, rng, progress\n"
         "  missing     scaler: not in the checkpoint, left as it is\n"

@@ -271,7 +271,7 @@ def test_the_one_that_was_asked_for_is_read_again_and_never_replaced(three: tupl
     failing("ESTALE", "open read", three[2], times=2)
     assert resume(three[0].parent, resume=three[2])[1].path == str(three[2])
     failing("ESTALE", "open read", three[2])
-    with pytest.raises(UndecidedError, match="cannot be judged"):
+    with pytest.raises(UndecidedError):
         resume(three[0].parent, resume=three[2])
 
 

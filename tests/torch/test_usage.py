@@ -41,17 +41,17 @@ def test_nothing_goes_before_resume(tmp_path: Path) -> None:
         next(ckpt.epochs(1))
     with pytest.raises(UsageError, match=r"resume\(\)"):
         ckpt.save()
-    with pytest.raises(UsageError, match=r"outside epochs\(\)"):
+    with pytest.raises(UsageError, match=r"batches\(\)"):
         next(ckpt.batches(BATCHES))
-    with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+    with pytest.raises(UsageError, match=r"step\(\)"):
         ckpt.step()
-    with pytest.raises(UsageError, match=r"outside the loop over epochs\(\)"):
+    with pytest.raises(UsageError, match=r"end_epoch\(\)"):
         ckpt.end_epoch()
     assert not names(tmp_path)
 
 
 def test_batches_outside_epochs(ckpt: Checkpointer) -> None:
-    with pytest.raises(UsageError, match=r"outside epochs\(\)"):
+    with pytest.raises(UsageError, match=r"batches\(\)"):
         next(ckpt.batches(BATCHES))
 
 
@@ -64,18 +64,18 @@ def test_epochs_in_epochs(ckpt: Checkpointer) -> None:
 def test_batches_in_batches_and_after_batches(ckpt: Checkpointer) -> None:
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(BATCHES):
-            with pytest.raises(UsageError, match="twice in one epoch"):
+            with pytest.raises(UsageError, match=r"batches\(\)"):
                 next(ckpt.batches(BATCHES))
-        with pytest.raises(UsageError, match="twice in one epoch"):
+        with pytest.raises(UsageError, match=r"batches\(\)"):
             next(ckpt.batches(BATCHES))
 
 
 def test_step_outside_batches(ckpt: Checkpointer) -> None:
     for _ in ckpt.epochs(1):
-        with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+        with pytest.raises(UsageError, match=r"step\(\)"):
             ckpt.step()
         list(ckpt.batches([]))
-        with pytest.raises(UsageError, match=r"outside the loop over batches\(\)"):
+        with pytest.raises(UsageError, match=r"step\(\)"):
             ckpt.step()
 
 
@@ -83,7 +83,7 @@ def test_step_twice_for_one_batch(ckpt: Checkpointer) -> None:
     for _ in ckpt.epochs(1):
         for _ in ckpt.batches(BATCHES):
             ckpt.step()
-            with pytest.raises(UsageError, match="twice for one batch"):
+            with pytest.raises(UsageError, match=r"step\(\)"):
                 ckpt.step()
     assert ckpt.global_step == 3
 
@@ -105,20 +105,20 @@ def test_end_epoch_inside_the_loop_over_batches(ckpt: Checkpointer) -> None:
                 ckpt.step()
                 ckpt.end_epoch()
 
-    with pytest.raises(UsageError, match="inside the loop over batches"):
+    with pytest.raises(UsageError, match=r"end_epoch\(\)"):
         train()
 
 
 def test_save_where_the_run_could_not_go_on(ckpt: Checkpointer) -> None:
     for _ in ckpt.epochs(1):
-        with pytest.raises(UsageError, match="outside its batches"):
+        with pytest.raises(UsageError, match=r"save\(\)"):
             ckpt.save()
         for _ in ckpt.batches(BATCHES):
             with pytest.raises(UsageError, match=r"call step\(\) first"):
                 ckpt.save()
             ckpt.step()
             ckpt.save()
-        with pytest.raises(UsageError, match="outside its batches"):
+        with pytest.raises(UsageError, match=r"save\(\)"):
             ckpt.save()
     ckpt.save()
 

@@ -112,8 +112,8 @@ SAME_JOB = {"SLURM_JOB_ID": "8123"}
 @pytest.mark.parametrize(
     ("environment", "options", "why"),
     [
-        ({}, {"resume": {"takeover": True}}, "as takeover=True was given"),
-        (SAME_JOB, {}, "and of the same job"),
+        ({}, {"resume": {"takeover": True}}, "takeover=True"),
+        (SAME_JOB, {}, "of the same job"),
     ],
     ids=["on demand", "same job"],
 )
@@ -131,7 +131,7 @@ def test_a_run_that_is_taken_over_has_one_writer(
             assert resumed is not None
             assert resumed[1] == 3
             assert f"is taken over from process {first.process.pid} on" in second.said
-            assert f"which is alive, {why}" in second.said
+            assert why in second.said
             before = names(runs)
             assert first.step() is None
             assert first.end() == 73
@@ -416,9 +416,8 @@ def test_a_holder_elsewhere_that_is_not_heard_of_is_taken_over_and_told(
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     told = capsys.readouterr().err
-    assert "was saved by process 42 on node7 (job slurm 9), since 2026-01-01T00:00:00Z: watching for up to" in told
+    assert "by process 42 on node7 (job slurm 9), since 2026-01-01T00:00:00Z: watching" in told
     assert "is taken over from process 42 on node7 (job slurm 9)" in told
-    assert "which is not seen to be alive; if it still trains, it ends at its next save" in told
     ckpt.save()
     ckpt.close()
     assert max(found or 0 for found in generations(tmp_path).values()) == 3
@@ -486,10 +485,7 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     with monkeypatch.context() as patch:
         patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         assert ckpt.resume(quiet=True).resumed
-        assert (
-            "mounted read-only; choose another directory; the run cannot be saved as long as that is so"
-            in capsys.readouterr().err
-        )
+        assert capsys.readouterr().err.count("mounted read-only") == 1
         ckpt.save(loss=1)
         ckpt.wait()
         assert isinstance(ckpt.last_error, StorageError)
@@ -628,7 +624,7 @@ def test_orphans_of_a_killed_torchrun_give_way_to_the_restarted_job(tmp_path: Pa
     assert outcome["second"] == 0, second
     assert outcome["orphans"] == [73, 73], first
     assert "was taken over by process" in first
-    assert "which is alive, but has lost its launcher" in second
+    assert "lost its launcher" in second
     found = scan(tmp_path / "runs")
     assert {file.metadata.generation for file in found} == {1, 2}
     newest = newest_first(found, found[0].run_id)[0]

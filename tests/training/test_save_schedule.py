@@ -165,7 +165,7 @@ def test_the_deadline_leaves_time_for_the_longest_save() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(UsageError, match=r"give|use"):
+    with pytest.raises(UsageError):
         make()
 
 

@@ -126,7 +126,7 @@ class RunClaim:
             if error.errno not in _NOT_WRITABLE:
                 raise
             self._run_id = run_id or new_run_id()
-            notify(f"{error}; the run cannot be saved as long as that is so", logging.ERROR)
+            notify(f"{error}; the run cannot be saved until this is resolved", logging.ERROR)
         else:
             self._run_id = self._lease.run_id
         return self._run_id
@@ -206,7 +206,7 @@ class RunClaim:
             if notice:
                 notify(notice)
             return lease
-        raise LockedError(f"{self._directory}: other processes claim the run again and again; end them")
+        raise LockedError(f"{self._directory}: other processes keep claiming the run; end them")
 
     def _find(self, run_id: str | None) -> Lease | None:
         """Return the lease of a run; if none is named, the last one here that is another process's, dead or alive."""
@@ -237,7 +237,10 @@ class RunClaim:
         same_job = holder.job is not None and holder.job == holders.this_process().job
         patience = 0.0 if same_job or takeover or not elsewhere else holders.WATCH_SECONDS
         if patience:
-            notify(f"{run} was saved by {holder}: watching for up to {patience:.0f} s whether that lives", logging.INFO)
+            notify(
+                f"{run} was last saved by {holder}: watching it for up to {patience:.0f} s",
+                logging.INFO,
+            )
         try:
             alive = holders.seems_alive(self._directory, seen, watch_seconds=patience)
         except OSError as error:
@@ -247,18 +250,18 @@ class RunClaim:
         if not alive and not elsewhere:
             return seen, ""
         if not alive:
-            why = "is not seen to be alive"
+            why = "shows no sign of life"
         elif takeover:
-            why = "is alive, as takeover=True was given"
+            why = "is alive (takeover=True)"
         elif same_job:
-            why = "is alive, and of the same job"
+            why = "is alive and of the same job"
         elif holders.is_orphan(holder):
-            why = "is alive, but has lost its launcher"
+            why = "is alive but has lost its launcher"
         else:
             raise HeldError(
-                f"{run} is being saved by {holder}, which is alive; nothing was changed. End it first, give another "
-                "directory or run_id=, or take the run over with resume(takeover=True): then it ends at its next "
-                "save. To read a checkpoint only, use ckptfmt.torch.restore() or load()",
+                f"{run} is being saved by {holder}, which is alive; nothing was changed. End it first, pass another "
+                "directory or run_id=, or take over the run with resume(takeover=True), which ends that process at its "
+                "next save. To only read a checkpoint, use ckptfmt.torch.restore() or load()",
                 holder.host,
                 holder.pid,
             )
@@ -309,7 +312,7 @@ class RunClaim:
             if self._hold is None or not make_room_for_lease(self._directory, mine.run_id):
                 raise
             path = lease_path(self._directory, mine.run_id)
-            notify(f"{path}: was damaged; this process, which saves the run, writes it anew")
+            notify(f"{path}: damaged; this process, which saves the run, writes it again")
             return None
 
     def _is_of_the_past(self, found: Lease, mine: Lease) -> bool:

@@ -171,15 +171,15 @@ class LoopState(Generic[S, P]):
         """
         match self._phase:
             case Phase.UNRESUMED:
-                raise UsageError("save() before resume(): call resume() once, before the loop")
+                raise UsageError("save() called before resume(); call resume() once, before the loop")
             case Phase.EPOCH | Phase.PASSED:
                 raise UsageError(
-                    "save() in an epoch, outside its batches: the work of that part would be done twice after "
-                    "a resume; end_epoch() saves"
+                    "save() called in an epoch outside its batches, so a resume would repeat work; call it right after "
+                    "step(), or let end_epoch() save"
                 )
             case Phase.BATCH:
                 raise UsageError(
-                    "save() between a batch and its step(): the batch would be lost after a resume; call step() first"
+                    "save() called between a batch and its step(), so a resume would skip the batch; call step() first"
                 )
 
     def progress(self) -> Progress[S, P]:
@@ -196,10 +196,12 @@ class LoopState(Generic[S, P]):
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the number of each epoch from the present one to n - 1. Each must be ended before the next."""
         if self._phase is Phase.UNRESUMED:
-            raise UsageError("epochs() before resume(): call resume() once; with no checkpoint it starts a run")
+            raise UsageError(
+                "epochs() called before resume(); call resume() once: without a checkpoint it starts a run"
+            )
         while self.epoch < n:
             if self._phase is not Phase.BETWEEN:
-                raise UsageError(f"epochs() while epoch {self.epoch} is open: call end_epoch() first")
+                raise UsageError(f"epochs() called while epoch {self.epoch} is open; call end_epoch() first")
             self._catch_up_epoch()
             self._epoch_random = self._generators.capture()
             self._consumed = self._epoch_batches = self._epoch_steps = 0
@@ -211,9 +213,9 @@ class LoopState(Generic[S, P]):
         """Yield the batches of the epoch's one pass over `loader`, from the present place on."""
         if self._phase is not Phase.EPOCH:
             raise UsageError(
-                "batches() outside epochs()"
+                "batches() called outside the loop over epochs()"
                 if self.between_epochs
-                else "batches() twice in one epoch: once is possible"
+                else "batches() may be called only once per epoch"
             )
         iterator = self._catch_up_pass(loader)
         epoch = self.epoch
@@ -226,16 +228,16 @@ class LoopState(Generic[S, P]):
             self._phase = Phase.BATCH
             yield batch
             if self.epoch != epoch:
-                raise UsageError("end_epoch() inside the loop over batches(): call it after that loop")
+                raise UsageError("end_epoch() called inside the loop over batches(); call it after that loop")
             self._phase = Phase.PASSED
 
     def count_step(self) -> None:
         """Count one optimizer step: the batch is worked off."""
         if self._phase is Phase.STEPPED:
-            raise UsageError("step() twice for one batch: call it once, when all work on the batch is done")
+            raise UsageError("step() called twice for one batch; call it once, after all work on the batch")
         if self._phase is not Phase.BATCH:
             raise UsageError(
-                "step() outside the loop over batches(); call it for each batch before the next one is taken"
+                "step() called outside the loop over batches(); call it for each batch before taking the next one"
             )
         self.step += 1
         self._epoch_steps += 1
@@ -245,7 +247,7 @@ class LoopState(Generic[S, P]):
     def end_epoch(self) -> None:
         """Count one finished epoch."""
         if self.between_epochs:
-            raise UsageError("end_epoch() outside the loop over epochs(), or twice in one epoch")
+            raise UsageError("end_epoch() called outside the loop over epochs(), or twice in one epoch")
         if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
             self._missed_steps = True
             self._warn_of_missed_steps()
@@ -259,15 +261,15 @@ class LoopState(Generic[S, P]):
     def _warn_of_missed_steps(self) -> None:
         if self._ranks.world().rank == 0:
             notify(
-                f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): saves are made at the ends of "
-                "epochs only, and steps are not counted; call step() after each batch"
+                f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): checkpoints are saved only "
+                "at the ends of epochs, and steps are not counted; call step() after each batch"
             )
 
     def _warn_of_look_ahead(self) -> None:
         if self._ranks.world().rank == 0:
             notify(
-                "step() comes after the next batch is taken: a checkpoint counts that batch as done, and a resume "
-                "leaves it out; call step() before next(), or let the loader prefetch"
+                "step() called after the next batch was taken: a checkpoint counts that batch as done, and a resume "
+                "skips it; call step() before next(), or let the loader prefetch"
             )
 
     def _catch_up_epoch(self) -> None:

@@ -89,7 +89,7 @@ def _lines(report: ResumeReport) -> Iterator[str]:
     if report.path is None:
         yield f"ckptfmt: no checkpoint in {report.directory}: run {report.run_id} starts"
     else:
-        yield f"ckptfmt: run {report.run_id} goes on from {Path(report.path).name} in {report.directory}"
+        yield f"ckptfmt: run {report.run_id} resumes from {Path(report.path).name} in {report.directory}"
         yield f"  place       step {report.step}; epochs finished: {report.epoch}; batches of the next: {report.batch}"
         yield f"  restored    {', '.join(report.restored)}"
     if report.empty:
@@ -102,7 +102,7 @@ def _lines(report: ResumeReport) -> Iterator[str]:
     yield from labelled("mismatched", [*lost, *report.mismatched])
     per_rank = [place for detail in report.components if detail.restored for place in detail.per_rank]
     if per_rank:
-        yield f"  per rank    {the_first(per_rank)}: each rank has its own value again"
+        yield f"  per rank    {the_first(per_rank)}: each rank restored its own value"
     yield from labelled("changed", [line for detail in report.components for line in detail.notes])
     if report.parent is not None:
         yield f"  parent      {report.parent}: what the run started from"

@@ -26,7 +26,7 @@ class HangTimer:
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not seconds > 0:
-            raise UsageError(f"hang_timeout is {seconds}: give a number of seconds above 0, or None")
+            raise UsageError(f"hang_timeout is {seconds}; pass a number of seconds above 0, or None")
         self._seconds = seconds
         self._set_at: float | None = None
         self._refused = False

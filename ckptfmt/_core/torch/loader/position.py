@@ -134,7 +134,7 @@ class LoaderTracker:
             try:
                 self._recall_between(loader, then)
             except MismatchError as error:
-                self._unless_allowed(error, "its passes begin as if there had been none")
+                self._unless_allowed(error, "its passes begin as in a new run")
         for line in self._memory.overlooked(loader):
             notify(f"loader: {line}")
         self._note_streams(loader)
@@ -167,7 +167,7 @@ class LoaderTracker:
         try:
             iterator = self._fast_forward(loader, position, now)
         except MismatchError as error:
-            self._unless_allowed(error, "the pass begins anew")
+            self._unless_allowed(error, "the pass starts over")
             self._memory = LoaderMemory()
             return self.begin(loader), 0
         self._start = position.start
@@ -276,7 +276,7 @@ class LoaderTracker:
         touched = self._memory.recall_now(loader, now.remembered)
         if other is not None and touched:
             notify(
-                f"loader: the loop changes {touched[0]}: it is put back, and whether the data are the same is not known"
+                f"loader: the loop changes {touched[0]}: it was restored, but whether the data is the same is not known"
             )
         elif other is not None:
             which = f"batch {other} of the pass is not the one that was trained on"
@@ -318,8 +318,8 @@ class LoaderTracker:
         self._warned_of_workers = True
         if ranks.world().rank == 0:
             notify(
-                "loader: after a resume its worker processes begin with new random states; what they draw is the same "
-                "only if the state_dict() of the data set holds the generators that it draws from"
+                "loader: its worker processes start with new random states after a resume; what they draw is the same "
+                "only if the state_dict() of the data set contains the generators that it draws from"
             )
 
     def _unless_allowed(self, error: MismatchError, instead: str) -> None:
@@ -340,7 +340,7 @@ def _start_workers(loader: object, state: LoaderState) -> None:
 def _warn_of_persistent_workers() -> None:
     if ranks.world().rank == 0:
         notify(
-            "loader: its persistent workers begin anew; what they draw at random, such as augmentation, is not that of "
+            "loader: its persistent workers start over: what they draw at random, such as augmentation, differs from "
             "an uninterrupted run; for an exact resume, set persistent_workers=False"
         )
 

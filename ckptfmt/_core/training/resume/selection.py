@@ -185,8 +185,8 @@ def choose(selection: Selection, use: Callable[[CheckpointFile], T], patience: P
         raise UndecidedError(_undecided(selection), [_skipped(file) for file in choice.undecided])
     if passed:
         raise ResumeError(
-            f"{selection.directory}: none of the checkpoints can be used, and starting from scratch beside them would "
-            "waste what they hold; move them away to start anew, or pass the run_id= of another run:",
+            f"{selection.directory}: no usable checkpoint, and no new run is started next to unusable ones; move them "
+            "away to start a new run, or pass the run_id= of another run:",
             [_skipped(file) for file in passed],
         )
     if selection.required:
@@ -214,8 +214,8 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
     runs = run_ids(files)
     if run_id in runs:
         raise UsageError(
-            f'{directory}: run {run_id} has checkpoints here, and resume="never" would begin a second one under its '
-            "name: give another run_id= or directory"
+            f'{directory}: run {run_id} has checkpoints here, and resume="never" would start a second run with that '
+            "id; pass another run_id= or directory"
         )
     undecided = [file for file in files if file.error is not None and finding_of(file) is Finding.UNDECIDED]
     if run_id is not None and undecided:
@@ -233,8 +233,8 @@ def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection
         file = CheckpointFile(path, error=error)
     if file.usable and file.identity is None and not file.metadata.epoch:
         raise ResumeError(
-            f"{path}: is no checkpoint of a training loop: that is a dict with an int `epoch` beside the states; "
-            "to start from weights alone, load them into the model instead"
+            f"{path}: not a checkpoint of a training loop, which is a dict with an int `epoch` and the states; to "
+            "start from weights alone, use warm_start()"
         )
     candidates = Candidates(file.run_id, (file,))
     return Selection(directory_of(path), candidates, inert, required=True, exact=True)
@@ -258,8 +258,8 @@ def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection:
     unreadable = {file.path: file for file in choice.skipped if finding_of(file) is Finding.UNREADABLE}
     for other in unreadable.values():
         notify(
-            f"{other.path}: CANNOT BE READ, so the run falls back to {file.path}; nothing is renamed, and this process "
-            f"removes no checkpoint that is there now; check the disk: {_skipped(other).reason}",
+            f"{other.path}: CANNOT BE READ: falling back to {file.path}; this process renames nothing and removes none "
+            f"of the present checkpoints; check the disk: {_skipped(other).reason}",
             logging.ERROR,
         )
     skipped = [*_report(choice.skipped, selection), *of_no_run(selection.candidates)]
@@ -274,7 +274,7 @@ def _report(passed_over: Sequence[CheckpointFile], selection: Selection) -> list
         note = _skipped(file)
         if selection.tidy and _may_be_set_aside(file, selection.candidates):
             try:
-                note = replace(note, reason=f"{note.reason}; set aside as {set_aside(file)}")
+                note = replace(note, reason=f"{note.reason}; quarantined as {set_aside(file)}")
             except StorageError as error:
                 note = replace(note, reason=f"{note.reason}; {reason(error, file.path)}")
         skipped.append(note)
@@ -286,7 +286,7 @@ def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
     skipped = []
     for file in candidates.runless:
         if file.metadata.epoch or (file.metadata.step and file.name.endswith(EXTENSION)):
-            why = "it belongs to no run" + ("" if file.metadata.epoch else " and notes no finished epochs")
+            why = "it has no run id" + ("" if file.metadata.epoch else " and records no finished epochs")
             skipped.append(SkippedFile(file.path, why))
     return tuple(skipped)
 
@@ -310,15 +310,17 @@ def _skipped(file: CheckpointFile) -> SkippedFile:
 
 def _undecided(selection: Selection) -> str:
     if selection.exact:
-        return "the checkpoint cannot be judged, and nothing was changed; make it readable or name another one:"
+        return (
+            "whether the checkpoint is sound is not known, nothing was changed; make it readable or pass another one:"
+        )
     return (
         f"{selection.directory}: which checkpoint is the newest is not known, and nothing was changed; make these "
-        "readable or move them away, or name the one to resume from: resume(PATH):"
+        "readable or move them away, or pass the one to resume from: resume(PATH):"
     )
 
 
 def _nothing(selection: Selection) -> str:
     run_id, others = selection.candidates.run_id, selection.candidates.other_runs
     run = "" if run_id is None else f" of run {run_id}"
-    there = f"; there are checkpoints of other runs: {', '.join(others)}" if others else ""
-    return f"{selection.directory}: there is no checkpoint{run} to resume from, and one is required{there}"
+    there = f"; found checkpoints of other runs: {', '.join(others)}" if others else ""
+    return f"{selection.directory}: no checkpoint{run} to resume from{there}"

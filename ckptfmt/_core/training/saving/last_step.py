@@ -53,15 +53,15 @@ class LastStep(Generic[M]):
             CkptfmtError: The save failed, and that is to be raised.
         """
         if self._ranks.world().size > 1:
-            notify("the last step is not saved: the other ranks may not have met with an exception")
+            notify("the last step is not saved: the other ranks may not have raised an exception")
             return
         try:
             mark = self._mark()
         except Exception as error:  # noqa: BLE001 - an exception is on its way up already
-            notify(f"the last step is not saved: its state cannot be seen: {describe_error(error)}")
+            notify(f"the last step is not saved: its state cannot be read: {describe_error(error)}")
             return
         if self._noted is None or self._noted[2] != mark:
-            notify("the last step is not saved: the state is no longer that of a finished step")
+            notify("the last step is not saved: the state has changed since")
             return
         step, moment, _ = self._noted
         saves.save(step, lambda: self._gather(lambda: moment), {})

@@ -28,9 +28,9 @@ class Outcomes:
 
     def __init__(self, on_failed_save: FailedSave = "warn", max_failed_saves: int | None = None) -> None:
         if on_failed_save not in ("warn", "raise"):
-            raise UsageError(f"on_failed_save is {on_failed_save!r}: give 'warn' or 'raise'")
+            raise UsageError(f"on_failed_save is {on_failed_save!r}; pass 'warn' or 'raise'")
         if max_failed_saves is not None and max_failed_saves < 1:
-            raise UsageError(f"max_failed_saves is {max_failed_saves}: give a number from 1 on, or None")
+            raise UsageError(f"max_failed_saves is {max_failed_saves}; pass a number from 1 on, or None")
         self._most = 1 if on_failed_save == "raise" else max_failed_saves
         self.last: SaveReport | None = None
         self.last_error: CkptfmtError | None = None

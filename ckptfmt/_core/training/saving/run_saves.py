@@ -219,7 +219,7 @@ class RunSaves:
         if must_succeed:
             raise error
         if self._ranks.world().rank == 0:
-            notify(f"the run ends at step {step} and that is NOT SAVED: {error}", logging.ERROR)
+            notify(f"the run ends at step {step}, which is NOT SAVED: {error}", logging.ERROR)
 
     def poll(self, *, wait: bool = False) -> None:
         """See, on this rank alone, whether the save that it writes is over.

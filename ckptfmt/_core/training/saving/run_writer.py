@@ -46,7 +46,7 @@ class SaveOptions:
 
     def __post_init__(self) -> None:
         if self.when_busy not in ("wait", "skip"):
-            raise UsageError(f"when_busy is {self.when_busy!r}: give 'wait' or 'skip'")
+            raise UsageError(f"when_busy is {self.when_busy!r}; pass 'wait' or 'skip'")
 
 
 class RunWriter:

@@ -56,13 +56,13 @@ class Schedule:
         self, steps: int | None, seconds: float | None, max_overhead: float | None, deadline: float | None
     ) -> None:
         if steps is not None and steps < 1:
-            raise UsageError(f"save_interval_steps is {steps}: give a number of steps from 1 on, or None")
+            raise UsageError(f"save_interval_steps is {steps}; pass a number of steps from 1 on, or None")
         if seconds is not None and not 0 < seconds < math.inf:
-            raise UsageError("save_interval_minutes is not above 0: give a number of minutes, or None")
+            raise UsageError("save_interval_minutes is not above 0; pass a number of minutes, or None")
         if max_overhead is not None and not 0 < max_overhead < 1:
-            raise UsageError(f"max_overhead is {max_overhead}: give a share of the time such as 0.03, or None")
+            raise UsageError(f"max_overhead is {max_overhead}; pass a share of the time such as 0.03, or None")
         if max_overhead is not None and (steps is not None or seconds is not None):
-            raise UsageError("max_overhead beside an interval: give one of them, it chooses the interval")
+            raise UsageError("max_overhead cannot be combined with save_interval_*: it determines the interval")
         self._steps = steps
         self._seconds = seconds
         self._max_overhead = max_overhead
@@ -177,8 +177,8 @@ def deadline_seconds(deadline: Deadline, environment: Mapping[str, str] = os.env
             return float(text) if text.isascii() and text.isdigit() else None
         case datetime():
             if deadline.tzinfo is None:
-                raise UsageError("deadline is a datetime without a time zone: use datetime.now(timezone.utc) + ...")
+                raise UsageError("deadline is a datetime without a time zone; use datetime.now(timezone.utc) + ...")
             return deadline.timestamp()
         case int() | float() if math.isfinite(deadline):
             return float(deadline)
-    raise UsageError(f"deadline is {deadline!r}: give an aware datetime, seconds since 1970, 'slurm' or None")
+    raise UsageError(f"deadline is {deadline!r}; pass an aware datetime, seconds since 1970, 'slurm' or None")

@@ -41,10 +41,10 @@ class Tidying:
             unreadable=self._run.unreadable,
         )
         self._known = report.known
-        complaints = [f"{failure.path}: should have been removed: {failure.reason}" for failure in report.failed]
+        complaints = [f"{failure.path}: could not be removed: {failure.reason}" for failure in report.failed]
         if report.hindered is not None and is_gone(written):
             complaints.append(
-                f"{written}: was saved, and is gone already: it was removed, or its directory was removed or renamed; "
+                f"{written}: saved, but no longer there: it was removed, or its directory was removed or renamed; "
                 "no older checkpoint was removed"
             )
         elif report.hindered is not None:
