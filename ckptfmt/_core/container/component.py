@@ -15,7 +15,7 @@ from ckptfmt._core.container.per_rank import choose, of_rank
 from ckptfmt._core.container.state import tensor_uses, unflatten
 from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.dtypes import BOOL
-from ckptfmt._core.format.index import Member
+from ckptfmt._core.format.index import Member, shown_name
 from ckptfmt._core.format.packing import TensorRef, encode
 from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt._core.format.trees import validate_tree, walk
@@ -195,7 +195,9 @@ class Component:
     def _structure(self) -> object:
         member = self.structure_member
         if member is None:
-            raise NotFoundError(f"component {self.name!r} of {self._source.path} is flat: it has no structure")
+            raise NotFoundError(
+                f"component {shown_name(self.name)!r} of {self._source.path} is flat: it has no structure"
+            )
         with located(self._source.path):
             tree = decode(bytes(read_member(self._source, member)), member=member.name)
             problems = validate_tree(tree, self.tensors, member.name)
@@ -223,7 +225,8 @@ class Component:
         member = self.tensor_member
         if member is None or name not in self._segments:
             close = ", ".join(list(self.tensors)[:8]) or "none"
-            message = f"component {self.name!r} of {self._source.path} has no tensor {name!r}; it has: {close}"
+            shown = shown_name(self.name)
+            message = f"component {shown!r} of {self._source.path} has no tensor {name!r}; it has: {close}"
             raise NotFoundError(message)
         return member, self._segments[name]
 

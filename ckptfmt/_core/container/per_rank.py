@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ckptfmt._core.format.index import shown_name
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import PER_RANK, walk
 from ckptfmt.errors import MismatchError, StateError
@@ -34,7 +35,7 @@ class PerRank:
 
 def place_of(component: str, path: Sequence[object]) -> str:
     """Return a path in a component as a person writes it: `optimizer.param_groups[0].lr`."""
-    return component + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return shown_name(component) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
 def choose(component: str, tree: object, pick: Pick) -> object:

@@ -16,7 +16,7 @@ from ckptfmt._core.container.pytorch_epochs import epochs_finished
 from ckptfmt._core.container.state import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.dtypes import DTYPES
-from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Member, Metadata
+from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Member, Metadata, shown_name
 from ckptfmt._core.format.layout import MAX_MEMBERS, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.parsing import validate_metadata, validate_names
 from ckptfmt._core.format.planes import WHOLE, Split
@@ -210,7 +210,7 @@ def _plan_members(
             ((name, leaf.dtype, leaf.shape) for name, leaf in component.tensors.items()), text_metadata
         )
     except FormatError as error:
-        raise StateError(component.name, str(error)) from error
+        raise StateError(shown_name(component.name), str(error)) from error
     parts = [fixed_part(header.block())]
     for tensor in header.by_offset():
         leaf = component.tensors[tensor.name]

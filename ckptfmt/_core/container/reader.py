@@ -119,7 +119,7 @@ class Checkpoint(Mapping[str, Component]):
         try:
             return self._components[name]
         except KeyError:
-            found = ", ".join(self._components) or "none"
+            found = ", ".join(name for name in self._components if name != ROOT) or "none"
             message = f"{self.path} has no component {name!r}; it has: {found}"
             raise NotFoundError(message) from None
 

@@ -17,7 +17,7 @@ from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS
-from ckptfmt._core.format.index import ROOT, is_component_name
+from ckptfmt._core.format.index import ROOT, is_component_name, shown_name
 from ckptfmt._core.format.packing import (
     MAX_DEPTH,
     MAX_LOOSE_KEYS,
@@ -110,7 +110,9 @@ def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank
     packed = encode(structure)
     if len(packed) > MAX_MSGPACK_BYTES:
         advice = "put long lists into arrays"
-        raise StateError(name, f"its structure takes {len(packed)} bytes, the limit is {MAX_MSGPACK_BYTES}", advice)
+        raise StateError(
+            shown_name(name), f"its structure takes {len(packed)} bytes, the limit is {MAX_MSGPACK_BYTES}", advice
+        )
     return FlatComponent(name, packed, flattener.tensors, flattener.turned_to_dicts)
 
 
@@ -120,6 +122,7 @@ def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, Te
         return None
     leaves: dict[str, TensorSource] = {}
     markers = set()
+    shown = shown_name(component)
     kind, encoder = type(None), encoders.encoder_of(type(None))
     for key, value in tree.items():
         if type(key) is not str or not _is_unicode(key):
@@ -129,7 +132,7 @@ def _as_flat(component: str, tree: object, encoders: EncoderSet) -> dict[str, Te
             if issubclass(kind, Mapping | list | tuple):
                 return None
             encoder = encoders.encoder_of(kind)
-        leaf = encoder.encode(value, f"{component}.{key}")
+        leaf = encoder.encode(value, f"{shown}.{key}")
         marker = None
         if isinstance(leaf, Typed) and leaf.name == encoder.marker and not encoders.always_mark:
             marker, leaf = leaf.name, leaf.value

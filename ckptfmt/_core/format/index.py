@@ -42,6 +42,11 @@ def component_of(name: str) -> str | None:
     return name.rpartition(".")[0] if name.endswith((SAFETENSORS, MSGPACK)) else None
 
 
+def shown_name(component: str) -> str:
+    """Return what messages call a component; the only one of a file without components is the state."""
+    return "state" if component == ROOT else component
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Facts about a checkpoint (5.3); each may be absent.

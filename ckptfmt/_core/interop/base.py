@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
-from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.index import Metadata, shown_name
 from ckptfmt._core.interop.findings import Findings
 from ckptfmt._core.storage import Publication, Source
 
@@ -141,6 +141,11 @@ class ComponentSource:
         self.stored_bytes = stored_bytes
         self.logical_bytes = logical_bytes
         self.text_metadata = text_metadata
+
+    @property
+    def shown_name(self) -> str:
+        """What messages call it."""
+        return shown_name(self.name)
 
     @property
     def tensor_infos(self) -> Mapping[str, TensorInfo]:

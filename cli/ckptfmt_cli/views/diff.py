@@ -17,7 +17,7 @@ from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten
-from ckptfmt_cli.views.component_names import is_unnamed, with_shown_names
+from ckptfmt_cli.views.component_names import is_unnamed, tensor_name, with_shown_names
 
 __all__ = ["SHOWN_CHANGES", "diff_lines"]
 
@@ -134,7 +134,7 @@ def _row(report: DiffReport, change: TensorChange, *, compared: bool, named: boo
     info = change.before or change.after
     assert info is not None  # a change has at least one side
     word = Cell("within" if within else change.change.value, "dim" if within else _STYLES.get(change.change, "warn"))
-    head: list[str | Cell] = [word, *([info.component] if named else []), _name(change)]
+    head: list[str | Cell] = [word, *([_component_of(change)] if named else []), _name(change)]
     if not compared:
         return [*head, _form(change)]
     if change.values is None:
@@ -144,11 +144,16 @@ def _row(report: DiffReport, change: TensorChange, *, compared: bool, named: boo
     return [*head, metric(found.max_abs), metric(found.max_rel), cosine, f"{found.share:.1%}"]
 
 
+def _component_of(change: TensorChange) -> str:
+    sides = (side.component for side in (change.before, change.after) if side is not None)
+    return next((name for name in sides if not is_unnamed(name)), "-")
+
+
 def _name(change: TensorChange) -> str:
     before, after = change.before, change.after
     if change.change is not Change.RENAMED or before is None or after is None:
         return (before or after or _nothing()).name
-    to = after.name if before.component == after.component else f"{after.component} {after.name}"
+    to = after.name if before.component == after.component else tensor_name(after, " ")
     return f"{before.name} -> {to}"
 
 

@@ -50,7 +50,7 @@ class Request:
             self.advance(nbytes)
             yield data
         if missing:
-            raise StateError(f"{component.name}.{name}", "its data are not of the length of its shape")
+            raise StateError(f"{component.shown_name}.{name}", "its data are not of the length of its shape")
 
 
 def _read(chunk: ReadChunk) -> BytesLike:

@@ -39,14 +39,13 @@ def write_file(request: Request) -> Exported:
         if name in complex_of:
             dtype, shape = complex_of[name], shape[:-1]
         if dtype not in _DESCRIPTIONS:
-            raise ExportError(
-                f"{component.name}.{name}: NumPy has no dtype for {dtype}; export to .safetensors, or convert it first"
-            )
+            advice = "export to .safetensors, or convert it first"
+            raise ExportError(f"{component.shown_name}.{name}: NumPy has no dtype for {dtype}; {advice}")
         if "\\" in name or name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-            raise ExportError(f"{component.name}.{name!a}: cannot be the name of an array in a file")
+            raise ExportError(f"{component.shown_name}.{name!a}: cannot be the name of an array in a file")
         headers[name] = _header(_DESCRIPTIONS[dtype], shape)
     if not headers:
-        raise ExportError(f"{request.file.path}: component {component.name} has no tensors")
+        raise ExportError(f"{request.file.path}: component {component.shown_name} has no tensors")
     with create(request.target) as file:
         archive = ZipWriter(file)
         for name, header in headers.items():

@@ -95,13 +95,13 @@ class Pickler:
         """
         tree = {name: TensorRef(name) for name in component.tensors} if component.flat else component.tree()
         if versions is None or not isinstance(tree, dict):
-            self.value(tree, component, component.name)
+            self.value(tree, component, component.shown_name)
             return
-        self.ordered_dict(lambda: self.items(tree, component, component.name))
+        self.ordered_dict(lambda: self.items(tree, component, component.shown_name))
         facts: dict[object, object] = {path: {"version": version} for path, version in versions.items()}
         self.raw(_EMPTY_DICT + _MARK)
         self.text("_metadata")
-        self.ordered_dict(lambda: self.items(facts, component, component.name))
+        self.ordered_dict(lambda: self.items(facts, component, component.shown_name))
         self.raw(_SETITEMS + _BUILD)
 
     def mapping(self, entries: Mapping[str, Callable[[], None]]) -> None:
@@ -270,7 +270,9 @@ class Pickler:
         elif dtype in _UNTYPED:
             packed = ELEMENTS[dtype].packed
             if packed > 1 and (not shape or shape[-1] % packed):
-                raise StateError(f"{component.name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element")
+                raise StateError(
+                    f"{component.shown_name}.{name}", f"PyTorch has {packed} numbers of {dtype} in each element"
+                )
             if packed > 1:
                 shape = (*shape[:-1], shape[-1] // packed)
 
@@ -283,7 +285,7 @@ class Pickler:
 
             self.call("torch._utils", "_rebuild_tensor_v3", arguments)
         else:
-            raise StateError(f"{component.name}.{name}", f"PyTorch has no tensors of {dtype}")
+            raise StateError(f"{component.shown_name}.{name}", f"PyTorch has no tensors of {dtype}")
         self.remember(place)
 
     def storage(self, component: ComponentSource, name: str, kind: str, elements: int) -> None:

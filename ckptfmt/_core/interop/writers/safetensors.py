@@ -116,14 +116,14 @@ def _write(
     for name in names.values():
         dtype = component.tensors[name].dtype
         if dtype not in DTYPES:
-            raise ExportError(f"{component.name}.{name}: dtype {dtype} is none of safetensors")
+            raise ExportError(f"{component.shown_name}.{name}: dtype {dtype} is none of safetensors")
     if not names:
-        raise ExportError(f"{request.file.path}: component {component.name} has no tensors")
+        raise ExportError(f"{request.file.path}: component {component.shown_name} has no tensors")
     try:
         facts = ((name, component.tensors[of].dtype, component.tensors[of].shape) for name, of in names.items())
         header = plan_header(facts, dict(text) or None)
     except FormatError as error:
-        raise ExportError(f"{component.name}: {error}") from error
+        raise ExportError(f"{component.shown_name}: {error}") from error
     block = header.block()
     with create(path, expected_bytes=len(block) + header.data_bytes) as file:
         copied = all(name == of for name, of in names.items()) and component.copy_to(file, block)
@@ -158,5 +158,5 @@ def _left_out(component: ComponentSource) -> tuple[Dropped, ...]:
     places = Counter(node.name for node in nodes if isinstance(node, TensorRef))
     tied: Iterable[str] = (name for name, count in places.items() if count > 1)
     dropped = [Dropped(f"other names of {name}", "it is stored once; tie it again after loading") for name in tied]
-    dropped.append(Dropped(f"the structure of {component.name}", "the format has names and tensors alone"))
+    dropped.append(Dropped(f"the structure of {component.shown_name}", "the format has names and tensors alone"))
     return tuple(dropped)

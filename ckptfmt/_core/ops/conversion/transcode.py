@@ -106,7 +106,7 @@ def _members(part: ComponentSource, codec: str, advance: Advance) -> Iterator[Me
     header = _header(part, dtypes)
     pieces = [fixed_part(header.block())]
     for tensor in header.by_offset():
-        pieces += tensor_bytes(part.tensors[tensor.name], f"{part.name}.{tensor.name}", advance)
+        pieces += tensor_bytes(part.tensors[tensor.name], f"{part.shown_name}.{tensor.name}", advance)
     yield MemberPlan(part.name + SAFETENSORS, codec, header, pieces)
 
 
@@ -127,7 +127,7 @@ def _expressed(part: ComponentSource) -> tuple[object, _Dtypes]:
         if dtype in COMPLEX_PARTS:
             dtype, shape = COMPLEX_PARTS[dtype], (*shape, 2)
         elif dtype not in DTYPES:
-            raise StateError(f"{part.name}.{name}", f"an array of dtype {dtype}", "convert it to numbers first")
+            raise StateError(f"{part.shown_name}.{name}", f"an array of dtype {dtype}", "convert it to numbers first")
         dtypes[name] = dtype, shape
     if not part.flat:
         return part.tree(), dtypes
@@ -146,7 +146,7 @@ def _header(part: ComponentSource, dtypes: _Dtypes) -> Header:
     try:
         return plan_header(((name, *facts) for name, facts in dtypes.items()), _fitting(part.text_metadata))
     except FormatError as error:
-        raise StateError(part.name, str(error)) from error
+        raise StateError(part.shown_name, str(error)) from error
 
 
 def _fitting(text: Mapping[str, str]) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from ckptfmt._core.catalog import scan_all
 from ckptfmt._core.format.dtypes import kind_of
+from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.interop.base import TensorInfo
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.component_roles import Role
@@ -193,7 +194,7 @@ class _Norms:
             weights = [item for item in opened.tensors if roles[item.component] is Role.WEIGHTS and _is_float(item)]
             stats = tensor_stats(opened, weights, self._told)
         return {
-            f"{item.tensor.component}.{item.tensor.name}": item.finite * (item.mean**2 + item.std**2)
+            _name(item.tensor): item.finite * (item.mean**2 + item.std**2)
             for item in stats
             if item.mean is not None and item.std is not None
         }
@@ -219,3 +220,7 @@ def _groups(names: Iterable[str]) -> Mapping[str, str]:
             break
         chosen = groups
     return chosen
+
+
+def _name(tensor: TensorInfo) -> str:
+    return tensor.name if tensor.component == ROOT else f"{tensor.component}.{tensor.name}"

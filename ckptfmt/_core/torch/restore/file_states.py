@@ -16,6 +16,7 @@ from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.dtypes import BOOL, COMPLEX_PARTS
+from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.interop.base import TensorFile
@@ -68,7 +69,7 @@ class FileStates:
 
     def whole(self) -> Any:
         """Return the whole content, as `component` does a part of it."""
-        return self._read("", self.file.state)
+        return self._read(ROOT, self.file.state)
 
     def _read(self, name: str, tree: object) -> Any:
         # PyTorch warns of dtypes that it calls experimental.

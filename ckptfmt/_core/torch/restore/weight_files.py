@@ -13,7 +13,7 @@ from ckptfmt._core.container.per_rank import choose
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.digest import digest_stream
-from ckptfmt._core.format.index import ROOT, Metadata
+from ckptfmt._core.format.index import ROOT, Metadata, shown_name
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.interop.opening import open_tensors
@@ -119,7 +119,9 @@ class Origin:
         return self.state(component)
 
     def _no(self, what: str) -> MismatchError:
-        return MismatchError(f"{self.path}: cannot be started from", [f"{what}; it has: {', '.join(self.components)}"])
+        return MismatchError(
+            f"{self.path}: cannot be started from", [f"{what}; it has: {', '.join(map(shown_name, self.components))}"]
+        )
 
 
 def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Origin:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ckptfmt._core.format.index import shown_name
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.distributed.wrappers import plain_state
 from ckptfmt._core.torch.live_objects import rng
@@ -305,7 +306,7 @@ def _fit(
     if source is None and name in origin.components:
         source = name
     if source is None and count > 1:
-        line = f"{name}: not in the file, which has: {', '.join(origin.components)}"
+        line = f"{name}: not in the file, which has: {', '.join(map(shown_name, origin.components))}"
         return (Fit({}, kept=(line,)) if mapped.partial is True else Fit({}, differences=(line,))), None
     found, saved = origin.weights(source)
     return mapped.fit(plain_state(module), saved), found
