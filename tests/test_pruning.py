@@ -19,8 +19,9 @@ from ckptfmt import StorageError
 from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.pruning import apply_retention, prune_run
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import PIN, CheckpointFile, scan
+from ckptfmt._core.runs.scan import PIN, scan
 from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
 from ckptfmt.errors import LockedError
@@ -137,7 +138,7 @@ def test_a_pin_that_comes_at_the_last_moment_is_respected(tmp_path: Path, monkey
     paths = {step: save(tmp_path, step) for step in range(1, 5)}
     durable = pruning._make_durable
 
-    def pin_meanwhile(store: Store, file: CheckpointFile) -> None:
+    def pin_meanwhile(store: Store, file: CheckpointReference) -> None:
         durable(store, file)
         Path(str(paths[1]) + PIN).touch()
 

@@ -15,8 +15,9 @@ from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.pruning import apply_retention
 from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, Look, look_at_ours, scan
+from ckptfmt._core.runs.scan import EXTENSION, Look, look_at_ours, scan
 from ckptfmt._core.storage.base import Store, Version
 from ckptfmt._core.storage.resolve import locate, store_for
 from ckptfmt.errors import StorageError
@@ -26,12 +27,12 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 LAST = RetentionPolicy(keep_last=1)
 
 
-def look_at_both(path: str) -> CheckpointFile:
+def look_at_both(path: str) -> CheckpointReference:
     """Look at a checkpoint of two files, as the format may have them one day: `N.ckptfmt` stands for `N.part`, too."""
     store, name = locate(path)
     part = store.look(name.replace(EXTENSION, ".part"))
     if part is None:
-        return CheckpointFile(path, error=StorageError(f"{path}: a part is missing"))
+        return CheckpointReference(path, error=StorageError(f"{path}: a part is missing"))
     return replace(look_at_ours(path), parts=(part,))
 
 
@@ -66,7 +67,7 @@ def test_a_checkpoint_is_known_again_by_all_of_its_files(store: Store) -> None:
     assert file.file_bytes == sum(it.nbytes or 0 for it in store.list())
     looked: list[str] = []
 
-    def look(path: str) -> CheckpointFile:
+    def look(path: str) -> CheckpointReference:
         looked.append(path)
         return look_at_both(path)
 

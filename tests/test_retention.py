@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, best_first, plan_retention
-from ckptfmt._core.runs.scan import CheckpointFile, newest_first
+from ckptfmt._core.runs.scan import newest_first
 from ckptfmt._core.storage.base import Entry, Version
 from ckptfmt.errors import StorageError, UsageError
 
@@ -35,16 +36,16 @@ def file(
     generation: int | None = None,
     link: bool = False,
     **more: Any,
-) -> CheckpointFile:
+) -> CheckpointReference:
     metrics = None if loss is None else {"loss": loss}
     created = None if age is None else NOW - age
     facts = Metadata(run_id=run, generation=generation, step=step, epoch=epoch, metrics=metrics, created=created)
     content_id = name if inode is None else str(inode)
     entry = Entry(f"{name}.ckptfmt", nbytes, Version(f"{content_id} {nbytes}"), content_id, link)
-    return CheckpointFile(f"runs/{name}.ckptfmt", facts, "00" * 32, entry=entry, **more)
+    return CheckpointReference(f"runs/{name}.ckptfmt", facts, "00" * 32, entry=entry, **more)
 
 
-def usual(count: int = 10) -> list[CheckpointFile]:
+def usual(count: int = 10) -> list[CheckpointReference]:
     """Return checkpoints a day apart, the best one in the middle, named so that names tell nothing."""
     return [
         file(f"{(7 * number) % count}", number * 100, loss=abs(number - 5) / 10, age=(count - number) * DAY)
@@ -57,7 +58,7 @@ def steps(plan: RetentionPlan) -> list[int | None]:
     return [kept.metadata.step for kept in plan.kept]
 
 
-def plan(files: Sequence[CheckpointFile], **policy: Any) -> RetentionPlan:
+def plan(files: Sequence[CheckpointReference], **policy: Any) -> RetentionPlan:
     return plan_retention(files, RetentionPolicy(**policy), now=NOW)
 
 
@@ -216,7 +217,7 @@ POLICIES = st.builds(
 ) | st.builds(RetentionPolicy, keep_last=st.integers(1, 5), runless=st.just(True))
 
 
-def directory(drawn: Sequence[dict[str, Any]]) -> list[CheckpointFile]:
+def directory(drawn: Sequence[dict[str, Any]]) -> list[CheckpointReference]:
     files = []
     for number, facts in enumerate(drawn):
         broken = facts.pop("broken", False)

@@ -19,18 +19,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Generic, TypeVar
 
-from ckptfmt._core.runs.scan import (
-    EXTENSION,
-    OURS,
-    CheckpointFile,
-    Look,
-    choose_run,
-    merged,
-    newest_first,
-    run_ids,
-    scan,
-    verified,
-)
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import EXTENSION, OURS, Look, choose_run, merged, newest_first, run_ids, scan, verified
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
 from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError, ForeignFileError, FormatError, ProblemKind, StorageError, UnsupportedFileError
@@ -69,14 +59,14 @@ class Candidates:
     """
 
     run_id: str | None
-    files: tuple[CheckpointFile, ...] = ()
-    unplaced: tuple[CheckpointFile, ...] = ()
-    runless: tuple[CheckpointFile, ...] = ()
+    files: tuple[CheckpointReference, ...] = ()
+    unplaced: tuple[CheckpointReference, ...] = ()
+    runless: tuple[CheckpointReference, ...] = ()
     other_runs: tuple[str, ...] = ()
 
 
 def resume_candidates(
-    files: Collection[CheckpointFile], run_id: str | None = None, now: datetime | None = None
+    files: Collection[CheckpointReference], run_id: str | None = None, now: datetime | None = None
 ) -> Candidates:
     """Return which of the files of a directory a training may resume from, the newest first.
 
@@ -118,7 +108,7 @@ class Finding(Enum):
     """It may be sound: it was refused, needs a newer reader, or could not be read for another reason."""
 
 
-def finding_of(file: CheckpointFile) -> Finding:
+def finding_of(file: CheckpointReference) -> Finding:
     """Return what is known of a file with an error."""
     match file.error:
         case StorageError() as error:
@@ -157,14 +147,14 @@ class Choice(Generic[T]):
         changed: Whether a candidate was removed or replaced meanwhile: look at the directory again.
     """
 
-    file: CheckpointFile | None
+    file: CheckpointReference | None
     result: T | None
-    skipped: tuple[CheckpointFile, ...]
-    undecided: tuple[CheckpointFile, ...] = ()
+    skipped: tuple[CheckpointReference, ...]
+    undecided: tuple[CheckpointReference, ...] = ()
     changed: bool = False
 
 
-def choose_newest(candidates: Candidates, use: Callable[[CheckpointFile], T]) -> Choice[T]:
+def choose_newest(candidates: Candidates, use: Callable[[CheckpointReference], T]) -> Choice[T]:
     """Return the newest of the candidates that can be used. One that may be sound is never passed over.
 
     A file of which the device fails to give some bytes counts as damaged if another one can be read, and only then.
@@ -193,7 +183,7 @@ def choose_newest(candidates: Candidates, use: Callable[[CheckpointFile], T]) ->
 
 
 def choose_settled(
-    candidates: Candidates, use: Callable[[CheckpointFile], T], look_again: Callable[[], Candidates]
+    candidates: Candidates, use: Callable[[CheckpointReference], T], look_again: Callable[[], Candidates]
 ) -> tuple[Candidates, Choice[T]]:
     """As `choose_newest`; if a candidate was removed or replaced meanwhile, look at the directory again.
 
@@ -218,11 +208,11 @@ def choose_settled(
 _MOST_LOOKS = 5
 
 
-def _counts_epochs(file: CheckpointFile) -> bool:
+def _counts_epochs(file: CheckpointReference) -> bool:
     return (file.metadata.epoch or 0) > 0
 
 
-def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointFile:
+def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointReference:
     from ckptfmt._core.interop.pth_checkpoints import look_at_pth  # most directories have no such file
 
     return look_at_pth(path, inert=inert)
@@ -230,11 +220,11 @@ def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointFile:
 
 def scan_all(
     directory: str | os.PathLike[str],
-    known: Collection[CheckpointFile] = (),
+    known: Collection[CheckpointReference] = (),
     *,
     inert: Collection[str] = (),
     patience: Patience | None = None,
-) -> tuple[CheckpointFile, ...]:
+) -> tuple[CheckpointReference, ...]:
     """Return the checkpoints that are directly in a directory, of any format, by name (see `runs.scan.scan`).
 
     Args:
@@ -251,8 +241,8 @@ def scan_all(
 
 
 def verified_all(
-    file: CheckpointFile, progress: Callable[[int], None] | None = None, *, inert: Collection[str] = ()
-) -> CheckpointFile:
+    file: CheckpointReference, progress: Callable[[int], None] | None = None, *, inert: Collection[str] = ()
+) -> CheckpointReference:
     """Return what is known of a usable checkpoint after every byte of it was read (see `runs.scan.verified`).
 
     A file without digests is read to its end: `verified` then says no more than that it can be.

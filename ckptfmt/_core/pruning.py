@@ -26,8 +26,9 @@ from functools import partial
 from types import MappingProxyType
 
 from ckptfmt._core.catalog import scan_all, verified_all
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import PIN, CheckpointFile, distinct_bytes, reason, scan
+from ckptfmt._core.runs.scan import PIN, distinct_bytes, reason, scan
 from ckptfmt._core.storage.base import Guard, Store
 from ckptfmt._core.storage.resolve import is_gone, name_of, store_for
 from ckptfmt.errors import CkptfmtError, StorageError
@@ -61,10 +62,10 @@ class RetentionReport:
 
     directory: str
     plan: RetentionPlan | None
-    removed: tuple[CheckpointFile, ...] = ()
+    removed: tuple[CheckpointReference, ...] = ()
     failed: tuple[Failure, ...] = ()
     hindered: str | None = None
-    known: tuple[CheckpointFile, ...] = ()
+    known: tuple[CheckpointReference, ...] = ()
 
     @property
     def freed_bytes(self) -> int:
@@ -78,7 +79,7 @@ def prune_run(
     policy: RetentionPolicy,
     *,
     just_written: str | os.PathLike[str],
-    known: Collection[CheckpointFile] = (),
+    known: Collection[CheckpointReference] = (),
     guard: Guard | None = None,
     protected: Mapping[str, str] = MappingProxyType({}),
     unreadable: Mapping[str, CkptfmtError] = MappingProxyType({}),
@@ -106,7 +107,7 @@ def prune_run(
     name = os.fspath(directory)
     store = store_for(directory)
     path = store.path(name_of(os.fspath(just_written)))
-    files: tuple[CheckpointFile, ...] = tuple(known)
+    files: tuple[CheckpointReference, ...] = tuple(known)
     plan = None
     try:
         with store.prune_lock():
@@ -124,7 +125,7 @@ def prune_run(
 def apply_retention(
     directory: str | os.PathLike[str],
     policy: RetentionPolicy,
-    agreed: Collection[CheckpointFile],
+    agreed: Collection[CheckpointReference],
     *,
     wait_seconds: float = 0.0,
     now: datetime | None = None,
@@ -159,15 +160,15 @@ def apply_retention(
 
 
 def _settle(
-    files: tuple[CheckpointFile, ...],
+    files: tuple[CheckpointReference, ...],
     policy: RetentionPolicy,
-    to_verify: Callable[[RetentionPlan], Iterable[CheckpointFile]],
+    to_verify: Callable[[RetentionPlan], Iterable[CheckpointReference]],
     *,
     now: datetime | None = None,
     protected: Mapping[str, str] = MappingProxyType({}),
     progress: VerifyProgress | None = None,
     inert: Collection[str] = (),
-) -> tuple[tuple[CheckpointFile, ...], RetentionPlan]:
+) -> tuple[tuple[CheckpointReference, ...], RetentionPlan]:
     """Plan, verify what has to be, and plan anew until nothing is left to verify."""
     while True:
         plan = plan_retention(files, policy, now=now, protected=protected)
@@ -183,15 +184,15 @@ def _settle(
         files = tuple(others) if gone else tuple(found if other.path == found.path else other for other in files)
 
 
-def _all_that_stay(plan: RetentionPlan) -> Iterable[CheckpointFile]:
+def _all_that_stay(plan: RetentionPlan) -> Iterable[CheckpointReference]:
     return [file for file in plan.kept if not file.verified] if plan.removed else []
 
 
-def _one_that_stays(plan: RetentionPlan) -> Iterable[CheckpointFile]:
+def _one_that_stays(plan: RetentionPlan) -> Iterable[CheckpointReference]:
     return plan.kept[:1] if plan.removed and not any(file.verified for file in plan.kept) else []
 
 
-def _missing(path: str, files: Iterable[CheckpointFile]) -> str:
+def _missing(path: str, files: Iterable[CheckpointReference]) -> str:
     for file in files:
         if file.path == path and file.error is not None:
             return f"{path}: nothing was removed because the new checkpoint is damaged: {reason(file.error, path)}"
@@ -201,12 +202,12 @@ def _missing(path: str, files: Iterable[CheckpointFile]) -> str:
 def _carry_out(
     store: Store,
     plan: RetentionPlan,
-    doomed: Iterable[CheckpointFile],
-    files: Iterable[CheckpointFile],
+    doomed: Iterable[CheckpointReference],
+    files: Iterable[CheckpointReference],
     guard: Guard,
 ) -> RetentionReport:
     doomed = tuple(doomed)
-    removed: list[CheckpointFile] = []
+    removed: list[CheckpointReference] = []
     failed: list[Failure] = []
     if doomed:
         _make_durable(store, plan.kept[0])
@@ -221,7 +222,7 @@ def _carry_out(
     return RetentionReport(store.location, plan, tuple(removed), tuple(failed), known=left)
 
 
-def _make_durable(store: Store, file: CheckpointFile) -> None:
+def _make_durable(store: Store, file: CheckpointReference) -> None:
     """Wait until all files of a published checkpoint are on stable storage.
 
     Raises:
@@ -237,7 +238,7 @@ def _make_durable(store: Store, file: CheckpointFile) -> None:
             raise told from error
 
 
-def _remove(store: Store, file: CheckpointFile, guard: Guard) -> tuple[bool, Failure | None]:
+def _remove(store: Store, file: CheckpointReference, guard: Guard) -> tuple[bool, Failure | None]:
     """Remove a checkpoint; say whether it is gone, and what of it is left and why."""
     try:
         with guard():
@@ -249,7 +250,7 @@ def _remove(store: Store, file: CheckpointFile, guard: Guard) -> tuple[bool, Fai
         return False, Failure(file.path, reason(error, file.path))
 
 
-def _changed_or_pinned(store: Store, file: CheckpointFile) -> str | None:
+def _changed_or_pinned(store: Store, file: CheckpointReference) -> str | None:
     """Return why a checkpoint must not be removed after all; None if nothing is in the way."""
     if file.version is None or any(store.look(it.name) != it for it in file.files):
         return "it has changed meanwhile"
@@ -258,7 +259,7 @@ def _changed_or_pinned(store: Store, file: CheckpointFile) -> str | None:
     return None
 
 
-def _remove_files(store: Store, file: CheckpointFile) -> tuple[bool, Failure | None]:
+def _remove_files(store: Store, file: CheckpointReference) -> tuple[bool, Failure | None]:
     gone = False
     for it in file.files:
         try:

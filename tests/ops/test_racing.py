@@ -17,6 +17,7 @@ from ckptfmt._core.ops.directory.listing import list_directory
 from ckptfmt._core.ops.directory.prune import apply_prune, plan_prune
 from ckptfmt._core.ops.directory.verify import Verdict, verify_paths
 from ckptfmt._core.runs import scan as runs
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.storage.base import Entry
 from ckptfmt._core.storage.local.store import LocalStore
@@ -74,7 +75,7 @@ def test_latest_looks_again_if_one_is_gone_before_it_is_read(tmp_path: Path, mon
     save_run(old, run_id="r", step=1)
     verified = runs.verified
 
-    def overtaken(file: runs.CheckpointFile, progress: Callable[[int], None] | None = None) -> runs.CheckpointFile:
+    def overtaken(file: CheckpointReference, progress: Callable[[int], None] | None = None) -> CheckpointReference:
         if file.path == str(old):
             save_run(new, run_id="r", step=2)
             old.unlink()
@@ -129,7 +130,7 @@ def test_prune_calls_nothing_damaged_that_is_only_gone(tmp_path: Path, monkeypat
     plan = plan_prune(tmp_path, RetentionPolicy(keep_last=2))
     verified = runs.verified
 
-    def overtaken(file: runs.CheckpointFile, progress: Callable[[int], None] | None = None) -> runs.CheckpointFile:
+    def overtaken(file: CheckpointReference, progress: Callable[[int], None] | None = None) -> CheckpointReference:
         if file.name == "2.ckptfmt":
             Path(file.path).unlink()
         return verified(file, progress)

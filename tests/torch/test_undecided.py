@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 import ckptfmt.torch
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.torch.resume.opening import CheckpointOpener
 from ckptfmt.errors import StorageError
 from ckptfmt.torch import Checkpointer, UndecidedError
@@ -300,7 +300,7 @@ def test_a_metric_that_is_no_number_makes_no_other_file(tmp_path: Path) -> None:
     ckptfmt.torch.save({"value": {"value": 1}}, path, run_id="r", step=1, metrics={"loss": float("nan")})
     with ckptfmt.torch.open(path) as checkpoint:
         metadata = replace(checkpoint.metadata, metrics={"loss": float("nan")})  # as it comes from another process
-        chosen = CheckpointFile(str(path), metadata, checkpoint.identity)
+        chosen = CheckpointReference(str(path), metadata, checkpoint.identity)
     with ExitStack() as stack:
         assert CheckpointOpener({"value": None}, stack).open_chosen(chosen).trees["value"] == {"value": 1}
     put(path, 2)

@@ -25,7 +25,8 @@ import ckptfmt
 from ckptfmt import StorageError
 from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt._core.runs.scan import CheckpointFile, newest_first, scan
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import newest_first, scan
 from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local import file_locks
 from ckptfmt._core.storage.local.leases import holders
@@ -238,7 +239,7 @@ def test_a_run_that_is_taken_over_before_it_is_tidied_loses_nothing(
     ckpt.wait()
     make_durable = pruning._make_durable
 
-    def and_steal(store: Store, file: CheckpointFile) -> None:
+    def and_steal(store: Store, file: CheckpointReference) -> None:
         make_durable(store, file)
         with stolen(tmp_path):
             pass

@@ -11,8 +11,8 @@ from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import plan_components
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.state import flatten_component
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
-from ckptfmt._core.runs.scan import CheckpointFile
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.training.loop import LoopState
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
@@ -38,10 +38,10 @@ T = TypeVar("T")
 class Opener:
     """Reads whole states."""
 
-    def open_verified(self, file: CheckpointFile, patience: Patience) -> Any:
+    def open_verified(self, file: CheckpointReference, patience: Patience) -> Any:
         return patience(lambda: self.open_chosen(file), file.path)
 
-    def open_chosen(self, file: CheckpointFile) -> Any:
+    def open_chosen(self, file: CheckpointReference) -> Any:
         with Checkpoint.open(file.path, NUMPY_ADAPTERS) as checkpoint:
             problems = checkpoint.verify()
             if problems:

@@ -18,7 +18,8 @@ from ckptfmt._core.pth.data.storages import FORM
 from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
 from ckptfmt._core.pth.reading import LegacyState, read_state, scan
-from ckptfmt._core.runs.scan import CheckpointFile, look_at_ours, verified
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import look_at_ours, verified
 from ckptfmt._core.storage.base import Source
 from ckptfmt._core.storage.resolve import open_source
 from ckptfmt.errors import CkptfmtError, ForeignFileError, StorageError
@@ -26,7 +27,7 @@ from ckptfmt.errors import CkptfmtError, ForeignFileError, StorageError
 __all__ = ["look_at_pth", "metadata_of", "verified_pth"]
 
 
-def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointFile:
+def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointReference:
     """Return what a file named as PyTorch's tells as a checkpoint.
 
     One that is refused, or holds what is not supported, may be sound. Its metadata then have the epochs that it says
@@ -53,8 +54,8 @@ def metadata_of(legacy: LegacyState) -> Metadata:
 
 
 def verified_pth(
-    file: CheckpointFile, progress: Callable[[int], None] | None = None, *, inert: Collection[str] = ()
-) -> CheckpointFile:
+    file: CheckpointReference, progress: Callable[[int], None] | None = None, *, inert: Collection[str] = ()
+) -> CheckpointReference:
     """Return what is known of a usable file after all its tensors were read: `verified`, or with an error.
 
     Args:
@@ -76,14 +77,14 @@ def verified_pth(
     return replace(file, verified=True)
 
 
-def _look(source: Source, inert: Collection[str]) -> CheckpointFile:
+def _look(source: Source, inert: Collection[str]) -> CheckpointReference:
     path = source.path
     try:
-        return CheckpointFile(path, metadata_of(read_state(source, inert=inert)))
+        return CheckpointReference(path, metadata_of(read_state(source, inert=inert)))
     except StorageError:
         raise
     except CkptfmtError as error:
-        return CheckpointFile(path, Metadata(epoch=_noted_epochs(source)), error=error)
+        return CheckpointReference(path, Metadata(epoch=_noted_epochs(source)), error=error)
 
 
 def _noted_epochs(source: Source) -> int | None:

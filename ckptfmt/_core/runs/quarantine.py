@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.resolve import locate, name_of
 from ckptfmt.errors import ChangedError, StorageError
 
 __all__ = ["forget_cached", "is_at_rest", "set_aside"]
 
 
-def is_at_rest(file: CheckpointFile) -> bool:
+def is_at_rest(file: CheckpointReference) -> bool:
     """Say whether a checkpoint is still what it was when it was looked at, and nobody is seen to write to it."""
     store, _ = locate(file.path)
     try:
@@ -19,7 +19,7 @@ def is_at_rest(file: CheckpointFile) -> bool:
     return same and not any(store.is_being_written(it.name) for it in file.files)
 
 
-def set_aside(file: CheckpointFile) -> str:
+def set_aside(file: CheckpointReference) -> str:
     """Put a checkpoint out of the way, and return the name that its first file has now.
 
     The first file goes first: it stands for all of them, and what is left without it is no checkpoint.
@@ -37,7 +37,7 @@ def set_aside(file: CheckpointFile) -> str:
     return names[0]
 
 
-def forget_cached(file: CheckpointFile) -> None:
+def forget_cached(file: CheckpointReference) -> None:
     """See to it that the next read of a checkpoint comes from where it is durable."""
     store, name = locate(file.path)
     for it in (name, *(part.name for part in file.parts)):

@@ -19,7 +19,8 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Literal
 
-from ckptfmt._core.runs.scan import CheckpointFile, choose_run, distinct_bytes, newest_first
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import choose_run, distinct_bytes, newest_first
 from ckptfmt._core.storage.base import Version
 from ckptfmt.errors import UsageError
 
@@ -109,7 +110,7 @@ class Decision:
         concerned: Whether the policy is about it; if not, it is left alone.
     """
 
-    file: CheckpointFile
+    file: CheckpointReference
     keep: bool
     reasons: tuple[str, ...]
     concerned: bool = True
@@ -134,16 +135,16 @@ class RetentionPlan:
     runless: bool = False
 
     @property
-    def removed(self) -> tuple[CheckpointFile, ...]:
+    def removed(self) -> tuple[CheckpointReference, ...]:
         """What is to go, the oldest first."""
         return tuple(decision.file for decision in reversed(self.decisions) if not decision.keep)
 
     @property
-    def kept(self) -> tuple[CheckpointFile, ...]:
+    def kept(self) -> tuple[CheckpointReference, ...]:
         """What of the run is to stay and can be used: the newest first, then links to some."""
         return tuple(item.file for item in self.decisions if item.keep and (item.concerned or self._links(item.file)))
 
-    def _links(self, file: CheckpointFile) -> bool:
+    def _links(self, file: CheckpointReference) -> bool:
         return file.link and file.usable and self.run_id is not None and file.run_id == self.run_id
 
     @property
@@ -154,7 +155,7 @@ class RetentionPlan:
 
 
 def plan_retention(
-    files: Collection[CheckpointFile],
+    files: Collection[CheckpointReference],
     policy: RetentionPolicy,
     *,
     now: datetime | None = None,
@@ -186,13 +187,13 @@ def plan_retention(
     return RetentionPlan(run_id, (*decisions, *left), policy.runless)
 
 
-def best_first(files: Iterable[CheckpointFile], metric: str, mode: Mode) -> list[CheckpointFile]:
+def best_first(files: Iterable[CheckpointReference], metric: str, mode: Mode) -> list[CheckpointReference]:
     """Return the files that have a finite value of a metric, the best first; among equals, in the given order."""
     having = [file for file in files if math.isfinite((file.metadata.metrics or {}).get(metric, math.nan))]
     return sorted(having, key=lambda file: (file.metadata.metrics or {})[metric] * (1 if mode == "min" else -1))
 
 
-def _is_meant(file: CheckpointFile, run_id: str | None, policy: RetentionPolicy) -> bool:
+def _is_meant(file: CheckpointReference, run_id: str | None, policy: RetentionPolicy) -> bool:
     """Say whether the policy is about a checkpoint of this run, or of none."""
     if file.link or (run_id is None and not policy.runless):
         return False
@@ -201,7 +202,10 @@ def _is_meant(file: CheckpointFile, run_id: str | None, policy: RetentionPolicy)
 
 
 def _safe(
-    file: CheckpointFile, ours: Sequence[CheckpointFile], linked: Mapping[Version, str], protected: Mapping[str, str]
+    file: CheckpointReference,
+    ours: Sequence[CheckpointReference],
+    linked: Mapping[Version, str],
+    protected: Mapping[str, str],
 ) -> Iterator[str]:
     """Yield why a file stays whatever the policy."""
     if file is ours[0]:
@@ -214,7 +218,7 @@ def _safe(
         yield f"{linked[file.version]} links to it"
 
 
-def _left_alone(file: CheckpointFile, policy: RetentionPolicy) -> str:
+def _left_alone(file: CheckpointReference, policy: RetentionPolicy) -> str:
     if file.link:
         return "a symbolic link"
     if not file.usable:
@@ -225,7 +229,7 @@ def _left_alone(file: CheckpointFile, policy: RetentionPolicy) -> str:
 
 
 def _apply_rules(
-    policy: RetentionPolicy, ours: Sequence[CheckpointFile], reasons: dict[str, list[str]], now: datetime
+    policy: RetentionPolicy, ours: Sequence[CheckpointReference], reasons: dict[str, list[str]], now: datetime
 ) -> None:
     """Note each reason that a rule gives."""
     if policy.keep_last is not None:
@@ -247,7 +251,7 @@ def _apply_rules(
             reasons[file.path].append(_ANYHOW)
 
 
-def _first_of_each(ours: Sequence[CheckpointFile], every: int) -> Iterator[CheckpointFile]:
+def _first_of_each(ours: Sequence[CheckpointReference], every: int) -> Iterator[CheckpointReference]:
     """Yield the first checkpoint of every `every` steps: a choice that later checkpoints do not change.
 
     Only if a later generation begins before it, there is another first one.
@@ -260,7 +264,7 @@ def _first_of_each(ours: Sequence[CheckpointFile], every: int) -> Iterator[Check
             yield file
 
 
-def _not_redone(ours: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
+def _not_redone(ours: Iterable[CheckpointReference]) -> Iterator[CheckpointReference]:
     """Yield the checkpoints of a run, given the newest first, without those that a later generation began before.
 
     They belong to a program that had to give way to another one, which has done these steps again.
@@ -272,7 +276,9 @@ def _not_redone(ours: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
         begun = min(begun, *(at for _, at in files))
 
 
-def _within(file: CheckpointFile, span: timedelta, ours: Sequence[CheckpointFile], now: datetime) -> str | None:
+def _within(
+    file: CheckpointReference, span: timedelta, ours: Sequence[CheckpointReference], now: datetime
+) -> str | None:
     created = file.metadata.created
     if created is None:
         return "creation time unknown"
@@ -281,7 +287,7 @@ def _within(file: CheckpointFile, span: timedelta, ours: Sequence[CheckpointFile
 
 
 def _beyond(
-    policy: RetentionPolicy, ours: Sequence[CheckpointFile], reasons: dict[str, list[str]], safe: Collection[str]
+    policy: RetentionPolicy, ours: Sequence[CheckpointReference], reasons: dict[str, list[str]], safe: Collection[str]
 ) -> set[str]:
     """Return the paths of what has a reason to stay and yet goes, because there is no room for it."""
     if policy.max_bytes is None:
@@ -290,7 +296,7 @@ def _beyond(
     best = best_first(kept, *policy.best[:2])[: policy.best[2]] if policy.best is not None else []
     best_paths = [file.path for file in best]
 
-    def worth(file: CheckpointFile) -> tuple[bool, int]:
+    def worth(file: CheckpointReference) -> tuple[bool, int]:
         """Return what is given up first: the oldest that is not among the best, and of these the worst."""
         if file.path in best_paths:
             return (True, -best_paths.index(file.path))
@@ -311,7 +317,7 @@ def _beyond(
 
 
 def _decision(
-    file: CheckpointFile, policy: RetentionPolicy, reasons: Sequence[str], capped: Collection[str]
+    file: CheckpointReference, policy: RetentionPolicy, reasons: Sequence[str], capped: Collection[str]
 ) -> Decision:
     if file.path in capped:
         wanted = ", ".join(why for why in reasons if why != _ANYHOW)

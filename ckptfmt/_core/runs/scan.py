@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.storage.base import Entry, Store, Version
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.storage.base import Entry, Store
 from ckptfmt._core.storage.local.retries import Patience
-from ckptfmt._core.storage.resolve import is_directory, is_gone, locate, name_of, store_for
+from ckptfmt._core.storage.resolve import is_directory, is_gone, locate, store_for
 from ckptfmt._escaping import escape
 from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
 
@@ -24,7 +25,6 @@ __all__ = [
     "EXTENSION",
     "OURS",
     "PIN",
-    "CheckpointFile",
     "Look",
     "choose_run",
     "distinct",
@@ -48,82 +48,14 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 # A time of creation further in the future than this is the work of a wrong clock. Shorter ones may come from a clock
 # that shows local time as UTC.
 _BELIEVED_FUTURE = timedelta(days=1)
-_NO_FACTS = Metadata()
 _LOOKS = 5
 
 
-@dataclass(frozen=True)
-class CheckpointFile:
-    """A checkpoint of a directory: one file, or one that names others (its parts) and stands for all of them.
-
-    Attributes:
-        path: The directory as it was named, joined with the name of the first file.
-        metadata: The facts written inside; unless it is usable, at most the epochs that it says are finished.
-        identity: Its identity (spec 12.1); None unless it is usable.
-        error: Why it is not usable, if it is not: its index could not be read, or its data are damaged.
-        entry: How to know the first file again; None if the store does not tell.
-        parts: How to know the others again.
-        pinned: Whether one of its files has a pin.
-        verified: Whether every byte of it was found to be right.
-    """
-
-    path: str
-    metadata: Metadata = _NO_FACTS
-    identity: str | None = None
-    error: CkptfmtError | None = field(default=None, compare=False)
-    entry: Entry | None = None
-    parts: tuple[Entry, ...] = ()
-    pinned: bool = False
-    verified: bool = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether nothing is known to be wrong with it."""
-        return self.error is None
-
-    @property
-    def name(self) -> str:
-        """Name of its first file."""
-        return name_of(self.path)
-
-    @property
-    def files(self) -> tuple[Entry, ...]:
-        """Its files, the first one first; empty if the store does not tell of it."""
-        return () if self.entry is None else (self.entry, *self.parts)
-
-    @property
-    def link(self) -> bool:
-        """Whether it is a symbolic link to another file."""
-        return self.entry is not None and self.entry.link
-
-    @property
-    def version(self) -> Version | None:
-        """Version of its first file; None if the store does not tell."""
-        return None if self.entry is None else self.entry.version
-
-    @property
-    def file_bytes(self) -> int | None:
-        """Length of its files together; None if it cannot be known."""
-        if self.entry is None or self.entry.nbytes is None:
-            return None
-        return sum(it.nbytes or 0 for it in self.files)
-
-    @property
-    def content_id(self) -> str:
-        """What all names of the first file have in common, and no other file."""
-        return self.path if self.entry is None else self.entry.content_id
-
-    @property
-    def run_id(self) -> str | None:
-        """The run that it says it belongs to."""
-        return self.metadata.run_id
-
-
-Look = Callable[[str], CheckpointFile]
+Look = Callable[[str], CheckpointReference]
 """Returns what is known of a file from a look into it. Raises `StorageError` if it cannot be read."""
 
 
-def look_at_ours(path: str) -> CheckpointFile:
+def look_at_ours(path: str) -> CheckpointReference:
     """Return what the index of a checkpoint tells.
 
     Raises:
@@ -131,12 +63,12 @@ def look_at_ours(path: str) -> CheckpointFile:
     """
     try:
         with Checkpoint.open(path) as checkpoint:
-            return CheckpointFile(path, checkpoint.metadata, checkpoint.identity)
+            return CheckpointReference(path, checkpoint.metadata, checkpoint.identity)
     except FormatError as error:
-        return CheckpointFile(path, error=error)
+        return CheckpointReference(path, error=error)
 
 
-def look_into(path: str, look: Look) -> CheckpointFile | None:
+def look_into(path: str, look: Look) -> CheckpointReference | None:
     """Return what is known of one file from a look into it; None if it is gone, or a directory.
 
     Raises:
@@ -154,10 +86,10 @@ OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
 
 def scan(
     directory: str | os.PathLike[str],
-    known: Collection[CheckpointFile] = (),
+    known: Collection[CheckpointReference] = (),
     looks: Mapping[str, Look] = OURS,
     patience: Patience | None = None,
-) -> tuple[CheckpointFile, ...]:
+) -> tuple[CheckpointReference, ...]:
     """Return the checkpoints that are directly in a directory, by name; directories are none.
 
     A file that cannot be used is among them, with the reason. One that is removed meanwhile is left out; what has
@@ -196,17 +128,17 @@ def _look_for(name: str, looks: Mapping[str, Look]) -> Look | None:
     return next((look for end, look in looks.items() if name.endswith(end)), None)
 
 
-def _known(file: CheckpointFile | None, entries: Mapping[str, Entry]) -> CheckpointFile | None:
+def _known(file: CheckpointReference | None, entries: Mapping[str, Entry]) -> CheckpointReference | None:
     """Return what is known of a checkpoint if it is still the same; what could not be read is tried again."""
     if file is None or isinstance(file.error, StorageError) or file.version is None:
         return None
     return file if all(entries.get(it.name) == it for it in file.files) else None
 
 
-def _looked_at(store: Store, entry: Entry, look: Look, patience: Patience) -> CheckpointFile | None:
+def _looked_at(store: Store, entry: Entry, look: Look, patience: Patience) -> CheckpointReference | None:
     path = store.path(entry.name)
 
-    def act() -> CheckpointFile | None:
+    def act() -> CheckpointReference | None:
         # What the listing tells of a file is older than what is read of it, as it should be (see `look_into`).
         return look_into(path, look) if entry.version is None else replace(look(path), entry=entry)
 
@@ -214,7 +146,7 @@ def _looked_at(store: Store, entry: Entry, look: Look, patience: Patience) -> Ch
         return patience(act, path)
     except StorageError as error:
         # A name that leads nowhere is worth telling, one that is gone is not.
-        return None if is_gone(path) or is_directory(path) else CheckpointFile(path, error=error, entry=entry)
+        return None if is_gone(path) or is_directory(path) else CheckpointReference(path, error=error, entry=entry)
 
 
 def place(metadata: Metadata) -> tuple[int, int, int, datetime]:
@@ -231,13 +163,13 @@ def place(metadata: Metadata) -> tuple[int, int, int, datetime]:
     )
 
 
-def newest_first(files: Iterable[CheckpointFile], run_id: str | None) -> tuple[CheckpointFile, ...]:
+def newest_first(files: Iterable[CheckpointReference], run_id: str | None) -> tuple[CheckpointReference, ...]:
     """Return the usable checkpoints of a run, the newest first; of equal ones, a link after the file itself."""
     ours = [file for file in files if file.usable and file.run_id == run_id]
     return tuple(sorted(ours, key=lambda file: (place(file.metadata), not file.link, file.name), reverse=True))
 
 
-def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> Iterator[CheckpointFile]:
+def merged(ours: Sequence[CheckpointReference], others: Iterable[CheckpointReference]) -> Iterator[CheckpointReference]:
     """Yield the checkpoints of a run, the newest first, and among them those that count epochs and nothing else.
 
     One of these comes before a checkpoint of the run only if it has more epochs finished.
@@ -247,7 +179,7 @@ def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> 
         others: Those of a training loop that notes no run, in any order.
     """
 
-    def newness(file: CheckpointFile) -> tuple[int, bool, tuple[int, int, int, datetime], bool, str]:
+    def newness(file: CheckpointReference) -> tuple[int, bool, tuple[int, int, int, datetime], bool, str]:
         # Of two that are equally far, one that can be used comes first.
         return (file.metadata.epoch or 0, file.usable, place(file.metadata), not file.link, file.name)
 
@@ -259,26 +191,26 @@ def merged(ours: Sequence[CheckpointFile], others: Iterable[CheckpointFile]) -> 
     yield from waiting
 
 
-def distinct(files: Iterable[CheckpointFile]) -> tuple[CheckpointFile, ...]:
+def distinct(files: Iterable[CheckpointReference]) -> tuple[CheckpointReference, ...]:
     """Return the files in their order, and of several names of one file only one: that of the file, not of a link."""
     files = tuple(files)
-    chosen: dict[str, CheckpointFile] = {}
+    chosen: dict[str, CheckpointReference] = {}
     for file in sorted(files, key=lambda file: file.link):
         chosen.setdefault(file.content_id, file)
     return tuple(file for file in files if chosen[file.content_id].path == file.path)
 
 
-def distinct_bytes(files: Iterable[CheckpointFile]) -> int:
+def distinct_bytes(files: Iterable[CheckpointReference]) -> int:
     """Return the length of files together, of those that have several names once."""
     return sum(file.file_bytes or 0 for file in distinct(files))
 
 
-def run_ids(files: Iterable[CheckpointFile]) -> tuple[str, ...]:
+def run_ids(files: Iterable[CheckpointReference]) -> tuple[str, ...]:
     """Return the ids of the runs that have usable checkpoints, sorted."""
     return tuple(sorted({file.run_id for file in files if file.usable and file.run_id is not None}))
 
 
-def choose_run(files: Iterable[CheckpointFile], now: datetime | None = None) -> str | None:
+def choose_run(files: Iterable[CheckpointReference], now: datetime | None = None) -> str | None:
     """Return the run that goes on in a directory if none is named: that of the checkpoint that was created last.
 
     Steps of different runs can't be compared, so the times written inside decide. A time that is more than a day in
@@ -295,7 +227,7 @@ def choose_run(files: Iterable[CheckpointFile], now: datetime | None = None) -> 
     """
     latest = (datetime.now(UTC) if now is None else now) + _BELIEVED_FUTURE
 
-    def age(file: CheckpointFile) -> tuple[bool, datetime, str]:
+    def age(file: CheckpointReference) -> tuple[bool, datetime, str]:
         created = file.metadata.created or _EARLIEST
         return (created <= latest, created, str(file.run_id))
 
@@ -303,7 +235,7 @@ def choose_run(files: Iterable[CheckpointFile], now: datetime | None = None) -> 
     return max(ours, key=age).run_id if ours else None
 
 
-def verified(file: CheckpointFile, progress: Callable[[int], None] | None = None) -> CheckpointFile:
+def verified(file: CheckpointReference, progress: Callable[[int], None] | None = None) -> CheckpointReference:
     """Return what is known of a usable checkpoint after every byte of it was read: `verified`, or with an error.
 
     Args:

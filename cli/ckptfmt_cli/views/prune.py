@@ -8,8 +8,9 @@ from datetime import datetime
 from textwrap import wrap
 
 from ckptfmt._core.ops.directory.prune import PrunePlan, PruneResult
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import Decision
-from ckptfmt._core.runs.scan import CheckpointFile, distinct_bytes, reason
+from ckptfmt._core.runs.scan import distinct_bytes, reason
 from ckptfmt._escaping import escape
 from ckptfmt_cli.table import GAP, Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
@@ -100,7 +101,7 @@ def result_lines(result: PruneResult, terminal: Terminal) -> Iterator[str]:
     yield f"Removed {count(len(report.removed), 'checkpoint')} and freed {size(report.freed_bytes)}."
 
 
-def _reason(file: CheckpointFile) -> str:
+def _reason(file: CheckpointReference) -> str:
     assert file.error is not None  # the file would not count as damaged
     return escape(reason(file.error, file.path))
 

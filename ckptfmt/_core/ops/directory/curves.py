@@ -17,7 +17,8 @@ from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import report_of
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import float_json
-from ckptfmt._core.runs.scan import CheckpointFile, distinct, newest_first, reason, run_ids
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import distinct, newest_first, reason, run_ids
 from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError
 
@@ -140,10 +141,10 @@ def read_curves(
     return PlotReport(os.fspath(directory), unit, tuple(runs), tuple(skipped))
 
 
-_Placed = Sequence[tuple[int, CheckpointFile]]
+_Placed = Sequence[tuple[int, CheckpointReference]]
 
 
-def _place(file: CheckpointFile, unit: str) -> int | None:
+def _place(file: CheckpointReference, unit: str) -> int | None:
     return file.metadata.step if unit == "step" else file.metadata.epoch
 
 
@@ -159,7 +160,7 @@ def _metrics(files: _Placed) -> tuple[Curve, ...]:
 class _Norms:
     """Reads the weights of checkpoints, one file after the other."""
 
-    files: Sequence[CheckpointFile]
+    files: Sequence[CheckpointReference]
     inert: Collection[str]
     progress: Report | None
     _done: int = field(default=0, init=False)
@@ -185,7 +186,7 @@ class _Norms:
                 curves[group].append((place, math.sqrt(total)))
         return tuple(Curve(name, tuple(points)) for name, points in curves.items())
 
-    def _squares(self, file: CheckpointFile) -> dict[str, float]:
+    def _squares(self, file: CheckpointReference) -> dict[str, float]:
         """Return the sum of the squares of each tensor of the weights, by component and name."""
         from ckptfmt._core.ops.inspection.stats import tensor_stats  # NumPy, which metrics do without
 

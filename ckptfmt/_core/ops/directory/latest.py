@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from ckptfmt._core.catalog import Candidates, Choice, choose_settled, resume_candidates, scan_all, verified_all
 from ckptfmt._core.ops.progress import Meter, Report
 from ckptfmt._core.ops.report_json import metadata_json
-from ckptfmt._core.runs.scan import CheckpointFile, reason
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import reason
 from ckptfmt._core.storage.local.retries import Patience
 
 __all__ = ["LatestReport", "SkippedFile", "find_latest"]
@@ -44,7 +45,7 @@ class LatestReport:
 
     directory: str
     run_id: str | None
-    file: CheckpointFile | None
+    file: CheckpointReference | None
     resumable: bool = False
     skipped: tuple[SkippedFile, ...] = ()
     undecided: tuple[SkippedFile, ...] = ()
@@ -98,8 +99,8 @@ def find_latest(
     """
     patience = Patience()
 
-    def use(file: CheckpointFile) -> CheckpointFile:
-        def read() -> CheckpointFile:
+    def use(file: CheckpointReference) -> CheckpointReference:
+        def read() -> CheckpointReference:
             meter = Meter(file.path, file.file_bytes or 0, progress)
             checked = verified_all(file, meter.advance, inert=inert)
             if checked.error is not None:
@@ -118,11 +119,13 @@ def find_latest(
     return _report(os.fspath(directory), candidates, choice, resumable=resumable)
 
 
-def _report(directory: str, candidates: Candidates, choice: Choice[CheckpointFile], *, resumable: bool) -> LatestReport:
+def _report(
+    directory: str, candidates: Candidates, choice: Choice[CheckpointReference], *, resumable: bool
+) -> LatestReport:
     passed, undecided = (tuple(map(_skipped, files)) for files in (choice.skipped, choice.undecided))
     return LatestReport(directory, candidates.run_id, choice.result, resumable, passed, undecided)
 
 
-def _skipped(file: CheckpointFile) -> SkippedFile:
+def _skipped(file: CheckpointReference) -> SkippedFile:
     assert file.error is not None  # it would not have been skipped
     return SkippedFile(file.path, reason(file.error, file.path))

@@ -13,8 +13,9 @@ from ckptfmt._core.catalog import choose_newest, resume_candidates, scan_all
 from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.ops.report_json import float_json, metadata_json, problem_json
 from ckptfmt._core.runs.metric_names import main_metric, mode_of
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import Mode, best_first
-from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, distinct, distinct_bytes, place, reason
+from ckptfmt._core.runs.scan import EXTENSION, distinct, distinct_bytes, place, reason
 from ckptfmt._core.storage.base import Writer
 from ckptfmt._core.storage.resolve import name_of, store_for
 from ckptfmt.errors import CkptfmtError, FormatError, Problem, ProblemKind, StorageError, UnsafeInputError
@@ -243,11 +244,11 @@ def list_directory(
     return ListReport(directory, (*entries, *others), runs, total)
 
 
-def _order(file: CheckpointFile) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
+def _order(file: CheckpointReference) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
     return (file.run_id is not None, file.run_id or "", place(file.metadata), file.name)
 
 
-def _entry(file: CheckpointFile, runs: Iterable[RunInfo], resumed: CheckpointFile | None) -> ListEntry:
+def _entry(file: CheckpointReference, runs: Iterable[RunInfo], resumed: CheckpointReference | None) -> ListEntry:
     marks = [Mark.RESUME] if resumed is not None and resumed.path == file.path else []
     marks += [Mark.NEWEST for run in runs if run.newest == file.path]
     marks += [Mark.BEST for run in runs if run.curve is not None and run.curve.best == file.path]
@@ -255,11 +256,11 @@ def _entry(file: CheckpointFile, runs: Iterable[RunInfo], resumed: CheckpointFil
     return ListEntry(file.path, EntryState.OK, file.file_bytes, file.metadata, file.identity, marks=tuple(marks))
 
 
-def _marks(file: CheckpointFile) -> list[Mark]:
+def _marks(file: CheckpointReference) -> list[Mark]:
     return [*([Mark.PINNED] if file.pinned else []), *([Mark.LINK] if file.link else [])]
 
 
-def _unusable(file: CheckpointFile) -> ListEntry:
+def _unusable(file: CheckpointReference) -> ListEntry:
     error = file.error
     assert error is not None
     marks = tuple(_marks(file))
@@ -273,7 +274,7 @@ def _state_of(error: CkptfmtError) -> EntryState:
     return EntryState.UNREADABLE if isinstance(error, StorageError | UnsafeInputError) else EntryState.DAMAGED
 
 
-def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None, mode: Mode | None) -> RunInfo:
+def _run(run_id: str | None, files: Sequence[CheckpointReference], metric: str | None, mode: Mode | None) -> RunInfo:
     """Return the report of one run, given its checkpoints, the oldest first."""
     once = distinct(files)
     names = [name for file in once for name in file.metadata.metrics or ()]
@@ -289,7 +290,7 @@ def _run(run_id: str | None, files: Sequence[CheckpointFile], metric: str | None
     )
 
 
-def _curve(files: Sequence[CheckpointFile], name: str, mode: Mode | None) -> MetricCurve:
+def _curve(files: Sequence[CheckpointReference], name: str, mode: Mode | None) -> MetricCurve:
     values = [value for file in files if (value := (file.metadata.metrics or {}).get(name)) is not None]
     best = best_first(reversed(files), name, mode)[:1] if mode is not None else []
     return MetricCurve(name, mode, tuple(values), best[0].path if best else None)

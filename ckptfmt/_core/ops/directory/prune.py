@@ -11,8 +11,9 @@ from ckptfmt._core.catalog import scan_all
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import metadata_json
 from ckptfmt._core.pruning import RetentionReport, apply_retention
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import Decision, RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import CheckpointFile, reason, run_ids
+from ckptfmt._core.runs.scan import reason, run_ids
 from ckptfmt._core.storage.resolve import store_for
 from ckptfmt.errors import UsageError
 
@@ -86,13 +87,13 @@ class PruneResult:
         return all(file.path in gone for file in self.planned.plan.removed)
 
     @property
-    def damaged(self) -> tuple[CheckpointFile, ...]:
+    def damaged(self) -> tuple[CheckpointReference, ...]:
         """What was planned to be kept, or removed, and proved to be damaged. It is left alone."""
         before = {decision.file.path for decision in self.planned.plan.decisions if decision.file.usable}
         return tuple(item.file for item in self.plan.decisions if not item.file.usable and item.file.path in before)
 
     @property
-    def spared(self) -> tuple[CheckpointFile, ...]:
+    def spared(self) -> tuple[CheckpointReference, ...]:
         """What was agreed to be removed and is kept after all, because something else proved to be damaged."""
         agreed = {file.path for file in self.planned.plan.removed}
         return tuple(item.file for item in self.plan.decisions if item.keep and item.file.path in agreed)
@@ -118,7 +119,7 @@ class PruneResult:
         }
 
 
-def _reason(file: CheckpointFile) -> str:
+def _reason(file: CheckpointReference) -> str:
     assert file.error is not None  # the file would not count as damaged
     return reason(file.error, file.path)
 

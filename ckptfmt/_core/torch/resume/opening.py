@@ -10,7 +10,7 @@ from typing import Any
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.interop.opening import open_tensors
-from ckptfmt._core.runs.scan import CheckpointFile
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.local.quarantine import forget_cached
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.torch import save_load as io
@@ -69,7 +69,7 @@ class CheckpointOpener:
     stack: ExitStack
     inert: Collection[str] = ()
 
-    def open_verified(self, file: CheckpointFile, patience: Patience) -> VerifiedCheckpoint:
+    def open_verified(self, file: CheckpointReference, patience: Patience) -> VerifiedCheckpoint:
         """Return a checkpoint, verified; one that seems damaged is read again, from the disk.
 
         Raises:
@@ -87,7 +87,7 @@ class CheckpointOpener:
 
         return patience(load, file.path)
 
-    def open_chosen(self, file: CheckpointFile) -> VerifiedCheckpoint:
+    def open_chosen(self, file: CheckpointReference) -> VerifiedCheckpoint:
         """Return a checkpoint that another process has verified.
 
         Raises:
@@ -114,7 +114,7 @@ def _load_pth(
     return VerifiedCheckpoint(path, metadata, None, names, whole=whole)
 
 
-def _verified(file: CheckpointFile, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
+def _verified(file: CheckpointReference, takers: Mapping[str, object], stack: ExitStack) -> VerifiedCheckpoint:
     with ExitStack() as meanwhile:
         checkpoint = meanwhile.enter_context(io.open(file.path))
         if checkpoint.identity != file.identity:

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from ckptfmt._core.runs.scan import CheckpointFile, scan
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.local.paths import absolute_path, is_directory
 from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
@@ -41,7 +42,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Opener(Protocol[T_co]):
     """Opens checkpoints for one resume."""
 
-    def open_verified(self, file: CheckpointFile, patience: Patience) -> T_co:
+    def open_verified(self, file: CheckpointReference, patience: Patience) -> T_co:
         """Return a checkpoint once all its bytes are verified. Called on rank 0, from the newest on until one is sound.
 
         Args:
@@ -52,7 +53,7 @@ class Opener(Protocol[T_co]):
             CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
         """
 
-    def open_chosen(self, file: CheckpointFile) -> T_co:
+    def open_chosen(self, file: CheckpointReference) -> T_co:
         """Return the checkpoint that rank 0 has verified and chosen. Called on the other ranks.
 
         Raises:
@@ -74,7 +75,7 @@ class ResumePoint(Generic[T]):
     """
 
     run_id: str
-    file: CheckpointFile | None = None
+    file: CheckpointReference | None = None
     checkpoint: T | None = None
     lineage: tuple[Ancestor, ...] = ()
     other_runs: tuple[str, ...] = ()
@@ -176,13 +177,13 @@ class _Chooser(Generic[T]):
             lineage = _lineage(found.file, run_id)
             return ResumePoint(run_id, found.file, found.checkpoint, lineage, there.other_runs, found.skipped)
 
-    def found_here(self, file: CheckpointFile) -> CheckpointFile:
+    def found_here(self, file: CheckpointReference) -> CheckpointReference:
         """Return what rank 0 has chosen by its path on this rank: each names the directory, or the file, itself."""
         place = Path(self.run.directory if self.resume in _WORDS else self.resume)
         exact = place.name == file.name and not is_directory(place)
         return replace(file, path=str(place if exact else place / file.name))
 
-    def open(self, file: CheckpointFile) -> T:
+    def open(self, file: CheckpointReference) -> T:
         """Open here what rank 0 has chosen."""
         with undecided_if_unknown(file.path):
             return self.patience(lambda: self.opener.open_chosen(file), file.path)
@@ -199,7 +200,7 @@ class _Chooser(Generic[T]):
         return self.run.claim.take(run_id, latest, takeover=self.takeover)
 
 
-def _lineage(file: CheckpointFile, run_id: str) -> tuple[Ancestor, ...]:
+def _lineage(file: CheckpointReference, run_id: str) -> tuple[Ancestor, ...]:
     """Return what a run that resumes here descends from: what it did before, or another run's checkpoint."""
     facts = file.metadata
     if file.identity is not None and file.run_id != run_id:

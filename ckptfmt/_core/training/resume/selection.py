@@ -44,7 +44,8 @@ from ckptfmt._core.catalog import (
 )
 from ckptfmt._core.interop.pth_checkpoints import look_at_pth
 from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, set_aside
-from ckptfmt._core.runs.scan import EXTENSION, CheckpointFile, look_at_ours, look_into, reason, run_ids
+from ckptfmt._core.runs.reference import CheckpointReference
+from ckptfmt._core.runs.scan import EXTENSION, look_at_ours, look_into, reason, run_ids
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
 from ckptfmt._core.storage.resolve import directory_of, is_directory
 from ckptfmt._core.training.notices import notify
@@ -100,7 +101,7 @@ class Selected(Generic[T]):
         unreadable: Newer ones of which the device does not give some bytes, by path, and why.
     """
 
-    file: CheckpointFile
+    file: CheckpointReference
     checkpoint: T
     skipped: tuple[SkippedFile, ...] = ()
     unreadable: Mapping[str, CkptfmtError] = field(default_factory=dict)
@@ -150,7 +151,7 @@ def select(
     return _exactly(path, inert, patience)
 
 
-def choose(selection: Selection, use: Callable[[CheckpointFile], T], patience: Patience) -> Selected[T] | None:
+def choose(selection: Selection, use: Callable[[CheckpointReference], T], patience: Patience) -> Selected[T] | None:
     """Return the newest checkpoint that verifies; None if there is none at all, which is fine unless it is required.
 
     Of several processes that resume together, only one should call this: it sets damaged checkpoints aside.
@@ -230,7 +231,7 @@ def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection
         # Of what is gone, or a directory, opening it says which.
         file = patience(lambda: look_into(path, look) or look(path), path)
     except StorageError as error:
-        file = CheckpointFile(path, error=error)
+        file = CheckpointReference(path, error=error)
     if file.usable and file.identity is None and not file.metadata.epoch:
         raise ResumeError(
             f"{path}: not a checkpoint of a training loop, which is a dict with an int `epoch` and the states; to "
@@ -253,7 +254,7 @@ def _newest(
     return Selection(directory, resume_candidates(files, run_id, now), inert)
 
 
-def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection: Selection) -> Selected[T]:
+def _selected(choice: Choice[T], file: CheckpointReference, checkpoint: T, selection: Selection) -> Selected[T]:
     """Return what was chosen and a report of the others, after setting aside what may be."""
     unreadable = {file.path: file for file in choice.skipped if finding_of(file) is Finding.UNREADABLE}
     for other in unreadable.values():
@@ -267,7 +268,7 @@ def _selected(choice: Choice[T], file: CheckpointFile, checkpoint: T, selection:
     return Selected(file, checkpoint, tuple(skipped), errors)
 
 
-def _report(passed_over: Sequence[CheckpointFile], selection: Selection) -> list[SkippedFile]:
+def _report(passed_over: Sequence[CheckpointReference], selection: Selection) -> list[SkippedFile]:
     """Set aside what may be, and return a report of all."""
     skipped = []
     for file in passed_over:
@@ -291,19 +292,19 @@ def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
     return tuple(skipped)
 
 
-def _may_be_set_aside(file: CheckpointFile, candidates: Candidates) -> bool:
+def _may_be_set_aside(file: CheckpointReference, candidates: Candidates) -> bool:
     ours = file.run_id is not None or not candidates.other_runs
     return ours and _is_damaged(file) and is_at_rest(file)
 
 
-def _is_damaged(file: CheckpointFile) -> bool:
+def _is_damaged(file: CheckpointReference) -> bool:
     """Say whether a file is known to be no whole checkpoint, rather than only out of reach."""
     if not isinstance(file.error, FormatError) or file.name.endswith(OTHER_EXTENSIONS):
         return False
     return all(problem.kind is not ProblemKind.UNSUPPORTED for problem in file.error.problems)
 
 
-def _skipped(file: CheckpointFile) -> SkippedFile:
+def _skipped(file: CheckpointReference) -> SkippedFile:
     assert file.error is not None  # it would not have been passed over
     return SkippedFile(file.path, reason(file.error, file.path))
 

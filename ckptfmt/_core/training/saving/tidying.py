@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ckptfmt._core.pruning import prune_run
+from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
-from ckptfmt._core.runs.scan import CheckpointFile
 from ckptfmt._core.storage.local.paths import is_gone
 from ckptfmt._core.training.run_record import RunRecord
 
@@ -24,7 +24,7 @@ class Tidying:
     def __init__(self, run: RunRecord, policy: RetentionPolicy) -> None:
         self._run = run
         self._policy = policy
-        self._known: tuple[CheckpointFile, ...] = ()
+        self._known: tuple[CheckpointReference, ...] = ()
 
     def __call__(self, written: Path) -> tuple[str, ...]:
         """Remove what the policy gives up now that this checkpoint is durable; return what went wrong."""
