@@ -188,6 +188,11 @@ class Checkpointer(RunStart):
         again, and the batches already trained on are loaded and dropped, which takes their loading time. The last few
         of them are compared with what they were. A loader with a usable `state_dict()` continues at once.
 
+        What the order follows from is restored if it is kept in attributes (slots and class attributes included), in
+        variables that the code of samplers, data sets and collate functions refers to, or in the global generators. An
+        epoch that begins like an earlier one after a resume, although epochs differed before, is refused. If only one
+        epoch was finished before the resume, a repetition shows, and is reported, when the next epoch begins.
+
         Code after the loop must not use variables set only in its body: after a resume the loop may run zero times.
 
         Call `set_epoch()` and the like before this method. Two cases are not exact, and are reported: persistent
