@@ -104,6 +104,12 @@ def told() -> Make:
     return make
 
 
+def with_persistent_workers() -> Make:
+    data: Any = list(range(20))
+    loader: DataLoader[Any] = DataLoader(data, 4, shuffle=True, num_workers=1, persistent_workers=True)
+    return lambda _: map(torch.Tensor.clone, loader)
+
+
 EXACT: dict[str, Callable[[], Make]] = {
     "range": always(range(BATCHES)),
     "list": always(list(order(0))),
@@ -130,6 +136,15 @@ def test_no_false_alarm(tmp_path: Path, name: str, capsys: pytest.CaptureFixture
         path = tmp_path / f"{stop}"
         assert [*run(path, EXACT[name](), stop), *run(path, EXACT[name]())] == whole, stop
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_the_iterator_of_persistent_workers_is_not_taken_for_one_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stop in (("epoch", 1), None):
+        run(tmp_path, with_persistent_workers(), stop)
+    assert "goes on" not in capsys.readouterr().err
 
 
 def test_lists_in_turns_are_told_once_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

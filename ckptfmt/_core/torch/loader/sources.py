@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt._core.torch.live_objects.contents import is_a
+from ckptfmt._core.torch.live_objects.contents import attributes, is_a
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 
 __all__ = ["IN_PLACE", "held_source", "order_of"]
@@ -52,7 +52,9 @@ def _held_by_others(loader: object, depth: int) -> str | None:
     parts = gc.get_referents(loader)
     while parts:
         part = parts.pop()
-        if _references(part) > _OF_ITS_OWN and is_a(part, Iterator):
+        # A DataLoader itself keeps the iterator of its persistent workers.
+        kept = attributes(part).get("_persistent_workers", False)
+        if _references(part) > _OF_ITS_OWN and is_a(part, Iterator) and not kept:
             return type(part).__name__
         found = _held_by_others(part, depth + 1)
         if found is not None:
