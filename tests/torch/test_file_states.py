@@ -55,6 +55,22 @@ def layouts() -> dict[str, torch.Tensor]:
     }
 
 
+def large() -> dict[str, torch.Tensor]:
+    """Return views of storages that are too large to lie where PyTorch puts small ones."""
+    numbers = torch.arange(3 << 20, dtype=torch.float32)
+    parts = torch.complex(numbers[: 1 << 20], -numbers[: 1 << 20])
+    return {
+        "whole": numbers,
+        "part": numbers[12345:],
+        "transposed": numbers[: 1 << 20].view(1 << 9, 1 << 11).t(),
+        "every third": numbers[1::3],
+        "complex": parts,
+        "conjugate": parts.conj()[1:],
+        "doubles": torch.arange(1 << 20, dtype=torch.float64).view(2, -1)[1],
+        "bytes": torch.arange(5 << 20).to(torch.uint8)[3:],
+    }
+
+
 def others() -> dict[str, Any]:
     dense = torch.zeros(4, 6)
     dense[1, 2], dense[3, 0] = 1.5, -2
@@ -154,7 +170,7 @@ def shared(state: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("form", ["zip", "stream", "compressed"])
-@pytest.mark.parametrize("make", [dtypes, layouts, others, plain])
+@pytest.mark.parametrize("make", [dtypes, layouts, large, others, plain])
 def test_it_is_what_torch_load_gives(tmp_path: Path, make: Any, form: str) -> None:
     state = {"state": make(), "epoch": 3}
     path = tmp_path / "a.pth"

@@ -101,7 +101,9 @@ class _Tensors:
             return _filled(view.nbytes, view.chunks()).view(dtype).view(view.shape)  # resolved and in order
         memory = self._storage(view.storage.data)
         elements = memory[: memory.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
-        tensor = torch.as_strided(elements, view.shape, view.strides, view.offset)
+        # It counts from the beginning of the storage, and a large tensor begins behind that, where it is aligned.
+        offset = elements.storage_offset() + view.offset
+        tensor = torch.as_strided(elements, view.shape, view.strides, offset)
         if view.conjugated:
             tensor = tensor.conj()
         return torch._neg_view(tensor) if view.negated else tensor
