@@ -147,7 +147,7 @@ class Checkpointer(RunStart):
     ) -> None:
         refuse_keywords("Checkpointer(train_url", _options(), components, unknown)
         if save_interval_epochs is not None and save_interval_epochs < 1:
-            raise UsageError(f"save_interval_epochs is {save_interval_epochs}: give a number from 1 on, or None")
+            raise UsageError(f"save_interval_epochs is {save_interval_epochs}; give a number from 1, or None")
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         self._interval_epochs = save_interval_epochs

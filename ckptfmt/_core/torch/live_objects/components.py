@@ -27,7 +27,7 @@ def checked_components(components: object, reserved: Collection[str] = ()) -> di
             `state_dict()` and `load_state_dict()`.
     """
     if components is None:
-        raise UsageError(f"components are missing; give a mapping, such as {_EXAMPLE}, or {{}} for none")
+        raise UsageError(f"no components; give a mapping such as {_EXAMPLE}, or {{}} to save none")
     if not isinstance(components, Mapping):
         raise UsageError(f"components are a {_kind(components)}; give a mapping, such as {_EXAMPLE}")
     if _is_state_dict(components):
@@ -75,21 +75,21 @@ def name_list(option: str, names: Collection[str]) -> frozenset[str]:
 
 def _checked(name: object, component: object, reserved: Collection[str]) -> Stateful:
     if not isinstance(name, str) or not is_component_name(name):
-        raise UsageError(f"{name!r} cannot name a component; use letters, digits and _ . - of ASCII, at most 148")
+        raise UsageError(f"{name!r} cannot name a component; use at most 148 ASCII letters, digits and _ . -")
     if name in reserved:
-        raise UsageError(f"{name!r} cannot name a component, a Checkpointer uses it itself; choose another name")
+        raise UsageError(f"{name!r} is reserved; choose another name for the component")
     if isinstance(component, type):
-        raise UsageError(f"component {name!r} is the class {component.__qualname__}; give an object of it")
+        raise UsageError(f"component {name!r} is the class {component.__qualname__}; pass an instance")
     stateful = as_stateful(component)
     if isinstance(stateful, Stateful):
         return stateful
     if isinstance(component, Mapping):
         found = f"component {name!r} is a {'state dict' if _is_state_dict(component) else _kind(component)}"
-        raise UsageError(f"{found}, which stays as it is now while training goes on; pass the object that it is of")
+        raise UsageError(f"{found}, a frozen copy that training does not update; pass the object itself")
     if isinstance(component, int | float | complex | str | bytes):
-        found = f"component {name!r} is a plain {_kind(component)}, which nothing can be restored into"
+        found = f"component {name!r} is a plain {_kind(component)}, which cannot be restored in place"
         raise UsageError(f"{found}; keep values in an object of your own with state_dict() and load_state_dict()")
-    raise UsageError(f"component {name!r} is a {_kind(component)} without state_dict() and load_state_dict(); add them")
+    raise UsageError(f"component {name!r} ({_kind(component)}) has no state_dict() and load_state_dict(); add both")
 
 
 def _is_state_dict(value: Mapping[str, object]) -> bool:

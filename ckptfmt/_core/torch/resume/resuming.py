@@ -38,7 +38,7 @@ def resume_run(
 ) -> ResumeReport:
     """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
     if loop.resumed:
-        raise UsageError("resume() twice: call it once, before the loop")
+        raise UsageError("resume() twice; call it once, before the loop")
     allowed, inert = name_list("allow_mismatch", allow_mismatch), name_list("inert", inert)
     wait_for_all()
     _compare_ranks(run)

@@ -235,7 +235,7 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
     unknown = [name for name in also_restore if name not in components and name != RNG]
     unknown += [name for name in sources if name not in modules]
     if unknown:
-        raise UsageError(f"{', '.join(unknown)}: not among the components: {', '.join(components)}")
+        raise UsageError(f"no component {', '.join(unknown)}; choose from: {', '.join(components)}")
     origin = open_origin(path, inert)
     sources_of: dict[str, str | None] = {}
     fits = {}
@@ -281,7 +281,7 @@ def _models(path: object, model: object) -> dict[str, Stateful]:
     models = checked_components(model if isinstance(model, Mapping) else {"model": model})
     others = [name for name, part in models.items() if not isinstance(part, nn.Module)]
     if others:
-        raise UsageError(f"not modules: {', '.join(others)}; give the models that take weights")
+        raise UsageError(f"not a module: {', '.join(others)}; pass models only")
     return models
 
 
