@@ -248,3 +248,44 @@ def test_a_list_that_is_shuffled_in_place_is_told(
     assert capsys.readouterr().err == ""
     run(tmp_path, in_place())
     assert "list of batches" in capsys.readouterr().err
+
+
+def noisy(labels: Callable[[int], torch.Tensor]) -> Make:
+    """Batches of a field with noise on top and of labels; the order follows from a count of calls that is hidden."""
+    calls = itertools.count()
+    return lambda _: ((torch.rand(16), batch) for batch in labels(next(calls)))
+
+
+def steps(directory: Path, make: Make, stop: int | None = None) -> int:
+    torch.manual_seed(0)
+    ckpt = Checkpointer(directory, {}, save_interval_steps=1, background=False, signals=())
+    ckpt.resume(quiet=True)
+    done = 0
+    for epoch in ckpt.epochs(EPOCHS):
+        for _ in ckpt.batches(make(epoch)):
+            ckpt.step()
+            done += 1
+        ckpt.end_epoch()
+        if epoch == stop:
+            break
+    return done
+
+
+def test_noise_on_top_does_not_hide_a_repetition(tmp_path: Path) -> None:
+    def shuffled(call: int) -> torch.Tensor:
+        return torch.randperm(16 * BATCHES, generator=torch.Generator().manual_seed(call)).view(BATCHES, 16)
+
+    steps(tmp_path, noisy(shuffled), 1)
+    with pytest.raises(MismatchError, match="begins like an earlier one"):
+        steps(tmp_path, noisy(shuffled))
+
+
+@pytest.mark.parametrize("stop", range(EPOCHS - 1))
+def test_noise_on_top_of_a_fixed_order_is_no_repetition(
+    tmp_path: Path, stop: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fixed(_: int) -> torch.Tensor:
+        return torch.arange(16 * BATCHES).view(BATCHES, 16)
+
+    assert steps(tmp_path, noisy(fixed), stop) + steps(tmp_path, noisy(fixed)) == EPOCHS * BATCHES
+    assert capsys.readouterr().err == ""

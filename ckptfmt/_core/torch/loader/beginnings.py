@@ -30,17 +30,28 @@ class Beginning:
     """How a pass began.
 
     Attributes:
-        head: Fingerprints of its first batches.
+        head: Fingerprints of its first batches: of each the whole, then its fields.
         seen: Mark of what could be seen of the loader just before; nothing if it is a list of batches.
     """
 
-    head: tuple[str, ...] = ()
+    head: tuple[tuple[str, ...], ...] = ()
     seen: str = ""
 
     def like(self, other: Beginning) -> bool:
-        """Say whether both have the same batches, as far as both are known."""
-        count = min(len(self.head), len(other.head))
-        return count > 0 and self.head[:count] == other.head[:count]
+        """Say whether both have the same batches, as far as both are known.
+
+        They have if one of their fields is the same in several batches, and another one in each: what is drawn at
+        random on top of another field, such as augmentation, says nothing about the order.
+        """
+        pairs = list(zip(self.head, other.head, strict=False))
+        if not pairs or all(one[0] == same[0] for one, same in pairs):
+            return bool(pairs)
+        fields = min(len(batch) for pair in pairs for batch in pair)
+        return len(pairs) >= _ENOUGH and any(
+            all(one[field] == same[field] for one, same in pairs)
+            and len({one[field] for one, _ in pairs}) == len(pairs)
+            for field in range(1, fields)
+        )
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
+import numpy as np
+import torch
+
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.contents import items, size
 from ckptfmt._core.torch.live_objects.fingerprints import Sample, fingerprint, take
 
-__all__ = ["HEAD", "BatchMarks", "Head", "Watch", "repeat"]
+__all__ = ["HEAD", "BatchMarks", "Head", "Watch", "fields_of", "repeat"]
 
 T = TypeVar("T")
-Head = tuple[str, ...]
+Head = tuple[tuple[str, ...], ...]
+"""Of each of the first batches of a pass: its fingerprint, and those of its fields."""
 
 HEAD = 4
 """Of so many batches of a pass the fingerprints are kept as its beginning."""
@@ -25,6 +30,8 @@ _STATES = 3  # of so many batches, if those before them do not matter: a state h
 # Some loaders are a batch ahead: what they draw for one follows from the states before the batches before.
 _AHEAD = 2
 _SHARE = 0.01
+_MAX_FIELDS = 8
+_MIN_VALUES = 16
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class BatchMarks:
     """Fingerprints of batches of a pass. Batches are counted from 1.
 
     Attributes:
-        head: Those of its first batches, at most 4.
+        head: Those of its first batches, at most 4, and of their fields.
         recent: Those of batches that came last, by number: at most 8.
         random: States of the global generators before a batch was asked for, by its number, if the loader draws from
             them as it goes along.
@@ -49,9 +56,9 @@ class BatchMarks:
             steady: Whether the loader loads a batch when it is asked for it, and not before.
         """
         if not self.random:
-            return {**dict(enumerate(self.head, 1)), **self.recent}
+            return {**{n: batch[0] for n, batch in enumerate(self.head, 1)}, **self.recent}
         # Up to the first batch everything follows from how the pass began.
-        first = {1: self.head[0]} if self.head else {}
+        first = {1: self.head[0][0]} if self.head else {}
         ahead = 0 if steady else _AHEAD
         known = {n for n in self.recent if all(k in self.random for k in range(max(n - ahead, 1), n + 1))}
         return {**first, **{n: self.recent[n] for n in known}}
@@ -75,7 +82,7 @@ class Watch:
         marks = marks or BatchMarks()
         self._steady = steady
         self._draws = bool(marks.random)
-        self._head: list[Sample | str] = list(marks.head)
+        self._head: list[tuple[Sample | str, ...]] = list(marks.head)
         self._recent: deque[tuple[int, Sample | str]] = deque(marks.recent.items(), maxlen=_RECENT)
         self._random: deque[tuple[int, rng.RandomState]] = deque(
             marks.random.items(), maxlen=_STATES if steady else _RECENT + _AHEAD
@@ -113,8 +120,9 @@ class Watch:
 
     def head(self) -> Head:
         """Return the fingerprints of the first batches, as far as they have come."""
-        self._head = [_digest(sample) for sample in self._head]
-        return tuple(map(str, self._head))
+        head = tuple(tuple(map(_digest, batch)) for batch in self._head)
+        self._head = list(head)
+        return head
 
     def _end_head(self) -> None:
         if self._on_head is not None:
@@ -137,11 +145,13 @@ class Watch:
                 return
         try:
             sample = take(batch)
+            fields = map(take, fields_of(batch)) if number <= HEAD else ()
+            batch_samples = (sample, *fields)
         except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
             return
         self._recent.append((number, sample))
         if number == len(self._head) + 1 and number <= HEAD:
-            self._head.append(sample)
+            self._head.append(batch_samples)
 
 
 def repeat(iterator: Iterator[object], times: int, marks: BatchMarks, *, steady: bool) -> tuple[int, int | None]:
@@ -168,6 +178,23 @@ def repeat(iterator: Iterator[object], times: int, marks: BatchMarks, *, steady:
         if different is None and number in expected and _fingerprint(batch) != expected[number]:
             different = number
     return times, different
+
+
+def fields_of(batch: object) -> list[object]:
+    """Return the fields of a batch, such as pictures and labels, of which the one may be noisy and the other not.
+
+    One that has few values is left out: it may be the same by chance.
+    """
+    count = size(batch)
+    if count is None or not 1 < count <= _MAX_FIELDS:
+        return []
+    return [part for _, part in items(batch) if _values(part) >= _MIN_VALUES]
+
+
+def _values(part: object) -> int:
+    if isinstance(part, torch.Tensor):
+        return part.numel()
+    return int(part.size) if isinstance(part, np.ndarray) else size(part) or 0
 
 
 def _digest(sample: Sample | str) -> str:

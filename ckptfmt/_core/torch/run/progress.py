@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
-from ckptfmt._core.torch.loader.watch import BatchMarks
+from ckptfmt._core.torch.loader.watch import BatchMarks, Head
 from ckptfmt._core.training import progress as training
 from ckptfmt.errors import MismatchError
 
@@ -83,7 +83,7 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
         "resumed": start.resumed,
         "seen": start.seen,
         "marks": {
-            "head": list(marks.head),
+            "head": [list(batch) for batch in marks.head],
             "recent": [list(mark) for mark in marks.recent.items()],
             "random": [list(state) for state in marks.random.items()],
         },
@@ -117,17 +117,21 @@ def _position_of(tree: Mapping[str, Any]) -> EpochPosition:
 
 
 def _marks_of(tree: Mapping[str, Any]) -> BatchMarks:
-    return BatchMarks(tuple(tree["head"]), dict(tree["recent"]), dict(tree["random"]))
+    return BatchMarks(_head_of(tree["head"]), dict(tree["recent"]), dict(tree["random"]))
 
 
 def _beginnings_tree(beginnings: Beginnings) -> dict[str, Any]:
     tree = asdict(beginnings)
     for name in ("first", "last"):
-        tree[name]["head"] = list(tree[name]["head"])
+        tree[name]["head"] = [list(batch) for batch in tree[name]["head"]]
     return tree
 
 
 def _beginnings_of(tree: Mapping[str, Any]) -> Beginnings:
-    first, last = (Beginning(tuple(tree[name]["head"]), str(tree[name]["seen"])) for name in ("first", "last"))
+    first, last = (Beginning(_head_of(tree[name]["head"]), str(tree[name]["seen"])) for name in ("first", "last"))
     flags = {name: bool(tree[name]) for name in ("alike", "differed", "returned", "repeated")}
     return Beginnings(first, last, int(tree["passes"]), **flags)
+
+
+def _head_of(tree: Sequence[Sequence[str]]) -> Head:
+    return tuple(tuple(map(str, batch)) for batch in tree)
