@@ -21,6 +21,7 @@ from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt._core.format.trees import validate_tree, walk
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.storage import Source
+from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt.errors import CkptfmtError, FormatError, NotFoundError, error_for
 
 __all__ = ["Component", "located", "read_member"]
@@ -158,7 +159,7 @@ class Component:
         """
         adapters = self._require_adapters()
         given = {} if instead is None else instead
-        with located(self._source.path):
+        with collector_paused(), located(self._source.path):
             if self.tensor_member is not None:
                 fetch(self._source, [ReadRequest(self.tensor_member, self.tensor_member.segments[0])])
             if self.structure_member is None:

@@ -31,7 +31,7 @@ class Segment(NamedTuple):
     @property
     def chunk_count(self) -> int:
         """Number of chunks."""
-        return -(-self.nbytes // CHUNK_BYTES)
+        return chunks_in(self.nbytes)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the chunks in order."""
@@ -69,10 +69,10 @@ def plan_segments(parts: Iterable[tuple[str | None, int, Split]]) -> tuple[Segme
     for tensor, nbytes, split in parts:
         segments.append(Segment(tensor, offset, nbytes, split, chunk))
         offset += nbytes
-        chunk += 1 if 0 < nbytes <= CHUNK_BYTES else -(-nbytes // CHUNK_BYTES)
+        chunk += 1 if 0 < nbytes <= CHUNK_BYTES else chunks_in(nbytes)
     return tuple(segments)
 
 
-def chunk_count(segments: tuple[Segment, ...]) -> int:
-    """Return the number of chunks of a member with these segments."""
-    return segments[-1].first_chunk + segments[-1].chunk_count if segments else 0
+def chunks_in(nbytes: int) -> int:
+    """Return the number of chunks of a segment of this length."""
+    return -(-nbytes // CHUNK_BYTES)

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from ckptfmt._core.format.chunks import Chunk, Segment, plan_segments
+from ckptfmt._core.format.chunks import Chunk, Segment, chunks_in, plan_segments
 from ckptfmt._core.format.digest import DIGEST_BYTES
 from ckptfmt._core.format.layout import PREAMBLE_BYTES
 from ckptfmt._core.format.packing import encode, timestamp_of
@@ -132,6 +132,12 @@ class Member:
         if self.parsed_header is not None:
             return self.parsed_header.segments
         return plan_segments([(None, self.logical_bytes, WHOLE)])
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+        header = self.parsed_header
+        return chunks_in(self.logical_bytes) if header is None else header.chunk_count
 
     @cached_property
     def stored_offsets(self) -> tuple[int, ...]:

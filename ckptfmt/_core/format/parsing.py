@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from ckptfmt._core.format.chunks import CHUNK_BYTES, chunk_count
+from ckptfmt._core.format.chunks import CHUNK_BYTES, chunks_in
 from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import (
     INDEX_KEYS,
@@ -134,7 +134,7 @@ def _validate_member(member: Member) -> list[Problem]:
     if header is not None and member.logical_bytes != header.block_bytes + header.data_bytes:
         expected = header.block_bytes + header.data_bytes
         return [problem("member-bytes", f"{member.logical_bytes} logical bytes, its header makes them {expected}")]
-    chunks = chunk_count(member.segments)
+    chunks = member.chunk_count
     if len(member.digests) != chunks * DIGEST_BYTES:
         return [problem("digest-count", f"{len(member.digests)} bytes of digests for {chunks} chunks")]
     problems: list[Problem] = []
@@ -147,7 +147,7 @@ def _validate_member(member: Member) -> list[Problem]:
 
 def _validate_header_digests(member: Member, header: Header) -> list[Problem]:
     block = header.block()
-    for number in range(member.segments[0].chunk_count):
+    for number in range(chunks_in(header.block_bytes)):
         chunk = block[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         if digest(chunk) != member.digests_of(number, 1):
             message = "the header in the index is not the one that the digests speak of"

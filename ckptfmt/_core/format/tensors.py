@@ -13,10 +13,11 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn, TypeGuard
 
-from ckptfmt._core.format.chunks import Segment, plan_segments
+from ckptfmt._core.format.chunks import Segment, chunks_in, plan_segments
 from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.layout import MAX_HEADER_BYTES, MAX_UINT, MEMBER_ALIGNMENT, align
 from ckptfmt._core.format.planes import WHOLE
+from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt.errors import FormatError, Problem, error_for
 
 METADATA_KEY = "__metadata__"  # 9.2
@@ -80,7 +81,12 @@ class Header:
     @cached_property
     def data_bytes(self) -> int:
         """Length of all data in bytes."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.end - tensor.begin for tensor in self.tensors)
+
+    @cached_property
+    def chunk_count(self) -> int:
+        """Number of chunks of the member, counted without its segments: writing many tensors does not need those."""
+        return chunks_in(self.block_bytes) + sum(chunks_in(tensor.end - tensor.begin) for tensor in self.tensors)
 
     def block(self) -> bytes:
         """Return the header block: length, text and the spaces that pad it (9.1)."""
@@ -90,8 +96,9 @@ class Header:
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """The segments of the member: the header block, then the tensors by offset (7.1)."""
-        parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in self.by_offset()]
-        return plan_segments([(None, self.block_bytes, WHOLE), *parts])
+        with collector_paused():
+            parts = [(name, end - begin, DTYPES[dtype].split) for name, dtype, _, begin, end in self.by_offset()]
+            return plan_segments([(None, self.block_bytes, WHOLE), *parts])
 
     def by_offset(self) -> list[TensorEntry]:
         """Return the tensors in the order of their data; those without data first among their neighbours."""
