@@ -17,7 +17,7 @@ from ckptfmt._core.pruning import apply_retention
 from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import EXTENSION, Look, look_at_ours, scan
+from ckptfmt._core.runs.scan import EXTENSION, Look, look_at_native, scan
 from ckptfmt._core.storage.base import Store, Version
 from ckptfmt._core.storage.resolve import locate, store_for
 from ckptfmt.errors import StorageError
@@ -33,7 +33,7 @@ def look_at_both(path: str) -> CheckpointReference:
     part = store.look(name.replace(EXTENSION, ".part"))
     if part is None:
         return CheckpointReference(path, error=StorageError(f"{path}: a part is missing"))
-    return replace(look_at_ours(path), parts=(part,))
+    return replace(look_at_native(path), parts=(part,))
 
 
 LOOKS: Mapping[str, Look] = {EXTENSION: look_at_both}

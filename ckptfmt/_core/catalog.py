@@ -20,7 +20,17 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from ckptfmt._core.runs.reference import CheckpointReference
-from ckptfmt._core.runs.scan import EXTENSION, OURS, Look, choose_run, merged, newest_first, run_ids, scan, verified
+from ckptfmt._core.runs.scan import (
+    EXTENSION,
+    NATIVE_ONLY,
+    Look,
+    choose_run,
+    merged,
+    newest_first,
+    run_ids,
+    scan,
+    verified,
+)
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
 from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt.errors import CkptfmtError, ForeignFileError, FormatError, ProblemKind, StorageError, UnsupportedFileError
@@ -78,13 +88,13 @@ def resume_candidates(
     if run_id is None:
         run_id = choose_run(files, now)
     runs = run_ids(files)
-    ours = newest_first(files, run_id) if run_id is not None else ()
+    of_run = newest_first(files, run_id) if run_id is not None else ()
     loose = [file for file in files if file.run_id is None and _counts_epochs(file)]
-    if ours:
+    if of_run:
         loose = [file for file in loose if not file.name.endswith(EXTENSION)]
     elif runs:
         loose = []
-    chosen = tuple(merged(ours, loose))
+    chosen = tuple(merged(of_run, loose))
     paths = {file.path for file in chosen}
     return Candidates(
         run_id=run_id,
@@ -236,7 +246,7 @@ def scan_all(
     Raises:
         StorageError: The directory cannot be listed.
     """
-    looks: dict[str, Look] = {**OURS, **dict.fromkeys(OTHER_EXTENSIONS, partial(_look_at_other, inert=inert))}
+    looks: dict[str, Look] = {**NATIVE_ONLY, **dict.fromkeys(OTHER_EXTENSIONS, partial(_look_at_other, inert=inert))}
     return scan(directory, known, looks, patience)
 
 

@@ -19,7 +19,7 @@ from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
 from ckptfmt._core.pth.reading import LegacyState, read_state, scan
 from ckptfmt._core.runs.reference import CheckpointReference
-from ckptfmt._core.runs.scan import look_at_ours, verified
+from ckptfmt._core.runs.scan import look_at_native, verified
 from ckptfmt._core.storage.base import Source
 from ckptfmt._core.storage.resolve import open_source
 from ckptfmt.errors import CkptfmtError, ForeignFileError, StorageError
@@ -43,7 +43,7 @@ def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointReferenc
     with open_source(path) as source:
         if detect(source) is not Reader.NATIVE:
             return _look(source, inert)
-    return look_at_ours(path)
+    return look_at_native(path)
 
 
 def metadata_of(legacy: LegacyState) -> Metadata:

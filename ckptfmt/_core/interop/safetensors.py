@@ -28,7 +28,7 @@ _FORM = ".safetensors"
 class SafetensorsFile(TensorFile):
     """A plain `.safetensors` file: one component, and no digests to check it against.
 
-    Its header need not have the one form that ours have (spec 9), only be what the format's own reader takes.
+    Its header may have any form that the format's own reader takes, not only the canonical one (spec 9).
     """
 
     form = "safetensors"

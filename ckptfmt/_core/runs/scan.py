@@ -23,13 +23,13 @@ from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError
 
 __all__ = [
     "EXTENSION",
-    "OURS",
+    "NATIVE_ONLY",
     "PIN",
     "Look",
     "choose_run",
     "distinct",
     "distinct_bytes",
-    "look_at_ours",
+    "look_at_native",
     "look_into",
     "merged",
     "newest_first",
@@ -55,7 +55,7 @@ Look = Callable[[str], CheckpointReference]
 """Returns what is known of a file from a look into it. Raises `StorageError` if it cannot be read."""
 
 
-def look_at_ours(path: str) -> CheckpointReference:
+def look_at_native(path: str) -> CheckpointReference:
     """Return what the index of a checkpoint tells.
 
     Raises:
@@ -80,14 +80,14 @@ def look_into(path: str, look: Look) -> CheckpointReference | None:
     return None if entry is None else replace(look(path), entry=entry)
 
 
-OURS: Mapping[str, Look] = {EXTENSION: look_at_ours}
+NATIVE_ONLY: Mapping[str, Look] = {EXTENSION: look_at_native}
 """How files are looked into, by the end of their names."""
 
 
 def scan(
     directory: str | os.PathLike[str],
     known: Collection[CheckpointReference] = (),
-    looks: Mapping[str, Look] = OURS,
+    looks: Mapping[str, Look] = NATIVE_ONLY,
     patience: Patience | None = None,
 ) -> tuple[CheckpointReference, ...]:
     """Return the checkpoints that are directly in a directory, by name; directories are none.

@@ -1,4 +1,4 @@
-"""Any file of tensors as the plan of a checkpoint of ours: read chunk by chunk while it is written."""
+"""Any file of tensors as the plan of a native checkpoint: read chunk by chunk while it is written."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ _Dtypes = Mapping[str, tuple[str, tuple[int, ...]]]
 def _expressed(part: ComponentSource) -> tuple[object, _Dtypes]:
     """Return the tree of a component, `_FLAT` if it is to be flat, and its tensors' dtypes and shapes as stored.
 
-    Arrays of complex128 stand in `.npz` files; a component of ours has a tree for them (spec 11.6).
+    Arrays of complex128 stand in `.npz` files; a native component has a tree for them (spec 11.6).
 
     Raises:
         StateError: A dtype has no expression.

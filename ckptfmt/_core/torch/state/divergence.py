@@ -14,7 +14,7 @@ from ckptfmt._core.format.digest import digest_parts
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.trees import PER_RANK, replace_references, walk
 from ckptfmt._core.format.unpacking import decode
-from ckptfmt._core.torch.state.rank_digests import Subject, nbytes_of
+from ckptfmt._core.torch.state.rank_digests import Subject
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 
 __all__ = ["Difference", "Excerpt", "Node", "describe", "differences", "excerpt", "merged"]
@@ -97,7 +97,7 @@ def describe(subject: Subject, *, large: bool) -> Node:
                 return Branch(kind, tuple(range(len(value))), tuple(map(node_of, value)))
         encoded = encode(value)
         names = [node.name for node in walk(value) if isinstance(node, TensorRef)]
-        nbytes = len(encoded) + sum(nbytes_of(component.tensors[name]) for name in names)
+        nbytes = len(encoded) + sum(component.tensors[name].nbytes for name in names)
         return Leaf(digest_parts(encoded, *(digests[name] for name in names)), nbytes)
 
     return node_of(_tree(component))

@@ -20,14 +20,13 @@ from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.digest import digest, digest_parts, digest_stream
 from ckptfmt._core.format.packing import encode
-from ckptfmt._core.format.tensors import tensor_nbytes
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt._core.torch.distributed.data_parallel import synced_buffers
 from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
 from ckptfmt._core.torch.state.parameter_names import groups_of
 from ckptfmt._core.training.stateful import Stateful
 
-__all__ = ["Fingerprint", "Subject", "nbytes_of", "subject_of"]
+__all__ = ["Fingerprint", "Subject", "subject_of"]
 
 _LARGE_BYTES = 1 << 20
 _WINDOW_BYTES = 64 << 10
@@ -105,13 +104,8 @@ def subject_of(live: Stateful, component: FlatComponent) -> Subject:
     if groups_of(live) is not None:
         large = {name for name, leaf in tensors.items() if any(size != 1 for size in leaf.shape)}
     else:
-        large = {name for name, leaf in tensors.items() if nbytes_of(leaf) > _LARGE_BYTES}
+        large = {name for name, leaf in tensors.items() if leaf.nbytes > _LARGE_BYTES}
     return Subject(component, frozenset(large), frozenset())
-
-
-def nbytes_of(leaf: TensorSource) -> int:
-    """Return the length of a tensor's data in bytes."""
-    return tensor_nbytes(leaf.dtype, leaf.shape) or 0
 
 
 def _sample(leaves: Sequence[TensorSource], turn: int) -> Iterator[BytesLike]:
@@ -133,7 +127,7 @@ def _digests(leaves: Sequence[TensorSource]) -> list[bytes]:
 
 
 def _read(leaf: TensorSource) -> BytesLike:
-    return leaf.read_copy() if nbytes_of(leaf) <= SMALL_BYTES else leaf.read()
+    return leaf.read_copy() if leaf.nbytes <= SMALL_BYTES else leaf.read()
 
 
 def _digest_all(data: Sequence[BytesLike]) -> list[bytes]:
@@ -146,7 +140,7 @@ def _batches(leaves: Iterable[TensorSource]) -> Iterator[list[TensorSource]]:
     nbytes = 0
     for leaf in leaves:
         batch.append(leaf)
-        nbytes += nbytes_of(leaf)
+        nbytes += leaf.nbytes
         if nbytes >= _LARGE_BYTES:
             yield batch
             batch, nbytes = [], 0

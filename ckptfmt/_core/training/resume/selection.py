@@ -45,7 +45,7 @@ from ckptfmt._core.catalog import (
 from ckptfmt._core.interop.pth_checkpoints import look_at_pth
 from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, set_aside
 from ckptfmt._core.runs.reference import CheckpointReference
-from ckptfmt._core.runs.scan import EXTENSION, look_at_ours, look_into, reason, run_ids
+from ckptfmt._core.runs.scan import EXTENSION, look_at_native, look_into, reason, run_ids
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
 from ckptfmt._core.storage.resolve import directory_of, is_directory
 from ckptfmt._core.training.notices import notify
@@ -226,7 +226,7 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
 
 
 def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection:
-    look = partial(look_at_pth, inert=inert) if path.endswith(OTHER_EXTENSIONS) else look_at_ours
+    look = partial(look_at_pth, inert=inert) if path.endswith(OTHER_EXTENSIONS) else look_at_native
     try:
         # Of what is gone, or a directory, opening it says which.
         file = patience(lambda: look_into(path, look) or look(path), path)
