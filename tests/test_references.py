@@ -14,7 +14,7 @@ import ckptfmt
 from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.pruning import apply_retention
-from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
+from ckptfmt._core.runs.quarantine import is_at_rest, quarantine
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy, plan_retention
 from ckptfmt._core.runs.scan import EXTENSION, Look, look_at_native, scan
@@ -153,5 +153,5 @@ def test_it_is_put_aside_whole(store: Store) -> None:
     save(store, 1)
     (file,) = scan(store.location, looks=LOOKS)
     assert is_at_rest(file)
-    set_aside(file)
+    quarantine(file)
     assert not {"1.ckptfmt", "1.part"} & names_in(store)

@@ -302,7 +302,7 @@ class StoreTests:
 
     def test_what_is_put_aside_is_not_listed_and_not_lost(self, store: Store) -> None:
         publish(store, "a.ckptfmt", b"first")
-        path = store.set_aside("a.ckptfmt", version_of(store, "a.ckptfmt"))
+        path = store.quarantine("a.ckptfmt", version_of(store, "a.ckptfmt"))
         assert not any(name.endswith(".ckptfmt") for name in names_in(store))
         assert content_of(*locate(path)) == b"first"
         publish(store, "a.ckptfmt", b"other", replace=True)
@@ -313,7 +313,7 @@ class StoreTests:
         version = version_of(store, "a.ckptfmt")
         publish(store, "a.ckptfmt", b"other", replace=True)
         with pytest.raises(ChangedError):
-            store.set_aside("a.ckptfmt", version)
+            store.quarantine("a.ckptfmt", version)
         assert names_in(store) == {"a.ckptfmt"}
 
     def test_what_is_published_can_be_made_durable(self, store: Store) -> None:

@@ -22,7 +22,7 @@ from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt._core.ops.members.extract import extract
 from ckptfmt._core.ops.members.pack import pack
 from ckptfmt._core.ops.members.strip import strip_file
-from ckptfmt._core.runs.quarantine import is_at_rest, set_aside
+from ckptfmt._core.runs.quarantine import is_at_rest, quarantine
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import scan, verified
 from ckptfmt._core.storage.resolve import locate, store_for
@@ -83,7 +83,7 @@ def test_the_newest_that_verifies_is_found_and_the_damaged_one_put_aside(place: 
     *_, broken = scan(place)
     assert verified(broken).error is not None
     assert is_at_rest(broken)
-    name = set_aside(broken)
+    name = quarantine(broken)
     assert [file.path for file in scan(place)] == [paths[1], paths[2]]
     assert len(content_of(store_for(place), name)) == broken.file_bytes
 

@@ -28,7 +28,7 @@ from ckptfmt._core.pruning import prune_run
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.leftovers import clean_leftovers, temporary_files
-from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, set_aside
+from ckptfmt._core.storage.local.quarantine import forget_cached, is_being_written, quarantine
 from ckptfmt._core.storage.local.source import open_source
 from tests.storage.disturbed_writer import NEVER_FAIL, operation_name
 
@@ -91,7 +91,7 @@ def damage(directory: Path) -> None:
     for old in directory.glob("*.damaged*"):
         old.unlink()
     (directory / "damaged").touch()
-    set_aside(str(directory / "damaged"))
+    quarantine(str(directory / "damaged"))
 
 
 ACTIONS: dict[str, Callable[[Path], object]] = {

@@ -1,4 +1,4 @@
-"""What a directory tells of a checkpoint without opening it again: its place, its files and the facts in them."""
+"""References to the checkpoints of a store: name, files, metadata and identity of each."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _NO_FACTS = Metadata()
 
 @dataclass(frozen=True)
 class CheckpointReference:
-    """A checkpoint of a directory: one file, or one that names others (its parts) and stands for all of them.
+    """A checkpoint in a store: one file, or a first file that represents the checkpoint and its other files (parts).
 
     Attributes:
-        path: The directory as it was named, joined with the name of the first file.
-        metadata: The facts written inside; unless it is usable, at most the epochs that it says are finished.
-        identity: Its identity (spec 12.1); None unless it is usable.
-        error: Why it is not usable, if it is not: its index could not be read, or its data are damaged.
-        entry: How to know the first file again; None if the store does not tell.
-        parts: How to know the others again.
-        pinned: Whether one of its files has a pin.
-        verified: Whether every byte of it was found to be right.
+        path: Path or URL of the first file.
+        metadata: Facts recorded in the checkpoint; of an unusable one at most the number of finished epochs.
+        identity: Identity of the checkpoint (spec 12.1); None if it is unusable.
+        error: Why the checkpoint is unusable: its index cannot be read, or its data is damaged. None if it is usable.
+        entry: Entry of the first file; None if it is unknown.
+        parts: Entries of the other files.
+        pinned: Whether one of the files has a pin.
+        verified: Whether every byte was verified.
     """
 
     path: str
@@ -45,12 +45,12 @@ class CheckpointReference:
 
     @property
     def name(self) -> str:
-        """Name of its first file."""
+        """Name of the first file."""
         return name_of(self.path)
 
     @property
     def files(self) -> tuple[Entry, ...]:
-        """Its files, the first one first; empty if the store does not tell of it."""
+        """Entries of all files, the first one first; empty if they are unknown."""
         return () if self.entry is None else (self.entry, *self.parts)
 
     @property
@@ -60,19 +60,19 @@ class CheckpointReference:
 
     @property
     def version(self) -> Version | None:
-        """Version of its first file; None if the store does not tell."""
+        """Version of the first file; None if it is unknown."""
         return None if self.entry is None else self.entry.version
 
     @property
     def file_bytes(self) -> int | None:
-        """Length of its files together; None if it cannot be known."""
+        """Length of all files in bytes; None if it is unknown."""
         if self.entry is None or self.entry.nbytes is None:
             return None
         return sum(it.nbytes or 0 for it in self.files)
 
     @property
     def content_id(self) -> str:
-        """What all names of the first file have in common, and no other file."""
+        """Equal for all names of the first file, such as hard links, and for no other file."""
         return self.path if self.entry is None else self.entry.content_id
 
     @property

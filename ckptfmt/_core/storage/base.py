@@ -1,14 +1,14 @@
 """The seam between checkpoints and the places where they are kept.
 
-A *store* is one such place: a directory, or what lies under one prefix of a bucket. It holds *objects*: a name, which
-is one part of a path, and bytes. Checkpoints are objects, and so are the small ones beside them (pins, leases, locks).
+A *store* is one such place: a directory, or one prefix of a bucket. It holds *objects*. An object has a name, which is
+one part of a path, and bytes. Checkpoints are objects, and so are pins, leases and locks.
 
-Everything above this package reaches bytes through the verbs of `Store`. A store needs neither rename nor random
-writes nor directories: objects appear whole, small ones change by compare-and-swap, and a removal names the version
-that it is about.
+Everything above this package reads and writes through `Store`. A store needs no rename, no random writes and no
+directories: an object appears completely, a small object changes by compare-and-swap, and a removal names the version
+that it removes.
 
-Bytes become durable in one place: `Publication.commit`. `testing.stores.StoreTests` says what all of this means, as
-tests that every store passes.
+Bytes become durable in one place: `Publication.commit`. `ckptfmt.testing.stores.StoreTests` defines the behaviour of
+every verb as tests.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ __all__ = [
 
 
 Version = NewType("Version", str)
-"""What tells the content of an object from every other content that its name has had or will have, such as an ETag."""
+"""Identifies one content of an object among all that its name has had or will have, as an ETag does."""
 
 Tag = NewType("Tag", str)
-"""What tells the content of a small object from every other content, for `Store.swap`."""
+"""Identifies the content of a small object, for `Store.swap`."""
 
 Guard = Callable[[], AbstractContextManager[None]]
-"""Held while something is published or removed. If it raises, that is not done."""
+"""Returns a context to hold while something is published or removed. If it raises, nothing is."""
 
 
 @dataclass(frozen=True)
 class Properties:
-    """What a store claims to offer. `probing.probe` finds out whether it does.
+    """Guarantees that a store claims. `probing.probe` checks them.
 
     Attributes:
-        create_if_absent: Of two programs that publish under one name, one succeeds, and the other one learns of it.
-        compare_and_swap: Of two programs that replace the same content, one succeeds, and the other one learns of it.
-        atomic_replace: A new object takes the place of an old one as a whole.
-        random_access_writes: What is written is not held in memory until what comes before it is written.
-        connections: How many reads or writes under way at once are worth while.
+        create_if_absent: Of two programs that publish under one name, one succeeds and the other gets an error.
+        compare_and_swap: Of two programs that replace the same content, one succeeds and the other is refused.
+        atomic_replace: A new object replaces an old one completely.
+        random_access_writes: Bytes can be written in any order without being held in memory.
+        connections: Number of concurrent reads or writes that are worthwhile.
     """
 
     create_if_absent: bool
@@ -66,14 +66,14 @@ class Properties:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a store tells of an object without opening it.
+    """Listing entry of an object.
 
     Attributes:
-        name: Its name.
-        nbytes: Its length; None if the store does not tell, as of a link that leads nowhere.
-        version: Its version; None if the store does not tell.
-        content_id: The same for all names of one object, such as hard links, and no other.
-        link: Whether it is a symbolic link.
+        name: Name of the object.
+        nbytes: Length in bytes; None if it is unknown, as that of a dangling link.
+        version: Version of the object; None if it is unknown.
+        content_id: Equal for all names of one object, such as hard links, and for no other object.
+        link: Whether the name is a symbolic link.
     """
 
     name: str
@@ -85,11 +85,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Small:
-    """A small object, as it was read.
+    """Content of a small object.
 
     Attributes:
-        content: Its bytes.
-        tag: What tells them from others.
+        content: Bytes of the object.
+        tag: Tag of this content.
     """
 
     content: bytes
@@ -97,18 +97,18 @@ class Small:
 
 
 class Source(Protocol):
-    """An object that is open for reading: any range of its bytes, from any thread. A context manager that closes it.
+    """An object that is open for reading: any range of bytes, from any thread. A context manager that closes it.
 
-    All that is read is of one version. If that is not to be had any more, a read raises `ChangedError`.
+    All reads are of one version. Once that version is gone, a read may raise `ChangedError`.
     """
 
     @property
     def path(self) -> str:
-        """What the user called it."""
+        """Path or URL as the user gave it."""
 
     @property
     def size(self) -> int:
-        """Length in bytes when it was opened."""
+        """Length in bytes when the object was opened."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return exactly `nbytes` bytes from `offset`."""
@@ -117,13 +117,13 @@ class Source(Protocol):
         """Fill the whole of `buffer` with the bytes from `offset`."""
 
     def view(self, offset: int, nbytes: int) -> memoryview | None:
-        """Return these bytes as they lie, read-only and without a copy; None if that is not to be had."""
+        """Return these bytes mapped, read-only and without a copy; None where that is not possible."""
 
     def private_view(self, offset: int, nbytes: int) -> memoryview | None:
-        """As `view`, but writable: what is written there is seen by this process alone."""
+        """Return these bytes as `view` does, but writable; only this process sees what is written."""
 
     def close(self) -> None:
-        """Release it; a second call does nothing."""
+        """Close the object; a second call does nothing."""
 
     def __enter__(self) -> Self: ...
 
@@ -133,11 +133,11 @@ class Source(Protocol):
 
 
 class Publication(Protocol):
-    """An object that is being written, and appears whole or not at all. A context manager that gives up on leaving.
+    """A new object that appears completely or not at all. A context manager that discards what is not committed.
 
     Attributes:
-        path: What to call it; once it is published, what it is called.
-        position: One more than the highest offset that has been written.
+        path: Path or URL of the object; after `commit`, the one under which it was published.
+        position: Highest offset written so far, plus one.
     """
 
     path: str
@@ -147,36 +147,36 @@ class Publication(Protocol):
         """Append all bytes of a contiguous buffer.
 
         Raises:
-            StorageError: Not all could be written. The content is given up.
+            StorageError: The bytes cannot be written. The new object is discarded.
         """
 
     def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
-        """Write all bytes of a contiguous buffer at a place of its own, from any thread. What is left out is zero.
+        """Write all bytes of a contiguous buffer at an offset, from any thread. Bytes never written are zero.
 
         Raises:
-            StorageError: Not all could be written, or one of the bytes has been written before. Nothing can be
-                published any more.
+            StorageError: The bytes cannot be written, or one of them was written before. The object can no longer be
+                published.
         """
 
     def copy_from(self, source: Source, offset: int, nbytes: int) -> bool:
-        """Let the store copy the first bytes from another object; say whether it did. If not, write them.
+        """Ask the store to copy the first bytes from another object; return whether it did. If not, write them.
 
         Raises:
-            StorageError: They could not be written. The content is given up.
+            StorageError: The bytes cannot be written. The new object is discarded.
         """
 
     def commit(self, *, written_bytes: int | None = None) -> None:
-        """Publish what has been written. When this returns, it is durable.
+        """Publish the object. When this returns, the object is durable.
 
         Args:
-            written_bytes: How many bytes were to be written, without those that were left out: no others are published.
+            written_bytes: Expected number of bytes written, without gaps; another number is an error.
 
         Raises:
-            StorageError: It was not published; or, as the message then says, it may not be durable.
+            StorageError: The object was not published; or it was, and may not be durable (the message says which).
         """
 
     def abort(self) -> None:
-        """Give up what has been written, unless it is published. A second call does nothing."""
+        """Discard the object unless it is published. A second call does nothing."""
 
     def __enter__(self) -> Self: ...
 
@@ -186,26 +186,26 @@ class Publication(Protocol):
 
 
 class Writer(StrEnum):
-    """Who writes an object that is not published."""
+    """Writer of an object that is not published."""
 
     LIVING = "living"
-    """A process that is known to live."""
+    """A live process."""
     NONE = "none"
-    """Nobody: its writer died."""
+    """No process: the writer died."""
     UNKNOWN = "unknown"
-    """That cannot be told."""
+    """Whether a process writes it is unknown."""
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a writer has written and not published: not yet, or never.
+    """Object that a writer has not published yet, or never will.
 
     Attributes:
-        path: What to call it.
-        target: Name under which it was to be published, as far as it is known.
-        cut: Whether more of that name may have followed.
-        writer: Who writes it.
-        nbytes: What it takes up, if the store tells.
+        path: Path or URL.
+        target: Name under which the writer was going to publish it.
+        cut: Whether `target` may be cut short.
+        writer: State of its writer.
+        nbytes: Length in bytes; None if it is unknown.
     """
 
     path: str
@@ -216,135 +216,132 @@ class Unfinished:
 
 
 class Store(Protocol):
-    """A place for objects. Any thread may use it.
+    """A place for objects, for use by any thread.
 
-    A store that is not there is empty; to publish in it may fail. Every verb raises `StorageError` if the store cannot
-    do what it is asked for, or cannot be reached.
+    Every method raises `StorageError` if the store refuses, or cannot be reached.
     """
 
     @property
     def location(self) -> str:
-        """What the user called it: a path, or a URL."""
+        """Path or URL of the store."""
 
     @property
     def properties(self) -> Properties:
-        """What it claims to offer."""
+        """Guarantees that the store claims."""
 
     def path(self, name: str) -> str:
-        """Return what to call an object to the user. `resolve.locate` understands it."""
+        """Return the path or URL of an object. `resolve.locate` is the inverse."""
 
     def list(self) -> Iterator[Entry]:
-        """Yield the objects, each once, in any order. What appears or goes meanwhile may be among them.
+        """Yield an entry for each object, in any order. Objects that come or go meanwhile may be included.
 
         Raises:
-            StorageError: They cannot be listed.
+            StorageError: The store cannot be listed.
         """
 
     def look(self, name: str) -> Entry | None:
-        """Return what there is to tell of an object; None if there is none of that name.
+        """Return the entry of an object; None if the object does not exist.
 
         Raises:
-            StorageError: That cannot be told.
+            StorageError: Whether the object exists is unknown.
         """
 
     def open(self, name: str, version: Version | None = None) -> Source:
         """Open an object for reading.
 
         Args:
-            name: Its name.
-            version: The version to read; None: the present one.
+            name: Name of the object.
+            version: The version to read; None: the current one.
 
         Raises:
-            ChangedError: There is another version.
-            StorageError: There is none (errno ENOENT), or it cannot be read.
+            ChangedError: The current version is another one.
+            StorageError: The object does not exist (errno ENOENT), or cannot be read.
         """
 
     def create(
         self, name: str, *, expected_bytes: int | None = None, replace: bool = False, guard: Guard = nullcontext
     ) -> Publication:
-        """Return a new object. It is begun when its `with` is entered.
+        """Return a new object to write. Enter it as a context manager to begin.
 
         Args:
-            name: Its name.
-            expected_bytes: How long it will be, if that is known: if there is no room, that shows at once.
-            replace: It takes the place of the one that has the name when it is published. False: it never takes
-                another one's place. If the name is taken it appears as `NAME-2.EXT`, and so on; or, if that happens
-                meanwhile, perhaps not at all.
-            guard: Held while it is published.
+            name: Name of the object.
+            expected_bytes: Expected length, so that a lack of space shows at once; None if it is unknown.
+            replace: Replace an object that has the name. False: replace nothing; if the name is taken, publish as
+                `NAME-2.EXT` and so on. If another program takes the name in the last moment, `commit` may raise.
+            guard: Held while the object is published.
         """
 
     def remove(self, name: str, version: Version | None = None) -> None:
-        """Remove an object. If there is none, that is fine.
+        """Remove an object if it exists.
 
         Args:
-            name: Its name.
-            version: The version that may be removed; None: any.
+            name: Name of the object.
+            version: The version to remove; None: any.
 
         Raises:
-            ChangedError: There is another version. It stays.
-            StorageError: It cannot be removed.
+            ChangedError: The current version is another one, which stays.
+            StorageError: The object cannot be removed.
         """
 
     def read(self, name: str) -> Small | None:
-        """Return a small object (64 KiB at most); None if there is none of that name."""
+        """Return a small object (64 KiB at most); None if it does not exist."""
 
     def swap(self, name: str, expected: Tag | None, content: bytes, *, durably: bool = True) -> Tag | None:
-        """Replace the content of a small object, as a whole, if it is still the one that was read.
+        """Replace the content of a small object atomically, unless it has changed since it was read.
 
         Args:
-            name: Its name.
-            expected: The tag of its content before; None: there is no object of that name.
-            content: Its content afterwards.
-            durably: Wait until it is durable.
+            name: Name of the object.
+            expected: Tag of the content to replace; None: the object must not exist.
+            content: New content.
+            durably: Wait until the new content is durable.
 
         Returns:
-            The tag of the new content; None if the old one was not what is expected, and nothing was done.
+            Tag of the new content; None if the content is not the expected one, and nothing was changed.
         """
 
-    def set_aside(self, name: str, version: Version) -> str:
-        """Put a damaged object out of the way: it is listed no more, and not lost. Return what to call it now.
+    def quarantine(self, name: str, version: Version) -> str:
+        """Quarantine a damaged object: `list` no longer yields it, and its bytes stay. Return its path or URL now.
 
         Raises:
-            ChangedError: There is another version.
-            StorageError: It cannot be put aside; it is where it was.
+            ChangedError: The current version is another one.
+            StorageError: The object cannot be quarantined, and is unchanged.
         """
 
     def make_durable(self, name: str) -> None:
-        """Wait until an object, whoever published it, is durable.
+        """Wait until a published object is durable, no matter which program published it.
 
         Raises:
-            StorageError: It may not be.
+            StorageError: The object may not be durable.
         """
 
     def lock(self, *, wait_seconds: float = ...) -> AbstractContextManager[None]:
-        """Hold the lock of the store, for a moment: from the last look to a publication, a removal or a pin.
+        """Hold the lock of the store, for moments: from the last check to a publication, a removal or a pin.
 
-        A thread that has it may take it again. Where a store has no locks, nothing is held: what is decided under it
-        is to be decided as late as possible.
+        The lock is reentrant. A store without locks holds nothing, so make each decision as late as possible.
 
         Raises:
-            LockedError: Another process, or another thread, holds it.
+            LockedError: Another process or thread holds the lock.
         """
 
     def prune_lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
-        """Hold the lock of those who apply a retention policy. Whoever needs both locks takes this one first.
+        """Hold the lock for applying a retention policy. A program that needs both locks takes this one first.
 
         Raises:
-            LockedError: Another process, or another thread, holds it.
+            LockedError: Another process or thread holds the lock.
         """
 
     def unfinished(self) -> tuple[Unfinished, ...]:
-        """Return what is written here and not published, by path."""
+        """Return the unpublished objects, sorted by path."""
 
     def clean(self, name: str | None = None) -> tuple[str, ...]:
-        """Remove what dead writers left unfinished, and return what it was called; never what a living one writes.
+        """Remove the unpublished objects of dead writers, never those of live ones, and return their paths.
 
         Args:
-            name: Only what was to be published under this name.
+            name: Remove only objects that were going to be published under this name; None: all.
         """
 
     def is_being_written(self, name: str) -> bool:
-        """Say whether a process is known to change an object in place. False also means that nobody knows."""
+        """Return whether a process is known to change an object in place. False also means unknown."""
 
     def forget_cached(self, name: str) -> None:
-        """See to it that the next read of an object comes from where it is durable."""
+        """Make the next read of an object bypass caches."""

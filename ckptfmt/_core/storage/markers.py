@@ -1,7 +1,7 @@
-"""Objects that are put aside by a marker, on stores that rename nothing.
+"""Quarantine by marker objects, for stores that cannot rename.
 
-The marker of NAME is the object `NAME.aside`, which holds the version that it is about: an object that gets the name
-later is not condemned by it.
+The marker of NAME is the object `NAME.quarantined`. It records the version that it quarantines, so that a later object
+of the same name is not affected.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ckptfmt._core.storage.base import Entry, Small, Tag, Version
 
-__all__ = ["mark_aside", "without_aside"]
+__all__ = ["mark_quarantined", "without_quarantined"]
 
-_SUFFIX = ".aside"
+_SUFFIX = ".quarantined"
 
 
-def mark_aside(
+def mark_quarantined(
     read: Callable[[str], Small | None],
     swap: Callable[[str, Tag | None, bytes], Tag | None],
     name: str,
     version: Version,
 ) -> None:
-    """Mark a version of an object as put aside.
+    """Mark a version of an object as quarantined.
 
     Args:
         read: See `base.Store`.
         swap: See `base.Store`.
         name: Name of the object.
-        version: Its version.
+        version: Version to mark.
     """
     while True:  # another program may mark it at the same time
         found = read(name + _SUFFIX)
@@ -35,12 +35,12 @@ def mark_aside(
             return
 
 
-def without_aside(read: Callable[[str], Small | None], entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield what is not put aside, and is no marker.
+def without_quarantined(read: Callable[[str], Small | None], entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries that are neither quarantined nor markers.
 
     Args:
         read: See `base.Store`.
-        entries: All objects.
+        entries: Entries of all objects.
     """
     found = list(entries)
     marked = {entry.name.removesuffix(_SUFFIX) for entry in found if entry.name.endswith(_SUFFIX)}

@@ -1,8 +1,8 @@
-"""Stores in the memory of this process (`memory://NAME/PREFIX`), for tests and for trying things out.
+"""Stores in the memory of this process (`memory://NAME/PREFIX`), for tests and experiments.
 
-They are unlike a disk on purpose, and like a bucket of an object store: there is no rename, no write at a place, no
-directory; an object appears when its upload is complete, each version has a tag, requests may be conditional, and
-listings come in pages and in no order that means anything.
+They behave like a bucket of an object store, and deliberately unlike a disk: no rename, no random writes, no
+directories. An object appears when its upload is complete, each version has a tag, requests can be conditional, and
+listings come in pages and in arbitrary order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Self
 
 from ckptfmt._core.format.digest import digest
 from ckptfmt._core.storage.base import Entry, Guard, Properties, Small, Tag, Unfinished, Version
-from ckptfmt._core.storage.markers import mark_aside, without_aside
+from ckptfmt._core.storage.markers import mark_quarantined, without_quarantined
 from ckptfmt._core.storage.object_lock import object_lock
 from ckptfmt._core.storage.upload import UploadedFile
 from ckptfmt.errors import ChangedError, StorageError
@@ -46,15 +46,15 @@ class _Object:
 
 
 class _ConditionError(Exception):
-    """The condition of a request does not hold."""
+    """The condition of a request failed."""
 
 
 class Bucket:
-    """Objects by key, and the requests that a service takes. Each request is one step.
+    """Objects by key, with the requests of an object store. Each request is atomic.
 
     Args:
-        conditions: Whether the conditions of requests are heeded; there are services that ignore them.
-        page: How many objects a page of a listing has.
+        conditions: Whether the bucket honours conditions; some services ignore them.
+        page: Number of objects in one page of a listing.
     """
 
     def __init__(self, *, conditions: bool = True, page: int = _PAGE) -> None:
@@ -65,13 +65,13 @@ class Bucket:
         self._lock = threading.Lock()
 
     def put(self, key: str, content: bytes, *, if_absent: bool = False, if_match: Version | None = None) -> Version:
-        """Store an object whole, and return its version.
+        """Store an object and return its version.
 
         Args:
-            key: Its key.
-            content: Its bytes.
-            if_absent: Only if there is none.
-            if_match: Only if this is its version.
+            key: Key of the object.
+            content: Bytes of the object.
+            if_absent: Require that the object does not exist.
+            if_match: Required current version; None: any.
         """
         with self._lock:
             self._require(key, if_match, if_absent=if_absent)
@@ -83,21 +83,21 @@ class Bucket:
         """Return an object.
 
         Raises:
-            KeyError: There is none.
+            KeyError: The object does not exist.
         """
         with self._lock:
             self._require(key, if_match)
             return self._objects[key]
 
     def delete(self, key: str, *, if_match: Version | None = None) -> None:
-        """Remove an object. If there is none, that is fine."""
+        """Remove an object if it exists."""
         with self._lock:
             if key in self._objects:
                 self._require(key, if_match)
             self._objects.pop(key, None)
 
     def page(self, prefix: str, after: str) -> tuple[list[tuple[str, _Object]], str | None]:
-        """Return some of the objects with a prefix, and from where the next page goes on; None: there is none."""
+        """Return one page of the objects with a prefix, and the token of the next page; None for the last page."""
         with self._lock:
             order = sorted((digest(key.encode()).hex(), key) for key in self._objects if key.startswith(prefix))
             rest = [(place, key) for place, key in order if place > after]
@@ -117,21 +117,21 @@ _buckets: dict[str, Bucket] = {}
 
 
 def bucket(name: str) -> Bucket:
-    """Return the bucket of this process that has a name."""
+    """Return the bucket of a name, the same one throughout this process."""
     return _buckets.setdefault(name, Bucket())
 
 
 class MemoryStore:
-    """The objects of a bucket that are directly under a prefix (see `base.Store`).
+    """The objects directly under a prefix of a bucket (see `base.Store`).
 
     Args:
         objects: The bucket.
-        prefix: The prefix, without a slash at its end; empty: the whole bucket.
-        location: What the user called it.
+        prefix: The prefix without a trailing slash; empty: the top of the bucket.
+        location: URL as the user gave it.
 
     Attributes:
-        location: The same.
-        properties: What it claims to offer.
+        location: URL as the user gave it.
+        properties: Guarantees that the store claims.
     """
 
     def __init__(self, objects: Bucket, prefix: str, location: str) -> None:
@@ -145,8 +145,8 @@ class MemoryStore:
         return f"{self.location.rstrip('/')}/{name}"
 
     def list(self) -> Iterator[Entry]:
-        """Yield the objects that are not put aside, page by page."""
-        return without_aside(self.read, self._entries())
+        """Yield the objects that are not quarantined, page by page."""
+        return without_quarantined(self.read, self._entries())
 
     def _entries(self) -> Iterator[Entry]:
         after: str | None = ""
@@ -158,19 +158,19 @@ class MemoryStore:
                     yield self._entry(name, it)
 
     def look(self, name: str) -> Entry | None:
-        """Return what there is to tell of an object; None if there is none of that name."""
+        """Return the entry of an object; None if it does not exist."""
         try:
             return self._entry(name, self._bucket.get(self._key(name)))
         except KeyError:
             return None
 
     def open(self, name: str, version: Version | None = None) -> MemorySource:
-        """Open an object. Every read of it is of one version, or fails."""
+        """Open an object. Reads are pinned to one version."""
         path = self.path(name)
         try:
             found = self._bucket.get(self._key(name), if_match=version)
         except KeyError:
-            error = StorageError(f"{path}: cannot be opened: no such object; check the path")
+            error = StorageError(f"{path}: no such object; check the URL")
             error.errno = errno.ENOENT
             raise error from None
         except _ConditionError:
@@ -185,7 +185,7 @@ class MemoryStore:
         replace: bool = False,
         guard: Guard = nullcontext,
     ) -> UploadedFile:
-        """Return an object that is uploaded, and appears when it is complete."""
+        """Return a new object, which appears when its upload is complete."""
         file = UploadedFile(self.path(name), lambda: begin(), guard)
 
         def begin() -> _Upload:
@@ -196,14 +196,14 @@ class MemoryStore:
         return file
 
     def remove(self, name: str, version: Version | None = None) -> None:
-        """Remove an object, if it is of that version. If there is none, that is fine."""
+        """Remove an object if it exists and has the version."""
         try:
             self._bucket.delete(self._key(name), if_match=version)
         except _ConditionError:
             raise _changed(self.path(name)) from None
 
     def read(self, name: str) -> Small | None:
-        """Return a small object; None if there is none of that name."""
+        """Return a small object; None if it does not exist."""
         try:
             found = self._bucket.get(self._key(name))
         except KeyError:
@@ -218,45 +218,45 @@ class MemoryStore:
         *,
         durably: bool = True,  # noqa: ARG002 - nothing here is more durable than the process
     ) -> Tag | None:
-        """Replace the content of a small object if it is still the one that was read (see `base.Store`)."""
+        """Replace the content of a small object unless it has changed (see `base.Store`)."""
         condition = None if expected is None else Version(expected)
         try:
             return Tag(self._bucket.put(self._key(name), content, if_absent=expected is None, if_match=condition))
         except _ConditionError:
             return None
 
-    def set_aside(self, name: str, version: Version) -> str:
-        """Mark a version of an object as put aside; it stays where it is."""
+    def quarantine(self, name: str, version: Version) -> str:
+        """Mark a version of an object as quarantined; its bytes stay under its name."""
         found = self.look(name)
         if found is None or found.version != version:
             raise _changed(self.path(name))
-        mark_aside(self.read, self.swap, name, version)
+        mark_quarantined(self.read, self.swap, name, version)
         return self.path(name)
 
     def make_durable(self, name: str) -> None:
-        """See whether an object is there: one that can be seen is as durable as it gets."""
+        """Check that an object exists: a visible object is as durable as the store."""
         self.open(name).close()
 
     def lock(self, *, wait_seconds: float = _LOCK_SECONDS) -> AbstractContextManager[None]:
-        """Hold the lock of the store, for a moment."""
+        """Hold the lock of the store, for moments."""
         busy = f"{self.path(_LOCK)}: another process has held this lock for {wait_seconds:g} s; end it"
         return object_lock(self, _LOCK, busy, wait_seconds=wait_seconds, stale_seconds=_STALE_SECONDS, again=True)
 
     def prune_lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
-        """Hold the lock of those who apply a retention policy."""
+        """Hold the lock for applying a retention policy."""
         busy = f"{self.location}: another process is removing checkpoints here; try again when it has ended"
         return object_lock(self, _PRUNE_LOCK, busy, wait_seconds=wait_seconds, stale_seconds=_PRUNE_STALE_SECONDS)
 
     def unfinished(self) -> tuple[Unfinished, ...]:
-        """Return nothing: what is not complete is nowhere to be seen."""
+        """Return nothing: unfinished uploads are invisible."""
         return ()
 
     def clean(self, name: str | None = None) -> tuple[str, ...]:  # noqa: ARG002 - there is nothing to choose from
-        """Remove nothing: an upload goes with its writer."""
+        """Remove nothing: an upload ends with its writer."""
         return ()
 
     def is_being_written(self, name: str) -> bool:  # noqa: ARG002 - see `base.Store`
-        """Say no: no object changes in place."""
+        """Return False: objects never change in place."""
         return False
 
     def forget_cached(self, name: str) -> None:
@@ -281,8 +281,8 @@ class MemorySource:
     """An object that is open for reading. A context manager that closes it.
 
     Attributes:
-        path: What the user called it.
-        size: Its length in bytes.
+        path: URL of the object.
+        size: Length in bytes.
     """
 
     def __init__(self, path: str, objects: Bucket, key: str, found: _Object) -> None:
@@ -312,15 +312,15 @@ class MemorySource:
         view[:] = self.read(offset, view.nbytes)
 
     def view(self, offset: int, nbytes: int) -> memoryview | None:  # noqa: ARG002 - see `base.Source`
-        """Return None: what lies in the store is not this program's to keep."""
+        """Return None: objects are not mapped."""
         return None
 
     def private_view(self, offset: int, nbytes: int) -> memoryview | None:  # noqa: ARG002 - see `base.Source`
-        """Return None, as `view`."""
+        """Return None: objects are not mapped."""
         return None
 
     def close(self) -> None:
-        """Release it; a second call does nothing."""
+        """Close the object; a second call does nothing."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -333,7 +333,7 @@ class MemorySource:
 
 
 class _Upload:
-    """Parts of an object on their way (see `upload.Upload`)."""
+    """An upload in parts (see `upload.Upload`)."""
 
     def __init__(self, objects: Bucket, key: str, path: str, *, replace: bool) -> None:
         self._bucket = objects
@@ -343,7 +343,7 @@ class _Upload:
         self._parts: list[bytes] = []
 
     def append(self, part: bytes) -> None:
-        """Take what comes next."""
+        """Add the next part."""
         self._parts.append(part)
 
     def complete(self) -> None:
@@ -351,16 +351,14 @@ class _Upload:
         try:
             self._bucket.put(self._key, b"".join(self._parts), if_absent=not self._replace)
         except _ConditionError:
-            error = StorageError(
-                f"{self._path}: cannot be saved: another program has published under this name meanwhile; save again"
-            )
+            error = StorageError(f"{self._path}: another program has just published under this name; save again")
             error.errno = errno.EEXIST
             raise error from None
 
     def abort(self) -> None:
-        """Forget the parts."""
+        """Discard the parts."""
         self._parts.clear()
 
 
 def _changed(path: str) -> ChangedError:
-    return ChangedError(f"{path}: has changed meanwhile, or another object has taken its place")
+    return ChangedError(f"{path}: the object has been replaced or removed; open it again")

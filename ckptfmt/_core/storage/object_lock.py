@@ -1,9 +1,9 @@
-"""Locks on small objects, for stores that know compare-and-swap and nothing else.
+"""Locks on small objects, for stores whose only means of exclusion is compare-and-swap.
 
-A lock is an object that holds the token of its holder, or nothing. To take it is to swap nothing for one's token. A
-holder that dies leaves its token behind: whoever has seen the same token for long enough, by its own clock, swaps it
-for its own. So a holder that is merely slow may lose a lock. No harm comes of it, because what is done under a lock is
-conditional all the same: nothing is replaced that was not expected, and no other version is removed.
+A lock object contains the token of its holder, or nothing. A program takes the lock by swapping the empty content for
+its token. The token of a dead holder stays. A program that has seen the same token for long enough, by its own clock,
+swaps it for its own. A slow holder may therefore lose the lock. This is safe because every change under a lock is
+conditional as well: it replaces only the expected content and removes only the named version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FREE = b""
 
 
 class SmallObjects(Protocol):
-    """What a lock needs of a store."""
+    """The methods of a store that a lock needs."""
 
     def path(self, name: str) -> str:
         """See `base.Store`."""
@@ -38,7 +38,7 @@ class SmallObjects(Protocol):
 
 
 class _Held(threading.local):
-    """The locks that this thread holds, by what they are called."""
+    """Paths of the locks that this thread holds."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -46,7 +46,7 @@ class _Held(threading.local):
 
 _held = _Held()
 _first_seen: dict[str, tuple[bytes, float]] = {}
-"""By lock: the token of another holder, and when this process saw it first."""
+"""Token of another holder, and when this process first saw it, by path of the lock."""
 
 
 @contextmanager
@@ -56,15 +56,15 @@ def object_lock(
     """Hold a lock.
 
     Args:
-        store: Where its object is.
-        name: Name of the object.
-        busy: What to say when another holder has it.
-        wait_seconds: How long to wait for another holder.
-        stale_seconds: How long a holder may have it before it counts as dead.
-        again: A thread that has it may take it again.
+        store: Store of the lock object.
+        name: Name of the lock object.
+        busy: Message of the `LockedError`.
+        wait_seconds: Time to wait for another holder.
+        stale_seconds: Time after which a holder counts as dead.
+        again: Whether the lock is reentrant.
 
     Raises:
-        LockedError: Another process, or another thread, holds it.
+        LockedError: Another process or thread holds the lock.
         StorageError: The object cannot be read or written.
     """
     path = store.path(name)
@@ -78,7 +78,7 @@ def object_lock(
         yield
     finally:
         _held.paths.discard(path)
-        store.swap(name, tag, _FREE, durably=False)  # if it was lost, it stays with the one who has it
+        store.swap(name, tag, _FREE, durably=False)  # does nothing if another program took the lock over
 
 
 def _take(store: SmallObjects, name: str, token: bytes, busy: str, deadline: float, stale_seconds: float) -> Tag:

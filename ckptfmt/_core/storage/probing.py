@@ -1,4 +1,4 @@
-"""Finding out whether a store keeps what it claims: there are services that ignore the conditions of requests."""
+"""A check of the guarantees that a store claims: some services ignore the conditions of requests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["ProbeReport", "probe"]
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What a store was seen to do.
+    """Observed guarantees of a store.
 
     Attributes:
-        location: The store.
-        create_if_absent: It refuses to create a small object that is there.
-        publish_if_absent: It replaces nothing when something is published beside it.
-        compare_and_swap: It refuses to replace a content that is not the expected one any more.
-        conditional_removal: It refuses to remove another version than was named.
-        pinned_reads: It tells when what is being read was replaced.
+        location: Path or URL of the store.
+        create_if_absent: The store refuses to create a small object that exists.
+        publish_if_absent: A publication without `replace` replaces nothing.
+        compare_and_swap: The store refuses to replace content that has changed.
+        conditional_removal: The store refuses to remove a version other than the named one.
+        pinned_reads: The store never returns bytes of a replacement to a reader of the old version.
     """
 
     location: str
@@ -34,22 +34,22 @@ class ProbeReport:
 
     @property
     def not_guaranteed(self) -> tuple[str, ...]:
-        """What cannot be relied on, in words; empty for a sound store."""
-        told = (
-            (self.publish_if_absent, "two programs that save at once may replace each other's checkpoints"),
-            (self.create_if_absent, "two programs may both believe that they have begun a run, or hold a lock"),
-            (self.compare_and_swap, "a program that was taken over may not notice, and go on saving"),
-            (self.conditional_removal, "a checkpoint that was replaced a moment ago may be removed"),
-            (self.pinned_reads, "a checkpoint that is replaced while it is read is noticed by its digests only"),
+        """The consequences of each missing guarantee; empty for a sound store."""
+        consequences = (
+            (self.publish_if_absent, "two programs that save at the same time may replace each other's checkpoints"),
+            (self.create_if_absent, "two programs may both begin the same run, or hold the same lock"),
+            (self.compare_and_swap, "a program may continue to save a run that another program has taken over"),
+            (self.conditional_removal, "a prune may remove a checkpoint that was replaced after the last check"),
+            (self.pinned_reads, "only digests detect that a checkpoint was replaced during a read"),
         )
-        return tuple(text for holds, text in told if not holds)
+        return tuple(text for holds, text in consequences if not holds)
 
 
 def probe(store: Store) -> ProbeReport:
-    """Try a store out with small objects of its own, which are removed again.
+    """Check a store with small temporary objects.
 
     Raises:
-        StorageError: It cannot be written to, or read.
+        StorageError: The store cannot be read or written.
     """
     name = f".ckptfmt-probe-{secrets.token_hex(8)}"
     try:
@@ -72,7 +72,7 @@ def _creates_once(store: Store, name: str) -> bool:
 
 
 def _publishes_beside(store: Store, name: str) -> bool:
-    """Publish under a name that another program takes in the last moment."""
+    """Publish under a name that another program takes in the last moment; return whether both objects survive."""
     with suppress(StorageError), store.create(name) as file:
         file.write(b"late")
         store.swap(name, None, b"first")

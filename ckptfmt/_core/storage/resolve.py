@@ -1,7 +1,7 @@
-"""Which store a path or URL leads to.
+"""From a path or URL to its store.
 
-`runs/digits` is a directory, `file:///runs/digits` the same by its URL, `memory://NAME/PREFIX` lies in the memory of
-this process. A new kind of store is entered here.
+`runs/digits` is a directory, `file:///runs/digits` is the same directory by its URL, and `memory://NAME/PREFIX` is in
+the memory of this process. Add new kinds of stores here.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
-_SUPPORTED = "give a local path, file:///PATH or memory://NAME/PREFIX"
+_SUPPORTED = "use a local path, file:///PATH or memory://NAME/PREFIX"
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
-    """Say whether a location is a URL, other than that of a file."""
+    """Return whether a location is a URL other than that of a local file."""
     return _local(location) is None
 
 
 def store_for(location: str | os.PathLike[str]) -> Store:
-    """Return the store that is at a location.
+    """Return the store at a location.
 
     Raises:
-        StorageError: There is no store for URLs of this kind, or no directory can have this name.
+        StorageError: No store supports URLs of this kind, or the name is impossible.
     """
     local = _local(location)
     return _store_at(str(location), str(location)) if local is None else LocalStore(local)
 
 
 def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
-    """Return the store that an object is in, and the name of the object.
+    """Return the store of an object and the name of the object.
 
     Raises:
-        StorageError: There is no store for URLs of this kind, or no object can have this name.
+        StorageError: No store supports URLs of this kind, or the name is impossible.
     """
     local = _local(location)
     if local is not None:
@@ -63,7 +63,7 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
         return LocalStore(path.parent), path.name
     around, _, name = str(location).rpartition("/")
     if not name or around.endswith(":/"):
-        raise StorageError(f"{location}: names no object; give the name of one in it")
+        raise StorageError(f"{location}: the URL names no object; append /NAME")
     return _store_at(around, str(location)), name
 
 
@@ -71,12 +71,12 @@ def open_source(location: str | os.PathLike[str], version: Version | None = None
     """Open a file, or an object in a store, for reading.
 
     Args:
-        location: Its path or URL.
-        version: The version to read; None: the present one.
+        location: Path or URL.
+        version: The version to read; None: the current one.
 
     Raises:
-        ChangedError: There is another version.
-        StorageError: It is not there, cannot be read, or is in no store that is known.
+        ChangedError: The current version is another one.
+        StorageError: The object does not exist or cannot be read, or no store supports the URL.
     """
     local = _local(location)
     if version is None and local is not None:
@@ -92,10 +92,10 @@ def create(
     replace: bool = True,
     guard: Guard = nullcontext,
 ) -> Publication:
-    """Return a new file, or a new object in a store, that appears whole or not at all (see `base.Store.create`).
+    """Return a new file, or a new object in a store, that appears completely or not at all (see `base.Store.create`).
 
     Raises:
-        StorageError: It is in no store that is known, or nothing can have this name.
+        StorageError: No store supports the URL, or the name is impossible.
     """
     local = _local(location)
     if local is not None:
@@ -107,7 +107,7 @@ def create(
 
 
 def join(location: str | os.PathLike[str], name: str) -> str:
-    """Return what to call an object in a store."""
+    """Return the path or URL of an object in the store at a location."""
     return store_for(location).path(name)
 
 
@@ -118,13 +118,13 @@ def name_of(location: str) -> str:
 
 
 def directory_of(location: str) -> str:
-    """Return the location of the store that an object is in."""
+    """Return the location of the store of an object."""
     local = _local(location)
     return location.rpartition("/")[0] if local is None else str(Path(local).parent)
 
 
 def look(location: str | os.PathLike[str]) -> Entry | None:
-    """Return what there is to tell of an object; None if there is none, or it cannot be told."""
+    """Return the entry of an object; None if it does not exist, or cannot be examined."""
     try:
         store, name = locate(location)
         return store.look(name)
@@ -133,7 +133,7 @@ def look(location: str | os.PathLike[str]) -> Entry | None:
 
 
 def same_object(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Say whether two locations lead to the same object, or the same directory. If that cannot be known: no."""
+    """Return whether two locations are the same object or directory. False also means unknown."""
     found, beside = look(one), look(other)
     if found is not None and beside is not None:
         return found.content_id == beside.content_id
@@ -142,7 +142,7 @@ def same_object(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> b
 
 
 def is_gone(location: str) -> bool:
-    """Say whether nothing has a name, not even a link that leads nowhere. If that cannot be known: no."""
+    """Return whether a name is free: not even a dangling link has it. False also means unknown."""
     local = _local(location)
     if local is not None:
         return paths.is_gone(local)
@@ -154,7 +154,7 @@ def is_gone(location: str) -> bool:
 
 
 def is_directory(location: str | os.PathLike[str]) -> bool:
-    """Say whether a location is a directory, or that of objects in a store. If that cannot be known: no."""
+    """Return whether a location is a directory, or a prefix with objects. False also means unknown."""
     local = _local(location)
     if local is not None:
         return paths.is_directory(local)
@@ -165,22 +165,22 @@ def is_directory(location: str | os.PathLike[str]) -> bool:
 
 
 def _store_at(url: str, asked: str) -> Store:
-    """Return the store at a URL, which is a part of what was asked for."""
+    """Return the store at a URL; errors name the whole URL that was asked for."""
     scheme, _, rest = url.partition("://")
     if scheme.lower() == "memory":
         from ckptfmt._core.storage.memory import MemoryStore, bucket
 
         name, _, prefix = rest.partition("/")
         return MemoryStore(bucket(name), prefix.strip("/"), url)
-    raise StorageError(f"{asked}: there is no store for {scheme}://; {_SUPPORTED}")
+    raise StorageError(f"{asked}: {scheme}:// is not supported; {_SUPPORTED}")
 
 
 def _local(location: str | os.PathLike[str]) -> str | None:
-    """Return a path, or the path that a `file` URL stands for; None for other URLs.
+    """Return a path, or the path of a `file` URL; None for other URLs.
 
     Raises:
-        UsageError: It is neither path nor URL.
-        StorageError: It is the URL of a file on another machine.
+        UsageError: The location is neither a path nor a URL.
+        StorageError: The URL names a file on another machine.
     """
     text = paths.path_text(location)
     scheme = _SCHEME.match(text)
@@ -190,14 +190,14 @@ def _local(location: str | os.PathLike[str]) -> str | None:
 
 
 def _path_of(url: str) -> str:
-    """Return the path that a `file` URL stands for.
+    """Return the path of a `file` URL.
 
     Raises:
-        StorageError: It is on another machine, or relative.
+        StorageError: The file is on another machine, or the path is relative.
     """
     from urllib.parse import unquote, urlsplit  # few programs need them, and they take milliseconds
 
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise StorageError(f"{url}: is not on this machine; give file:///PATH")
+        raise StorageError(f"{url}: the file is not on this machine; use file:///PATH")
     return unquote(parts.path)

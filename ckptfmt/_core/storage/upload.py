@@ -1,4 +1,4 @@
-"""Publication on stores that take the bytes of an object in their order, and show it when all of them are there."""
+"""Publication on stores that accept the bytes of an object in order and show the object once it is complete."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from ckptfmt.errors import StorageError
 __all__ = ["Upload", "UploadedFile"]
 
 PART_BYTES = 16 << 20
-"""How much is sent at once. The stores in use take 10,000 parts, of 5 MiB or more."""
+"""Size of a part. Common object stores accept 10,000 parts of at least 5 MiB."""
 
 
 class Upload(Protocol):
-    """An object on its way to a store. Nobody sees it before `complete`."""
+    """An upload in parts. The object is invisible before `complete`."""
 
     def append(self, part: bytes) -> None:
-        """Send what comes next."""
+        """Send the next part."""
 
     def complete(self) -> None:
-        """Make the object visible as a whole.
+        """Make the object visible.
 
         Raises:
-            StorageError: It is not visible; with errno EEXIST if something else has its name.
+            StorageError: The object is not visible; errno is EEXIST if its name is taken.
         """
 
     def abort(self) -> None:
-        """Give up what was sent."""
+        """Discard the parts."""
 
 
 class UploadedFile:
-    """An object that is written in any order, a little ahead of its turn, and sent front to back.
+    """A new object that is written in any order and sent front to back (see `base.Publication`).
 
-    What is written waits in memory until what comes before it is there.
+    Bytes wait in memory until all bytes before them are written.
 
     Args:
-        path: What to call it.
+        path: URL of the object.
         begin: Begins the upload.
-        guard: Held while it is made visible.
+        guard: Held while the object becomes visible.
 
     Attributes:
-        path: The same.
-        position: One more than the highest offset that has been written.
-        waiting_bytes: How many bytes wait for their turn.
+        path: URL of the object.
+        position: Highest offset written so far, plus one.
+        waiting_bytes: Number of bytes that wait in memory.
     """
 
     def __init__(self, path: str, begin: Callable[[], Upload], guard: Guard = nullcontext) -> None:
@@ -80,7 +80,7 @@ class UploadedFile:
         self.write_at(self.position, buffer)
 
     def write_at(self, offset: int, buffer: bytes | bytearray | memoryview) -> None:
-        """Write all bytes of a contiguous buffer at a place of its own, from any thread."""
+        """Write all bytes of a contiguous buffer at an offset, from any thread."""
         data = bytes(memoryview(buffer).cast("B"))
         with self._lock:
             self._opened()
@@ -91,11 +91,11 @@ class UploadedFile:
                 raise
 
     def copy_from(self, source: Source, offset: int, nbytes: int) -> bool:  # noqa: ARG002 - see `base.Publication`
-        """Say that nothing was copied: the bytes are to be written."""
+        """Return False: nothing was copied."""
         return False
 
     def commit(self, *, written_bytes: int | None = None) -> None:
-        """Send what is left, and make the object visible."""
+        """Send the remaining bytes and make the object visible."""
         upload = self._opened()
         if self._failed:
             raise ValueError(f"{self.path}: not all of it could be written, and nothing is published")
@@ -118,7 +118,7 @@ class UploadedFile:
         self._upload = None
 
     def abort(self) -> None:
-        """Give up what has been written, unless it is published. A second call does nothing."""
+        """Discard the object unless it is published. A second call does nothing."""
         upload, self._upload = self._upload, None
         self._failed = self._failed or upload is not None
         self._waiting.clear()

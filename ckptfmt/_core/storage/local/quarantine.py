@@ -17,13 +17,13 @@ except ImportError:  # Windows
 else:
     HAVE_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
 
-__all__ = ["forget_cached", "is_being_written", "set_aside"]
+__all__ = ["forget_cached", "is_being_written", "quarantine"]
 
 _SUFFIX = ".damaged"
 _ATTEMPTS = 1000
 
 
-def set_aside(path: str) -> str:
+def quarantine(path: str) -> str:
     """Rename a file to `NAME.damaged`, or `NAME.damaged-2` and so on, and return the new path.
 
     Nothing is ever replaced: the new name is taken by an empty file first, which the rename then replaces. A kill

@@ -1,4 +1,4 @@
-"""Small files that are read and replaced as a whole: what other stores do by conditional requests."""
+"""Small files that are read and replaced atomically, as other stores do by conditional requests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_BYTES = 1 << 16
 
 
 def read_small(path: Path) -> Small | None:
-    """Return a small file; None if there is none of that name. Its tag is the digest of its content.
+    """Return a small file; None if it does not exist. Its tag is the digest of its content.
 
     Raises:
-        StorageError: It cannot be read, or is longer than 64 KiB.
+        StorageError: The file cannot be read, or is longer than 64 KiB.
     """
     # A link could lead anywhere, and to open a pipe would wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -37,15 +37,15 @@ def read_small(path: Path) -> Small | None:
     except OSError as error:
         raise storage_error(str(path), "cannot be read", error) from error
     if len(content) > MAX_BYTES:
-        raise StorageError(f"{path}: is longer than {MAX_BYTES} bytes, and no small object; remove it")
+        raise StorageError(f"{path}: longer than {MAX_BYTES:,} bytes, so not a file that ckptfmt wrote; remove it")
     return Small(content, _tag(content))
 
 
 def swap_small(path: Path, expected: Tag | None, content: bytes, *, durably: bool) -> Tag | None:
-    """Replace the content of a small file if it is still the one that was read (see `base.Store.swap`).
+    """Replace the content of a small file unless it has changed (see `base.Store.swap`).
 
     Raises:
-        StorageError: It cannot be read or replaced, or may not be durable.
+        StorageError: The file cannot be read or replaced, or may not be durable.
     """
     if expected is None:
         return _tag(content) if _publish(path, content, durably=durably, replace=False) else None

@@ -1,4 +1,4 @@
-"""The local store: a directory, whose files are the objects (see `base.Store`)."""
+"""The local store: a directory whose files are the objects (see `base.Store`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalStore"]
 
-# What writes is imported when it is asked for: most programs that look into a directory write nothing.
+# Modules that write are imported on first use: most programs that look into a directory write nothing.
 
 _PROPERTIES = Properties(
     create_if_absent=True,
@@ -31,25 +31,25 @@ _PROPERTIES = Properties(
     random_access_writes=True,
     connections=os.cpu_count() or 1,
 )
-# Its holders need moments, on a slow file server seconds.
+# Holders need moments, or seconds on a slow file server.
 _LOCK_SECONDS = 60.0
 
 
 class LocalStore:
-    """The files that are directly in a directory, which may be gone or not there yet. Directories are no objects.
+    """The files directly in a directory. The directory need not exist yet; directories in it are not objects.
 
-    An object is published by renaming a file that is flushed already (`publication.atomic_file`). Small objects are
-    compared and swapped under the lock of the directory; where there are no locks, that is not safe.
+    An object is published by renaming a temporary file that is already flushed (`publication.atomic_file`). Small
+    objects are compared and swapped under the lock of the directory, so this is safe only where locks exist.
 
     Args:
-        directory: The directory.
+        directory: Path of the directory.
 
     Attributes:
-        location: The directory, as it was named.
-        properties: What it offers.
+        location: Path of the directory as the user gave it.
+        properties: Guarantees of the store.
 
     Raises:
-        StorageError: It is a URL, or no directory can have this name.
+        StorageError: The path is a URL or is impossible.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -58,7 +58,7 @@ class LocalStore:
         self._directory = Path(self.location)
 
     def path(self, name: str) -> str:
-        """Return the path of a file: the directory as it was named, joined with the name."""
+        """Return the path of a file: the path of the directory joined with the name."""
         return str(self._path(name))
 
     def list(self) -> Iterator[Entry]:
@@ -75,16 +75,16 @@ class LocalStore:
         for name in names:
             try:
                 entry = _entry(self._path(name))
-            except OSError:  # gone meanwhile, or refused: whoever wants it looks at it alone, and learns which
+            except OSError:  # gone or refused: `look` shows which
                 entry = Entry(name, None, None, self.path(name))
             if entry is not None:
                 yield entry
 
     def look(self, name: str) -> Entry | None:
-        """Return what the system tells of a file; None if there is none, but perhaps a directory.
+        """Return the entry of a file; None if there is no file, but perhaps a directory.
 
         Raises:
-            StorageError: It cannot be looked at.
+            StorageError: The file cannot be examined.
         """
         try:
             return _entry(self._path(name))
@@ -104,20 +104,20 @@ class LocalStore:
     def create(
         self, name: str, *, expected_bytes: int | None = None, replace: bool = False, guard: Guard = nullcontext
     ) -> AtomicFile:
-        """Return a file that appears whole, on stable storage, or not at all (see `AtomicFile`)."""
+        """Return a new file that appears completely, on stable storage, or not at all (see `AtomicFile`)."""
         from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 
         return AtomicFile(self.path(name), expected_bytes=expected_bytes, replace=replace, guard=guard)
 
     def remove(self, name: str, version: Version | None = None) -> None:
-        """Remove a file, or a link. If there is none, that is fine.
+        """Remove a file or link if it exists.
 
-        The system does not remove by version: it is looked at first, which other programs must not come between. So
-        whoever names a version holds the lock.
+        The system cannot remove by version, so this checks the version and then removes. Hold the lock so that no other
+        program comes in between.
 
         Raises:
-            ChangedError: It is of another version. It stays.
-            StorageError: It cannot be removed.
+            ChangedError: The file has another version, and stays.
+            StorageError: The file cannot be removed.
         """
         path = self._path(name)
         try:
@@ -130,23 +130,23 @@ class LocalStore:
             raise storage_error(str(path), "cannot be removed", error) from error
 
     def read(self, name: str) -> Small | None:
-        """Return a small file; None if there is none of that name."""
+        """Return a small file; None if it does not exist."""
         from ckptfmt._core.storage.local.small_files import read_small
 
         return read_small(self._path(name))
 
     def swap(self, name: str, expected: Tag | None, content: bytes, *, durably: bool = True) -> Tag | None:
-        """Replace the content of a small file if it is still the one that was read."""
+        """Replace the content of a small file unless it has changed."""
         from ckptfmt._core.storage.local.small_files import swap_small
 
         return swap_small(self._path(name), expected, content, durably=durably)
 
-    def set_aside(self, name: str, version: Version) -> str:
+    def quarantine(self, name: str, version: Version) -> str:
         """Rename a file to `NAME.damaged`, or `NAME.damaged-2` and so on, and return its new path."""
-        from ckptfmt._core.storage.local.quarantine import set_aside
+        from ckptfmt._core.storage.local.quarantine import quarantine
 
         self._require(name, version)
-        return set_aside(self.path(name))
+        return quarantine(self.path(name))
 
     def make_durable(self, name: str) -> None:
         """Wait until a file and its name are on stable storage."""
@@ -158,19 +158,19 @@ class LocalStore:
             raise storage_error(self.path(name), "cannot be made durable", error) from error
 
     def lock(self, *, wait_seconds: float = _LOCK_SECONDS) -> AbstractContextManager[None]:
-        """Hold the lock of the directory, for a moment (see `directory_lock`)."""
+        """Hold the lock of the directory, for moments (see `directory_lock`)."""
         from ckptfmt._core.storage.local.lock import directory_lock
 
         return directory_lock(self._directory, wait_seconds=wait_seconds)
 
     def prune_lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
-        """Hold the lock of those who apply a retention policy (see `local.lock.prune_lock`)."""
+        """Hold the lock for applying a retention policy (see `local.lock.prune_lock`)."""
         from ckptfmt._core.storage.local.lock import prune_lock
 
         return prune_lock(self._directory, wait_seconds=wait_seconds)
 
     def unfinished(self) -> tuple[Unfinished, ...]:
-        """Return the temporary files, by name. A directory that cannot be listed has none."""
+        """Return the temporary files, sorted by name; none if the directory cannot be listed."""
         from ckptfmt._core.storage.local.publication.leftovers import temporary_files
 
         return tuple(
@@ -185,13 +185,13 @@ class LocalStore:
         return clean_leftovers(self._directory, name)
 
     def is_being_written(self, name: str) -> bool:
-        """Say whether a process of this machine is known to have a file open for writing."""
+        """Return whether a process of this machine is known to have a file open for writing."""
         from ckptfmt._core.storage.local.quarantine import is_being_written
 
         return is_being_written(self.path(name))
 
     def forget_cached(self, name: str) -> None:
-        """Ask the system to drop what it has in memory of a file."""
+        """Ask the system to drop a file from its page cache."""
         from ckptfmt._core.storage.local.quarantine import forget_cached
 
         forget_cached(self.path(name))
@@ -205,14 +205,14 @@ class LocalStore:
             raise self._changed(name)
 
     def _changed(self, name: str) -> ChangedError:
-        return ChangedError(f"{self.path(name)}: has changed meanwhile, or another file has taken its place")
+        return ChangedError(f"{self.path(name)}: the file has changed or was replaced; open it again")
 
 
 def _entry(path: Path) -> Entry | None:
-    """Return what the system tells of a file; None if it is a directory.
+    """Return the entry of a file; None if it is a directory.
 
     Raises:
-        OSError: Nothing can be told of it, or it is gone.
+        OSError: The file is gone or cannot be examined.
     """
     found = path.lstat()
     link = stat.S_ISLNK(found.st_mode)
@@ -221,7 +221,7 @@ def _entry(path: Path) -> Entry | None:
             found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         return None
-    if stat.S_ISLNK(found.st_mode):  # it leads nowhere, or where nobody may look
+    if stat.S_ISLNK(found.st_mode):  # dangling, or its target cannot be examined
         return Entry(path.name, None, None, str(path), link=True)
     return Entry(path.name, found.st_size, version_of(found), f"{found.st_dev:x}:{found.st_ino:x}", link)
 

@@ -43,7 +43,7 @@ from ckptfmt._core.catalog import (
     scan_all,
 )
 from ckptfmt._core.interop.pth_checkpoints import look_at_pth
-from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, set_aside
+from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, quarantine
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.scan import EXTENSION, look_at_native, look_into, reason, run_ids
 from ckptfmt._core.storage.local.retries import Patience, Trouble, trouble_of
@@ -275,7 +275,7 @@ def _report(passed_over: Sequence[CheckpointReference], selection: Selection) ->
         note = _skipped(file)
         if selection.tidy and _may_be_set_aside(file, selection.candidates):
             try:
-                note = replace(note, reason=f"{note.reason}; quarantined as {set_aside(file)}")
+                note = replace(note, reason=f"{note.reason}; quarantined as {quarantine(file)}")
             except StorageError as error:
                 note = replace(note, reason=f"{note.reason}; {reason(error, file.path)}")
         skipped.append(note)
