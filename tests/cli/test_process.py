@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -137,12 +138,13 @@ def on_terminal(*arguments: str | Path, interrupt: bool = False, **environment: 
     os.close(out_end)
     os.close(err_end)
     talk = b""
-    if interrupt:
-        talk = os.read(err, 1 << 16)
-        process.send_signal(signal.SIGINT)
-    talk += _read_all(err)
-    result = _read_all(out)
-    return process.wait(), result.decode(), talk.decode()
+    with ThreadPoolExecutor(1) as readers:  # a terminal holds 4 KiB: what fills it waits until somebody reads
+        result = readers.submit(_read_all, out)
+        if interrupt:
+            talk = os.read(err, 1 << 16)
+            process.send_signal(signal.SIGINT)
+        talk += _read_all(err)
+        return process.wait(), result.result().decode(), talk.decode()
 
 
 def _read_all(descriptor: int) -> bytes:
