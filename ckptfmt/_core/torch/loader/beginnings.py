@@ -111,5 +111,6 @@ class Beginnings:
             alike=self.alike or like,
             differed=self.differed or not like,
             returned=self.returned or (not like and new.like(self.first)),
-            repeated=like and not self.differed and (resumed or self.repeated),
+            # Two that are alike in one process show that the loader always begins so.
+            repeated=like and not self.differed and resumed and (self.repeated or not self.alike),
         )
