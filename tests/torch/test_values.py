@@ -370,7 +370,7 @@ class BytesLeaf(TensorLeaf):
 
 def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) -> None:
     for data in (b"", b"123", b"12345"):
-        with pytest.raises(StateError, match=rf"optimizer\.0: gives {len(data)} bytes.*make them 4"):
+        with pytest.raises(StateError, match=rf"optimizer\.0: gives {len(data)} bytes.* 4"):
             ckptfmt.torch.save({"optimizer": [BytesLeaf("F32", (), data)]}, tmp_path / "a.ckptfmt")
     assert not list(tmp_path.iterdir())
 
@@ -379,7 +379,7 @@ def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) ->
 def test_a_tensor_of_another_length_is_refused_when_it_is_copied(nbytes: int) -> None:
     leaf = BytesLeaf("F32", (nbytes // 4,), bytes(nbytes + 1))
     plan = plan_state({"optimizer": [leaf]}, metadata=Metadata(), codec="none")
-    with pytest.raises(StateError, match=rf"gives {nbytes + 1} bytes.*make them {nbytes}"):
+    with pytest.raises(StateError, match=rf"gives {nbytes + 1} bytes.* {nbytes}"):
         DeviceStaging().copy(plan)
 
 

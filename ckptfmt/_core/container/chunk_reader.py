@@ -1,12 +1,12 @@
 """Reading chunks: ranged reads, both digests and the codec, on worker threads (spec 7.2, 7.4, 8).
 
-A worker has buffers of its own, used again and again, which nobody else can reach. What they hold is verified there,
-and goes to its place once, afterwards.
+Each worker reuses buffers of its own, which no other thread can reach. Their content is verified there and then copied
+to its destination once.
 
-Whole chunks that are stored as they are go straight to their memory, and are verified where they lie: a copy would
-take as long as reading them from the page cache. That is sound because each job is done once (`system.workers`), its
-read is over when its bytes are hashed, and no two jobs have memory in common, so that nothing of ours writes there
-again. Whoever calls `fetch` keeps others away from the memory until it returns.
+Whole uncompressed chunks are read straight into their destination and verified in place: a copy would take as long as
+reading them from the page cache. This is sound because each job runs once (`system.workers`), its read has ended when
+its bytes are hashed, and no two jobs share memory, so nothing writes there again. The caller of `fetch` keeps others
+away from the memory until it returns.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ckptfmt.errors import FormatError, Problem, error_for
 __all__ = ["NewBuffer", "ReadRequest", "ReadTarget", "fetch", "new_buffer"]
 
 ReadTarget = memoryview | Callable[[int, memoryview], None] | None
-"""Where the bytes of a segment go: memory of its length; a function that is given each verified piece and its place
-in the segment, from any thread; or nowhere, if they are only to be verified."""
+"""Where the bytes of a segment go: memory of its length; a function, called from any thread with the offset in the
+segment and the bytes of each verified piece; or nowhere, if they only need verification."""
 
 NewBuffer = Callable[[int], memoryview]
-"""Makes the buffer of a worker, of so many bytes."""
+"""Makes the buffer of a worker, given its length in bytes."""
 
 _READERS = CORES + 1  # one waits for the disk while the others hash
 _MAX_SEGMENTS = 4096

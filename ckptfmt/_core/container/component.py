@@ -109,7 +109,7 @@ class Component:
 
         Where it is stored as it is and the framework can look at read-only memory, as NumPy can, it is a view of a map
         of the file: no copy is made, and it stays valid when the checkpoint is closed, removed or replaced. Only a
-        file that is changed in place, which nothing of ours does, would change it.
+        file that is changed in place would change it; ckptfmt never does that.
 
         Raises:
             NotFoundError: It has no tensor of that name.

@@ -62,7 +62,7 @@ def _unusual(noted: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _parse(text: str | None) -> dict[str, int] | None:
-    """Return the versions; None if none are noted, or in a form that is not ours: they are no more than a hint."""
+    """Return the versions; None if none are recorded, or in an unknown form: they are only a hint."""
     try:
         versions = json.loads(text or "null")
     except (ValueError, RecursionError):

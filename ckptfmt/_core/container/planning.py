@@ -1,7 +1,7 @@
-"""What a checkpoint is going to hold: decided, and checked, before the first byte is written (spec 11, 15).
+"""The plan of a checkpoint: its content is decided and checked before the first byte is written (spec 11, 15).
 
-A plan needs no copy of the tensors: its parts say how to read them. Everything else of the state is in the plan
-already, as bytes, and does not follow later changes.
+A plan holds no copies of tensors, only the means to read them. Everything else in the state is in the plan as bytes,
+so later changes do not affect it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ckptfmt._version import __version__
 from ckptfmt.errors import FormatError, StateError
 
 SMALL_BYTES = 64 << 10
-"""A tensor of up to this length is read as bytes of its own. The collector of garbage has no eye on bytes."""
+"""Tensors up to this length are read as separate bytes objects, which the garbage collector does not track."""
 
 
 class ByteSource(NamedTuple):
@@ -47,7 +47,7 @@ class ByteSource(NamedTuple):
 
 @dataclass(frozen=True)
 class MemberPlan:
-    """A member that is going to be written.
+    """Plan of a member.
 
     Attributes:
         name: Its name.
@@ -63,13 +63,13 @@ class MemberPlan:
 
     @property
     def logical_bytes(self) -> int:
-        """Its length in bytes, not compressed."""
+        """Its uncompressed length in bytes."""
         return sum(part.nbytes for part in self.parts)
 
 
 @dataclass(frozen=True)
 class StoredMember:
-    """A member of another checkpoint that is going to be copied as it is stored there.
+    """Plan of a member that is copied from another checkpoint as it is stored there.
 
     Attributes:
         member: The member, as the index of that checkpoint describes it.
@@ -87,7 +87,7 @@ class StoredMember:
 
 @dataclass(frozen=True)
 class SavePlan:
-    """A checkpoint that is going to be written.
+    """Plan of a checkpoint.
 
     Attributes:
         components: Names of the components, in file order.
@@ -103,7 +103,7 @@ class SavePlan:
 
     @property
     def file_bytes(self) -> int | None:
-        """About how long the file will be; None if compression makes that unknown."""
+        """Approximate length of the file; None if compression makes it unpredictable."""
         if any(member.codec != "none" for member in self.members):
             return None
         return MEMBER_ALIGNMENT + sum(align(member.logical_bytes, MEMBER_ALIGNMENT) for member in self.members)
@@ -121,7 +121,7 @@ def plan_save(
 
     Args:
         state: A mapping of component names to trees, or any other tree (11.5).
-        encoders: Know the tensors of frameworks.
+        encoders: Encode the tensors and values of frameworks.
         metadata: Facts for the index.
         codec: One for all components, or a mapping of component name to codec (the others: `none`).
         text_metadata: `__metadata__` of the safetensors members, by component.
@@ -142,7 +142,7 @@ def plan_components(
     text_metadata: Mapping[str, Mapping[str, str]],
     per_rank: Sequence[str] = (),
 ) -> SavePlan:
-    """Return the plan of a checkpoint of components that are flattened already.
+    """Return the plan of a checkpoint of flattened components.
 
     Args:
         components: The components, in file order.
@@ -160,10 +160,10 @@ def plan_components(
 
 
 def require_valid(names: Sequence[str], metadata: Metadata) -> None:
-    """Raise unless every reader takes a file with members of these names, in file order, and these facts (15.1).
+    """Check the names of members, in file order, and the metadata the way a reader does (15.1).
 
     Raises:
-        StateError: A reader would refuse it.
+        StateError: A reader would refuse them.
     """
     problems = validate_names(names)
     if problems:
@@ -194,7 +194,7 @@ def _plan(
 
 
 def fixed_part(content: bytes) -> ByteSource:
-    """Return the part that is these bytes."""
+    """Return a source of these bytes."""
     return ByteSource(len(content), WHOLE, lambda: content)
 
 
@@ -223,7 +223,7 @@ def choose_codecs(codec: str | Mapping[str, str], components: Sequence[str]) -> 
     """Return the codec of each component.
 
     Raises:
-        StateError: There is no such codec, or no such component.
+        StateError: The codec or the component does not exist.
     """
     chosen = dict.fromkeys(components, codec) if isinstance(codec, str) else dict.fromkeys(components, "none")
     if not isinstance(codec, str):
@@ -249,7 +249,7 @@ def make_metadata(
     user: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> Metadata:
-    """Return the metadata for the arguments of `ckptfmt.save`, which see, and the generation of a run (spec 5.3).
+    """Return the metadata for the arguments of `ckptfmt.save` and the generation of a run (spec 5.3).
 
     Raises:
         StateError: `parent` is not an identity, or `created` is not aware.

@@ -17,7 +17,7 @@ _MOST = 1 << 62
 
 
 def epochs_finished(state: object) -> int | None:
-    """Return how many epochs a state says are finished; None if it is none of the documented loop.
+    """Return how many epochs are finished according to a state; None unless it is one of the documented loop.
 
     It is one if it is a mapping with an integer from 0 on as `epoch`, NumPy's included, beside at least one mapping.
     """

@@ -208,7 +208,7 @@ class Checkpoint(Mapping[str, Component]):
         """Return the verified bytes of an opaque member.
 
         Raises:
-            NotFoundError: There is none of that name.
+            NotFoundError: No opaque member has that name.
             IntegrityError: A byte has changed.
         """
         for member in self.index.members:

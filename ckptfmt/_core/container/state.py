@@ -88,7 +88,7 @@ def _is_tensor(value: object, path: str, encoders: EncoderSet) -> bool:
 
 
 def flatten_component(name: str, tree: object, encoders: EncoderSet, *, per_rank: bool = True) -> FlatComponent:
-    """Return a component as it is to be written.
+    """Return a component in the form in which it is stored.
 
     Args:
         name: Its name.
@@ -340,7 +340,7 @@ def tensor_uses(tree: object, adapters: AdapterSet) -> list[tuple[str, Adapter]]
 
 
 def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapters: AdapterSet) -> object:
-    """Return the value that a validated tree stands for.
+    """Return the value of a validated tree.
 
     Args:
         tree: Valid by `format.trees.validate_tree`.

@@ -104,8 +104,8 @@ class TensorSource(ABC):
 
     def _require_length(self, found: int, expected: int, *, whole: bool = True) -> None:
         if found > expected or (whole and found != expected):
-            told = f"gives {found} bytes, its dtype and shape make them {expected}"
-            raise StateError(f"a tensor of {self.dtype} {list(self.shape)}", told)
+            what = f"gives {found} bytes, its dtype and shape require {expected}"
+            raise StateError(f"a tensor of {self.dtype} {list(self.shape)}", what)
 
 
 def at_hand(data: BytesLike) -> ReadChunk:

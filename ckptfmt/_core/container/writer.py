@@ -1,4 +1,4 @@
-"""Writing a checkpoint front to back in one pass, and publishing it (spec 15)."""
+"""The writer of checkpoints: front to back, in one pass, and published when complete (spec 15)."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from ckptfmt._core.storage.resolve import create
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt.errors import FormatError, StateError
 
-# Some of them hash while the others wait for the disk, which is quicker with several writes at a time.
+# Some threads hash while others wait for the disk, which is faster with several writes in flight.
 WRITERS = max(2 * CORES, min(8, 4 * CORES))
 
 
 @dataclass(frozen=True)
 class SaveReport:
-    """What was written.
+    """Report of a save.
 
     Attributes:
         path: The file.
         identity: Its identity, 64 hex digits (12.1).
         file_bytes: Its length in bytes.
         components: Names of the components, in file order.
-        per_rank: Places of the values that were found to differ between ranks, such as `net.avg`. Random states and
-            places in the data, which each rank has for itself, are not named.
+        per_rank: Paths of the values that differ between ranks, such as `net.avg`. Random states and positions in the
+            data differ on every rank and are not listed.
     """
 
     path: str
@@ -56,12 +56,12 @@ class SaveReport:
 
 
 class WrittenFile(NamedTuple):
-    """A whole file that was written.
+    """A file that was written completely.
 
     Attributes:
         identity: Its identity, 64 hex digits (12.1).
         file_bytes: Its length in bytes.
-        facts: What its index says.
+        facts: Its index.
     """
 
     identity: str
@@ -70,10 +70,10 @@ class WrittenFile(NamedTuple):
 
 
 class Sink(Protocol):
-    """What a checkpoint is written to. Several threads write, each byte once; what is left out is zero."""
+    """The destination of a checkpoint. Several threads write, each byte once; bytes not written are zero."""
 
     def write_at(self, offset: int, buffer: BytesLike, /) -> object:
-        """Take all of `buffer` at its place."""
+        """Write all of `buffer` at this offset."""
 
 
 def write_plan(
@@ -87,16 +87,16 @@ def write_plan(
     """Write a planned checkpoint, and publish it.
 
     Args:
-        path: Where to.
-        plan: What.
+        path: The file.
+        plan: The plan.
         replace: Replace what is at the path. False: publish beside it (see `storage.base.Store.create`); the report
             says where.
-        guard: Held while the file is published. If it raises, nothing is.
-        instead: Called with what the index of the new file says, while the guard is held. If it returns the report of
-            another file, that one will do: nothing is published.
+        guard: Held during publication. If it raises, nothing is published.
+        instead: Called with the index of the new file while the guard is held. If it returns the report of another
+            file, that file takes the place of the new one, and nothing is published.
 
     Raises:
-        StateError: A tensor does not give the bytes that its dtype and shape make.
+        StateError: The data of a tensor does not have the length that its dtype and shape require.
         StorageError: The file could not be written; what was at `path` is untouched.
     """
     with create(path, expected_bytes=plan.file_bytes, replace=replace, guard=guard) as file:
@@ -117,7 +117,8 @@ def write_file(sink: Sink, members: Sequence[MemberPlan | StoredMember], metadat
     trailer is: without a trailer, nobody takes the file for a checkpoint.
 
     Raises:
-        StateError: A reader would refuse the file; or a tensor does not give the bytes that its dtype and shape make.
+        StateError: A reader would refuse the file, or the data of a tensor does not have the length that its dtype and
+            shape require.
     """
     require_valid([plan.name for plan in members], metadata)
     preamble = encode_preamble()
@@ -157,7 +158,7 @@ def _write_index(sink: Sink, preamble: bytes, facts: Index, offset: int) -> Trai
 
 
 def _pad(sink: Sink, position: int, alignment: int) -> int:
-    """Write zeros up to a multiple of the alignment, and return it: a sink that sends what it has waits for no more."""
+    """Write zeros up to a multiple of the alignment, and return it: a sink that uploads must not wait for gaps."""
     start = align(position, alignment)
     if start > position:
         sink.write_at(position, bytes(start - position))
@@ -165,7 +166,7 @@ def _pad(sink: Sink, position: int, alignment: int) -> int:
 
 
 class _Batch(NamedTuple):
-    """Chunks, each with the way it is split; small ones together.
+    """Chunks with their splits; small ones come together.
 
     Attributes:
         chunks: Their bytes.
@@ -231,7 +232,7 @@ def _copy(sink: Sink, offset: int, part: ByteSource) -> None:
 
 
 def _write_plain(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> _Written:
-    """Write a member as it is. Where each chunk goes is known, so the workers write, too."""
+    """Write a member uncompressed. The offset of each chunk is known in advance, so the workers write as well."""
     position = offset
 
     def jobs() -> Iterator[Callable[[], bytes]]:
@@ -253,14 +254,14 @@ def _hash_and_write(sink: Sink, offset: int, batch: _Batch) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Compressed:
-    """Chunks after the worker: what to store, and the digests of the chunks."""
+    """Compressed chunks, and the digests of their content."""
 
     stored: list[bytes]
     digests: bytes
 
 
 def _write_compressed(sink: Sink, workers: Workers, plan: MemberPlan, offset: int) -> _Written:
-    """Write a member compressed. Only when a chunk is compressed it is known where the next one goes."""
+    """Write a member compressed. The offset of a chunk is known only after the chunk before it is compressed."""
     position = offset
     digests, stored_digests = bytearray(), bytearray()
     sizes: list[int] = []
@@ -279,10 +280,10 @@ def _compress(batch: _Batch) -> _Compressed:
 
 
 def _batches(plan: MemberPlan) -> Iterator[_Batch]:
-    """Yield the chunks with the ways they are split, small ones in batches of about a chunk.
+    """Yield the chunks with their splits, small ones in batches of about the length of a chunk.
 
     Raises:
-        StateError: A tensor does not give the bytes that its dtype and shape make.
+        StateError: The data of a tensor does not have the length that its dtype and shape require.
     """
     chunks: list[BytesLike] = []
     splits: list[Split] = []
@@ -290,7 +291,7 @@ def _batches(plan: MemberPlan) -> Iterator[_Batch]:
     for number, (size, split, read, _) in enumerate(plan.parts):
         data = read()
         if len(data) != size:
-            found = f"gives {len(data)} bytes, its dtype and shape make them {size}"
+            found = f"gives {len(data)} bytes, its dtype and shape require {size}"
             raise StateError(_place(plan, number), found, "do not change tensors while they are being saved")
         if not size:
             continue
@@ -310,7 +311,7 @@ def _batches(plan: MemberPlan) -> Iterator[_Batch]:
 
 
 def _place(plan: MemberPlan, number: int) -> str:
-    """Return what to call a part of a member: the tensor's name, if parts and tensors go together."""
+    """Return the name of a part of a member in errors: that of its tensor, if each tensor is one part."""
     tensors = plan.header.by_offset() if plan.header is not None else []
     component = plan.name.rpartition(".")[0]
     return f"{component}.{tensors[number - 1].name}" if len(tensors) == len(plan.parts) - 1 else component

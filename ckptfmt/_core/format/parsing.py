@@ -61,7 +61,7 @@ def parse_index(data: bytes, *, minor: int, index_offset: int) -> Index:
 
 
 def validate_metadata(metadata: Metadata) -> None:
-    """Check metadata that is going to be written, the way a reader will (5.3).
+    """Check metadata before it is written, the way a reader does (5.3).
 
     Raises:
         FormatError: A value is not as the specification says.

@@ -22,8 +22,8 @@ class Split(NamedTuple):
     """How the chunks of a tensor are split under codec `zstd`.
 
     Attributes:
-        planes: How many planes; 1 leaves a chunk as it is. So many bytes are one number.
-        exponent_bits: Of numbers that are floats: their sign goes below so many bits. 0: the bits stay as they are.
+        planes: Number of planes, which is the number of bytes of one number; 1 leaves a chunk as it is.
+        exponent_bits: For floats, the number of exponent bits that the sign moves below. 0: the bits stay as they are.
     """
 
     planes: int

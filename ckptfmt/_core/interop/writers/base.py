@@ -40,7 +40,7 @@ class Request:
         """Yield the data of a tensor, piece by piece; those of a long one are read and verified ahead.
 
         Raises:
-            StateError: They are not of the length of its shape.
+            StateError: It does not have the length that its dtype and shape require.
         """
         tensor = component.tensors[name]
         missing, chunks = tensor.nbytes, tensor.chunks()
@@ -50,7 +50,8 @@ class Request:
             self.advance(nbytes)
             yield data
         if missing:
-            raise StateError(f"{component.shown_name}.{name}", "its data are not of the length of its shape")
+            what = "its data does not have the length that its dtype and shape require"
+            raise StateError(f"{component.shown_name}.{name}", what)
 
 
 def _read(chunk: ReadChunk) -> BytesLike:

@@ -29,7 +29,7 @@ class Staging(Protocol):
         The plan that the last call returned must not be used any more.
 
         Raises:
-            StateError: A tensor does not give the bytes that its dtype and shape make.
+            StateError: The data of a tensor does not have the length that its dtype and shape require.
             MemoryError: There is not enough memory.
         """
 
