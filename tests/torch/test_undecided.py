@@ -36,7 +36,7 @@ class Failing:
 
     Attributes:
         error: With which error.
-        calls: Which operations: `open`, `stat`, `lstat`, `listdir`, `read`.
+        calls: Which operations: `open`, `stat`, `scandir`, `read`.
         paths: On which files.
         times: How often; None: always.
         inside: Reads fail if they touch this offset; None: any.
@@ -84,7 +84,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Failing]:
             return real_pread(descriptor, nbytes, offset)
 
         real_preadv, real_pread = os.preadv, os.pread
-        for call in ("open", "stat", "lstat", "listdir"):
+        for call in ("open", "stat", "scandir"):
             monkeypatch.setattr(os, call, by_path(call, getattr(os, call)))
         monkeypatch.setattr(os, "preadv", preadv)
         monkeypatch.setattr(os, "pread", pread)
@@ -128,7 +128,7 @@ def names(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("error", PASSING)
-@pytest.mark.parametrize("call", ["open", "stat", "lstat", "read"])
+@pytest.mark.parametrize("call", ["open", "stat", "read"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_error_that_passes_changes_nothing(
     three: tuple[Path, ...], failing: Any, capfd: pytest.CaptureFixture[str], error: str, call: str, times: int
@@ -171,10 +171,10 @@ def test_an_older_one_that_cannot_be_read_in_its_data_is_of_no_account(three: tu
 @pytest.mark.parametrize("error", PASSING)
 def test_a_directory_that_cannot_be_listed(three: tuple[Path, ...], failing: Any, error: str) -> None:
     directory = three[0].parent
-    it = failing(error, "listdir", directory, times=2)
+    it = failing(error, "scandir", directory, times=2)
     assert resume(directory)[1].path == str(three[2])
     assert it.hit == 2
-    failing(error, "listdir", directory)
+    failing(error, "scandir", directory)
     with pytest.raises(UndecidedError, match="cannot be listed"):
         resume(directory)
 
