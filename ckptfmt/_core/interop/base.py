@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -147,7 +148,7 @@ class ComponentSource:
         """What messages call it."""
         return shown_name(self.name)
 
-    @property
+    @cached_property
     def tensor_infos(self) -> Mapping[str, TensorInfo]:
         """What is known of its tensors without reading them, by name."""
         return {

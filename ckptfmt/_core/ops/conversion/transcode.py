@@ -58,11 +58,12 @@ def tensor_bytes(tensor: TensorSource, place: str, advance: Advance) -> list[Byt
         advance: Takes how many more bytes were read.
     """
     split = DTYPES[tensor.dtype].split if tensor.dtype in DTYPES else WHOLE
+    total = tensor.nbytes
     stream = _Stream(tensor, place, advance)
-    return [
-        ByteSource(nbytes, split, stream.taking(nbytes))
-        for nbytes in (min(CHUNK_BYTES, tensor.nbytes - start) for start in range(0, tensor.nbytes, CHUNK_BYTES))
-    ]
+    if 0 < total <= CHUNK_BYTES:  # most are, and there may be many of them
+        return [ByteSource(total, split, stream.taking(total))]
+    sizes = (min(CHUNK_BYTES, total - start) for start in range(0, total, CHUNK_BYTES))
+    return [ByteSource(nbytes, split, stream.taking(nbytes)) for nbytes in sizes]
 
 
 class _Stream:
