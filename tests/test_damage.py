@@ -86,8 +86,10 @@ def test_one_damaged_tensor_leaves_the_others_readable(good: bytes) -> None:
     damaged[spot.start + 3] ^= 1
     net = open_bytes(bytes(damaged))["net"]
     assert net["w64"].tolist() == [1] * 16
-    with pytest.raises(IntegrityError, match=r"conv\.weight"):
+    with pytest.raises(IntegrityError) as caught:
         net["conv.weight"]
+    (problem,) = caught.value.problems
+    assert (problem.member, problem.tensor) == ("net.safetensors", "conv.weight")
 
 
 def test_every_truncation_is_noticed(good: bytes) -> None:
@@ -106,10 +108,10 @@ def test_bytes_after_the_end_are_noticed(good: bytes) -> None:
 def test_a_file_of_another_kind_is_called_that(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(b"PK\x03\x04" + bytes(400))
-    with pytest.raises(FormatError, match="not a ckptfmt file") as caught:
+    with pytest.raises(FormatError) as caught:
         ckptfmt.open(path)
     assert caught.value.code == "magic"
-    assert str(path) in str(caught.value)
+    assert caught.value.path == str(path)
 
 
 def test_a_newer_major_version_is_refused_with_both_versions(good: bytes) -> None:
@@ -121,8 +123,10 @@ def test_a_newer_major_version_is_refused_with_both_versions(good: bytes) -> Non
     head = good[:12] + struct.pack("<HH", 2, 5) + bytes(48)
     offset, nbytes = struct.unpack_from("<QQ", good, len(good) - 64)
     digest = blake3(head + good[offset : offset + nbytes] + good[-64:-40]).digest()
-    with pytest.raises(UnsupportedVersionError, match=r"2\.5.*1\.x"):
+    with pytest.raises(UnsupportedVersionError) as caught:
         open_bytes(head + good[64:-40] + digest + good[-8:])
+    assert caught.value.code == "major-version"
+    assert all(version in str(caught.value) for version in ("2.5", "1.x"))
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
@@ -131,8 +135,9 @@ def test_a_damaged_chunk_of_a_large_tensor_is_found(tmp_path: Path, codec: str) 
     ckptfmt.save({"net": {"big": np.random.default_rng(0).random(1 << 20)}}, path, codec=codec)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 + 5000] ^= 1
-    with pytest.raises(IntegrityError, match="tensor 'big'"):
+    with pytest.raises(IntegrityError) as caught:
         open_bytes(bytes(data)).load()
+    assert {problem.tensor for problem in caught.value.problems} == {"big"}
 
 
 def test_opening_reads_the_head_and_the_tail_only(tmp_path: Path) -> None:
@@ -148,8 +153,10 @@ def test_opening_reads_the_head_and_the_tail_only(tmp_path: Path) -> None:
 
 def test_a_tensor_that_is_not_there_is_named_with_what_is(good: bytes) -> None:
     checkpoint = open_bytes(good)
-    with pytest.raises(KeyError, match=r"no component 'nett'.*net, optimizer, epoch"):
+    with pytest.raises(ckptfmt.NotFoundError) as missing:
         checkpoint["nett"]
-    with pytest.raises(KeyError, match=r"no tensor 'conv'.*conv\.weight"):
+    assert all(name in str(missing.value) for name in ("'nett'", *checkpoint))
+    with pytest.raises(ckptfmt.NotFoundError) as missing:
         checkpoint["net"]["conv"]
-    assert issubclass(ckptfmt.NotFoundError, CkptfmtError)
+    assert all(name in str(missing.value) for name in ("'conv'", "conv.weight"))
+    assert issubclass(ckptfmt.NotFoundError, (CkptfmtError, KeyError))

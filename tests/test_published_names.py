@@ -80,8 +80,9 @@ def test_pack_names_the_file_that_cannot_be_a_member(name: str, tmp_path: Path) 
     members = tmp_path / "members"
     members.mkdir()
     (members / name).write_bytes(b"\x80")
-    with pytest.raises(PackError, match="cannot name a member; rename or move"):
+    with pytest.raises(PackError) as caught:
         pack(members, tmp_path / "a.ckptfmt")
+    assert name in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["members"]
 
 
@@ -100,7 +101,7 @@ def test_pack_takes_no_order_that_a_reader_refuses(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "members" / FACTS_NAME).read_text())
     facts["members"].reverse()
     (tmp_path / "members" / FACTS_NAME).write_text(json.dumps(facts))
-    with pytest.raises(PackError, match="directly before"):
+    with pytest.raises(PackError, match=r"net\.msgpack"):
         pack(tmp_path / "members", tmp_path / "b.ckptfmt")
     assert not (tmp_path / "b.ckptfmt").exists()
 

@@ -95,15 +95,24 @@ def test_without_a_rule_everything_stays() -> None:
 
 
 def test_reasons_say_why() -> None:
-    reasons = {
-        decision.file.metadata.step: str(decision)
+    decisions = {
+        decision.file.metadata.step: decision
         for decision in plan(usual(), keep_last=2, keep_best=("loss", "min"), keep_every_steps=500).decisions
     }
-    assert reasons[1000] == "kept: newest, last 2, every 500 steps"
-    assert reasons[500] == "kept: best loss 0, every 500 steps"
-    assert reasons[400] == "removed: older than the last 2, not the best loss, not the first of 500 steps"
-    capped = plan(usual(), keep_last=2, max_bytes=1000)
-    assert str(capped.decisions[1]) == "removed: no room within 1 kB for last 2"
+    kept, best, removed = (decisions[step] for step in (1000, 500, 400))
+    assert (kept.keep, best.keep, removed.keep) == (True, True, False)
+    newest, last, every = kept.reasons
+    assert "2" in last
+    assert "500" in every
+    assert [newest in decision.reasons for decision in (best, removed)] == [False, False]
+    metric, also = best.reasons
+    assert "loss" in metric
+    assert also == every
+    (why,) = removed.reasons
+    assert all(rule in why for rule in ("2", "loss", "500"))
+    (why,) = plan(usual(), keep_last=2, max_bytes=1000).decisions[1].reasons
+    assert "1 kB" in why
+    assert last in why
 
 
 def test_a_wrong_clock_keeps_more_rather_than_less() -> None:

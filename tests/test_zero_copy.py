@@ -56,14 +56,15 @@ def test_a_changed_byte_is_never_seen(path: Path) -> None:
     content = path.read_bytes()
     place = content.index(WEIGHTS.tobytes()) + 40
     path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
-    with ckptfmt.open(path) as checkpoint, pytest.raises(IntegrityError, match="'w'"):
+    with ckptfmt.open(path) as checkpoint, pytest.raises(IntegrityError) as caught:
         checkpoint["net"]["w"]
+    assert caught.value.problems[0].tensor == "w"
 
 
 def test_a_file_that_shrinks_is_an_error_and_no_crash(path: Path) -> None:
     with ckptfmt.open(path) as checkpoint:
         os.truncate(path, 5000)
-        with pytest.raises(StorageError, match="shrank"):
+        with pytest.raises(StorageError, match=path.name):
             checkpoint["net"]["w"]
 
 
@@ -72,5 +73,5 @@ def test_a_file_that_shrinks_after_it_was_mapped_is_an_error_and_no_crash(path: 
     with ckptfmt.open(path) as checkpoint:
         checkpoint["net"]["w"]
         os.truncate(path, 5000)
-        with pytest.raises(StorageError, match="shrank"):
+        with pytest.raises(StorageError, match=path.name):
             checkpoint["net"]["w"]
