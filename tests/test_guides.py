@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme_run import make_files
+from tests.guide_files import make_files
 
 ROOT = Path(__file__).parent.parent
 
