@@ -1,17 +1,27 @@
-"""The README shows what the examples really are."""
+"""Every example in the README and the guides is run, and prints what it is said to print."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
-from tests.guide_files import make_files
+from ckptfmt.torch import Checkpointer
+from tests.guide_files import make_files, names
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = {"README.md": 3, "distributed.md": 1, "resume.md": 1}
+"""How many blocks of each page have a comment `<!-- not run: why -->` before them."""
+LANGUAGES = {"python", "console", "bash"}
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 def test_the_two_loops_are_those_of_the_examples() -> None:
@@ -24,27 +34,35 @@ def test_the_two_loops_are_those_of_the_examples() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    for document in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "spec/rationale.md",
-        "spec/threat-model.md",
-        "spec/ckptfmt-1.md",
-        "docs/exit-codes.md",
-        "docs/style.md",
-    ):
-        path = ROOT / document
+    spec = (ROOT / "spec").glob("*.md")
+    for path in (*PAGES, *spec, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{document} leads to {target}"
+            assert (path.parent / target).exists(), f"{path.name} leads to {target}"
 
 
-CHAPTER = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The command line\n")[2].partition("\n## ")[0]
+@dataclass(frozen=True)
+class Block:
+    """A block of code on a page.
+
+    Attributes:
+        language: `python`, `console` and `bash` are run; any other is only shown.
+        why_not: Why it is not run; None if it is.
+    """
+
+    language: str
+    text: str
+    why_not: str | None
 
 
-def transcripts() -> list[tuple[str, str]]:
-    """Return the commands of the chapter on the command line, each with what it is said to print."""
-    blocks = re.findall(r"```console\n(.*?)```", CHAPTER, re.DOTALL)
-    parts = re.split(r"^\$ (.*)\n", "".join(blocks), flags=re.MULTILINE)
+def blocks(page: Path) -> list[Block]:
+    """Return the blocks of a page that are code, those that are not run included."""
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(it["language"], it["text"], it["why"]) for it in found if it["language"] in LANGUAGES]
+
+
+def transcripts(text: str) -> list[tuple[str, str]]:
+    """Return the commands of a transcript, each with what it is said to print."""
+    parts = re.split(r"^\$ (.*)\n", text, flags=re.MULTILINE)
     assert parts[0] == ""
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -75,19 +93,53 @@ def matches(shown: str, printed: str) -> bool:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @pytest.mark.skipif(os.name == "nt", reason="the transcripts are of a POSIX shell")
-def test_the_transcripts_are_what_the_commands_print(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_the_blocks_of_a_page_do_what_they_show(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(tmp_path)
     run("git init -q .", tmp_path)
-    found = transcripts()
-    assert len(found) >= 15
-    for command, shown in found:
-        printed = run(command, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    for number, block in enumerate(blocks(page)):
+        if block.why_not is not None:
+            continue
+        if block.language == "python":
+            space |= names(number)
+            run_python(compile(block.text, f"{page.name}, block {number}", "exec"), space)
+        else:
+            check_transcript(block, tmp_path)
+    if page.name == "command-line.md":
+        check_git(tmp_path)
+
+
+def run_python(code: CodeType, space: dict[str, object]) -> None:
+    """Execute a block, and close the Checkpointer that it made: no handler of signals outlives it."""
+    exec(code, space)
+    ckpt = space.pop("ckpt", None)
+    if isinstance(ckpt, Checkpointer):
+        ckpt.close()
+
+
+def check_transcript(block: Block, directory: Path) -> None:
+    """See that each command of a transcript prints what it shows."""
+    assert block.language == "console", "a script has no output to compare; show it as a transcript"
+    for command, shown in transcripts(block.text):
+        printed = run(command, directory)
         assert matches(shown, printed), f"$ {command}\n{printed}"
-    check_git(tmp_path)
+
+
+def test_the_blocks_that_are_not_run_are_known() -> None:
+    counted = {page.name: sum(block.why_not is not None for block in blocks(page)) for page in PAGES}
+    assert {name: number for name, number in counted.items() if number} == NOT_RUN
+
+
+def test_no_block_escapes_the_pattern() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^```(?:python|console|bash)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == len(blocks(page)), page.name
 
 
 def check_git(directory: Path) -> None:
-    """See that git uses `ckptfmt` for checkpoints once it is told what the README says."""
+    """See that git uses `ckptfmt` for checkpoints once it is configured as the guide says."""
     who = "git -c user.name=a -c user.email=a@b.c"
     run(f"cp runs/digits/ckpt-00000100.ckptfmt last.ckptfmt && git add -A && {who} commit -qm 1", directory)
     run("cp runs/digits/ckpt-00000120.ckptfmt last.ckptfmt", directory)
@@ -99,8 +151,8 @@ def check_git(directory: Path) -> None:
     assert "rng" in tool
 
 
-def test_every_command_is_in_the_chapter_or_has_one_of_its_own() -> None:
+def test_every_command_is_on_a_page() -> None:
     from ckptfmt_cli.main import _COMMANDS
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in _COMMANDS if f"ckptfmt {name}" not in readme and f"`{name}`" not in readme] == []
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "json.md")
+    assert [name for name in _COMMANDS if f"ckptfmt {name}" not in text and f"`{name}`" not in text] == []
