@@ -223,7 +223,7 @@ def _counts_epochs(file: CheckpointReference) -> bool:
 
 
 def _look_at_other(path: str, *, inert: Collection[str]) -> CheckpointReference:
-    from ckptfmt._core.interop.pth_checkpoints import look_at_pth  # most directories have no such file
+    from ckptfmt._core.interop.readers.pth_checkpoints import look_at_pth  # most directories have no such file
 
     return look_at_pth(path, inert=inert)
 
@@ -264,6 +264,6 @@ def verified_all(
     """
     if file.path.endswith(EXTENSION):
         return verified(file, progress)
-    from ckptfmt._core.interop.pth_checkpoints import verified_pth
+    from ckptfmt._core.interop.readers.pth_checkpoints import verified_pth
 
     return verified_pth(file, progress, inert=inert)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ckptfmt._core.interop import npz
 from ckptfmt._core.interop.opening import open_tensors
+from ckptfmt._core.interop.readers import npz
 from ckptfmt._core.ops.directory.verify import read_all
 from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt._core.pth.data import gathering, tensors

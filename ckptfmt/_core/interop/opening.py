@@ -37,7 +37,7 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
     source = open_source(path)
     try:
         # A reader is imported when it is needed: those of other formats take their time.
-        reader = importlib.import_module(f"ckptfmt._core.interop.{detect(source).value}")
+        reader = importlib.import_module(f"ckptfmt._core.interop.readers.{detect(source).value}")
         return _as_opened(reader.open_file(source, inert=inert))
     except BaseException:
         source.close()
@@ -45,7 +45,7 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 
 
 def _open_directory(path: str | os.PathLike[str], inert: Collection[str]) -> TensorFile:
-    directories = importlib.import_module("ckptfmt._core.interop.huggingface")
+    directories = importlib.import_module("ckptfmt._core.interop.readers.huggingface")
     local = not is_url(path)
     if not (local and directories.is_checkpoint_directory(path)):
         if any(entry.name.endswith(EXTENSION) for entry in store_for(path).list()):

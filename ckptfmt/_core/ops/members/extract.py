@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptfmt._core.format.index import Member
-from ckptfmt._core.interop.native import NativeFile, segment_chunks
+from ckptfmt._core.interop.readers.native import NativeFile, segment_chunks
 from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.members.plain_json import encode_metadata
 from ckptfmt._core.ops.progress import Meter, Report

@@ -22,7 +22,7 @@ from ckptfmt._core.format.tensors import Header, plan_header
 from ckptfmt._core.format.trees import validate_tree
 from ckptfmt._core.format.unpacking import decode
 from ckptfmt._core.interop.base import ComponentSource
-from ckptfmt._core.interop.safetensors import SafetensorsFile
+from ckptfmt._core.interop.readers.safetensors import SafetensorsFile
 from ckptfmt._core.ops.conversion.transcode import tensor_bytes
 from ckptfmt._core.ops.members.extract import FACTS_NAME
 from ckptfmt._core.ops.members.plain_json import decode_metadata

@@ -42,7 +42,7 @@ from ckptfmt._core.catalog import (
     resume_candidates,
     scan_all,
 )
-from ckptfmt._core.interop.pth_checkpoints import look_at_pth
+from ckptfmt._core.interop.readers.pth_checkpoints import look_at_pth
 from ckptfmt._core.runs.quarantine import forget_cached, is_at_rest, quarantine
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.scan import EXTENSION, look_at_native, look_into, reason, run_ids

@@ -12,8 +12,8 @@ from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.findings import Findings
 from ckptfmt._core.interop.located import located
-from ckptfmt._core.interop.pth_checkpoints import metadata_of
-from ckptfmt._core.interop.state_components import components_of
+from ckptfmt._core.interop.readers.pth_checkpoints import metadata_of
+from ckptfmt._core.interop.readers.state_components import components_of
 from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.audit import check
 from ckptfmt._core.pth.data.storages import FORM

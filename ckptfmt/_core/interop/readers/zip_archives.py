@@ -29,14 +29,14 @@ def open_file(source: Source, *, inert: Collection[str] = ()) -> TensorFile:
         StorageError: It cannot be read.
     """
     if _holds_arrays(source):
-        from ckptfmt._core.interop import npz
+        from ckptfmt._core.interop.readers import npz
 
         try:
             return npz.open_file(source, inert=inert)
         except ForeignFileError:
             refuse_code(source, inert=inert)  # it is worse than broken, if it asks for code to be run
             raise
-    from ckptfmt._core.interop import pth
+    from ckptfmt._core.interop.readers import pth
 
     return pth.open_file(source, inert=inert)
 

@@ -16,9 +16,9 @@ from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.findings import Findings, merged_findings
-from ckptfmt._core.interop.hf_weights import file_in, find_weights, open_weights, read_json
-from ckptfmt._core.interop.pth import open_file
-from ckptfmt._core.interop.state_components import components_of
+from ckptfmt._core.interop.readers.hf_weights import file_in, find_weights, open_weights, read_json
+from ckptfmt._core.interop.readers.pth import open_file
+from ckptfmt._core.interop.readers.state_components import components_of
 from ckptfmt._core.interop.training_facts import as_float, count
 from ckptfmt._core.storage import open_source, store_for
 from ckptfmt.errors import ForeignFileError, StateError, StorageError

@@ -16,7 +16,7 @@ from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.located import located
-from ckptfmt._core.interop.npy_header import MAGIC, MAX_HEADER_BYTES, ArrayHeader, parse_header
+from ckptfmt._core.interop.readers.npy_header import MAGIC, MAX_HEADER_BYTES, ArrayHeader, parse_header
 from ckptfmt._core.pth.data.archive import STORED, Member, read_members
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import MemberData, MemoryData, Rework, StorageData
