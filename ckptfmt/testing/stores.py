@@ -19,45 +19,19 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from ckptfmt._core.storage.base import Store, Version
+from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.probing import probe
 from ckptfmt._core.storage.resolve import locate
-from ckptfmt.errors import ChangedError, LockedError, StorageError
+from ckptfmt.errors import ChangedError, StorageError
+from ckptfmt.testing._coordination import THREADS, CoordinationTests
+from ckptfmt.testing._objects import content_of, names_in, publish, version_of
 
 __all__ = ["StoreTests", "content_of", "names_in", "publish"]
 
-_THREADS = 8
 _NAMES = ("a.ckptfmt", "no-extension", ".hidden", "two words.ckptfmt", "a#b?c%20d&e+f.ckptfmt", "Zürich-東京.ckptfmt")
 
 
-def publish(store: Store, name: str, content: bytes, *, replace: bool = False) -> str:
-    """Publish an object whole, and return what it is called then."""
-    with store.create(name, expected_bytes=len(content), replace=replace) as file:
-        file.write(content)
-        file.commit()
-        return file.path
-
-
-def content_of(store: Store, name: str) -> bytes:
-    """Return the bytes of an object."""
-    with closing(store.open(name)) as source:
-        return source.read(0, source.size)
-
-
-def names_in(store: Store) -> set[str]:
-    """Return the names of all objects, but for those of locks."""
-    return {entry.name for entry in store.list() if not entry.name.startswith(".ckptfmt.")}
-
-
-def version_of(store: Store, name: str) -> Version:
-    """Return the version of an object that is there."""
-    entry = store.look(name)
-    assert entry is not None
-    assert entry.version is not None
-    return entry.version
-
-
-class StoreTests:
+class StoreTests(CoordinationTests):
     """Tests of a store. Whoever inherits them gives the fixture `store`.
 
     Attributes:
@@ -144,7 +118,7 @@ class StoreTests:
             expected[offset : offset + 1000] = piece
         rng.shuffle(pieces)
         with store.create("a.ckptfmt", expected_bytes=len(expected)) as file:
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(lambda it: file.write_at(*it), pieces))
             assert file.position == len(expected)
             file.commit(written_bytes=1000 * len(pieces))
@@ -203,7 +177,7 @@ class StoreTests:
         assert names_in(store) == {"a.ckptfmt"}
 
     def test_of_many_that_publish_under_one_name_none_is_lost_in_silence(self, store: Store) -> None:
-        barrier = threading.Barrier(_THREADS)
+        barrier = threading.Barrier(THREADS)
 
         def act(number: int) -> str | None:
             barrier.wait()
@@ -212,8 +186,8 @@ class StoreTests:
             except StorageError:
                 return None
 
-        with ThreadPoolExecutor(_THREADS) as pool:
-            paths = list(pool.map(act, range(_THREADS)))
+        with ThreadPoolExecutor(THREADS) as pool:
+            paths = list(pool.map(act, range(THREADS)))
         published = {path: b"%d" % number for number, path in enumerate(paths) if path is not None}
         assert store.path("a.ckptfmt") in published
         assert len(published) == sum(path is not None for path in paths) == len(names_in(store))
@@ -321,93 +295,6 @@ class StoreTests:
         store.make_durable("a.ckptfmt")
         with pytest.raises(StorageError):
             store.make_durable("b.ckptfmt")
-
-    # Small objects
-
-    def test_a_small_object_is_created_once(self, store: Store) -> None:
-        tag = store.swap("lease", None, b"1")
-        assert tag is not None
-        assert store.swap("lease", None, b"2") is None
-        found = store.read("lease")
-        assert found is not None
-        assert (found.content, found.tag) == (b"1", tag)
-        assert content_of(store, "lease") == b"1"
-
-    def test_a_small_object_is_swapped_if_it_is_the_one_that_was_read(self, store: Store) -> None:
-        first = store.swap("lease", None, b"1")
-        assert first is not None
-        second = store.swap("lease", first, b"2")
-        assert second is not None
-        assert store.swap("lease", first, b"3") is None
-        found = store.read("lease")
-        assert found is not None
-        assert found.content == b"2"
-        store.remove("lease")
-        assert store.swap("lease", second, b"3") is None
-        assert store.read("lease") is None
-
-    def test_of_many_that_create_an_object_one_does(self, store: Store) -> None:
-        barrier = threading.Barrier(_THREADS)
-
-        def act(number: int) -> bool:
-            barrier.wait()
-            return store.swap("lease", None, b"%d" % number) is not None
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            assert sum(pool.map(act, range(_THREADS))) == 1
-
-    def test_no_swap_is_lost(self, store: Store) -> None:
-        store.swap("counter", None, b"0")
-
-        def count(_: int) -> None:
-            while True:
-                found = store.read("counter")
-                assert found is not None
-                if store.swap("counter", found.tag, b"%d" % (int(found.content) + 1), durably=False) is not None:
-                    return
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(count, range(40)))
-        found = store.read("counter")
-        assert found is not None
-        assert found.content == b"40"
-
-    # Locks
-
-    @pytest.mark.parametrize("lock", ["lock", "prune_lock"])
-    def test_a_lock_has_one_holder_at_a_time(self, store: Store, lock: str) -> None:
-        def try_it() -> bool:
-            try:
-                with getattr(store, lock)(wait_seconds=0.0):
-                    return True
-            except LockedError:
-                return False
-
-        with ThreadPoolExecutor(1) as other:
-            with pytest.raises(RuntimeError), getattr(store, lock)():
-                assert not other.submit(try_it).result()
-                raise RuntimeError
-            assert other.submit(try_it).result()
-        assert try_it()
-
-    def test_who_removes_checkpoints_may_take_the_other_lock_too_and_swap(self, store: Store) -> None:
-        with store.prune_lock(), store.lock(), store.lock():
-            tag = store.swap("lease", None, b"1")
-            assert store.swap("lease", tag, b"2") is not None
-
-    def test_nothing_is_lost_under_the_lock(self, store: Store) -> None:
-        counts: list[int] = []
-
-        def count(number: int) -> None:
-            with store.lock():
-                seen = len(counts)
-                publish(store, f"{number}.ckptfmt", b"")
-                assert len(counts) == seen
-                counts.append(number)
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(count, range(12)))
-        assert len(counts) == 12
 
     # Writers
 
