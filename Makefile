@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := .venv-bench
+DOCS_VENV := .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow torture break fuzz lint types layers tests docs vectors bench clean
@@ -52,8 +54,16 @@ break: $(READY) ## inject errors, limits and kills everywhere, and print what wa
 fuzz: $(READY) ## the property tests with new examples, 2,000 each
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n auto $$(grep -rlw given tests --include='test_*.py')
 
-docs: $(READY) ## write the generated pages of docs/ anew
+docs: $(READY) $(DOCS_READY) ## write the generated pages of docs/ anew, and build the site in build/site
 	$(BIN)/python docs/json_forms.py
+	$(DOCS_VENV)/bin/python docs/build_site.py
+
+$(DOCS_READY): pyproject.toml constraints.txt
+	@echo "Setting up $(DOCS_VENV) (once) ..."
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	@touch $(DOCS_READY)
 
 vectors: $(READY) ## make the spec's vectors again
 	$(BIN)/python spec/vectors/generate.py
@@ -66,4 +76,4 @@ bench: $(READY) ## measure saves and restores, side by side with others (more th
 	@$(BENCH_VENV)/bin/python -m benchmarks $(if $(QUICK),--quick)
 
 clean: ## remove .venv and everything that can be made again
-	rm -rf $(VENV) $(BENCH_VENV) dist build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) dist build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
