@@ -26,7 +26,7 @@ OLD = os.urandom(300_000)
 
 
 def publish(case: str, path: Path, nbytes: int, expected_bytes: int | None = None) -> dict[str, object]:
-    begun, message = False, None
+    begun, message, code = False, None, None
     try:
         with AtomicFile(path, expected_bytes=expected_bytes) as file:
             begun = True
@@ -34,10 +34,10 @@ def publish(case: str, path: Path, nbytes: int, expected_bytes: int | None = Non
                 file.write(bytes(100_000))
             file.commit()
     except StorageError as error:
-        message = str(error)
+        message, code = str(error), error.errno
     others = sorted(entry.name for entry in path.parent.iterdir() if entry != path)
     content = path.exists() and path.read_bytes() == OLD
-    return {"case": case, "error": message, "begun": begun, "content": content, "others": others}
+    return {"case": case, "error": message, "errno": code, "begun": begun, "content": content, "others": others}
 
 
 def mount(directory: Path, *options: str) -> None:

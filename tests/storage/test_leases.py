@@ -94,7 +94,7 @@ def test_keys_that_are_not_known_are_of_no_account(tmp_path: Path) -> None:
 def test_what_is_no_lease_is_told(tmp_path: Path, content: bytes) -> None:
     path = lease_path(tmp_path, "r")
     path.write_bytes(content)
-    with pytest.raises(LeaseError, match=r"lease") as caught:
+    with pytest.raises(LeaseError) as caught:
         read_lease(tmp_path, "r")
     assert str(path) in str(caught.value)
     assert list(leases_in(tmp_path)) == []

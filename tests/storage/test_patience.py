@@ -85,7 +85,7 @@ def test_what_is_not_there_is_not_waited_for(code: int, pauses: list[float]) -> 
 
 def test_want_of_memory_is_waited_for_and_then_an_error_of_the_system() -> None:
     assert Patience()(failing(MemoryError(), MemoryError()), "a") == "done"
-    with pytest.raises(StorageError, match="memory") as caught:
+    with pytest.raises(StorageError) as caught:
         Patience()(failing(*(MemoryError() for _ in range(5))), "a")
     assert caught.value.errno == errno.ENOMEM
     assert trouble_of(caught.value) is Trouble.UNKNOWN

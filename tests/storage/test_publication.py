@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -190,8 +191,9 @@ def test_writes_cut_short_by_the_system_are_continued(tmp_path: Path, monkeypatc
 def test_a_system_that_writes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([0])  # a second attempt would end the test with StopIteration
     monkeypatch.setattr(os, "pwrite", lambda _descriptor, _data, _offset: next(answers))
-    with pytest.raises(StorageError, match="cannot be saved"):
+    with pytest.raises(StorageError, match=r"a\.ckptfmt"):
         publish(tmp_path / "a.ckptfmt", b"new")
+    assert names(tmp_path) == []
 
 
 def test_signals_do_not_break_a_publication(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_abort_may_be_called_again_and_ends_it(tmp_path: Path) -> None:
         file.abort()
         assert names(tmp_path) == []
         file.abort()
-        with pytest.raises(ValueError, match="not begun yet, or ended"):
+        with pytest.raises(ValueError):
             file.commit()
     assert names(tmp_path) == []
 
@@ -248,7 +250,7 @@ def test_abort_after_commit_keeps_what_was_published(tmp_path: Path) -> None:
         file.write(b"new")
         file.commit()
         file.abort()
-        with pytest.raises(ValueError, match="not begun yet, or ended"):
+        with pytest.raises(ValueError):
             file.write(b"more")
     assert path.read_bytes() == b"new"
 
@@ -256,7 +258,7 @@ def test_abort_after_commit_keeps_what_was_published(tmp_path: Path) -> None:
 def test_one_object_publishes_once(tmp_path: Path) -> None:
     with AtomicFile(tmp_path / "a.ckptfmt") as file:
         file.commit()
-    with pytest.raises(ValueError, match="publishes once"), file:
+    with pytest.raises(ValueError), file:
         pass
 
 
@@ -274,9 +276,10 @@ def test_nothing_is_published_after_a_failure_that_the_caller_ignores(
         file.write(b"half")
         with monkeypatch.context() as patch:
             patch.setattr(os, failing, fail)
-            with pytest.raises(StorageError, match="reports an I/O error; check the disk"):
+            with pytest.raises(StorageError) as caught:
                 (file.commit if failing == "fsync" else lambda: file.write(b"other half"))()
-        with pytest.raises(ValueError, match="ended"):
+            assert caught.value.errno == errno.EIO
+        with pytest.raises(ValueError):
             file.commit()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.ckptfmt"]
@@ -301,8 +304,9 @@ def test_a_directory_that_can_not_be_flushed_is_told_apart(
     tmp_path: Path, fail_to_flush_directories: Callable[[int], None]
 ) -> None:
     fail_to_flush_directories(errno.EIO)
-    with pytest.raises(StorageError, match="is saved, but may be lost in a power cut"):
+    with pytest.raises(StorageError) as caught:
         publish(tmp_path / "a.ckptfmt", b"new")
+    assert caught.value.errno == errno.EIO
     assert (tmp_path / "a.ckptfmt").read_bytes() == b"new"
 
 
@@ -422,25 +426,27 @@ def test_what_can_not_be_published_to_is_refused_at_once(tmp_path: Path) -> None
     (tmp_path / "nowhere").symlink_to("missing/a.ckptfmt")
     (tmp_path / "into_file").symlink_to("file/a.ckptfmt")
     os.mkfifo(tmp_path / "pipe")
-    refused: dict[str | Path, str] = {
-        tmp_path: "is a directory; name a file in it",
-        f"{tmp_path}/new/": "is the name of a directory; name a file in it",
-        tmp_path / "missing" / "a.ckptfmt": "missing does not exist; create it first",
-        tmp_path / "nowhere": "missing does not exist; create it first",
-        tmp_path / "file" / "a.ckptfmt": "not a directory",
-        tmp_path / "into_file": "not a directory",
-        tmp_path / "circle": "links lead in a circle",
-        tmp_path / ("n" * 256): "name is too long",
-        tmp_path / "pipe": r"is a pipe \(FIFO\), not a regular file",
-        os.devnull: "is a device, not a regular file",
-        "": "no file can have this name",
-        "nul\0byte": "no file can have this name",
-        "s3://bucket/a.ckptfmt": "not supported yet; give a path in a local or mounted directory",
+    refused: dict[str | Path, tuple[int | None, str | Path]] = {
+        tmp_path: (None, tmp_path),
+        f"{tmp_path}/new/": (None, tmp_path / "new"),
+        tmp_path / "missing" / "a.ckptfmt": (None, tmp_path / "missing"),
+        tmp_path / "nowhere": (None, tmp_path / "missing"),
+        tmp_path / "file" / "a.ckptfmt": (errno.ENOTDIR, tmp_path / "file"),
+        tmp_path / "into_file": (errno.ENOTDIR, tmp_path / "into_file"),
+        tmp_path / "circle": (errno.ELOOP, tmp_path / "circle"),
+        tmp_path / ("n" * 256): (errno.ENAMETOOLONG, "n" * 256),
+        tmp_path / "pipe": (None, tmp_path / "pipe"),
+        os.devnull: (None, os.devnull),
+        "": (None, "''"),
+        "nul\0byte": (None, r"nul\x00byte"),
+        "s3://bucket/a.ckptfmt": (None, "s3://"),
     }
     before = names(tmp_path)
-    for path, words in refused.items():
-        with pytest.raises(StorageError, match=words), AtomicFile(path):
+    for path, (code, named) in refused.items():
+        with pytest.raises(StorageError) as caught, AtomicFile(path):
             pass
+        assert caught.value.errno == code
+        assert str(named) in str(caught.value)
     assert names(tmp_path) == before
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
@@ -449,7 +455,7 @@ def test_a_socket_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("a.ckptfmt")
-        with pytest.raises(StorageError, match="is a socket"), AtomicFile("a.ckptfmt"):
+        with pytest.raises(StorageError, match=r"a\.ckptfmt"), AtomicFile("a.ckptfmt"):
             pass
     assert names(tmp_path) == ["a.ckptfmt"]
 
@@ -463,7 +469,7 @@ def test_a_directory_removed_in_mid_write_is_one_clear_error(tmp_path: Path) -> 
     with AtomicFile(directory / "a.ckptfmt") as file:
         shutil.rmtree(directory)
         file.write(b"new")
-        with pytest.raises(StorageError, match=r"a\.ckptfmt: cannot be saved: its directory, .* was removed"):
+        with pytest.raises(StorageError, match=re.escape(str(directory))):
             file.commit()
     assert names(tmp_path) == []
 
@@ -474,7 +480,7 @@ def test_a_directory_without_permission_is_one_clear_error(tmp_path_for_all: Pat
     path = directory / "a.ckptfmt"
     publish(path, b"old")
     directory.chmod(0o555)
-    with pytest.raises(StorageError, match="cannot be saved: permission denied; check owner and mode") as caught:
+    with pytest.raises(StorageError, match=re.escape(str(path))) as caught:
         publish(path, b"new")
     directory.chmod(0o755)
     assert caught.value.errno == errno.EACCES
@@ -496,7 +502,7 @@ def test_a_limit_on_the_size_of_files_is_one_clear_error(tmp_path: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         for expected_bytes in (None, 150_000):
-            with pytest.raises(StorageError, match=r"limit .*\(1\d0,000 bytes or more are needed\)") as caught:
+            with pytest.raises(StorageError, match=r"1\d0,000") as caught:
                 publish(path, bytes(150_000), expected_bytes)
             assert caught.value.errno == errno.EFBIG
     finally:
@@ -510,8 +516,9 @@ def test_a_quota_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     monkeypatch.setattr(os, "pwrite", fail)
-    with pytest.raises(StorageError, match="the disk quota is used up"):
+    with pytest.raises(StorageError) as caught:
         publish(tmp_path / "a.ckptfmt", b"new")
+    assert caught.value.errno == errno.EDQUOT
     assert names(tmp_path) == []
 
 
@@ -529,15 +536,15 @@ def test_a_full_or_read_only_disk_is_one_clear_error(tmp_path: Path) -> None:
         timeout=60,
     )
     full, reserved, unused, no_inodes, read_only = json.loads(done.stdout)
-    assert "the disk is full (" in full["error"]
+    assert full["errno"] == errno.ENOSPC
     assert full["begun"]
-    assert "the disk is full (2,000,000 bytes or more are needed, " in reserved["error"]
-    assert "are free); free some space" in reserved["error"]
+    assert reserved["errno"] == errno.ENOSPC
+    assert "2,000,000" in reserved["error"], "how much is needed"
     assert not reserved["begun"], "a full disk shows before the work is done"
     assert unused["error"] is None
-    assert "cannot be saved: the file system can hold no more files: all of its inodes are in use" in no_inodes["error"]
-    assert "space" not in no_inodes["error"]
-    assert "mounted read-only; choose another directory" in read_only["error"]
+    assert no_inodes["errno"] == errno.ENOSPC
+    assert ["inodes" in outcome["error"] for outcome in (full, reserved, no_inodes)] == [False, False, True]
+    assert read_only["errno"] == errno.EROFS
     for outcome in (full, reserved, no_inodes, read_only):
         assert outcome["content"], "what was there is unchanged"
         assert outcome["others"] == []

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt._core.storage.local.source import LocalSource, open_source
-from ckptfmt.errors import StorageError
+from ckptfmt._escaping import escape
+from ckptfmt.errors import ReadError, StorageError
 
 CONTENT = random.Random(1).randbytes(100_003)
 RANGES = st.tuples(st.integers(0, len(CONTENT)), st.integers(0, len(CONTENT))).map(sorted)
@@ -81,7 +82,7 @@ def test_any_contiguous_memory_can_be_filled(source: LocalSource) -> None:
 
 @pytest.mark.parametrize(("offset", "nbytes"), [(-1, 1), (0, -1), (100_003, 1), (0, 100_004), (2**62, 2**62)])
 def test_a_range_outside_the_file_is_refused(source: LocalSource, offset: int, nbytes: int) -> None:
-    with pytest.raises(ValueError, match="not inside its 100003 bytes"):
+    with pytest.raises(ValueError, match=str(len(CONTENT))):
         source.read(offset, nbytes)
 
 
@@ -91,7 +92,7 @@ def test_a_file_that_shrinks_is_reported(open_file: Opener, tmp_path: Path) -> N
     with open_file(shrinking) as source:
         os.truncate(shrinking, 50_000)
         assert source.read(0, 50_000) == CONTENT[:50_000]
-        with pytest.raises(StorageError, match=r"shrinking\.ckptfmt: shrank while being read"):
+        with pytest.raises(StorageError, match=r"shrinking\.ckptfmt"):
             source.read(49_000, 2000)
 
 
@@ -101,7 +102,7 @@ def test_a_closed_source_is_not_read(open_file: Opener, tmp_path: Path) -> None:
     source = open_file(path)
     source.close()
     source.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(ValueError):
         source.read(0, 1)
 
 
@@ -150,33 +151,40 @@ def test_a_failing_disk_is_reported_with_the_offset(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "preadv", failing_read)
     monkeypatch.setattr(os, "pread", failing_read)
-    with open_source(file) as source, pytest.raises(StorageError, match=r"offset 4096: .*I/O error") as caught:
+    with open_source(file) as source, pytest.raises(ReadError) as caught:
         source.read(4096, 10)
-    assert caught.value.errno == errno.EIO
+    assert (caught.value.offset, caught.value.errno) == (4096, errno.EIO)
+
+
+def is_named(path: str | Path, error: StorageError) -> bool:
+    """Say whether an error names a path; a name that no file can have is shown as Python writes it."""
+    return str(path) in str(error) or escape(repr(path)) in str(error)
 
 
 def test_what_can_not_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
-    refused: dict[str | Path, str] = {
-        tmp_path / "missing.ckptfmt": "no such file",
-        tmp_path: "is a directory; name a file in it",
-        tmp_path / "file" / "a.ckptfmt": "not a directory",
-        tmp_path / "circle": "circle",
-        tmp_path / ("n" * 300): "name is too long",
-        os.devnull: "is a device",
-        "": "no file can have this name",
-        "nul\0byte": "no file can have this name",
-        "half \ud800 character": "no file can have this name",
+    refused: dict[str | Path, int | None] = {
+        tmp_path / "missing.ckptfmt": errno.ENOENT,
+        tmp_path: None,
+        tmp_path / "file" / "a.ckptfmt": errno.ENOTDIR,
+        tmp_path / "circle": errno.ELOOP,
+        tmp_path / ("n" * 300): errno.ENAMETOOLONG,
+        os.devnull: None,
+        "": None,
+        "nul\0byte": None,
+        "half \ud800 character": None,
     }
-    for path, words in refused.items():
-        with pytest.raises(StorageError, match=words):
+    for path, code in refused.items():
+        with pytest.raises(StorageError) as caught:
             open_source(path)
+        assert caught.value.errno == code
+        assert is_named(path, caught.value)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a.ckptfmt", "obs://bucket/a.ckptfmt", "file:///a.ckptfmt"])
 def test_a_url_is_refused_with_advice(url: str) -> None:
-    with pytest.raises(StorageError, match=r"are not supported yet; give a path in a local or mounted"):
+    with pytest.raises(StorageError, match=url):
         open_source(url)
 
 
@@ -185,7 +193,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     code = "import sys; from ckptfmt._core.storage.local.source import open_source; open_source(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, pipe], capture_output=True, text=True, timeout=60)
-    assert "is a pipe (FIFO), not a regular file" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"ckptfmt.errors.StorageError: {pipe}: ")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)])
@@ -195,7 +203,7 @@ def test_pipes_and_devices_are_not_even_opened(
     make(tmp_path / "a.ckptfmt")
     opened: list[object] = []
     monkeypatch.setattr(os, "open", lambda *arguments: opened.append(arguments))
-    with pytest.raises(StorageError, match="not a regular file"):
+    with pytest.raises(StorageError, match=r"a\.ckptfmt"):
         open_source(tmp_path / "a.ckptfmt")
     assert not opened, "to open one can have an effect: it wakes the writer of a pipe"
 
@@ -212,11 +220,12 @@ pathlib.Path.stat = lambda self: regular  # what it was a moment ago
 open_source(sys.argv[1])
 """
     done = subprocess.run([sys.executable, "-c", code, pipe], capture_output=True, text=True, timeout=60)
-    assert "is a pipe (FIFO), not a regular file" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"ckptfmt.errors.StorageError: {pipe}: ")
 
 
 def test_no_permission_is_reported(tmp_path_for_all: Path, no_privileges: None) -> None:
     file = tmp_path_for_all / "secret.ckptfmt"
     file.touch(0o000)
-    with pytest.raises(StorageError, match=r"secret\.ckptfmt: cannot be opened: permission denied"):
+    with pytest.raises(StorageError, match=r"secret\.ckptfmt") as caught:
         open_source(file)
+    assert caught.value.errno == errno.EACCES

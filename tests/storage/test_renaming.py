@@ -178,7 +178,7 @@ def test_what_the_system_refuses_is_an_error_and_nothing_is_left(
         monkeypatch.setattr(renaming, "_renameat2", lambda: fail)
     else:
         monkeypatch.setattr(os, {"link": "link", "take": "replace"}[way], refused(code))
-    with pytest.raises(StorageError, match="cannot be saved") as caught:
+    with pytest.raises(StorageError) as caught:
         publish(tmp_path / "a.ckptfmt", b"new")
     assert caught.value.errno == code
     assert names(tmp_path) == []
