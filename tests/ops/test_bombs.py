@@ -21,7 +21,7 @@ from ckptfmt._core.interop.readers import npz
 from ckptfmt._core.ops.directory.verify import read_all
 from ckptfmt._core.ops.inspection.inspect import inspect_file
 from ckptfmt._core.pth.data import gathering, tensors
-from ckptfmt.errors import UnsupportedFileError
+from ckptfmt.errors import CkptfmtError, UnsupportedFileError
 from tests.ops.test_any_bytes import header, npy
 from tests.ops.test_foreign import contents
 from tests.pth.test_limits import archive_of
@@ -104,7 +104,7 @@ def test_a_header_takes_memory_in_proportion(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [100_000_001, 200_000_000, 1 << 34])
 def test_a_header_beyond_the_limit_of_the_format_is_told_as_such(tmp_path: Path, length: int) -> None:
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + b'{"a":' + bytes(100))
-    with pytest.raises(Exception, match="limit of the format is 100,000,000"):
+    with pytest.raises(CkptfmtError, match="100,000,000"):
         inspect_file(tmp_path / "a.safetensors")
 
 
@@ -121,7 +121,7 @@ def test_json_of_very_many_values(tmp_path: Path, name: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(weights)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / name).write_text(f"[{'[],' * 5_000_000}[]]")
-    with pytest.raises(UnsupportedFileError, match="values"):
+    with pytest.raises(UnsupportedFileError, match=name):
         inspect_file(tmp_path)
 
 

@@ -294,21 +294,21 @@ INDEXES = [
     ("[]", "weight_map"),
     ('{"weight_map": {}}', "weight_map"),
     ('{"weight_map": {"a": 1}}', "weight_map"),
-    ('{"weight_map": {"a": "../model.safetensors"}}', "leads out"),
-    ('{"weight_map": {"a": "/etc/passwd"}}', "leads out"),
-    ('{"weight_map": {"a": "gone.safetensors"}}', "no such file"),
-    ('{"weight_map": {"b": "model-1.safetensors"}}', "'b' is not in"),
+    ('{"weight_map": {"a": "../model.safetensors"}}', r"\.\./model\.safetensors"),
+    ('{"weight_map": {"a": "/etc/passwd"}}', "/etc/passwd"),
+    ('{"weight_map": {"a": "gone.safetensors"}}', r"gone\.safetensors"),
+    ('{"weight_map": {"b": "model-1.safetensors"}}', "'b'"),
     ("[" * 100_000, "JSON"),
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), INDEXES)
-def test_a_wrong_index_of_shards_is_one_error(tmp_path: Path, text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "named"), INDEXES)
+def test_a_wrong_index_of_shards_is_one_error(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "model"
     path.mkdir()
     safetensors.torch.save_file({"a": torch.ones(1)}, path / "model-1.safetensors")
     (path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(CkptfmtError, match=words):
+    with pytest.raises(CkptfmtError, match=named):
         ckptfmt.convert(path, tmp_path / "a.ckptfmt")
     assert not (tmp_path / "a.ckptfmt").exists()
 

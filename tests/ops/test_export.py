@@ -211,8 +211,9 @@ def test_a_check_finds_what_was_not_written_as_it_was(
     given = Request.data_of
     monkeypatch.delattr(os, "copy_file_range", raising=False)  # so that all goes by way of this process
     monkeypatch.setattr(Request, "data_of", lambda *its: (bytes(data)[::-1] for data in given(*its)))
-    with pytest.raises(IntegrityError, match="tensor 'w'"):
+    with pytest.raises(IntegrityError) as caught:
         ckptfmt.export(tmp_path / "a.ckptfmt", tmp_path / target, check=True)
+    assert {problem.tensor for problem in caught.value.problems} == {"w"}
 
 
 def test_safetensors_of_one_component(checkpoint: Path, tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_one_shard_needs_no_index_and_a_config_comes_along(tmp_path: Path) -> No
 def test_a_directory_with_something_in_it_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").write_text("precious")
-    with pytest.raises(StorageError, match="not an empty directory"):
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path / "model"))):
         ckptfmt.export(checkpoint, tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["mine"]
 

@@ -59,7 +59,7 @@ def test_large_arrays_of_every_layout(tmp_path: Path) -> None:
 def test_pickled_arrays_are_never_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.ones(2), code=np.array([{"a": 1}], dtype=object))
     assert len(inspect_file(tmp_path / "a.npz").tensors) == 2
-    with open_tensors(tmp_path / "a.npz") as file, pytest.raises(UnsafeInputError, match="pickled objects"):
+    with open_tensors(tmp_path / "a.npz") as file, pytest.raises(UnsafeInputError, match="code"):
         read_all(file)
 
 
@@ -174,7 +174,7 @@ def test_npz_with_elements_that_we_have_no_dtype_for(tmp_path: Path) -> None:
         assert part.tensors["records"].read() == records.tobytes()
         assert part.tensors["times"].read() == times.tobytes()
         assert np.frombuffer(part.tensors["long"].read(), np.longdouble) == 3
-        with pytest.raises(UnsafeInputError, match="pickled objects"):
+        with pytest.raises(UnsafeInputError, match=r"'objects'|objects\.npy"):
             part.tensors["objects"].read()
 
 

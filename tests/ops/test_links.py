@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_model_takes_no_file_from_elsewhere(tmp_path: Path, model: Path, name:
     (tmp_path / "elsewhere").mkdir()
     (model / name).rename(tmp_path / "elsewhere" / name)
     (model / name).symlink_to(tmp_path / "elsewhere" / name)
-    with pytest.raises(ForeignFileError, match=r"it is a link out of the directory, to .*elsewhere"):
+    with pytest.raises(ForeignFileError, match=rf"{re.escape(name)}.*elsewhere"):
         convert(model, tmp_path / "out.ckptfmt")
     assert not (tmp_path / "out.ckptfmt").exists()
 
@@ -85,7 +86,7 @@ def test_a_model_takes_no_file_from_elsewhere(tmp_path: Path, model: Path, name:
 def test_a_trainers_state_takes_no_file_from_elsewhere(tmp_path: Path, model: Path, secrets: Path) -> None:
     (model / "trainer_state.json").write_text("{}")
     (model / "optimizer.pt").symlink_to(secrets / "optimizer.pt")
-    with pytest.raises(ForeignFileError, match="it is a link out of the directory"):
+    with pytest.raises(ForeignFileError, match=r"optimizer\.pt"):
         convert(model, tmp_path / "out.ckptfmt")
 
 
@@ -101,5 +102,5 @@ def test_links_inside_and_those_of_hugging_faces_cache_are_followed(tmp_path: Pa
         np.testing.assert_array_equal(checkpoint["net"]["a"], NET["a"])
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to(tmp_path / "net.ckptfmt")
-    with pytest.raises(ForeignFileError, match="it is a link out of the directory"):
+    with pytest.raises(ForeignFileError, match=r"config\.json"):
         convert(snapshot, tmp_path / "out.ckptfmt")

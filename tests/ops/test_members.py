@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from ckptfmt._core.ops.members.plain_json import decode_metadata, encode_metadat
 from ckptfmt._core.ops.members.strip import strip_file
 from ckptfmt._core.ops.progress import Progress
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
-from ckptfmt.errors import CkptfmtError, FormatError, IntegrityError, NotFoundError, PackError, StorageError
+from ckptfmt.errors import (
+    CkptfmtError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    PackError,
+    StorageError,
+)
 from tests.ops.conftest import CREATED, Save, flip_byte
 from tests.spec.vectors import VALID
 
@@ -113,7 +121,7 @@ def test_names_that_are_not_there_and_the_file_itself_are_refused(save: Save, tm
 def test_a_file_of_a_newer_version_is_not_rewritten(tmp_path: Path) -> None:
     (vector,) = [vector for vector in VALID if vector.name == "newer-minor"]
     (tmp_path / "a.ckptfmt").write_bytes(vector.data())
-    with pytest.raises(CkptfmtError, match="upgrade"):
+    with pytest.raises(CkptfmtError, match=r"1\.7"):
         strip_file(tmp_path / "a.ckptfmt", tmp_path / "b.ckptfmt")
 
 
@@ -193,7 +201,7 @@ def test_a_directory_that_holds_something_is_left_as_it_is(save: Save, tmp_path:
     path = save(state=STATE)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(StorageError, match="not an empty directory"):
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path / "out"))):
         extract(path, tmp_path / "out")
     assert names(tmp_path / "out") == ["thesis.tex"]
     (tmp_path / "empty").mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
-from ckptfmt import CkptfmtError, UnsafeInputError
+from ckptfmt.errors import CkptfmtError, ForeignFileError, UnsafeInputError, UnsupportedFileError
 from tests.pth import attacks
 
 CANARY = Path(tempfile.gettempdir()) / "ckptfmt-canary"
@@ -97,41 +97,47 @@ def test_nothing_is_imported_compiled_or_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "kind", "named"),
     [
-        (b"", "empty"),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(100), "7z"),
-        (b"\x1f\x8b" + bytes(100), "gzip"),
-        (b"Rar!\x1a\x07" + bytes(100), "RAR"),
-        (b"\xfd7zXZ\x00" + bytes(100), "xz"),
-        (b"\x93NUMPY" + bytes(100), "NumPy"),
-        (b"<!DOCTYPE html>" + bytes(100), "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-        (b"PK\x03\x04" + bytes(200), "zip"),
-        (attacks.zip_of(attacks.GOOD)[:-1], "cut"),
-        (attacks.zip_of(attacks.GOOD) + b"x", "end record"),
-        (attacks.zip_of(attacks.GOOD, {"data.pkl ": b""}, root="a/b"), "data.pkl"),
-        (attacks.stream_of()[:-3], "ends"),
-        (attacks.tar_of(attacks.TAR_PARTS) + attacks.zip_of(attacks.GOOD), "follow"),
-        (attacks.stream_of(tail=b"junk that is none"), "follow"),
-        (attacks.zip_of(attacks.GOOD + b"junk"), "follow"),
-        (pickle.dumps(2**70000), "digits|integer"),
-        (b"\x80\x09.", "protocol"),
-        (b"\x80\x02cbuiltins\nlist\ncbuiltins\nrange\nK\x05\x85R\x85R.", "list that is made of"),
-        (b"\x80\x02ccollections\nOrderedDict\nca\nB\n)R\x85R.", "made of something else than pairs"),
+        (b"", ForeignFileError, "broken.pth"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), ForeignFileError, "7z"),
+        (b"\x1f\x8b" + bytes(100), ForeignFileError, "gzip"),
+        (b"Rar!\x1a\x07" + bytes(100), ForeignFileError, "RAR"),
+        (b"\xfd7zXZ\x00" + bytes(100), ForeignFileError, "xz"),
+        (b"\x93NUMPY" + bytes(100), ForeignFileError, "NumPy"),
+        (b"<!DOCTYPE html>" + bytes(100), ForeignFileError, "broken.pth"),
+        (b"version https://git-lfs.github.com/spec/v1\n", ForeignFileError, "Git LFS"),
+        (b"PK\x03\x04" + bytes(200), ForeignFileError, "zip"),
+        (attacks.zip_of(attacks.GOOD)[:-1], ForeignFileError, "zip"),
+        (attacks.zip_of(attacks.GOOD) + b"x", ForeignFileError, "zip"),
+        (attacks.zip_of(attacks.GOOD, {"data.pkl ": b""}, root="a/b"), ForeignFileError, "data.pkl"),
+        (attacks.stream_of()[:-3], ForeignFileError, "byte 133"),
+        (attacks.tar_of(attacks.TAR_PARTS) + attacks.zip_of(attacks.GOOD), ForeignFileError, "byte 10240"),
+        (attacks.stream_of(tail=b"junk that is none"), ForeignFileError, "17 bytes"),
+        (attacks.zip_of(attacks.GOOD + b"junk"), ForeignFileError, "data.pkl"),
+        (pickle.dumps(2**70000), UnsupportedFileError, "8751"),
+        (b"\x80\x09.", UnsupportedFileError, "protocol 9"),
+        (b"\x80\x02cbuiltins\nlist\ncbuiltins\nrange\nK\x05\x85R\x85R.", UnsupportedFileError, "list"),
+        (b"\x80\x02ccollections\nOrderedDict\nca\nB\n)R\x85R.", UnsupportedFileError, "dict"),
         (
             attacks.zip_of(
                 b"\x80\x02((X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\xfftQt."
             ),
-            "no storage",
+            UnsupportedFileError,
+            "pickle",
         ),
-        (b"]" * 10 + b"\x82\x01.", "extension"),
+        (b"]" * 10 + b"\x82\x01.", UnsafeInputError, "extension code 1"),
     ],
 )
-def test_what_is_broken_is_one_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+def test_what_is_broken_is_one_clear_error(
+    tmp_path: Path, content: bytes, kind: type[CkptfmtError], named: str
+) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
-    with pytest.raises(CkptfmtError, match=words) as caught:
+    with pytest.raises(kind) as caught:
         ckptfmt.convert(path, tmp_path / "out.ckptfmt")
+    assert type(caught.value) is kind
+    assert str(path) in str(caught.value)
+    assert named in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert [child.name for child in tmp_path.iterdir()] == ["broken.pth"]

@@ -99,7 +99,7 @@ def test_a_timer_without_a_thread_is_told_once_and_tried_again(
     timer = HangTimer(1000.0)
     for _ in range(3):
         timer.reset()
-    assert capsys.readouterr().err.count("hang_timeout is not in force") == 1
+    assert capsys.readouterr().err.count("hang_timeout") == 1
     refusing = False
     timer.reset()
     assert len(set_for) == 1
@@ -108,5 +108,5 @@ def test_a_timer_without_a_thread_is_told_once_and_tried_again(
     timer.stop()
     refusing = True
     timer.reset()
-    assert capsys.readouterr().err.count("hang_timeout is not in force") == 1
+    assert capsys.readouterr().err.count("hang_timeout") == 1
     timer.stop()

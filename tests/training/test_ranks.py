@@ -94,7 +94,7 @@ def test_if_one_fails_all_fail_and_none_waits(rank: int) -> None:
     for other in set(range(SIZE)) - {rank}:
         assert type(ended[other]) is RankError
         assert f"rank {rank}" in str(ended[other])
-        assert "MemoryError" in str(ended[other])
+        assert type(error).__name__ in str(ended[other])
 
 
 @pytest.mark.parametrize("kind", [SupersededError, UndecidedError, HeldError])
