@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.index import Metadata, shown_name
@@ -54,9 +54,10 @@ class MemberInfo:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """What is known of a tensor without reading it.
+
+    A named tuple, which is made in half the time of a frozen dataclass: there may be many.
 
     Attributes:
         component: Name of its component.

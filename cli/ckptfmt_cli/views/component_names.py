@@ -7,9 +7,9 @@ from dataclasses import replace
 from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.interop.base import TensorInfo
 from ckptfmt._core.ops.inspection.component_roles import Role
-from ckptfmt._core.ops.inspection.inspect import InspectReport
+from ckptfmt._core.ops.inspection.inspect import ComponentInfo, InspectReport
 
-__all__ = ["is_unnamed", "tensor_name", "with_shown_names"]
+__all__ = ["is_unnamed", "role_name", "tensor_name", "with_shown_names"]
 
 _WEIGHTS, _OTHER = "net", "state"
 
@@ -24,11 +24,16 @@ def tensor_name(tensor: TensorInfo, separator: str) -> str:
     return tensor.name if is_unnamed(tensor.component) else f"{tensor.component}{separator}{tensor.name}"
 
 
+def role_name(component: ComponentInfo) -> str:
+    """Return the name, after its role, of a component that has none."""
+    return _WEIGHTS if component.role is Role.WEIGHTS else _OTHER
+
+
 def with_shown_names(report: InspectReport) -> InspectReport:
     """Return the report with a component that has no name called after its role."""
     if not any(is_unnamed(item.name) for item in report.components):
         return report
     (component,) = report.components
-    name = _WEIGHTS if component.role is Role.WEIGHTS else _OTHER
-    tensors = tuple(replace(tensor, component=name) for tensor in report.tensors)
+    name = role_name(component)
+    tensors = tuple(tensor._replace(component=name) for tensor in report.tensors)
     return replace(report, components=(replace(component, name=name),), tensors=tensors)

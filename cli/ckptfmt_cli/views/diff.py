@@ -17,7 +17,7 @@ from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten
-from ckptfmt_cli.views.component_names import is_unnamed, tensor_name, with_shown_names
+from ckptfmt_cli.views.component_names import is_unnamed, role_name, tensor_name
 
 __all__ = ["SHOWN_CHANGES", "diff_lines"]
 
@@ -68,8 +68,8 @@ def _shown(name: str, report: DiffReport) -> str:
     """Return the name of a component; one without a name is called after its role."""
     if not is_unnamed(name):
         return name
-    sides = [side for side in (report.before, report.after) if any(is_unnamed(item.name) for item in side.components)]
-    return with_shown_names(sides[-1]).components[0].name
+    components = (*report.before.components, *report.after.components)
+    return [role_name(component) for component in components if is_unnamed(component.name)][-1]
 
 
 def _component(item: ComponentDifference) -> Cell:
