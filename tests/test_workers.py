@@ -16,6 +16,7 @@ from types import FrameType
 
 import pytest
 
+from ckptfmt._core.system.batches import batches
 from ckptfmt._core.system.workers import Workers, in_order
 
 
@@ -250,3 +251,9 @@ def test_there_is_one_place_that_starts_threads() -> None:
         "exception_names",  # a list of names
     }
     assert modules_with(r"import Thread\b") == {"workers", "background_saver", "lease"}
+
+
+def test_small_items_share_a_batch_and_none_is_lost_or_moved() -> None:
+    sizes = [1, 1, 8, 3, 3, 3, 0, 1]
+    assert list(batches(sizes, int, 8)) == [[1, 1, 8], [3, 3, 3], [0, 1]]
+    assert list(batches([], int, 8)) == []

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.digest import digest
 from ckptfmt._core.interop.base import ComponentSource, TensorInfo
 from ckptfmt._core.ops.comparison.distance import ValueDifference
 from ckptfmt._core.ops.progress import Report, Tally
+from ckptfmt._core.system.batches import batches
 from ckptfmt._core.system.workers import in_order
 
 __all__ = ["Change", "Pair", "TensorChange", "compare_tensors"]
@@ -162,6 +164,10 @@ def _content(info: TensorInfo, side: int, places: _Places, digests: _Digests) ->
 
 
 _Sides = tuple[dict[str, ComponentSource], dict[str, ComponentSource]]
+_Key = tuple[int, str, str]
+"""A tensor: its side, its component, its name."""
+
+_BATCH_BYTES = 1 << 20
 
 
 class _Digests:
@@ -182,14 +188,18 @@ class _Digests:
         unknown = {key: info for key, info in wanted.items() if not parts[key[0]][key[1]].has_digests}
         tally = Tally(sum(info.nbytes for info in unknown.values()), progress)
 
-        def digests(key: tuple[int, str, str]) -> bytes:
+        def tensor(key: _Key) -> TensorSource:
             side, component, name = key
-            return _read_digests(name, parts[side][component].tensors[name], tally)
+            return parts[side][component].tensors[name]
+
+        def digests(keys: list[_Key]) -> list[bytes]:
+            return [_read_digests(key[-1], tensor(key), tally) for key in keys]
 
         # To hand a digest that is known from thread to thread takes longer than to look it up.
-        self._digests = {key: parts[key[0]][key[1]].tensors[key[2]].digests() for key in wanted if key not in unknown}
-        if unknown:
-            self._digests |= zip(unknown, in_order(digests, unknown, stop=tally.stop), strict=True)
+        self._digests = {key: tensor(key).digests() for key in wanted if key not in unknown}
+        jobs = batches(unknown, lambda key: unknown[key].nbytes, _BATCH_BYTES)
+        read = in_order(digests, jobs, stop=tally.stop)
+        self._digests |= zip(unknown, chain.from_iterable(read), strict=True)
 
     def has(self, info: TensorInfo, side: int) -> bool:
         """Say whether the digest of a tensor is known."""

@@ -6,7 +6,7 @@ compared as a whole once, and by samples from then on. Buffers and everything el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.digest import digest, digest_parts, digest_stream
 from ckptfmt._core.format.packing import encode
+from ckptfmt._core.system.batches import batches
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt._core.torch.distributed.data_parallel import synced_buffers
 from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
@@ -122,8 +123,9 @@ def _digests(leaves: Sequence[TensorSource]) -> list[bytes]:
     They are read in this thread, whose stream a device's tensors are up to date in, and hashed in others.
     """
     with Workers(CORES, "ckptfmt-compare") as workers:
-        batches = (partial(_digest_all, [_read(leaf) for leaf in batch]) for batch in _batches(leaves))
-        return [found for batch in workers.in_order(batches) for found in batch]
+        together = batches(leaves, lambda leaf: leaf.nbytes, _LARGE_BYTES)
+        jobs = (partial(_digest_all, [_read(leaf) for leaf in batch]) for batch in together)
+        return [found for batch in workers.in_order(jobs) for found in batch]
 
 
 def _read(leaf: TensorSource) -> BytesLike:
@@ -132,16 +134,3 @@ def _read(leaf: TensorSource) -> BytesLike:
 
 def _digest_all(data: Sequence[BytesLike]) -> list[bytes]:
     return [digest(piece) for piece in data]
-
-
-def _batches(leaves: Iterable[TensorSource]) -> Iterator[list[TensorSource]]:
-    """Yield tensors in batches that are worth a turn of a thread."""
-    batch: list[TensorSource] = []
-    nbytes = 0
-    for leaf in leaves:
-        batch.append(leaf)
-        nbytes += leaf.nbytes
-        if nbytes >= _LARGE_BYTES:
-            yield batch
-            batch, nbytes = [], 0
-    yield batch

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
 from ckptfmt._core.container.planning import SMALL_BYTES, ByteSource, MemberPlan, SavePlan
+from ckptfmt._core.system.batches import batches
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._core.system.workers import CORES, Workers
 
@@ -82,7 +83,8 @@ class HostStaging:
     def _make(self, copies: Sequence[PendingCopy]) -> None:
         """Make the copies, and return once all are done."""
         with Workers(CORES, "ckptfmt-stage") as workers:
-            for _ in workers.in_order(partial(copy_all, batch) for batch in _batches(copies)):
+            jobs = batches(copies, lambda copy: copy.part.nbytes, _BATCH_BYTES)
+            for _ in workers.in_order(partial(copy_all, batch) for batch in jobs):
                 pass
 
     def _reserve(self, nbytes: int) -> memoryview:
@@ -108,19 +110,6 @@ def _start(memory: memoryview) -> int:
 def _staged_bytes(member: MemberPlan) -> int:
     nbytes = sum(part.nbytes for part in member.parts if part.copy_into is not None)
     return nbytes + -nbytes % _ALIGNMENT
-
-
-def _batches(copies: Sequence[PendingCopy]) -> Iterator[list[PendingCopy]]:
-    """Yield copies in batches that are worth a turn of a thread."""
-    batch: list[PendingCopy] = []
-    nbytes = 0
-    for copy in copies:
-        batch.append(copy)
-        nbytes += copy.part.nbytes
-        if nbytes >= _BATCH_BYTES:
-            yield batch
-            batch, nbytes = [], 0
-    yield batch
 
 
 def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[PendingCopy]) -> MemberPlan:
