@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from ckptfmt._core.format.chunks import CHUNK_BYTES, Segment
+from ckptfmt._core.format.chunks import CHUNK_BYTES, Chunk, Segment
 from ckptfmt._core.format.codec import decode_chunk
 from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import CODECS, Member
@@ -26,7 +26,7 @@ from ckptfmt._core.storage import Source
 from ckptfmt._core.system.workers import CORES, Workers
 from ckptfmt.errors import FormatError, Problem, error_for
 
-__all__ = ["NewBuffer", "ReadRequest", "ReadTarget", "fetch", "new_buffer"]
+__all__ = ["NewBuffer", "ReadRequest", "ReadTarget", "fetch", "new_buffer", "read_chunk"]
 
 ReadTarget = memoryview | Callable[[int, memoryview], None] | None
 """Where the bytes of a segment go: memory of its length; a function, called from any thread with the offset in the
@@ -121,6 +121,19 @@ def fetch(
                 problems.extend(done.problems)
             if progress is not None:
                 progress(done.nbytes)
+
+
+def read_chunk(source: Source, member: Member, chunk: Chunk) -> bytearray:
+    """Return the verified data of one chunk, read on the caller's thread.
+
+    Raises:
+        CkptfmtError: As `fetch` does.
+    """
+    data = bytearray(chunk.nbytes)
+    problems = _Reader(source, new_buffer).run(_Group(member, [chunk.alone()], [memoryview(data)], len(data))).problems
+    if problems:
+        raise error_for(problems)
+    return data
 
 
 def _groups(requests: Iterable[ReadRequest]) -> Iterator[_Group]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from ckptfmt._core.container.chunk_reader import ReadRequest, fetch
+from ckptfmt._core.container.chunk_reader import read_chunk
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
@@ -130,12 +130,10 @@ def segment_chunks(source: Source, member: Member, segment: Segment) -> Iterator
 
 
 def _read_chunk(source: Source, member: Member, chunk: Chunk) -> BytesLike:
-    data = bytearray(chunk.nbytes)
     try:
-        fetch(source, [ReadRequest(member, chunk.alone(), memoryview(data))])
+        return read_chunk(source, member, chunk)
     except FormatError as error:
         raise error.at(source.path) from error
-    return data
 
 
 def open_file(source: Source, *, inert: Collection[str] = ()) -> NativeFile:
