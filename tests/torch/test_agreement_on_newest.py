@@ -175,7 +175,7 @@ def test_a_refused_newest_one_stops_everything_and_says_what_to_do(tmp_path: Pat
     assert [Path(item.path).name for item in error.skipped] == ["f1.pth"]
     assert "system" in error.skipped[0].reason
     assert "inert=" in error.skipped[0].reason
-    assert "move them away" in str(error)
+    assert str(tmp_path / "f1.pth") in str(error)
     latest = find_latest(tmp_path)
     assert latest.file is None
     assert [Path(item.path).name for item in latest.undecided] == ["f1.pth"]
@@ -274,6 +274,6 @@ def test_inert_data_of_a_converted_checkpoint_reach_no_component(tmp_path: Path)
     (tmp_path / "run").mkdir()
     ckptfmt.convert(tmp_path / "a.pth", tmp_path / "run" / "a.ckptfmt")
     value = Value()
-    with pytest.raises(MismatchError, match=r"value\.value: an object of argparse\.Namespace"):
+    with pytest.raises(MismatchError, match=r"value\.value: .*argparse\.Namespace"):
         Checkpointer(tmp_path / "run", {"value": value}).resume(quiet=True, allow_mismatch=["rng"])
     assert value.value is None

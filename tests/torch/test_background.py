@@ -149,8 +149,8 @@ def test_a_failed_save_is_told_and_training_goes_on(
     assert [type(error) for error in errors] == [type(None), StorageError, StorageError, type(None)]
     *failed, _ = capsys.readouterr().err.splitlines()  # the last one reports that it is another directory now
     for line, step, lost in zip(failed, (2, 3), ("1 step", "2 steps"), strict=True):
-        last = re.escape(f"(since {train_url}/ckpt-00000001-e0000.ckptfmt)")
-        assert re.match(rf"ckptfmt: SAVE FAILED at step {step}, nothing saved for {lost} and \d+ s {last}: ", line)
+        last = re.escape(f"{train_url}/ckpt-00000001-e0000.ckptfmt")
+        assert re.match(rf"ckptfmt: .*FAILED.* step {step}\b.* {lost}\b.* \d+ s\b.*{last}", line)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"]
     assert steps_saved(train_url) == {4}
 
@@ -217,8 +217,8 @@ def test_a_component_that_gives_no_state_does_not_end_the_training(
     train(ckpt, 2)
     assert isinstance(ckpt.last_error, error)
     told = capsys.readouterr().err
-    assert re.search(rf"SAVE FAILED at step 1, nothing saved for 1 step and .* \(since the start .*: .*{text}", told)
-    assert "the run ends at step 2, which is NOT SAVED" in told
+    assert re.search(rf"FAILED.* step 1\b.*{text}", told)
+    assert re.search(r"step 2\b.*NOT SAVED", told)
     assert not names(tmp_path)
 
 

@@ -60,7 +60,7 @@ def test_random_generators_go_on_where_they_were(tmp_path: Path, kind: str) -> N
 def test_a_generator_of_another_kind_is_a_mismatch(tmp_path: Path, kind: str) -> None:
     save(tmp_path, noise=GENERATORS[kind][0]())
     other = GENERATORS["python" if kind != "python" else "SFC64"][0]()
-    with pytest.raises(MismatchError, match=r"noise: .* here, .* in the checkpoint"):
+    with pytest.raises(MismatchError, match="noise: "):
         restore(tmp_path, noise=other)
 
 

@@ -295,7 +295,7 @@ def test_an_object_in_a_component_is_refused_with_the_path_to_it(tmp_path: Path,
     torch.save(state, tmp_path / "a.pth")
     net, holder = nn.Linear(1, 1), Holder()
     ckpt = Checkpointer(tmp_path, {"net": net, "holder": holder})
-    with pytest.raises(MismatchError, match=r"holder\.list\[1\]\.it: an object of"):
+    with pytest.raises(MismatchError, match=r"holder\.list\[1\]\.it: "):
         ckpt.resume(quiet=True, allow_mismatch=["rng"])
     assert holder.given is None
     report = Checkpointer(tmp_path, {"net": net, "holder": holder}).resume(quiet=True, allow_mismatch=["rng", "holder"])
@@ -303,7 +303,7 @@ def test_an_object_in_a_component_is_refused_with_the_path_to_it(tmp_path: Path,
     assert "net" in report.restored
     assert report.epoch == 1
     torch.save({"weights": {**net.state_dict(), "it": value}}, tmp_path / "b.pth")
-    with pytest.raises(MismatchError, match=r"weights\.it: an object of"):
+    with pytest.raises(MismatchError, match=r"weights\.it: "):
         warm_start(tmp_path / "b.pth", nn.Linear(1, 1), quiet=True)
 
 

@@ -101,7 +101,7 @@ def test_a_failed_save_is_told_harmlessly(
     ckpt.save()
     ckpt.wait()
     told = capsys.readouterr().err
-    assert "SAVE FAILED" in told
+    assert "FAILED" in told
     assert is_harmless(told), ascii(told)
     assert ckpt.last_error is not None
     assert is_harmless(str(ckpt.last_error))

@@ -96,7 +96,7 @@ def test_a_state_that_the_loader_refuses_is_a_mismatch(tmp_path: Path) -> None:
         return Refusing(DataLoader(Samples(), BATCH))
 
     seen(tmp_path, make(), stop=1)
-    with pytest.raises(MismatchError, match=r"its load_state_dict\(\) refuses .*NotImplementedError"):
+    with pytest.raises(MismatchError, match=r"load_state_dict\(\).*NotImplementedError"):
         seen(tmp_path, make())
 
 
@@ -109,7 +109,7 @@ def test_an_epoch_of_batches_without_a_step_is_told_once(tmp_path: Path, capsys:
         ckpt.end_epoch()
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
-    assert errors[0].startswith("ckptfmt: epoch 0 had 5 batches and no step(): ")
+    assert all(word in errors[0] for word in ("epoch 0", "5 batches", "step()"))
 
 
 def test_epochs_with_steps_or_without_batches_are_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,8 +76,8 @@ def test_no_filter_of_warnings_hides_a_failed_save_or_makes_it_an_error(
                 ckpt.step(loss="no number")  # type: ignore[arg-type]  # that is what is tried
     assert ckpt.global_step == 5
     told = capsys.readouterr().err
-    assert [told.count(f"SAVE FAILED at step {step}, ") for step in range(1, 6)] == [0, 1, 1, 0, 0]
-    assert "metric 'loss' is left out" in told
+    assert [len(re.findall(rf"FAILED.* step {step}\b", told)) for step in range(1, 6)] == [0, 1, 1, 0, 0]
+    assert "'loss'" in told
 
 
 PROGRAM = """
@@ -108,7 +109,7 @@ def test_a_training_needs_no_stderr(tmp_path: Path, stderr: str) -> None:
     assert done.returncode == 75
     assert [path.name for path in (tmp_path / "run").glob("ckpt*")] == ["ckpt-00000002-e0000.ckptfmt"]
     if stderr == "there":
-        assert "leaving with exit code 75" in done.stderr
+        assert "exit code 75" in done.stderr
 
 
 def test_a_failed_save_is_told_even_if_nobody_asks(tmp_path: Path) -> None:
@@ -121,4 +122,4 @@ def test_a_failed_save_is_told_even_if_nobody_asks(tmp_path: Path) -> None:
         [sys.executable, "-c", program, tmp_path / "run"], capture_output=True, check=False, text=True
     )
     assert done.returncode == 0
-    assert "SAVE FAILED at step 0" in done.stderr
+    assert re.search(r"FAILED.* step 0\b", done.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
     ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
     monkeypatch.undo()
     assert steps_in(tmp_path) == [1, 2, 3]
-    assert "not permitted" in str(ckpt.last_error)
-    assert capsys.readouterr().err.count("could not be removed") == 3
+    assert str(tmp_path) in str(ckpt.last_error)
+    assert len(re.findall(r"^ckptfmt: ", capsys.readouterr().err, re.MULTILINE)) == 3
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "I/O"), RecursionError("deep")], ids=repr)
@@ -141,7 +142,7 @@ def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
     assert ckpt.last_saved is not None
     assert ckpt.last_saved.path == str(tmp_path / "ckpt-00000003-e0000.ckptfmt")
     assert type(error).__name__ in str(ckpt.last_error)
-    assert capsys.readouterr().err.count("saved, but older checkpoints could not be removed") == 3
+    assert len(re.findall(r"^ckptfmt: ", capsys.readouterr().err, re.MULTILINE)) == 3
 
 
 @pytest.mark.parametrize(

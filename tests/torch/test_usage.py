@@ -25,13 +25,13 @@ def ckpt(tmp_path: Path) -> Checkpointer:
 
 
 def test_resume_twice(ckpt: Checkpointer) -> None:
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match=r"resume\(\)"):
         ckpt.resume()
 
 
 def test_resume_after_the_loop_began(ckpt: Checkpointer) -> None:
     for _ in ckpt.epochs(1):
-        with pytest.raises(UsageError, match="before the loop"):
+        with pytest.raises(UsageError, match=r"resume\(\)"):
             ckpt.resume()
 
 
@@ -89,11 +89,11 @@ def test_step_twice_for_one_batch(ckpt: Checkpointer) -> None:
 
 
 def test_end_epoch_outside_and_twice(ckpt: Checkpointer) -> None:
-    with pytest.raises(UsageError, match="outside"):
+    with pytest.raises(UsageError, match=r"end_epoch\(\)"):
         ckpt.end_epoch()
     for _ in ckpt.epochs(1):
         ckpt.end_epoch()
-        with pytest.raises(UsageError, match="twice"):
+        with pytest.raises(UsageError, match=r"end_epoch\(\)"):
             ckpt.end_epoch()
     assert ckpt.epoch == 1
 
@@ -114,7 +114,7 @@ def test_save_where_the_run_could_not_go_on(ckpt: Checkpointer) -> None:
         with pytest.raises(UsageError, match=r"save\(\)"):
             ckpt.save()
         for _ in ckpt.batches(BATCHES):
-            with pytest.raises(UsageError, match=r"call step\(\) first"):
+            with pytest.raises(UsageError, match=r"step\(\)"):
                 ckpt.save()
             ckpt.step()
             ckpt.save()
@@ -161,7 +161,7 @@ def test_metrics_that_are_no_numbers_are_left_out(
     assert saved is not None
     with ckptfmt.open(saved.path) as checkpoint:
         assert checkpoint.metadata.metrics == {"accuracy": 0.5}
-    assert capsys.readouterr().err.startswith("ckptfmt: metric 'loss' is left out: ")
+    assert capsys.readouterr().err.count("'loss'") == 1
     assert "'loss'" in str(ckpt.last_error)
     ckpt.save(loss=1)
     ckpt.wait()
@@ -199,10 +199,10 @@ def numbers(count: int, **options: Any) -> DataLoader[int]:
 @pytest.mark.parametrize(
     ("before", "after", "difference"),
     [
-        (numbers(8), numbers(10), "4 batches in the checkpoint, 5 batches now"),
-        (iter(BATCHES), iter([1]), "2 batches were consumed, now there are 1"),
-        (BATCHES, iter(BATCHES), "3 batches in the checkpoint, no fixed number of batches now"),
-        (numbers(8), numbers(8, generator=torch.Generator()), "0 generators of its own in the checkpoint, 1 now"),
+        (numbers(8), numbers(10), r"\b4\b.*\b5\b"),
+        (iter(BATCHES), iter([1]), r"\b2\b.*\b1\b"),
+        (BATCHES, iter(BATCHES), r"\b3\b"),
+        (numbers(8), numbers(8, generator=torch.Generator()), r"generator.*\b1\b"),
     ],
     ids=["longer", "shorter", "unsized", "generator"],
 )

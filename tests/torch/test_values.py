@@ -251,16 +251,16 @@ def nested() -> torch.Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "meta": (lambda: torch.ones(2, device="meta"), "no values"),
+    "meta": (lambda: torch.ones(2, device="meta"), "meta"),
     "quantized": (quantized, "int_repr"),
     "nested": (nested, "unbind"),
     "mkldnn": (lambda: torch.ones(2).to_mkldnn(), "to_dense"),
-    "subclass": (lambda: torch.ones(2).as_subclass(Subclass), "plain tensors"),
-    "lazy": (lambda: torch.nn.LazyLinear(2).state_dict()["weight"], "first forward pass"),
+    "subclass": (lambda: torch.ones(2).as_subclass(Subclass), "Subclass"),
+    "lazy": (lambda: torch.nn.LazyLinear(2).state_dict()["weight"], "Lazy|lazy|Uninitialized"),
     "module": (lambda: torch.nn.Linear(1, 1), r"state_dict\(\)"),
     "optimizer": (lambda: torch.optim.SGD([torch.ones(1)]), r"state_dict\(\)"),
     "generator": (torch.Generator, r"get_state\(\)"),
-    "function": (lambda: torch.nn.functional.relu, "cannot be expressed"),
+    "function": (lambda: torch.nn.functional.relu, "function"),
 }
 
 
@@ -370,7 +370,7 @@ class BytesLeaf(TensorLeaf):
 
 def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) -> None:
     for data in (b"", b"123", b"12345"):
-        with pytest.raises(StateError, match=rf"optimizer\.0: gives {len(data)} bytes.* 4"):
+        with pytest.raises(StateError, match=rf"^optimizer\.0: .*\b{len(data)} bytes.* 4"):
             ckptfmt.torch.save({"optimizer": [BytesLeaf("F32", (), data)]}, tmp_path / "a.ckptfmt")
     assert not list(tmp_path.iterdir())
 
@@ -379,7 +379,7 @@ def test_a_tensor_of_another_length_than_its_shape_is_refused(tmp_path: Path) ->
 def test_a_tensor_of_another_length_is_refused_when_it_is_copied(nbytes: int) -> None:
     leaf = BytesLeaf("F32", (nbytes // 4,), bytes(nbytes + 1))
     plan = plan_state({"optimizer": [leaf]}, metadata=Metadata(), codec="none")
-    with pytest.raises(StateError, match=rf"gives {nbytes + 1} bytes.* {nbytes}"):
+    with pytest.raises(StateError, match=rf"\b{nbytes + 1} bytes.* {nbytes}"):
         DeviceStaging().copy(plan)
 
 
