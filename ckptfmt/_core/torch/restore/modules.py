@@ -53,10 +53,8 @@ def compare_module(
     for name, value in saved.items():
         if name not in live:
             yield name, "in the checkpoint, not in the model"
-        elif isinstance(live[name], torch.Tensor) and not is_lazy(live[name]):
-            here, there = kind_of(live[name]), kind_of(value)
-            if here != there:
-                yield name, f"{here} in the model, {there} in the checkpoint"
+        elif isinstance(live[name], torch.Tensor) and not is_lazy(live[name]) and not _alike(live[name], value):
+            yield name, f"{kind_of(live[name])} in the model, {kind_of(value)} in the checkpoint"
     for first, other in shared_names(live):
         if first in saved and other in saved and not same(saved[first], saved[other]):
             yield other, f"one tensor with {first} in the model, another one in the checkpoint"
@@ -111,6 +109,11 @@ def kind_of(value: object) -> str:
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _alike(live: torch.Tensor, saved: object) -> bool:
+    """Say whether a saved value is a tensor of the same dtype and shape: what `kind_of` shows, without the text."""
+    return isinstance(saved, torch.Tensor) and live.dtype == saved.dtype and live.shape == saved.shape
 
 
 def shared_names(state: Mapping[str, Any]) -> list[tuple[str, str]]:
