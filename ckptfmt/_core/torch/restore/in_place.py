@@ -101,16 +101,14 @@ class Placement:
         if homeless:
             raise MismatchError("the model has no memory yet: give it some with to_empty(device=...)", homeless)
         values = {}
-        by_hand = special is None
+        in_place = special == []
         for key, saved in load.state.items():
             live = memory.get(key)
-            if live is None or not isinstance(saved, torch.Tensor) or not fits(live, saved):
-                by_hand = True
+            if special and any(key.startswith(path) for path in special):
                 live = None
-            elif special and any(key.startswith(path) for path in special):
-                live = None
-            values[key] = self._take(saved, live)
-        if not by_hand and not special:
+            taker = values[key] = self._take(saved, live)
+            in_place &= live is not None and taker is live
+        if in_place:
             return _nothing
         if hasattr(load.state, "_metadata"):
             values = _WithVersions(values)
