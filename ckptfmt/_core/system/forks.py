@@ -1,9 +1,9 @@
-"""What a forked child must let go of: it inherits its parent's handlers of signals, open files and locks.
+"""What a forked child must drop: signal handlers, open files and locks inherited from its parent.
 
-Children by `os.fork` are copies of the process with one thread: the workers of a `DataLoader`, a `multiprocessing.Pool`
-and everything else by the start method `fork`. They run no save, so what belongs to the saves of the parent is not
-theirs: a lock that they shared would outlive it, a file that they removed would be missing. Children by `spawn`,
-`forkserver` or `subprocess` begin anew and inherit nothing.
+`os.fork` copies the process with one thread. `DataLoader` workers, `multiprocessing.Pool` and everything else with the
+start method `fork` are such children. They never save, so they must not touch what the parent's saves use: a shared
+lock would outlive the parent, and a file removed by the child would be missing in the parent. Children started by
+`spawn`, `forkserver` or `subprocess` inherit none of this.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ __all__ = ["Inherited", "OwnDescriptor", "let_go_in_children"]
 
 
 class Inherited(Protocol):
-    """Something that a forked child has a copy of and must not use."""
+    """A resource that a forked child has a copy of and must not use."""
 
     def let_go(self) -> None:
-        """Forget what is the parent's, and change nothing that the parent sees. Called in the child."""
+        """Drop the parent's resource without any change that the parent sees. Called in the child."""
 
 
 _inherited: WeakSet[Inherited] = WeakSet()
 
 
 def let_go_in_children(thing: Inherited) -> None:
-    """Call `let_go` of a thing in every child that is forked as long as the thing is there."""
+    """Call `let_go` of an object in every child forked during the object's lifetime."""
     _inherited.add(thing)
 
 
 def _let_go() -> None:
     for thing in list(_inherited):
-        with contextlib.suppress(Exception):  # the child has to do without ckptfmt, not without itself
+        with contextlib.suppress(Exception):  # a failure here must not break the child
             thing.let_go()
 
 
@@ -45,10 +45,10 @@ class OwnDescriptor:
     """An open file that no forked child keeps open.
 
     Args:
-        number: Its descriptor. It is this object's from now on.
+        number: File descriptor. This object owns it from now on.
 
     Attributes:
-        number: The same; None once it is closed.
+        number: File descriptor; None once it is closed.
     """
 
     def __init__(self, number: int) -> None:
@@ -57,16 +57,16 @@ class OwnDescriptor:
 
     @property
     def opened(self) -> int:
-        """Its descriptor. It must not be closed."""
-        assert self.number is not None, "it is closed"
+        """The descriptor. The file must be open."""
+        assert self.number is not None, "the descriptor is closed"
         return self.number
 
     def close(self) -> None:
-        """Close it. A second call does nothing."""
+        """Close the descriptor. A second call does nothing."""
         number, self.number = self.number, None
         if number is not None:
             os.close(number)
 
     def let_go(self) -> None:
-        """Close the child's copy. The lock of the parent's stays."""
+        """Close the child's copy. The parent's lock stays."""
         self.close()

@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, and where it only costs."""
+"""Pauses of Python's cyclic garbage collector, where it has nothing to collect."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["collector_paused"]
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the collector while objects are made by the ten thousand, none of them garbage.
+    """Pause the collector while tens of thousands of objects are created, none of them garbage.
 
-    It would look through all objects of the process again and again, a model's included, and find nothing: with
-    30,000 tensors that takes longer than everything else. Reference counting goes on.
+    The collector would traverse all objects of the process, a model's included, again and again, and find nothing. With
+    30,000 tensors that takes longer than all other work. Reference counting continues.
     """
     if not gc.isenabled():
         yield

@@ -1,7 +1,7 @@
-"""Threads that begin or say that they cannot, even when no memory is left.
+"""Threads whose start succeeds or raises, even when no memory is left.
 
-`threading.Thread.start` waits until the new thread says that it has begun. In Python 3.11 to 3.13, a thread that has no
-memory for its first call ends without a word, and `start` never returns (python/cpython#140746).
+`threading.Thread.start` waits until the new thread signals its start. In Python 3.11 to 3.13, a thread without memory
+for its first call ends silently, and `start` never returns (python/cpython#140746).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ __all__ = ["Thread"]
 
 
 class _NotWaitedFor(threading.Event):
-    """What `threading.Thread.start` would wait for."""
+    """Replaces the event that `threading.Thread.start` waits for."""
 
     def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as the method it overrides
         return True
 
 
 class Thread(threading.Thread):
-    """A thread whose `start` always returns or raises, and whose end can be waited for whatever interrupts come.
+    """A thread whose `start` always returns or raises, and that can be waited for despite interrupts.
 
-    What it needs for that is made beforehand: the thread itself only releases locks, which takes no memory.
+    Everything it needs for that is allocated in advance: the thread itself only releases locks, which takes no memory.
 
     Args:
-        target: What it does.
-        args: What that is called with.
-        name: Its name.
-        daemon: Whether the interpreter may end while it runs.
+        target: Function to run.
+        args: Arguments of `target`.
+        name: Name of the thread.
+        daemon: Whether the interpreter may exit while the thread runs.
     """
 
     def __init__(self, target: Callable[..., object], args: tuple[Any, ...] = (), *, name: str, daemon: bool) -> None:
@@ -40,18 +40,19 @@ class Thread(threading.Thread):
         self._started = _NotWaitedFor()
         self._process = os.getpid()
         self._asked = self._begun = False
-        self._decided = threading.Lock()  # held until it has begun, or has ended without that
+        self._decided = threading.Lock()  # held until the thread has started, or has ended without starting
         self._decided.acquire()
-        self._over = threading.Lock()  # held until its target is done
+        self._over = threading.Lock()  # held until the target has returned
         self._over.acquire()
         self._end: weakref.ref[Callable[[], None]] | None = None
 
     def start(self) -> None:
-        """Begin.
+        """Start the thread.
 
         Raises:
-            RuntimeError: The system has none, or the interpreter is shutting down. Its target is never called.
-            MemoryError: There is no memory for it, or it ended before it began. Its target is never called.
+            RuntimeError: The system cannot create a thread, or the interpreter is shutting down. The target is never
+                called.
+            MemoryError: Not enough memory for the thread, or it ended before it started. The target is never called.
         """
         try:
             self._ask()
@@ -59,12 +60,13 @@ class Thread(threading.Thread):
             if not self._has_begun():
                 raise
         if not self._has_begun():
-            # Where `threading` keeps those that are about to begin; it would hold the thread and its target for good.
+            # `threading` lists threads about to start here; the entry would keep the thread and its target alive
+            # forever.
             getattr(threading, "_limbo", {}).pop(self, None)
-            raise MemoryError("the thread ended before it began")
+            raise MemoryError("the thread ended before it started")
 
     def _ask(self) -> None:
-        """Ask the system for it. If this raises, there may be one all the same, for instance if an interrupt comes."""
+        """Ask the system for a thread. One may exist even if this raises, for instance after an interrupt."""
         try:
             super().start()
         finally:
@@ -72,22 +74,21 @@ class Thread(threading.Thread):
                 self._decided.release()
 
     def _has_begun(self) -> bool:
-        """Return whether its target was called; wait until that is decided."""
+        """Wait until the target is called or never will be, and return whether it was."""
         with self._decided:
             return self._begun
 
     @property
     def under_way(self) -> bool:
-        """Whether its target is not done, in this process: in a forked child, no thread is."""
+        """Whether the target is still running in this process; never in a forked child, which lacks the thread."""
         if self._process != os.getpid():
             return False
         return self._decided.locked() or (self._begun and self._over.locked())
 
     def wait(self) -> None:
-        """Wait until its target is done. It must have been started, in this process.
+        """Wait until the target has returned. The thread must have been started in this process.
 
-        `join` is no means for that: in Python 3.11 and 3.12, one that is interrupted takes a thread for ended that
-        goes on.
+        `join` cannot be used: in Python 3.11 and 3.12, an interrupted `join` marks a running thread as ended.
         """
         if self._has_begun():
             with self._over:
@@ -105,13 +106,15 @@ class Thread(threading.Thread):
 
     @property
     def _bootstrap(self) -> Callable[[], None]:
-        """What the new thread calls first. Nobody else keeps it, so when it goes, the thread is at its end.
+        """Return the function that the new thread calls first.
 
-        If not even one call is possible there, functions in C alone see to it that this is noticed: the `__exit__` of
-        a lock releases it, whatever it is called with.
+        Only the thread holds it, so its deletion marks the end of the thread.
+
+        If the thread cannot make even one call, C functions alone signal it: the `__exit__` of a lock releases the lock
+        with any arguments.
         """
         first = partial(self._begin)
-        self._end = weakref.ref(first, self._decided.__exit__)  # type: ignore[arg-type]  # it takes anything
+        self._end = weakref.ref(first, self._decided.__exit__)  # type: ignore[arg-type]  # it accepts any arguments
         self._asked = True
         return first
 
@@ -119,6 +122,6 @@ class Thread(threading.Thread):
         try:
             super()._bootstrap()  # type: ignore[misc]  # private, as what it overrides
         finally:
-            if self._end is not None:  # `run` was not reached, and whoever tells of the error may keep what was called
+            if self._end is not None:  # `run` was not reached, and the error's traceback may keep `first` alive
                 self._end = None
                 self._decided.release()

@@ -1,7 +1,7 @@
-"""Worker threads: each job is done once, results come in order, and too few threads only make it slower.
+"""Worker threads: each job runs once, results are in order, and a lack of threads only costs speed.
 
-A system can run out of threads (a container's limit of processes, `ulimit -u`), for a moment or for good, and an
-interpreter that is shutting down starts none. The caller then does the jobs that no worker has claimed.
+A system can run out of threads (a container's process limit, `ulimit -u`), briefly or permanently, and an interpreter
+that is shutting down starts none. The caller then runs the jobs that no worker has claimed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["CORES", "Workers", "cores", "in_order"]
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_MOST = 8  # from here on, disks and memory are what is waited for
+_MOST = 8  # beyond this, disks and memory are the bottleneck
 _RANKS = "LOCAL_WORLD_SIZE"  # processes of the job on this machine; torchrun sets it
 
 
 def cores(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many cores this process may use: its share of those that it may run on, 8 at most."""
+    """Return the number of cores for this process: its share of those in its affinity mask, at most 8."""
     present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = environment.get(_RANKS, "")
     shared_by = int(ranks) if ranks.isascii() and ranks.isdigit() and len(ranks) < 10 else 1
@@ -35,14 +35,14 @@ def cores(environment: Mapping[str, str] = os.environ) -> int:
 
 
 CORES = cores()
-"""The same, at the start of the process."""
+"""Number of cores for this process, determined at import."""
 
 
 class _Job(Generic[T]):
-    """A piece of work with its result. Any thread may try to run it; only the first one does.
+    """A job and its result. Any thread may try to run it; only the first one does.
 
-    `concurrent.futures` has no such claim: an executor that fails to start a thread raises, but keeps the job in its
-    queue, where a worker may find it while the caller does it, too.
+    `concurrent.futures` has no such claim: an executor that fails to start a thread raises, but leaves the job in its
+    queue, where a worker may take it while the caller runs it too.
     """
 
     __slots__ = ("_claim", "_error", "_finished", "_result", "_work")
@@ -56,27 +56,27 @@ class _Job(Generic[T]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work, unless somebody has claimed it. Never raises: the exception goes to `result`."""
+        """Run the job, unless it is already claimed. Never raises: `result` raises the exception."""
         if not self._claim.acquire(blocking=False):
             return
         try:
-            self._result = cast("Callable[[], T]", self._work)()  # only `drop` and the end of `run` take it away
+            self._result = cast("Callable[[], T]", self._work)()  # only `drop` and the end of `run` clear it
         except BaseException as error:  # noqa: BLE001 - `result` raises it, in the thread that waits
             self._error = error
         finally:
-            self._work = None  # what it holds may be large
+            self._work = None  # it may hold large objects
             self._finished.release()  # needs no memory, so that nobody waits forever when there is none
 
     def drop(self) -> None:
-        """See to it that the work is not begun any more."""
+        """Prevent the job from starting."""
         if self._claim.acquire(blocking=False):
             self._work = None
 
     def result(self) -> T:
-        """Return the result, once. Does the work if no worker has claimed it, else waits.
+        """Return the result, once. Runs the job if no worker has claimed it, otherwise waits.
 
         Raises:
-            BaseException: Whatever the work raised.
+            BaseException: The exception that the job raised.
         """
         self.run()
         self._finished.acquire()
@@ -94,7 +94,7 @@ _Queue = SimpleQueue["_Job[Any] | None"]
 
 
 class Workers:
-    """Threads for the jobs of one piece of work, started as they are needed.
+    """Worker threads for the jobs of one task, started on demand.
 
     ```python
     with Workers(CORES, "ckptfmt-read") as workers:
@@ -102,14 +102,14 @@ class Workers:
             ...
     ```
 
-    At the end of the `with`, however it ends, nothing is running any more and nothing will be begun: files may be
-    closed and memory used again. A job that is being done is waited for, even when further interrupts come.
+    When the `with` block ends, for any reason, no job is running and none will start: files may be closed and memory
+    reused. It waits for running jobs, even after further interrupts.
 
-    All methods are for one thread. Jobs may have workers of their own.
+    Call all methods from one thread. Jobs may use workers of their own.
 
     Args:
         threads: How many threads to start at most.
-        name: What their names begin with.
+        name: Prefix of the thread names.
     """
 
     def __init__(self, threads: int = CORES, name: str = "ckptfmt") -> None:
@@ -120,10 +120,10 @@ class Workers:
         self._idle = threading.Semaphore(0)
 
     def in_order(self, works: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """Yield the results of jobs in their order.
+        """Yield the results of jobs in order.
 
-        Jobs are taken from `works` only a little ahead of the results, so that few of them are in memory. When a job
-        fails or the caller stops early, those that are not begun are dropped.
+        Jobs are taken from `works` only a little ahead of the results, so that few are in memory. When a job fails or
+        the caller stops early, jobs that have not started are dropped.
         """
         ahead = 2 * self._most
         waiting: deque[_Job[T]] = deque()
@@ -146,7 +146,7 @@ class Workers:
                 job.drop()
 
     def _offer(self, job: _Job[Any]) -> None:
-        """Let a worker do a job, if there is one or one can be started."""
+        """Hand a job to a worker, if one is idle or can be started."""
         if len(self._threads) < self._most and not self._idle.acquire(blocking=False):
             self._start()
         if self._threads:
@@ -158,9 +158,9 @@ class Workers:
             worker = _Worker(f"{self._name}_{number}", self._queue, self._idle)
             self._threads.append(worker)
             worker.start()
-        except RuntimeError:  # none is to be had now; there may be one at the next job
+        except RuntimeError:  # no thread now; the next job may get one
             del self._threads[number:]
-        except MemoryError:  # each further try would cost some, and Python tells of each on stderr
+        except MemoryError:  # each further try would cost memory, and Python reports each on stderr
             del self._threads[number:]
             self._most = number
 
@@ -180,26 +180,26 @@ class Workers:
                 try:
                     with thread.busy:
                         break
-                except BaseException as caught:  # noqa: BLE001 - raised when nothing runs any more
+                except BaseException as caught:  # noqa: BLE001 - raised once no job is running
                     interrupt = caught
         for _ in threads:
             self._queue.put(None)
         if interrupt is not None:
             raise interrupt
         for thread in threads:
-            if thread.is_alive():  # or an interrupt came before it was
+            if thread.is_alive():  # an interrupt may have come before it was started
                 thread.join()
 
 
 class _Worker(Thread):
     """A thread that takes jobs from a queue until it finds None there.
 
-    A daemon, so that the end of the interpreter never waits for an idle one that was left behind. While there is a
-    job, whoever wants its result waits for it.
+    A daemon, so that the interpreter never waits at exit for an idle worker. The consumer of a job's result waits for
+    the job.
 
     Attributes:
-        busy: Held while a job is claimed and done.
-        retired: Whether to begin no more jobs; one that was begun ends before `busy` can be had.
+        busy: Held while a job is claimed and run.
+        retired: Whether to start no more jobs. A running job ends before `busy` can be acquired.
     """
 
     def __init__(self, name: str, queue: _Queue, idle: threading.Semaphore) -> None:
@@ -224,13 +224,13 @@ def in_order(
     threads: int = CORES,
     stop: Callable[[], None] | None = None,
 ) -> Iterator[T]:
-    """Yield `work(item)` for each item, in their order, worked out by threads (see `Workers.in_order`).
+    """Yield `work(item)` for each item, in order, computed by threads (see `Workers.in_order`).
 
     Args:
         work: Called from any thread.
-        items: Taken on the caller's thread.
+        items: Iterated on the caller's thread.
         threads: How many threads to start at most.
-        stop: Called when the results come to an end, also early, so that jobs which are being done can end soon.
+        stop: Called when the iteration ends, even early, so that running jobs can stop soon.
     """
     with Workers(threads, "ckptfmt-ops") as workers:
         try:

@@ -1,1 +1,1 @@
-"""What a training run needs of any framework: when to save, saving in the background, signals, reports."""
+"""Framework-independent parts of a training run: save schedule, background saves, signals, reports."""

@@ -1,11 +1,11 @@
-"""The right to save a run: claimed by each resume, and looked up before each publication and each removal.
+"""The right to save a run: claimed by each resume, checked before each publication and removal.
 
-The process that resumes a run takes it over from all that saved it before: it claims the next *generation*. One that
-was taken over publishes and removes nothing more, whatever it was about to do. Who is newer is thus never a matter of
-clocks, nor of who is further.
+A process that resumes a run takes it over from all earlier processes: it claims the next *generation*. A superseded
+process publishes and removes nothing more, even in the middle of a save. Precedence thus depends neither on clocks nor
+on steps.
 
-Taken over is a run of a holder that is dead, is of the same job, or has lost the launcher that watched over it. One
-that lives and is of another job, or of none, keeps the run, unless the newcomer insists (`takeover=True`).
+A run can be taken over if its holder is dead, belongs to the same job, or has lost its launcher. A live holder that
+belongs to another job, or to none, keeps the run, unless the new process insists (`takeover=True`).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ __all__ = ["RunClaim", "new_run_id"]
 T = TypeVar("T")
 
 _ATTEMPTS = 100
-_PAUSES_SECONDS = (0.2, 1.0)  # an error of a file server, for one, need not come again
+_PAUSES_SECONDS = (0.2, 1.0)  # an error of a file server may be transient
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
 
 
 class _Claims:
-    """All claims that this process made, whether they still count or not. Those of its parent are not its own."""
+    """All claims that this process made, valid or not. Claims of its parent do not count."""
 
     def __init__(self) -> None:
         self._made: set[str] = set()
@@ -57,13 +57,13 @@ class _Claims:
         return claim in self._made
 
     def make(self) -> str:
-        """Return a claim that no other equals."""
+        """Return a unique claim."""
         claim = secrets.token_hex(16)
         self._made.add(claim)
         return claim
 
     def let_go(self) -> None:
-        """Forget them in a forked child."""
+        """Forget all claims in a forked child."""
         self._made.clear()
 
 
@@ -71,13 +71,13 @@ _own = _Claims()
 
 
 class RunClaim:
-    """The claim of this process to a run. Of several ranks, the one that writes has it.
+    """The claim of this process to a run. Only the rank that writes holds it.
 
     Args:
         directory: Directory of the run.
 
     Attributes:
-        generation: The generation that it saves as; None before the run is claimed.
+        generation: Generation of this process's saves; None before the run is claimed.
     """
 
     def __init__(self, directory: str) -> None:
@@ -96,23 +96,24 @@ class RunClaim:
 
     @property
     def generation(self) -> int | None:
-        """The generation that this process saves as; None before the run is claimed."""
+        """Generation of this process's saves; None before the run is claimed."""
         return None if self._lease is None else self._lease.generation
 
     def take(self, run_id: str | None, floor: int = 0, *, takeover: bool = False) -> str:
-        """Claim a run. Where nothing can be written, only say so: then saves fail until it can.
+        """Claim a run. If the directory is not writable, report it and return: saves fail until it is.
 
         Args:
-            run_id: The run; None for a new one, or for the one that another process has begun here and not saved yet.
-            floor: The latest generation that its checkpoints are known to have; 0 if they have none.
-            takeover: Take it over from whoever has it.
+            run_id: Id of the run; None for a new run, or for one that another process has started here and not saved
+                yet.
+            floor: Latest known generation of its checkpoints; 0 if they have none.
+            takeover: Take the run over from any holder.
 
         Returns:
-            The run.
+            Id of the run.
 
         Raises:
-            HeldError: Another process that lives has it.
-            StorageError: It cannot be read who has it, however often it is tried.
+            HeldError: Another live process holds the run.
+            StorageError: The holder cannot be read, even after several tries.
         """
         self.release()
         self._lease, self._floor = None, floor
@@ -120,7 +121,7 @@ class RunClaim:
             _patiently(self._place.note_place)
             self._lease = _patiently(lambda: self._claim(run_id, takeover=takeover))
         except HeldError as error:
-            notify(str(error), logging.ERROR)  # uncaught, it ends the process without a word
+            notify(str(error), logging.ERROR)  # uncaught, it ends the process silently
             raise
         except StorageError as error:
             if error.errno not in _NOT_WRITABLE:
@@ -132,14 +133,14 @@ class RunClaim:
         return self._run_id
 
     def renew(self) -> int:
-        """Return the generation to save as; claim the run again if that was not possible before, or it was released.
+        """Return the generation to save as; claim the run if it is not claimed yet or was released.
 
         Raises:
             SupersededError: Another process has the run.
-            StorageError: It cannot be claimed now.
+            StorageError: The run cannot be claimed now.
         """
         if self._lease is not None and self._hold is not None:
-            return self._lease.generation  # without a look at the directory: the training waits
+            return self._lease.generation  # without reading the directory: training waits for this
         self._require_directory()
         if self._lease is None:
             assert self._run_id is not None, "the run was not resumed"
@@ -154,11 +155,11 @@ class RunClaim:
         return self._lease.generation
 
     def prepare(self) -> None:
-        """Make sure that the run may be saved, before the work is begun: the directory is there, and the run is ours.
+        """Check that the run may be saved before the work starts: the directory exists, and this process holds the run.
 
         Raises:
             SupersededError: Another process has the run.
-            StorageError: The directory is gone, or cannot be read or made again.
+            StorageError: The directory is gone, cannot be read, or cannot be recreated.
         """
         self._require_directory()
         with self.held():
@@ -166,23 +167,23 @@ class RunClaim:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock of the directory, and the run. Publications and removals belong inside.
+        """Hold the directory lock and the run. Publish and remove only inside.
 
         Raises:
             SupersededError: Another process has the run.
-            StorageError: Whether it has is not known.
+            StorageError: The holder of the run is unknown.
         """
         with directory_lock(self._directory):
             self._check()
             yield
 
     def release(self) -> None:
-        """Tell others that this process saves the run no more. A later save claims it again. Never raises."""
+        """Release the run, so that other processes can claim it. A later save claims it again. Never raises."""
         hold, self._hold = self._hold, None
         if hold is None or self._lease is None:
             return
         try:
-            with suppress(Exception), directory_lock(self._directory):  # if it fails, they find out
+            with suppress(Exception), directory_lock(self._directory):  # if not, others watch the holder
                 lease = read_lease(self._directory, self._lease.run_id)
                 if lease is not None and lease.claim == self._lease.claim:
                     released = Lease(lease.run_id, lease.generation, lease.claim, None)
@@ -191,7 +192,7 @@ class RunClaim:
             hold.close()
 
     def let_go(self) -> None:
-        """Leave the run to its parent in a forked child: what the child closes must not release it."""
+        """Leave the run to the parent in a forked child: closing the child's copies must not release it."""
         self._hold = None
 
     def _claim(self, run_id: str | None, *, takeover: bool) -> Lease:
@@ -200,7 +201,7 @@ class RunClaim:
             before, notice = self._judge(seen, takeover=takeover, named=run_id is not None)
             with directory_lock(self._directory):
                 if self._find(run_id) != seen:
-                    continue  # somebody else was quicker: judge anew
+                    continue  # another process was faster: judge again
                 lease = self._next(run_id, before)
                 self._publish(lease)
             if notice:
@@ -209,7 +210,7 @@ class RunClaim:
         raise LockedError(f"{self._directory}: other processes keep claiming the run; end them")
 
     def _find(self, run_id: str | None) -> Lease | None:
-        """Return the lease of a run; if none is named, the last one here that is another process's, dead or alive."""
+        """Return the lease of a run; without an id, the last lease here of another process, dead or alive."""
         if run_id is not None:
             return read_lease(self._directory, run_id)
         try:
@@ -219,15 +220,15 @@ class RunClaim:
         return max(others, key=lambda it: "" if it.holder is None else it.holder.since, default=None)
 
     def _judge(self, seen: Lease | None, *, takeover: bool, named: bool) -> tuple[Lease | None, str]:
-        """Return the lease to succeed, if any, and the notice to give of that; empty if none.
+        """Return the lease to succeed, if any, and the notice to show; empty if none.
 
         Args:
-            seen: The lease that is there.
-            takeover: It may be taken over in any case.
-            named: Its run was asked for. If not, it is of no account unless its holder lives.
+            seen: The present lease.
+            takeover: Whether it may be taken over in any case.
+            named: Whether the caller named its run. Otherwise the lease matters only if its holder is alive.
 
         Raises:
-            HeldError: It may not be taken over.
+            HeldError: The run may not be taken over.
         """
         if seen is None or seen.holder is None or seen.claim in _own:
             return seen, ""
@@ -238,7 +239,7 @@ class RunClaim:
         patience = 0.0 if same_job or takeover or not elsewhere else holders.WATCH_SECONDS
         if patience:
             notify(
-                f"{run} was last saved by {holder}: watching it for up to {patience:.0f} s",
+                f"{run} was last saved by {holder}; checking for up to {patience:.0f} s whether it is alive",
                 logging.INFO,
             )
         try:
@@ -259,13 +260,13 @@ class RunClaim:
             why = "is alive but has lost its launcher"
         else:
             raise HeldError(
-                f"{run} is being saved by {holder}, which is alive; nothing was changed. End it first, pass another "
+                f"{run} is being saved by {holder}, which is alive; nothing was changed; end it first, pass another "
                 "directory or run_id=, or take over the run with resume(takeover=True), which ends that process at its "
-                "next save. To only read a checkpoint, use ckptfmt.torch.restore() or load()",
+                "next save; to only read a checkpoint, use ckptfmt.torch.restore() or load()",
                 holder.host,
                 holder.pid,
             )
-        return seen, f"{run} is taken over from {holder}, which {why}; if it still trains, it ends at its next save"
+        return seen, f"{run} is taken over from {holder}, which {why}; if it still runs, it ends at its next save"
 
     def _next(self, run_id: str | None, before: Lease | None) -> Lease:
         run_id = run_id or (new_run_id() if before is None else before.run_id)
@@ -280,12 +281,12 @@ class RunClaim:
         self._keep_alive(self._hold, lease)
 
     def _keep_alive(self, hold: Hold, lease: Lease) -> None:
-        """Let others see that this process lives."""
+        """Show other processes that this one is alive."""
         directory = self._directory
         hold.keep_alive(lambda: _report_loss(directory, lease))
 
     def _check(self) -> None:
-        """Look whether the run is still this process's; the directory must be locked."""
+        """Check that this process still holds the run; the directory must be locked."""
         mine = self._lease
         if mine is None:
             raise StorageError(f"{self._directory}: the run is not claimed; resume it first")
@@ -298,13 +299,13 @@ class RunClaim:
                 raise SupersededError(_loss(self._directory, mine, found))
             self._publish(mine)
         elif self._hold is not None:
-            self._keep_alive(self._hold, mine)  # there may have been no thread for that until now
+            self._keep_alive(self._hold, mine)  # it may have had no thread until now
 
     def _read_own(self, mine: Lease) -> Lease | None:
-        """Return the lease that is there; none in the place of a damaged one, which the process that holds it mends.
+        """Return the present lease; None for a damaged one, which its holder repairs.
 
         Raises:
-            StorageError: It cannot be read, or understood.
+            StorageError: The lease cannot be read or parsed.
         """
         try:
             return read_lease(self._directory, mine.run_id)
@@ -312,11 +313,11 @@ class RunClaim:
             if self._hold is None or not make_room_for_lease(self._directory, mine.run_id):
                 raise
             path = lease_path(self._directory, mine.run_id)
-            notify(f"{path}: damaged; this process, which saves the run, writes it again")
+            notify(f"{path}: damaged; this process holds the run and rewrites it")
             return None
 
     def _is_of_the_past(self, found: Lease, mine: Lease) -> bool:
-        """Say whether a lease is an earlier one of a process that is dead, as a backup may bring it back."""
+        """Return whether a lease is an earlier one of a dead process, as restored from a backup."""
         if found.generation >= mine.generation:
             return False
         try:
@@ -325,20 +326,20 @@ class RunClaim:
             return False
 
     def _require_directory(self) -> None:
-        """Make sure that the directory of the run is there, before even a lock is made in it."""
+        """Check that the directory of the run exists before a lock is created in it."""
         self._place.make_again_if_gone()
         if self._lease is not None and is_gone(lease_path(self._directory, self._lease.run_id)):
             self._place.require_device()
 
 
 def new_run_id() -> str:
-    """Return an id that no other run has."""
-    # The operating system's randomness: the run's own generators must not notice.
+    """Return a unique run id."""
+    # From the operating system: the run's own generators must not advance.
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 def _patiently(act: Callable[[], T]) -> T:
-    """Return what a function returns; try again if it fails for what may be over in a moment."""
+    """Call a function and return its result; retry transient errors."""
     for pause in _PAUSES_SECONDS:
         try:
             return act()
@@ -352,8 +353,8 @@ def _patiently(act: Callable[[], T]) -> T:
 def _loss(directory: str, mine: Lease, found: Lease) -> str:
     by = "another Checkpointer of this process" if found.claim in _own else str(found.holder or "another process")
     return (
-        f"{directory}: run {mine.run_id} was taken over by {by}, as generation {found.generation} after "
-        f"{mine.generation}, which this process is"
+        f"{directory}: run {mine.run_id} was taken over by {by}, as generation {found.generation}; this process is "
+        f"generation {mine.generation}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run descends from: the checkpoint that it started from, then what that one's run started from, and so on."""
+"""Lineage of a run: the checkpoint that it started from, then the one that checkpoint's run started from, and so on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LARGEST_GENERATION = 64
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A file that a run started from, directly or by way of other runs.
+    """A file that a run started from, directly or through other runs.
 
     Attributes:
-        identity: Its identity, 64 hex digits (spec 12.1); of another format, the BLAKE3 digest of its bytes.
-        name: The file's name, if it is known.
-        run_id: The run that it belongs to, if it says.
-        step: Its step, if it says.
-        epoch: Its epoch, if it says.
+        identity: Identity, 64 hex digits (spec 12.1); for other formats, the BLAKE3 digest of the bytes.
+        name: File name; None if unknown.
+        run_id: Id of its run; None if not recorded.
+        step: Step; None if not recorded.
+        epoch: Epoch; None if not recorded.
     """
 
     identity: str
@@ -35,13 +35,13 @@ class Ancestor:
 
 
 def lineage_from(path: str, identity: str, metadata: Metadata) -> tuple[Ancestor, ...]:
-    """Return what a run that starts from a checkpoint descends from, the checkpoint itself first."""
+    """Return the lineage of a run that starts from a checkpoint, the checkpoint itself first."""
     itself = Ancestor(identity, name_as_text(path), metadata.run_id, metadata.step, metadata.epoch)
     return (itself, *lineage_of(metadata))
 
 
 def lineage_of(metadata: Metadata) -> tuple[Ancestor, ...]:
-    """Return what a checkpoint says its run started from, the nearest first; nothing if it says it in another way."""
+    """Return the lineage recorded in a checkpoint, nearest first; empty if it is absent or of another form."""
     noted = (metadata.user or {}).get(_KEY)
     entries = noted if isinstance(noted, list) else []
     try:
@@ -51,7 +51,7 @@ def lineage_of(metadata: Metadata) -> tuple[Ancestor, ...]:
 
 
 def lineage_as_user_data(lineage: Sequence[Ancestor]) -> dict[str, Any] | None:
-    """Return a lineage as user metadata that `lineage_of` reads; None if there is none."""
+    """Return a lineage as user metadata that `lineage_of` reads; None for an empty lineage."""
     if not lineage:
         return None
     return {_KEY: [{key: value for key, value in asdict(it).items() if value is not None} for it in lineage]}

@@ -1,4 +1,4 @@
-"""Loops that take the next batch before `step()` for the present one: a resume would leave that batch out."""
+"""Detection of loops that take the next batch before `step()` for the current one: a resume would skip that batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["LookAhead"]
 
 
 class LookAhead:
-    """Recognizes, in the order of batches and steps of an epoch, a loop that is ahead of its steps.
+    """Recognizes a loop that takes batches ahead of its steps, from the order of both in an epoch.
 
-    Such a loop takes two batches or more before the first step, and one before each that follows. One that
-    accumulates gradients over several batches takes as many each time, and maybe fewer at the end of the epoch.
+    Such a loop takes two or more batches before the first step and one before each further step. A loop that
+    accumulates gradients takes the same number of batches before each step, and perhaps fewer at the end of the epoch.
     """
 
     def __init__(self) -> None:
@@ -17,18 +17,18 @@ class LookAhead:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Forget the batches and steps of the epoch before."""
+        """Forget the batches and steps of the previous epoch."""
         self._taken: list[int] = [0]
 
     def stepped(self) -> None:
-        """Note a step."""
+        """Count a step."""
         if len(self._taken) < 3:
             self._taken.append(0)
 
     def took_batch(self) -> bool:
-        """Note that a batch is taken. Returns, once, whether the loop has turned out to be ahead."""
+        """Count a batch. Return True, once, when the loop proves to be ahead of its steps."""
         self._taken[-1] += 1
-        # Only once another batch follows: the last step of an epoch may be for what is left.
+        # Only once another batch follows: the last step of an epoch may cover fewer batches.
         ahead = len(self._taken) == 3 and self._taken[0] > 1 and self._taken[1:] == [1, 1]
         new = ahead and not self._found
         self._found |= ahead

@@ -1,4 +1,4 @@
-"""The training loop's own state: which epoch, which batch, which step, and what may come next."""
+"""State of the training loop: epoch, batch, step, and which calls may follow."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ class Generators(Protocol):
         """Return their states."""
 
     def restore(self, state: RandomState) -> None:
-        """Set them to states that `capture` returned.
+        """Set the generators to states from `capture`.
 
         Raises:
-            MismatchError: A state is none that its generator takes. No generator was changed.
+            MismatchError: A generator does not accept its state. No generator was changed.
         """
 
 
 class Tracker(Protocol[S, P]):
-    """Tracks the passes of a run over its loader, one after the other."""
+    """Tracks the successive passes of a run over its loader."""
 
     def begin(self, loader: Iterable[T], then: S | None = None) -> Iterator[T]:
         """Begin a pass and return its batches.
 
         Args:
             loader: The loader.
-            then: State of the loader of the last pass, if another process did that.
+            then: State of the loader in the last pass, if another process made that pass.
 
         Raises:
-            MismatchError: The loader is another one.
+            MismatchError: The loader differs.
         """
 
     def resume(self, loader: Iterable[T], position: P, now: S) -> tuple[Iterator[T], int]:
-        """Return the rest of the batches of a pass that another process began, and how many are done.
+        """Return the remaining batches of a pass that another process began, and the number of batches done.
 
-        The global generators are left anywhere: their states have to be set afterwards.
+        This leaves the global generators in arbitrary states: set them afterwards.
 
         Args:
             loader: The loader.
@@ -57,7 +57,7 @@ class Tracker(Protocol[S, P]):
             now: State of the loader at that position.
 
         Raises:
-            MismatchError: The loader is another one.
+            MismatchError: The loader differs.
         """
 
     def end(self) -> None:
@@ -67,11 +67,11 @@ class Tracker(Protocol[S, P]):
         """Return the state of the loader now; None if this process has begun no pass."""
 
     def position(self, epoch_random: RandomState, consumed: int) -> P | None:
-        """Return the position in the pass that is under way. Call `state` first.
+        """Return the position in the current pass. Call `state` first.
 
         Args:
             epoch_random: States of the global generators when the epoch began.
-            consumed: How many batches of the pass are done.
+            consumed: Number of batches done in the pass.
         """
 
 
@@ -79,37 +79,37 @@ class TrackerFactory(Protocol[S, P]):
     """Makes a tracker."""
 
     def __call__(self, *, allow_mismatch: bool) -> Tracker[S, P]:
-        """Return a tracker that reports and uses a loader that does not fit the checkpoint, or else raises."""
+        """Return a tracker. With `allow_mismatch` it reports a loader that differs and uses it; otherwise it raises."""
 
 
 class Phase(Enum):
-    """Where the loop stands."""
+    """Phase of the loop."""
 
     UNRESUMED = auto()
     """`resume()` was not called."""
     BETWEEN = auto()
     """Between two epochs, or before the first."""
     EPOCH = auto()
-    """In an epoch, no pass over the data begun."""
+    """In an epoch, before its pass over the data."""
     BATCH = auto()
-    """A batch is being worked on."""
+    """The loop is working on a batch."""
     STEPPED = auto()
     """The batch is done: `step()` was called."""
     PASSED = auto()
-    """In an epoch, the pass is over."""
+    """In an epoch, after its pass over the data."""
 
 
 class LoopState(Generic[S, P]):
-    """Counts steps and epochs, hands out batches, and continues where another process stopped.
+    """Counts steps and epochs, yields batches, and continues where another process stopped.
 
     Args:
         generators: The global random generators.
-        make_tracker: Makes what tracks the passes over the loader.
-        ranks: The job.
+        make_tracker: Makes the tracker of the passes over the loader.
+        ranks: The ranks of the job.
 
     Attributes:
         step: Optimizer steps done since the start of the run.
-        epoch: Epochs finished.
+        epoch: Number of epochs finished.
     """
 
     def __init__(self, generators: Generators, make_tracker: TrackerFactory[S, P], ranks: Ranks) -> None:
@@ -120,14 +120,14 @@ class LoopState(Generic[S, P]):
         self.epoch = 0
         self._phase = Phase.UNRESUMED
         self._consumed = 0
-        # What this process has done in the present epoch.
+        # What this process has done in the current epoch.
         self._epoch_batches = 0
         self._epoch_steps = 0
         self._look_ahead = LookAhead()
         self._missed_steps = False
         self._epoch_random: RandomState = {}
         self._tracker = make_tracker(allow_mismatch=False)
-        # What a resumed run has to catch up with, until the loop has come to that place.
+        # What a resumed run has yet to restore, until the loop has reached its position.
         self._pending: Progress[S, P] | None = None
         self._pending_random: RandomState | None = None
 
@@ -138,7 +138,7 @@ class LoopState(Generic[S, P]):
 
     @property
     def new(self) -> bool:
-        """Whether this is a run that nothing has happened in."""
+        """Whether the run is new, without a step or an epoch."""
         return self._phase is Phase.BETWEEN and self._pending == Progress() and self._pending_random is None
 
     @property
@@ -147,12 +147,12 @@ class LoopState(Generic[S, P]):
         return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
 
     def begin(self, progress: Progress[S, P], random: RandomState | None, *, allow_mismatch: bool = False) -> None:
-        """Set the place from which the loop continues, and the states of the global generators there.
+        """Set the position from which the loop continues, and the states of the global generators there.
 
         Args:
-            progress: The place.
-            random: The states.
-            allow_mismatch: Whether the place may turn out to be another one with the loader that is there.
+            progress: The position.
+            random: The states of the generators.
+            allow_mismatch: Whether to continue with a loader that does not fit the position.
         """
         self.step = progress.step
         self.epoch = progress.epoch
@@ -164,10 +164,10 @@ class LoopState(Generic[S, P]):
             self._generators.restore(random)
 
     def require_place(self) -> None:
-        """Make sure that the run can be resumed from the present place.
+        """Check that the run can be resumed from the current position.
 
         Raises:
-            UsageError: It does not: a batch was begun and not stepped, or the end of an epoch is not announced.
+            UsageError: It cannot: a batch lacks its step, or the epoch lacks its `end_epoch`.
         """
         match self._phase:
             case Phase.UNRESUMED:
@@ -183,7 +183,7 @@ class LoopState(Generic[S, P]):
                 )
 
     def progress(self) -> Progress[S, P]:
-        """Return how far the run has come, at a place from which it can be resumed."""
+        """Return the progress of the run, at a position from which it can be resumed."""
         self.require_place()
         loader = self._tracker.state()
         if loader is not None:
@@ -194,7 +194,7 @@ class LoopState(Generic[S, P]):
         return Progress(self.step, self.epoch, waiting.loader, waiting.position)
 
     def epochs(self, n: int) -> Iterator[int]:
-        """Yield the number of each epoch from the present one to n - 1. Each must be ended before the next."""
+        """Yield the number of each epoch from the current one to n - 1. End each epoch before the next."""
         if self._phase is Phase.UNRESUMED:
             raise UsageError(
                 "epochs() called before resume(); call resume() once: without a checkpoint it starts a run"
@@ -210,7 +210,7 @@ class LoopState(Generic[S, P]):
             yield self.epoch
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of the epoch's one pass over `loader`, from the present place on."""
+        """Yield the batches of the epoch's one pass over `loader`, from the current position on."""
         if self._phase is not Phase.EPOCH:
             raise UsageError(
                 "batches() called outside the loop over epochs()"
@@ -232,7 +232,7 @@ class LoopState(Generic[S, P]):
             self._phase = Phase.PASSED
 
     def count_step(self) -> None:
-        """Count one optimizer step: the batch is worked off."""
+        """Count one optimizer step: the batch is done."""
         if self._phase is Phase.STEPPED:
             raise UsageError("step() called twice for one batch; call it once, after all work on the batch")
         if self._phase is not Phase.BATCH:
@@ -245,7 +245,7 @@ class LoopState(Generic[S, P]):
         self._phase = Phase.STEPPED
 
     def end_epoch(self) -> None:
-        """Count one finished epoch."""
+        """Count a finished epoch."""
         if self.between_epochs:
             raise UsageError("end_epoch() called outside the loop over epochs(), or twice in one epoch")
         if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
@@ -255,14 +255,14 @@ class LoopState(Generic[S, P]):
         self.epoch += 1
         self._phase = Phase.BETWEEN
         self._pending_random = None
-        if self._pending is not None:  # the epoch went by without a pass over the data
+        if self._pending is not None:  # the epoch had no pass over the data
             self._pending = replace(self._pending, position=None)
 
     def _warn_of_missed_steps(self) -> None:
         if self._ranks.world().rank == 0:
             notify(
-                f"epoch {self.epoch} had {self._epoch_batches} batches and no step(): checkpoints are saved only "
-                "at the ends of epochs, and steps are not counted; call step() after each batch"
+                f"epoch {self.epoch} had {self._epoch_batches} batches but no step(), so checkpoints are saved only "
+                "at the end of each epoch, and steps are not counted; call step() after each batch"
             )
 
     def _warn_of_look_ahead(self) -> None:
@@ -273,14 +273,14 @@ class LoopState(Generic[S, P]):
             )
 
     def _catch_up_epoch(self) -> None:
-        """Set the generators to what they were when this epoch began: code before the loop may have drawn."""
+        """Set the generators to their states at the start of this epoch: code before the loop may have drawn."""
         if self._pending is not None and self._pending.position is not None:
             self._generators.restore(self._pending.position.epoch_random)
         elif self._pending_random is not None:
             self._generators.restore(self._pending_random)
 
     def _catch_up_pass(self, loader: Iterable[T]) -> Iterator[T]:
-        """Begin the pass or, in the epoch in which the run was resumed, come to the place it had reached."""
+        """Begin the pass or, in the epoch of the resume, continue at the position in the checkpoint."""
         resumed, self._pending = self._pending, None
         then = resumed.loader if resumed is not None else None
         position = resumed.position if resumed is not None else None

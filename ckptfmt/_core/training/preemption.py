@@ -1,4 +1,4 @@
-"""Requests to leave that come as signals: noted at once, met when a step is done."""
+"""Signals that ask the process to leave: recorded at once, obeyed after a step."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LEAVE_SIGNALS: tuple[signal.Signals, ...] = tuple(
 
 
 class LeaveSignals:
-    """Notes the first of some signals. Further ones change nothing: a save under way must come to its end.
+    """Records the first of some signals. Further ones change nothing: a running save must finish.
 
-    That is for the process that calls `install` alone. A child that it forks handles signals as it would without this,
-    so that `Process.terminate()` ends it; only that signals other than SIGTERM do not kill it, which are often sent to
-    all processes of a job: the step that is to be finished may need the child, a worker that loads data for instance.
+    This applies only to the process that calls `install`. A forked child handles SIGTERM as it would without this
+    class, so that `Process.terminate()` ends it. The other signals, often sent to all processes of a job, do not kill
+    it: the last step may need the child, for instance a `DataLoader` worker.
 
     Args:
-        signals: Which ones.
+        signals: The signals.
     """
 
     def __init__(self, signals: Iterable[signal.Signals | int]) -> None:
         try:
             self._signals = tuple(signal.Signals(number) for number in signals)
         except (TypeError, ValueError):
-            raise UsageError("signals: give signals of the module signal, such as (signal.SIGTERM,), or ()") from None
+            raise UsageError("signals: not signals; pass members of signal.Signals, or ()") from None
         self._previous: dict[signal.Signals, Any] = {}
         self._inherited: dict[signal.Signals, Any] = {}
         self._received: signal.Signals | None = None
@@ -47,16 +47,16 @@ class LeaveSignals:
 
     @property
     def installed(self) -> frozenset[signal.Signals]:
-        """The signals that were taken over."""
+        """The signals with a handler of this object."""
         return frozenset(self._previous)
 
     @property
     def received(self) -> signal.Signals | None:
-        """The signal that came; None if none did."""
+        """The received signal; None if none was received."""
         return self._received
 
     def install(self) -> None:
-        """Take over the signals. Only the main thread can; elsewhere nothing is done."""
+        """Install the handlers. Only the main thread can; other threads do nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._process = os.getpid()
@@ -65,17 +65,17 @@ class LeaveSignals:
                 self._previous[number] = signal.signal(number, self._note)
 
     def remove(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in self._previous.items():
-            # None: it was not set from Python, and cannot be set again.
+            # None: not set from Python, so it cannot be restored.
             if handler is not None and signal.getsignal(number) == self._note:
                 signal.signal(number, handler)
         self._previous.clear()
 
     def let_go(self) -> None:
-        """Give the signals back in a forked child, which has one thread, the main one."""
+        """Restore the previous handlers in a forked child, whose only thread is the main one."""
         self._inherited, self._previous = self._previous, {}
         self._received = None
         for number, handler in self._inherited.items():
@@ -89,13 +89,13 @@ class LeaveSignals:
             return
         if self._received is None:
             self._received = signal.Signals(number)
-            # Not through sys.stderr: the signal may have come in the middle of a write to it.
-            with contextlib.suppress(OSError):  # nobody is there to read it
-                text = f"ckptfmt: {self._received.name}: saving after this step, then leaving\n"
+            # Not through sys.stderr: the signal may have interrupted a write to it.
+            with contextlib.suppress(OSError):  # stderr may have no reader
+                text = f"ckptfmt: {self._received.name}: saving after this step, then exiting\n"
                 os.write(stderr_descriptor(), text.encode())
 
     def _pass_on(self, number: signal.Signals, frame: FrameType | None) -> None:
-        """Do in a forked child, for a handler that was set later and calls this one, what was done before."""
+        """Call the previous handler in a forked child, for a later handler that calls this one."""
         handler = self._inherited.get(number)
         if callable(handler):
             handler(number, frame)
@@ -109,7 +109,7 @@ _mask = threading.local()
 
 
 def _hold_signals() -> None:
-    """Hold the signals that were taken over: Python drops those that reach a child before `let_go`."""
+    """Block the handled signals: Python drops those that reach a child before `let_go`."""
     _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, frozenset().union(*(it.installed for it in list(_all))))
 
 
@@ -117,10 +117,10 @@ def _deliver_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
 
 
-# After `let_go_in_children` was imported: what it registered comes first.
+# After the import of `let_go_in_children`: its fork hooks must run first.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_hold_signals, after_in_parent=_deliver_signals, after_in_child=_deliver_signals)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal. A program that the child executes gets the default back, which it would not from SIG_IGN."""
+    """Ignore a signal. Unlike SIG_IGN, this resets to the default in a program that the child executes."""

@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""Progress of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 __all__ = ["Position", "Progress", "RandomState"]
 
 RandomState = dict[str, Any]
-"""Name of a generator -> its state, in values that the format expresses."""
+"""Name of a generator -> its state, in values that the format supports."""
 
 
 class Position(Protocol):
@@ -16,11 +16,11 @@ class Position(Protocol):
 
     @property
     def consumed(self) -> int:
-        """How many of its batches are done."""
+        """Number of batches done in the epoch."""
 
     @property
     def epoch_random(self) -> RandomState:
-        """States of the global generators when the epoch began."""
+        """States of the global generators at the start of the epoch."""
 
 
 S = TypeVar("S")
@@ -30,11 +30,11 @@ P = TypeVar("P", bound=Position)
 
 @dataclass(frozen=True)
 class Progress(Generic[S, P]):
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         step: Optimizer steps done since the start of the run.
-        epoch: Epochs finished.
+        epoch: Number of epochs finished.
         loader: State of the loader now; None before the first pass.
         position: The position in the unfinished epoch; None between two epochs.
     """
@@ -46,5 +46,5 @@ class Progress(Generic[S, P]):
 
     @property
     def consumed(self) -> int:
-        """How many batches of the unfinished epoch are done."""
+        """Number of batches done in the unfinished epoch."""
         return self.position.consumed if self.position is not None else 0

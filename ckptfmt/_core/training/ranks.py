@@ -1,11 +1,9 @@
-"""What the processes of one data-parallel job agree on, whatever carries their messages.
+"""Agreement between the processes of one data-parallel job, over any transport.
 
-No rank may wait in an exchange that another one never enters. So whatever can fail on one rank alone is done by
-`gather`, `together` or `on_rank_0`: the rank that fails takes part in the exchange with its error, and all ranks fail
-together.
+No rank may wait in an exchange that another one never enters. Everything that can fail on a single rank therefore runs
+in `gather`, `together` or `on_rank_0`: the failed rank sends its error in the exchange, and all ranks fail together.
 
-Objects travel between ranks by pickle. That is the memory of one job, which runs one program; nothing that comes from
-a file is ever unpickled here.
+Ranks exchange objects by pickle. All of them run the same program in one job; data from a file is never unpickled here.
 """
 
 from __future__ import annotations
@@ -23,30 +21,30 @@ T = TypeVar("T")
 
 
 class World(NamedTuple):
-    """Which process this is, and of how many."""
+    """Rank of this process and number of processes."""
 
     rank: int
     size: int
 
 
 class Exchange(Protocol):
-    """What carries messages between the processes of a job. With one process, only `world` is called."""
+    """Transport of messages between the processes of a job. With one process, only `world` is called."""
 
     def world(self) -> World:
         """Return the place of this process in the job; (0, 1) if there is no job."""
 
     def all_gather(self, message: bytes) -> Sequence[bytes]:
-        """Return the messages of all ranks, in their order, on every rank."""
+        """Return the messages of all ranks, in rank order, on every rank."""
 
     def broadcast(self, message: bytes | None) -> bytes:
         """Return the message of rank 0 on every rank; the others pass None."""
 
     def maxima(self, values: Sequence[int]) -> Sequence[int]:
-        """Return the largest of each value over all ranks, on every rank. Called at each step, so it has to be fast."""
+        """Return the maximum of each value over all ranks, on every rank. Called at each step, so it must be fast."""
 
 
 class SingleProcess:
-    """The `Exchange` of a program that is one process."""
+    """`Exchange` of a program with a single process."""
 
     def world(self) -> World:
         """Return (0, 1)."""
@@ -58,7 +56,7 @@ class SingleProcess:
 
     def broadcast(self, message: bytes | None) -> bytes:
         """Return the message itself."""
-        assert message is not None, "rank 0 gives one"
+        assert message is not None, "rank 0 passes a message"
         return message
 
     def maxima(self, values: Sequence[int]) -> Sequence[int]:
@@ -70,7 +68,7 @@ class Ranks:
     """The processes of one job, which succeed or fail together.
 
     Args:
-        exchange: What carries their messages.
+        exchange: Transport of their messages.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -81,17 +79,18 @@ class Ranks:
         return self._exchange.world()
 
     def gather(self, act: Callable[[], T]) -> list[T] | None:
-        """Act on every rank, and bring the results to rank 0. If one rank fails, all of them do.
+        """Call a function on every rank, and gather the results on rank 0. If one rank fails, all do.
 
-        All ranks call it. A result holds only data in host memory: what lies on a device of another rank would be put
-        on that device here.
+        All ranks call it. Results must be in host memory: data on another rank's device would be unpickled onto that
+        device here.
 
         Returns:
-            On rank 0 the results in the order of ranks, on the others None.
+            On rank 0 the results in rank order, on the others None.
 
         Raises:
             Exception: What `act` raised on this rank.
-            RankError: It raised on another rank only; `SupersededError` or `UndecidedError` if that is what it raised.
+            RankError: `act` raised only on other ranks; `SupersededError` or `UndecidedError` if it raised one of
+                those.
         """
         rank, size = self.world()
         if size == 1:
@@ -102,9 +101,9 @@ class Ranks:
         return [_unpack(message) for message in everywhere] if rank == 0 else None
 
     def together(self, act: Callable[[], T]) -> T:
-        """Act on every rank, and return the result of this one. If one rank fails, all of them do.
+        """Call a function on every rank, and return the result of this rank. If one rank fails, all do.
 
-        All ranks call it. Results stay where they are made.
+        All ranks call it. Results are not exchanged.
 
         Raises:
             Exception: What `act` raised on this rank.
@@ -115,13 +114,14 @@ class Ranks:
         return results[0]
 
     def on_rank_0(self, act: Callable[[], T]) -> T:
-        """Act on rank 0, and return the result on every rank. If rank 0 fails, all ranks do.
+        """Call a function on rank 0, and return its result on every rank. If rank 0 fails, all do.
 
         All ranks call it.
 
         Raises:
             Exception: What `act` raised, on rank 0.
-            RankError: The same on the others; `SupersededError` or `UndecidedError` if that is what it raised.
+            RankError: `act` raised on rank 0, on the others; `SupersededError` or `UndecidedError` if it raised one of
+                those.
         """
         rank, size = self.world()
         if size == 1:
@@ -133,20 +133,20 @@ class Ranks:
         return result
 
     def share(self, value: T) -> T:
-        """Return the value that rank 0 was given, on every rank. All of them call it."""
+        """Return the value of rank 0 on every rank. All ranks call it."""
         return self.on_rank_0(lambda: value)
 
     def largest(self, *values: int) -> tuple[int, ...]:
-        """Return the largest of each value over all ranks, on every rank. All of them call it; it is fast."""
+        """Return the maximum of each value over all ranks, on every rank. All ranks call it; it is fast."""
         return values if self.world().size == 1 else tuple(self._exchange.maxima(values))
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank has called this."""
         self.largest(0)
 
 
 class _Attempt(NamedTuple):
-    """What came of an action on this rank, and the message that tells the other ranks of it."""
+    """Outcome of a call on this rank, and the message that reports it to the others."""
 
     result: Any
     error: Exception | None
@@ -154,14 +154,14 @@ class _Attempt(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """An error as it goes to other ranks, which need not be able to unpickle it."""
+    """An error as sent to other ranks, which may be unable to unpickle the original."""
 
     kind: str
     lines: tuple[str, ...]
 
 
 _ENDING = {error.__name__: error for error in (HeldError, SupersededError, UndecidedError)}
-"""Errors with an exit code that all ranks must end with."""
+"""Errors whose exit code all ranks must share."""
 
 # The first byte of a message.
 _DONE = b"+"
@@ -172,7 +172,7 @@ def _attempt(act: Callable[[], object]) -> _Attempt:
     try:
         result = act()
         return _Attempt(result, None, _DONE + pickle.dumps(result))
-    except Exception as error:  # noqa: BLE001 - it is raised once all ranks know
+    except Exception as error:  # noqa: BLE001 - raised once all ranks have it
         lines = tuple(map(str, error.args)) if isinstance(error, CkptfmtError) else ()
         lines = lines or (describe_error(error),)
         return _Attempt(None, error, _FAILED + pickle.dumps(_Failure(type(error).__name__, lines)))
@@ -190,4 +190,4 @@ def _raise_if_failed(own: _Attempt | None, others: Mapping[int, bytes]) -> None:
 
 
 def _unpack(message: bytes) -> Any:
-    return pickle.loads(message[1:])  # noqa: S301 - from another process of this very job
+    return pickle.loads(message[1:])  # noqa: S301 - from another process of the same job

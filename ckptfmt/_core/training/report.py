@@ -17,15 +17,15 @@ _SHOWN_PLACES = 8
 
 @dataclass(frozen=True)
 class ComponentReport:
-    """What became of one component.
+    """Outcome of a resume for one component.
 
     Attributes:
-        name: Its name.
-        restored: Whether it was given a state; with differences, only what fitted.
-        differences: What of it was not restored, a line each: `allow_mismatch` named it.
-        notes: What was restored in another way than it was saved, a line each.
-        per_rank: Places of the values that differ between ranks, such as `net.avg`, and of which this rank got its own.
-        empty: Whether the checkpoint has an empty state for it: there was nothing to restore.
+        name: Name of the component.
+        restored: Whether it was restored; with differences, only what fitted.
+        differences: Parts that were not restored because `allow_mismatch` names the component, one line each.
+        notes: Parts that were restored differently from how they were saved, one line each.
+        per_rank: Paths of values that differ between ranks, such as `net.avg`; this rank restored its own.
+        empty: Whether its state in the checkpoint is empty: there was nothing to restore.
     """
 
     name: str
@@ -38,23 +38,23 @@ class ComponentReport:
 
 @dataclass(frozen=True)
 class ResumeReport:
-    """What `Checkpointer.resume` did.
+    """Report of `Checkpointer.resume`.
 
     Attributes:
-        directory: Where it looked.
+        directory: Directory of the run.
         path: The checkpoint that was restored; None if a new run was started.
-        run_id: The run that goes on or starts.
+        run_id: Id of the run that resumes or starts.
         step: Optimizer steps done since the start of the run.
-        epoch: Epochs finished.
-        batch: Batches of the unfinished epoch that are done.
-        restored: Names of the components that were restored, `rng` and `progress` among them.
-        empty: Names of components for which the checkpoint has an empty state: nothing of them was restored.
-        missing: Names of components that were given and are not in the checkpoint: left as they are.
-        unexpected: Names of components that are in the checkpoint and were not given.
-        components: What became of each component that was given.
-        mismatched: What else was not restored, a line each: random states, the place in the data.
-        parent: Identity of the checkpoint that the run started from; None if it started from none.
-        skipped: Newer or unreadable checkpoints that were passed over.
+        epoch: Number of epochs finished.
+        batch: Number of batches done in the unfinished epoch.
+        restored: Names of the restored components, including `rng` and `progress`.
+        empty: Names of components whose state in the checkpoint is empty: there was nothing to restore.
+        missing: Names of components of the run that are not in the checkpoint: left as they are.
+        unexpected: Names of components that are in the checkpoint but not in the run.
+        components: Outcome for each component of the run.
+        mismatched: Anything else that was not restored, one line each: random states, the position in the data.
+        parent: Identity of the checkpoint that the run started from; None without one.
+        skipped: Newer or unreadable checkpoints that were skipped.
         other_runs: Ids of other runs with checkpoints in the directory.
     """
 
@@ -81,7 +81,7 @@ class ResumeReport:
 
 
 def render_report(report: ResumeReport) -> str:
-    """Return the report as a few lines of text, each ended by a line feed. No name in it can harm a terminal."""
+    """Return the report as lines of text, each ended by a line feed. Names are escaped: none can harm a terminal."""
     return "".join(f"{escape(line)}\n" for line in _lines(report))
 
 
@@ -113,13 +113,13 @@ def _lines(report: ResumeReport) -> Iterator[str]:
 
 
 def the_first(places: Sequence[str]) -> str:
-    """Return the first few places in a line, and how many more there are."""
+    """Return the first few paths in one line, and the number of further ones."""
     more = f" and {len(places) - _SHOWN_PLACES} more" if len(places) > _SHOWN_PLACES else ""
     return f"{', '.join(places[:_SHOWN_PLACES])}{more}"
 
 
 def labelled(word: str, lines: Sequence[str]) -> Iterator[str]:
-    """Yield each line behind a word, and how many more there are."""
+    """Yield the first few lines, each after a label, and the number of further ones."""
     for line in lines[:_SHOWN_LINES]:
         yield f"  {word:<10}  {line}"
     if len(lines) > _SHOWN_LINES:

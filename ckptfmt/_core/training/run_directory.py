@@ -1,4 +1,4 @@
-"""The directory of a run while it is trained: still there, and the one in which it began?"""
+"""Checks that the directory of a run still exists and is still the same one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["RunDirectory"]
 
 
 class _Place(NamedTuple):
-    """Where a directory lies. Some file systems number a directory anew at times; the device stays."""
+    """Location of a directory. Some file systems renumber directories at times; the device stays the same."""
 
     device: int
     inode: int
 
 
 class RunDirectory:
-    """The directory of a run. Nothing is written on another device than that on which the run was resumed.
+    """The directory of a run. Nothing is written to a device other than the one at the resume.
 
     Args:
-        path: Its path, absolute.
+        path: Absolute path.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,53 +32,53 @@ class RunDirectory:
         self._place: _Place | None = None
 
     def note_place(self) -> None:
-        """Note where it lies, when the run is resumed.
+        """Record its location, when the run is resumed.
 
         Raises:
-            StorageError: It cannot be looked at.
+            StorageError: The directory cannot be examined.
         """
         self._place = _place_of(self._path)
 
     def make_again_if_gone(self) -> None:
-        """Make it again if it was removed under the run.
+        """Recreate the directory if it was removed during the run.
 
         Raises:
-            StorageError: It cannot be made, or where it was is another device now.
+            StorageError: It cannot be created, or its path is now on another device.
         """
         if is_directory(self._path):
             return
         self._require_device(nearest_directory(self._path))
         make_directory(self._path)
         self._place = _place_of(self._path)
-        notify(f"{self._path}: was removed, or renamed, and is made again, without the checkpoints that were in it")
+        notify(f"{self._path}: removed or renamed during the run; recreated without its earlier checkpoints")
 
     def require_device(self) -> None:
-        """Make sure that it is on the same device as before.
+        """Check that the directory is on the same device as before.
 
         Raises:
-            StorageError: It is not, or cannot be looked at.
+            StorageError: It is not, or it cannot be examined.
         """
         self._require_device(self._path)
 
     def report_if_replaced(self) -> None:
-        """Report it if another directory has taken its place; it is the run's from now on.
+        """Report it if another directory has taken its place, and use that one from now on.
 
         Raises:
-            StorageError: That is on another device, or cannot be looked at.
+            StorageError: The new directory is on another device, or cannot be examined.
         """
         before, self._place = self._place, self._require_device(self._path)
         if before != self._place:
             notify(
-                f"{self._path}: another directory has taken the place of that in which the run was saved so far; "
-                "new checkpoints go there, and the earlier ones are not in it"
+                f"{self._path}: replaced by another directory during the run; "
+                "new checkpoints are saved there, without the earlier ones"
             )
 
     def _require_device(self, path: Path) -> _Place:
         place = _place_of(path)
         if self._place is None or place.device != self._place.device:
             raise StorageError(
-                f"{self._path}: is gone, and {path} is on another device than it was; nothing is written there. "
-                "Is its volume still mounted?"
+                f"{self._path}: gone, and {path} is on another device than before; nothing is written there; "
+                "check that its volume is mounted"
             )
         return place
 

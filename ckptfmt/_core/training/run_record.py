@@ -1,4 +1,4 @@
-"""The facts about a run that are written into each of its checkpoints, and the right to write them."""
+"""Metadata of a run, written into each of its checkpoints, and the right to save the run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["RunRecord"]
 
 
 class RunRecord:
-    """The facts about a run.
+    """Metadata of a run.
 
     Args:
-        directory: Where its checkpoints are.
-        run_id: Its id, if it is known.
+        directory: Directory of its checkpoints.
+        run_id: Id of the run; None if not known yet.
 
     Raises:
-        UsageError: The directory is no path.
+        UsageError: The directory is not a path.
         StorageError: No directory can have this name.
 
     Attributes:
-        directory: Where its checkpoints are: absolute, and without links (see `fixed_directory`).
-        id: Its id; None as long as it is not known.
-        claim: The right of this process to save it.
-        lineage: The file that it started from, then what that one's run started from, and so on.
-        unreadable: Checkpoints of which the device does not give some bytes, by path, and why. They may be anything.
-        protected: Paths of checkpoints that this process does not remove.
+        directory: Directory of its checkpoints, absolute and without links (see `fixed_directory`).
+        id: Id of the run; None until it is known.
+        claim: The right of this process to save the run.
+        lineage: The file that the run started from, then the one that file's run started from, and so on.
+        unreadable: Checkpoints with bytes that the device cannot read, path -> error. Their content is unknown.
+        protected: Paths of checkpoints that this process never removes.
     """
 
     def __init__(self, directory: str | os.PathLike[str], run_id: str | None) -> None:
@@ -45,26 +45,26 @@ class RunRecord:
 
     @property
     def parent(self) -> str | None:
-        """Identity of the file that it started from, 64 hex digits; None if it started from none."""
+        """Identity of the file that the run started from, 64 hex digits; None without one."""
         return self.lineage[0].identity if self.lineage else None
 
     def protect(self, unreadable: Mapping[str, CkptfmtError], there: Iterable[str]) -> None:
-        """If there are checkpoints that cannot be read, note them, and let none of those that are there be removed."""
+        """If some checkpoints are unreadable, record them, and protect all present ones from removal."""
         if unreadable:
             self.unreadable = dict(unreadable)
             self.protected = frozenset({*unreadable, *there})
 
     def metadata(self, step: int, epoch: int, metrics: Mapping[str, float]) -> Metadata:
-        """Return the facts for a new checkpoint.
+        """Return the metadata of a new checkpoint.
 
         Args:
             step: Optimizer steps done.
-            epoch: Epochs finished.
-            metrics: Values to note.
+            epoch: Number of epochs finished.
+            metrics: Values to record.
 
         Raises:
             SupersededError: Another process has taken over the run.
-            StorageError: The run could not be claimed so far, and cannot now.
+            StorageError: The run is not claimed yet, and cannot be claimed now.
         """
         return make_metadata(
             {},

@@ -1,4 +1,4 @@
-"""What a component of a training run has to be able to do."""
+"""Protocol of the components of a training run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Stateful"]
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything that gives its state and takes it back: modules, optimizers, schedulers, scalers, your own."""
+    """An object that returns and loads its state: a module, optimizer, scheduler, scaler, or a class of your own."""
 
     def state_dict(self) -> Any:
-        """Return the state, in values that the format can express."""
+        """Return the state, in values that the format supports."""
 
     def load_state_dict(self, state_dict: Any, /) -> object:
-        """Take a state that `state_dict` returned."""
+        """Load a state from `state_dict`."""

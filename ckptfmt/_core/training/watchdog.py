@@ -1,4 +1,4 @@
-"""A run that is stuck ends itself, so that whoever restarts jobs can do so."""
+"""Watchdog: a hung run ends itself, so that a scheduler can restart it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["HangTimer"]
 class HangTimer:
     """Ends the process with exit code 1, after writing the stacks of all threads to stderr, unless reset in time.
 
-    The timer runs outside the interpreter: it also goes off when a call into a library never gives it back.
+    The timer runs outside the interpreter: it also fires while a library call blocks the interpreter.
 
     Args:
-        seconds: The time; None: never.
+        seconds: Timeout in seconds; None for no timeout.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -33,34 +33,34 @@ class HangTimer:
         _timers.add(self)
 
     def reset(self) -> None:
-        """Start the time anew. Without a thread for the timer, say so and try again next time."""
+        """Restart the timeout. If no thread can be started for the timer, report it and try again at the next reset."""
         if self._seconds is None:
             return
         now = time.monotonic()
-        # To set the timer starts a thread. It may go off this much too late: never too early.
+        # Setting the timer starts a thread. It may fire this much too late, never too early.
         if self._set_at is not None and now - self._set_at < self._seconds / 50:
             return
         self._set_at = now
         self._arm(now)
 
     def stop(self) -> None:
-        """Let it never go off."""
+        """Stop the timer for good."""
         if self._set_at is not None:
             faulthandler.cancel_dump_traceback_later()
             self._set_at = None
 
     def disarm(self) -> None:
-        """Hold it, for the moment."""
+        """Suspend the timer."""
         if self._set_at is not None:
             faulthandler.cancel_dump_traceback_later()
 
     def rearm(self) -> None:
-        """Let it go on after `disarm`, for the rest of its time."""
+        """Continue after `disarm`, for the rest of the timeout."""
         if self._set_at is not None:
             self._arm(self._set_at)
 
     def forget(self) -> None:
-        """Let it be one that was never set."""
+        """Forget that the timer was set."""
         self._set_at = None
 
     def _arm(self, begun: float) -> None:
@@ -68,10 +68,10 @@ class HangTimer:
         left = max(begun + self._seconds * 1.02 - time.monotonic(), 0.001)
         try:
             faulthandler.dump_traceback_later(left, exit=True, file=stderr_descriptor())
-        except (RuntimeError, MemoryError):  # the one that was set before is gone, too
+        except (RuntimeError, MemoryError):  # the previous timer is gone too
             self._set_at = None
             if not self._refused:
-                notify("hang_timeout is not in force: no thread can be started; raise the limit of threads (ulimit -u)")
+                notify("hang_timeout is not in force: cannot start a thread; raise the thread limit (ulimit -u)")
             self._refused = True
         else:
             self._refused = False
@@ -85,8 +85,8 @@ def _for_all(act: Callable[[HangTimer], None]) -> None:
         act(timer)
 
 
-# In a child that is forked while the timer is set, the timer's thread is missing, and at its end the interpreter waits
-# for that thread: for ever.
+# A child forked while the timer is set lacks the timer's thread, and at exit its interpreter would wait for that thread
+# forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=partial(_for_all, HangTimer.disarm),
