@@ -1,1 +1,1 @@
-"""Resuming a run: which checkpoint, on all ranks."""
+"""Choice of the checkpoint that a run resumes from, on all ranks."""

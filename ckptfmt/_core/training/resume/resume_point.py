@@ -1,4 +1,4 @@
-"""Where a run resumes: one checkpoint, chosen on rank 0 once the run is claimed, and opened on all ranks."""
+"""The resume point of a run: one checkpoint, chosen on rank 0 once the run is claimed, and opened on all ranks."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ class Opener(Protocol[T_co]):
     """Opens checkpoints for one resume."""
 
     def open_verified(self, file: CheckpointReference, patience: Patience) -> T_co:
-        """Return a checkpoint once all its bytes are verified. Called on rank 0, from the newest on until one is sound.
+        """Verify all bytes of a checkpoint and return it. Called on rank 0, newest first, until one is sound.
 
         Args:
-            file: What is known of it.
-            patience: How often to try what cannot be read.
+            file: Reference to the checkpoint.
+            patience: How often to retry failed reads.
 
         Raises:
-            CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
+            CkptfmtError: The checkpoint cannot be read, is damaged, or was replaced by another one.
         """
 
     def open_chosen(self, file: CheckpointReference) -> T_co:
         """Return the checkpoint that rank 0 has verified and chosen. Called on the other ranks.
 
         Raises:
-            CkptfmtError: It cannot be read here, or is another one.
+            CkptfmtError: The checkpoint cannot be read here, or differs from the one on rank 0.
         """
 
 
 @dataclass(frozen=True)
 class ResumePoint(Generic[T]):
-    """Where a run resumes.
+    """The resume point of a run.
 
     Attributes:
-        run_id: The run.
-        file: The checkpoint; None if the run is new.
-        checkpoint: The same, as it was opened here.
-        lineage: What the run descends from.
+        run_id: Id of the run.
+        file: Reference to the checkpoint; None if the run is new.
+        checkpoint: The checkpoint, as opened on this rank.
+        lineage: Lineage of the run.
         other_runs: Ids of other runs with checkpoints in the directory.
-        skipped: Checkpoints that were passed over, and why.
+        skipped: Skipped checkpoints, with reasons.
     """
 
     run_id: str
@@ -84,7 +84,7 @@ class ResumePoint(Generic[T]):
 
 @contextmanager
 def released_if_it_fails(run: RunRecord, ranks: Ranks) -> Iterator[None]:
-    """Release the claim of a run if its resume fails, and report an error that would end the process in silence."""
+    """Release the claim of a run if its resume fails, and report an error that would end the process silently."""
     try:
         yield
     except BaseException as error:
@@ -104,20 +104,20 @@ def find_resume_point(
     takeover: bool = False,
     inert: Collection[str] = (),
 ) -> ResumePoint[T]:
-    """Claim a run and return where it resumes; the same on all ranks, all of which call it.
+    """Claim a run and return its resume point, the same on all ranks. All ranks call it.
 
     Args:
         run: The run.
         resume: See `selection.select`.
         opener: Opens checkpoints.
         ranks: The job.
-        takeover: Take the run over from whoever has it.
+        takeover: Take the run over from any holder.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
 
     Raises:
-        UndecidedError: It is not known which checkpoint is the newest, or one cannot be read on this rank.
-        CkptfmtError: There is nothing that can be used, or another process has the run.
-        RankError: It failed on another rank.
+        UndecidedError: The newest checkpoint cannot be determined, or the chosen one cannot be read on this rank.
+        CkptfmtError: No checkpoint is usable, or another process holds the run.
+        RankError: The resume failed on another rank.
     """
     if resume not in _WORDS:
         resume = absolute_path(resume)
@@ -154,13 +154,13 @@ class _Chooser(Generic[T]):
     patience: Patience = field(default_factory=new_patience)
 
     def choose(self) -> ResumePoint[T]:
-        """Claim the run, and choose."""
+        """Claim the run, and choose its checkpoint."""
         run = self.run
         with undecided_if_unknown(run.directory):
             self.patience(partial(make_directory, run.directory), run.directory)
             selection = self._select(run.id)
             known = selection.candidates.run_id
-            # Whoever saved the run so far publishes nothing more once it is claimed: only then is the newest known.
+            # Earlier processes publish nothing more once the run is claimed: only then is the newest checkpoint known.
             claimed = self._claim(run.id or known, selection)
             if self.resume in ("auto", "must"):
                 selection = self._select(claimed if known is not None else run.id)
@@ -170,7 +170,7 @@ class _Chooser(Generic[T]):
                 return ResumePoint(claimed, other_runs=there.other_runs, skipped=of_no_run(there))
             run.protect(found.unreadable, [file.path for file in there.files])
             run_id = run.id or found.file.run_id
-            if run_id is None:  # of a loop that names no run: if it is ahead of the run that is here, another begins
+            if run_id is None:  # from a loop without run id: if it is ahead of the run here, a new run begins
                 run_id = claimed if known is None else new_run_id()
             if run_id != claimed:
                 run.claim.take(run_id, found.file.metadata.generation or 0, takeover=self.takeover)
@@ -178,13 +178,13 @@ class _Chooser(Generic[T]):
             return ResumePoint(run_id, found.file, found.checkpoint, lineage, there.other_runs, found.skipped)
 
     def found_here(self, file: CheckpointReference) -> CheckpointReference:
-        """Return what rank 0 has chosen by its path on this rank: each names the directory, or the file, itself."""
+        """Return the choice of rank 0 under its path on this rank: each rank has its own path to the same files."""
         place = Path(self.run.directory if self.resume in _WORDS else self.resume)
         exact = place.name == file.name and not is_directory(place)
         return replace(file, path=str(place if exact else place / file.name))
 
     def open(self, file: CheckpointReference) -> T:
-        """Open here what rank 0 has chosen."""
+        """Open the checkpoint chosen by rank 0 on this rank."""
         with undecided_if_unknown(file.path):
             return self.patience(lambda: self.opener.open_chosen(file), file.path)
 
@@ -192,7 +192,7 @@ class _Chooser(Generic[T]):
         return select(self.run.directory, run_id, self.resume, patience=self.patience, inert=self.inert)
 
     def _claim(self, run_id: str | None, selection: Selection) -> str:
-        """Claim a run, or a new one, before anything is chosen from; return its id."""
+        """Claim a run, or a new one, before the choice; return its id."""
         if run_id is None and self.resume == "never":
             run_id = new_run_id()
         there = selection.candidates.files if self.resume in ("auto", "must") else scan(self.run.directory)
@@ -201,7 +201,7 @@ class _Chooser(Generic[T]):
 
 
 def _lineage(file: CheckpointReference, run_id: str) -> tuple[Ancestor, ...]:
-    """Return what a run that resumes here descends from: what it did before, or another run's checkpoint."""
+    """Return the lineage of a run that resumes here: its own so far, or one headed by another run's checkpoint."""
     facts = file.metadata
     if file.identity is not None and file.run_id != run_id:
         return lineage_from(file.path, file.identity, facts)

@@ -1,23 +1,23 @@
-"""Which checkpoint a run resumes from: decided by what is written inside, never by names or file times (spec 14.5).
+"""Choice of the checkpoint to resume from, by the content of files, never by names or file times (spec 14.5).
 
-`catalog` says which ones count, in which order, and what an error says of one:
+`catalog` determines which checkpoints count, in which order, and what an error means:
 
-- A damaged one is passed over, reported, and set aside (see below).
-- What may be sound is never passed over: a file that is refused, that needs a newer reader, or that cannot be read,
-  although that was tried several times. Then nothing is resumed, and a person has to look (`UndecidedError`).
-- A file of which the device does not give some bytes, however often it is asked, counts as damaged if another
-  checkpoint can be read. It is not renamed, and this process removes no older one either.
+- A damaged checkpoint is skipped, reported, and quarantined (see below).
+- A checkpoint that may be sound is never skipped: a file that is refused, that needs a newer reader, or that cannot be
+  read even after several tries. Then nothing is resumed, and a person must decide (`UndecidedError`).
+- A file with bytes that the device cannot read, even after several tries, counts as damaged if another checkpoint can
+  be read. It is not renamed, and this process removes no older checkpoint either.
 
-Set aside is renamed to `NAME.damaged`, so that a damaged checkpoint neither comes up at every start nor is in the way
-of the next save. That is done to
+Quarantine renames a checkpoint to `NAME.damaged`, so that it neither comes up at every start nor blocks the next save.
+It applies only
 
-- only checkpoints that were read twice, the second time from the disk, and were damaged or cut short both times;
-- of this run; or, if even that is not known, in a directory in which no other run has checkpoints;
-- that nobody is seen to write to, and that have not changed in between;
-- and only once another checkpoint has been read to its last byte, so that a run whose checkpoints are all damaged is
-  left as it is, for people to look at.
+- to checkpoints that were read twice, the second time from the disk, and were damaged or truncated both times;
+- to checkpoints of this run or, if the run is unknown, in a directory without checkpoints of other runs;
+- to checkpoints without a visible writer that have not changed between the two reads;
+- once another checkpoint has been read to its last byte, so that a run whose checkpoints are all damaged stays as it
+  is, for people to examine.
 
-Files of `torch.save` are never set aside: nothing proves their damage.
+Files of `torch.save` are never quarantined: nothing proves their damage.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class Selection:
     """The checkpoints that a run may resume from.
 
     Attributes:
-        directory: Where they are.
-        candidates: The checkpoints, the newest first, and the others that are there.
+        directory: Their directory.
+        candidates: The checkpoints, newest first, and the other files of the directory.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
-        required: Whether it is an error if there is none.
-        exact: Whether it is this one file or none.
-        tidy: Whether damaged ones are to be set aside.
+        required: Whether the absence of a checkpoint is an error.
+        exact: Whether only this one file may be used.
+        tidy: Whether to quarantine damaged checkpoints.
     """
 
     directory: str
@@ -94,11 +94,11 @@ class Selected(Generic[T]):
     """The checkpoint that a run resumes from.
 
     Attributes:
-        file: What is known of it.
-        checkpoint: The same, verified and opened.
-        skipped: Newer ones, and files whose age is not known, that could not be used. The reason ends with the new name
-            if one was set aside.
-        unreadable: Newer ones of which the device does not give some bytes, by path, and why.
+        file: Reference to the checkpoint.
+        checkpoint: The checkpoint, verified and opened.
+        skipped: Unusable checkpoints that are newer or of unknown age. The reason of a quarantined one ends with its
+            new name.
+        unreadable: Newer checkpoints with bytes that the device cannot read, path -> error.
     """
 
     file: CheckpointReference
@@ -108,7 +108,7 @@ class Selected(Generic[T]):
 
 
 def new_patience() -> Patience:
-    """Return the patience of one resume: it tells what it waits for."""
+    """Return the patience of one resume, which reports each retry."""
     return Patience(lambda error: notify(f"{error}; trying again"))
 
 
@@ -121,23 +121,23 @@ def select(
     inert: Collection[str] = (),
     now: datetime | None = None,
 ) -> Selection:
-    """Return the checkpoints to resume from (see `catalog`); of those of this format only the indexes are read.
+    """Return the checkpoints to resume from (see `catalog`); of native ones, only the indexes are read.
 
     Args:
         directory: The directory of the run.
-        run_id: The run; None for the one of the checkpoint that was created last (`runs.scan.choose_run`).
-        resume: `auto`: the newest that verifies, or none if there is no checkpoint. `must`: the same, and no checkpoint
-            is an error. `never`: none. A path to a file: exactly this one. A path to a directory: the newest there,
-            which must be.
-        patience: How often to try what cannot be read.
+        run_id: Id of the run; None for the run of the checkpoint created last (`runs.scan.choose_run`).
+        resume: `auto`: the newest sound checkpoint, or none if the directory has no checkpoint. `must`: the same, but
+            the absence of a checkpoint is an error. `never`: none. Path of a file: exactly this file. Path of a
+            directory: its newest sound checkpoint, which must exist.
+        patience: How often to retry failed reads.
         inert: Names in pickles to keep as inert data instead of refusing them.
-        now: The present, aware; the clock's if None.
+        now: Current time, with a time zone; None for the time of the clock.
 
     Raises:
-        StorageError: The directory cannot be listed, or the path does not lead to a file or directory.
-        CkptfmtError: The one file that was asked for is not valid.
-        ResumeError: It is not a checkpoint of a training loop.
-        UsageError: `never`, and the run that was named has checkpoints already.
+        StorageError: The directory cannot be listed, or the path is neither a file nor a directory.
+        CkptfmtError: The requested file is not valid.
+        ResumeError: The requested file is not a checkpoint of a training loop.
+        UsageError: `never`, and the named run already has checkpoints.
     """
     directory = os.fspath(directory)
     if resume == "never":
@@ -152,19 +152,19 @@ def select(
 
 
 def choose(selection: Selection, use: Callable[[CheckpointReference], T], patience: Patience) -> Selected[T] | None:
-    """Return the newest checkpoint that verifies; None if there is none at all, which is fine unless it is required.
+    """Return the newest sound checkpoint; None if there are no checkpoints and none is required.
 
-    Of several processes that resume together, only one should call this: it sets damaged checkpoints aside.
+    Of several processes that resume together, only one should call this: it quarantines damaged checkpoints.
 
     Args:
-        selection: What there is to choose from.
-        use: Verifies and opens a checkpoint. Raises a CkptfmtError if that is not possible.
-        patience: How often to try what cannot be read.
+        selection: The checkpoints to choose from.
+        use: Verifies and opens a checkpoint. Raises a CkptfmtError if it cannot.
+        patience: How often to retry failed reads.
 
     Raises:
-        UndecidedError: One that may be the newest cannot be judged.
-        ResumeError: There are some and none can be used, or there is none and it is required.
-        CkptfmtError: The one file that was asked for cannot be used.
+        UndecidedError: A checkpoint that may be the newest cannot be judged.
+        ResumeError: None of the checkpoints is usable, or there are none and one is required.
+        CkptfmtError: The requested file cannot be used.
     """
     there = selection.candidates
 
@@ -180,7 +180,7 @@ def choose(selection: Selection, use: Callable[[CheckpointReference], T], patien
         return _selected(choice, choice.file, choice.result, selection)
     passed = choice.skipped
     if selection.exact and passed and not choice.undecided:
-        assert passed[0].error is not None  # it would not have been passed over
+        assert passed[0].error is not None  # otherwise it would not have been skipped
         raise passed[0].error
     if choice.undecided:
         raise UndecidedError(_undecided(selection), [_skipped(file) for file in choice.undecided])
@@ -197,16 +197,16 @@ def choose(selection: Selection, use: Callable[[CheckpointReference], T], patien
 
 @contextmanager
 def undecided_if_unknown(path: str) -> Iterator[None]:
-    """Turn an error of the system, which says nothing about the checkpoints, into one that ends restarts.
+    """Turn an operating system error, which proves nothing about the checkpoints, into one that stops restarts.
 
     Raises:
-        UndecidedError: There was such an error.
+        UndecidedError: An operating system error occurred.
     """
     try:
         yield
     except StorageError as error:
         if trouble_of(error) in (Trouble.UNKNOWN, Trouble.DEVICE):
-            raise UndecidedError(f"{path}: what there is to resume from is not known: {error}") from error
+            raise UndecidedError(f"{path}: cannot determine the checkpoint to resume from: {error}") from error
         raise
 
 
@@ -221,14 +221,14 @@ def _none(directory: str, run_id: str | None, patience: Patience) -> Selection:
     undecided = [file for file in files if file.error is not None and finding_of(file) is Finding.UNDECIDED]
     if run_id is not None and undecided:
         skipped = [_skipped(file) for file in undecided]
-        raise UndecidedError(f"{directory}: whether run {run_id} has checkpoints here is not known:", skipped)
+        raise UndecidedError(f"{directory}: cannot determine whether run {run_id} has checkpoints here:", skipped)
     return Selection(directory, Candidates(run_id, other_runs=runs))
 
 
 def _exactly(path: str, inert: Collection[str], patience: Patience) -> Selection:
     look = partial(look_at_pth, inert=inert) if path.endswith(OTHER_EXTENSIONS) else look_at_native
     try:
-        # Of what is gone, or a directory, opening it says which.
+        # Opening a missing file or a directory raises the specific error.
         file = patience(lambda: look_into(path, look) or look(path), path)
     except StorageError as error:
         file = CheckpointReference(path, error=error)
@@ -255,11 +255,11 @@ def _newest(
 
 
 def _selected(choice: Choice[T], file: CheckpointReference, checkpoint: T, selection: Selection) -> Selected[T]:
-    """Return what was chosen and a report of the others, after setting aside what may be."""
+    """Return the choice and a report of the others, after quarantining those that may be."""
     unreadable = {file.path: file for file in choice.skipped if finding_of(file) is Finding.UNREADABLE}
     for other in unreadable.values():
         notify(
-            f"{other.path}: CANNOT BE READ: falling back to {file.path}; this process renames nothing and removes none "
+            f"{other.path}: CANNOT BE READ: falling back to {file.path}; this process renames and removes none "
             f"of the present checkpoints; check the disk: {_skipped(other).reason}",
             logging.ERROR,
         )
@@ -269,7 +269,7 @@ def _selected(choice: Choice[T], file: CheckpointReference, checkpoint: T, selec
 
 
 def _report(passed_over: Sequence[CheckpointReference], selection: Selection) -> list[SkippedFile]:
-    """Set aside what may be, and return a report of all."""
+    """Quarantine the checkpoints that may be, and return a report of all."""
     skipped = []
     for file in passed_over:
         note = _skipped(file)
@@ -283,11 +283,11 @@ def _report(passed_over: Sequence[CheckpointReference], selection: Selection) ->
 
 
 def of_no_run(candidates: Candidates) -> tuple[SkippedFile, ...]:
-    """Return a report of checkpoints of a training that do not count because they belong to no run."""
+    """Return a report of training checkpoints that do not count because they belong to no run."""
     skipped = []
     for file in candidates.runless:
         if file.metadata.epoch or (file.metadata.step and file.name.endswith(EXTENSION)):
-            why = "it has no run id" + ("" if file.metadata.epoch else " and records no finished epochs")
+            why = "no run id" + ("" if file.metadata.epoch else " and no finished epochs recorded")
             skipped.append(SkippedFile(file.path, why))
     return tuple(skipped)
 
@@ -298,24 +298,24 @@ def _may_be_set_aside(file: CheckpointReference, candidates: Candidates) -> bool
 
 
 def _is_damaged(file: CheckpointReference) -> bool:
-    """Say whether a file is known to be no whole checkpoint, rather than only out of reach."""
+    """Return whether a file is proven to be incomplete or damaged, rather than merely unreachable."""
     if not isinstance(file.error, FormatError) or file.name.endswith(OTHER_EXTENSIONS):
         return False
     return all(problem.kind is not ProblemKind.UNSUPPORTED for problem in file.error.problems)
 
 
 def _skipped(file: CheckpointReference) -> SkippedFile:
-    assert file.error is not None  # it would not have been passed over
+    assert file.error is not None  # otherwise it would not have been skipped
     return SkippedFile(file.path, reason(file.error, file.path))
 
 
 def _undecided(selection: Selection) -> str:
     if selection.exact:
         return (
-            "whether the checkpoint is sound is not known, nothing was changed; make it readable or pass another one:"
+            "cannot determine whether the checkpoint is sound; nothing was changed; make it readable or pass another:"
         )
     return (
-        f"{selection.directory}: which checkpoint is the newest is not known, and nothing was changed; make these "
+        f"{selection.directory}: cannot determine the newest checkpoint; nothing was changed; make these "
         "readable or move them away, or pass the one to resume from: resume(PATH):"
     )
 

@@ -1,1 +1,1 @@
-"""Saving a run: when, from which copy, by which thread, and what came of it."""
+"""Saves of a run: schedule, copy of the state, background thread, outcomes."""

@@ -1,4 +1,4 @@
-"""One save at a time, written while training goes on."""
+"""Background saves, one at a time, while training continues."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that is durable.
+    """A durable checkpoint.
 
     Attributes:
-        report: What was written.
-        complaints: What went wrong beside it: with metrics, or when older checkpoints were to be removed.
-        superseded: Why this process may write nothing more after it; empty if it may.
+        report: Report of the save.
+        complaints: Problems other than the save itself: with metrics, or with the removal of older checkpoints.
+        superseded: Why this process may not write anything after it; empty if it may.
     """
 
     report: SaveReport
@@ -31,13 +31,13 @@ class Written:
 
 @dataclass(frozen=True)
 class FinishedSave:
-    """A save that has come to its end, good or bad.
+    """A finished save, successful or not.
 
     Attributes:
-        step: Optimizer steps of the state that was to be saved.
-        written: What was written; None if it failed.
-        error: Why it failed; None if it did not.
-        seconds: How long the writing took.
+        step: Optimizer steps of the state.
+        written: The checkpoint; None if the save failed.
+        error: Why the save failed; None if it succeeded.
+        seconds: Duration of the write in seconds.
     """
 
     step: int
@@ -47,11 +47,11 @@ class FinishedSave:
 
 
 class _Save:
-    """A save, and what came of it. That is noted without making anything: there may be no memory.
+    """A save and its outcome, recorded without an allocation: memory may be short.
 
     Args:
         step: Optimizer steps of the state.
-        write: Does it.
+        write: Writes the checkpoint.
     """
 
     def __init__(self, step: int, write: Callable[[], Written]) -> None:
@@ -62,19 +62,19 @@ class _Save:
         self._seconds = 0.0
 
     def do(self) -> None:
-        """Do it, and note what came of it."""
+        """Run the save and record its outcome."""
         begun = time.monotonic()
         try:
             self._written = self._write()
-        except Exception as caught:  # noqa: BLE001 - raised, if at all, by whoever takes the result
+        except Exception as caught:  # noqa: BLE001 - the consumer of the result decides whether to raise it
             self._error = caught
         self._seconds = time.monotonic() - begun
 
     def finished(self) -> FinishedSave:
-        """Return what came of it; it must be over. One whose thread came to an end before that has failed."""
+        """Return the outcome; the save must have ended. If its thread ended early, the save failed."""
         error = self._error
         if self._written is None and error is None:
-            error = MemoryError("the thread that was to save has ended early")
+            error = MemoryError("the saving thread ended early")
         return FinishedSave(self._step, self._written, error, self._seconds)
 
 
@@ -82,9 +82,9 @@ _threads: WeakSet[Thread] = WeakSet()
 
 
 class Saver:
-    """Runs saves, each in a thread of its own, one after the other.
+    """Runs saves one after the other, each in its own thread.
 
-    The thread is no daemon: when the interpreter ends, it waits for the save that is under way.
+    The thread is not a daemon: at exit, the interpreter waits for the save to finish.
     """
 
     def __init__(self) -> None:
@@ -95,41 +95,41 @@ class Saver:
 
     @property
     def busy(self) -> bool:
-        """Whether a save is under way."""
+        """Whether a save is running."""
         return self._thread is not None and self._thread.under_way
 
     def start(self, step: int, write: Callable[[], Written]) -> None:
-        """Begin a save. The last one must be over, and its result taken."""
-        assert self._thread is None, "a save is under way"
+        """Start a save. The previous one must have ended, and its result been taken."""
+        assert self._thread is None, "a save is running"
         save = _Save(step, write)
         try:
             thread = Thread(save.do, name=f"ckptfmt-save-{step}", daemon=False)
             _threads.add(thread)
             self._save, self._thread = save, thread
             thread.start()
-        except (RuntimeError, MemoryError):  # no thread is to be had: the caller has to wait
+        except (RuntimeError, MemoryError):  # no thread available: the caller must wait
             self._thread = self._save = None
             self.run(step, write)
 
     def run(self, step: int, write: Callable[[], Written]) -> None:
-        """Do a save here and now, as `start` does in the background; `take` returns its result."""
+        """Run a save synchronously, as `start` does in the background; `take` returns its result."""
         save = _Save(step, write)
         save.do()
         self._save = save
 
     def give_up(self, step: int, error: Exception) -> None:
-        """Note that a save failed before it could begin; `take` returns it as the result."""
+        """Record a save that failed before it could start; `take` returns it as the result."""
         self._failed = FinishedSave(step, None, error, 0.0)
 
     def let_go(self) -> None:
-        """Forget the save that is under way, in a forked child: it goes on in the parent."""
+        """Forget the running save in a forked child: it continues in the parent."""
         self._thread = self._save = self._failed = None
 
     def take(self, *, wait: bool = False) -> FinishedSave | None:
-        """Return the result of the save that is over, once; None if there is none.
+        """Return the result of the finished save, once; None if there is none.
 
         Args:
-            wait: Wait for the one that is under way.
+            wait: Wait for a running save.
         """
         if self._thread is not None:
             if self._thread.under_way:
@@ -145,8 +145,8 @@ class Saver:
 def wait_for_all() -> None:
     """Wait for the saves of all Savers of this process.
 
-    A loop that was left by an exception, in a notebook for instance, may have one under way when the next loop asks
-    which checkpoint is the newest.
+    A loop that ended with an exception, for instance in a notebook, may still have a running save when the next loop
+    looks for the newest checkpoint.
     """
     for thread in list(_threads):
         if thread.under_way:

@@ -1,4 +1,4 @@
-"""Saving the last finished step when an exception has come since, if its state is still there."""
+"""Saves of the last finished step after an exception, if its state is unchanged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ M = TypeVar("M")
 
 
 class LastStep(Generic[M]):
-    """What was true after the last step.
+    """Record of the last step.
 
     Args:
-        mark: Looks at the live state and returns a value that is equal to that of another moment only if nothing in the
-            state has changed in between.
-        gather: Looks at the live state as that of a moment; see `saving.Gather`.
+        mark: Returns a fingerprint of the live state. Two are equal only if nothing in the state changed in between.
+        gather: Gathers the live state as of a recorded moment; see `saving.Gather`.
         ranks: The job.
     """
 
@@ -36,28 +35,28 @@ class LastStep(Generic[M]):
         let_go_in_children(self)
 
     def let_go(self) -> None:
-        """Forget the step in a forked child: its exceptions are not those of the training."""
+        """Forget the step in a forked child: its exceptions do not concern training."""
         self._noted = None
 
     def note(self, step: int, moment: Callable[[], M]) -> None:
-        """Note the present moment: a step is done. It never raises."""
+        """Record the current state after a step. Never raises."""
         try:
             self._noted = (step, moment(), self._mark())
-        except Exception:  # noqa: BLE001 - training goes on without what would be used only if it fails
+        except Exception:  # noqa: BLE001 - training continues: the record matters only if it fails
             self._noted = None
 
     def save(self, saves: RunSaves) -> None:
-        """Save the last step, if its state is still there; otherwise say why not.
+        """Save the last step if its state is unchanged; otherwise report why not.
 
         Raises:
-            CkptfmtError: The save failed, and that is to be raised.
+            CkptfmtError: The save failed, and failures raise.
         """
         if self._ranks.world().size > 1:
             notify("the last step is not saved: the other ranks may not have raised an exception")
             return
         try:
             mark = self._mark()
-        except Exception as error:  # noqa: BLE001 - an exception is on its way up already
+        except Exception as error:  # noqa: BLE001 - another exception is already propagating
             notify(f"the last step is not saved: its state cannot be read: {describe_error(error)}")
             return
         if self._noted is None or self._noted[2] != mark:

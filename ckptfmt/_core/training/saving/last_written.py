@@ -1,4 +1,4 @@
-"""A save of what is saved already, such as one by hand after one that was due: it needs no second file."""
+"""Detection of redundant saves, such as a manual one right after a scheduled one: no second file is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LastWritten"]
 
 
 class LastWritten:
-    """The last checkpoint that this process wrote, and whether another one would be the same."""
+    """The last checkpoint that this process wrote, to compare a new one with."""
 
     def __init__(self) -> None:
         self._content: bytes | None = None
@@ -22,20 +22,20 @@ class LastWritten:
         self._report: SaveReport | None = None
 
     def same(self, index: Index) -> SaveReport | None:
-        """Return the report of the last checkpoint if it is there and differs from a new one in the time alone.
+        """Return the report of the last checkpoint if it still exists and a new one would differ only in its time.
 
-        It does if all digests are equal, of random states and of the place in the data, too, and all facts, such as
-        metrics.
+        This is so if all digests are equal, including those of random states and of the position in the data, and all
+        metadata such as metrics.
 
         Args:
-            index: What the index of the new one says.
+            index: Index of the new checkpoint.
         """
         self._latest = digest(encode_index(replace(index, metadata=replace(index.metadata, created=None))))
         last = self._report
         return last if last is not None and self._latest == self._content and _is_there(last) else None
 
     def note(self, report: SaveReport) -> None:
-        """Note that the one that `same` was last asked about is durable, or was not needed."""
+        """Record the checkpoint of the last call of `same`, now durable or not needed."""
         self._content, self._report = self._latest, report
 
 

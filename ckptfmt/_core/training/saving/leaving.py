@@ -1,4 +1,4 @@
-"""Leaving on request, when everything is saved: whoever started the process starts it again."""
+"""Exit on request once everything is saved, with the exit code that asks the launcher to restart the process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ LEAVE_EXIT_CODE = 75
 
 
 def leave(saves: RunSaves, step: int, gather: Gather, why: signal.Signals | None, ranks: Ranks) -> NoReturn:
-    """Leave once the last save is durable. All ranks call it.
+    """Exit once the last save is durable. All ranks call it.
 
     Args:
         saves: The saves of the run.
         step: Optimizer steps done.
-        gather: Looks at the live state.
-        why: The signal that asks to leave; None for the deadline.
+        gather: Gathers the live state.
+        why: The signal that asked the process to leave; None for the deadline.
         ranks: The job.
 
     Raises:
         SystemExit: Always, with `LEAVE_EXIT_CODE`.
-        CkptfmtError: The save failed, however often it was tried.
+        CkptfmtError: The save failed, even after several tries.
     """
     saves.finish(step, gather, must_succeed=True)
-    ranks.barrier()  # the first rank that leaves may take the others with it
+    ranks.barrier()  # the exit of the first rank may end the others
     if ranks.world().rank == 0:
         reason = why.name if why is not None else "the deadline is near"
         saved = f"step {step} is saved in {saves.last.path}; " if saves.last is not None else ""
-        notify(f"{reason}: {saved}leaving with exit code {LEAVE_EXIT_CODE}", logging.INFO)
+        notify(f"{reason}: {saved}exiting with code {LEAVE_EXIT_CODE}", logging.INFO)
     raise SystemExit(LEAVE_EXIT_CODE)

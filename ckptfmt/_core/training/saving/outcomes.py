@@ -1,4 +1,4 @@
-"""What came of a run's saves: what is durable, what failed since, and when failures end the training."""
+"""Outcomes of a run's saves: what is durable, what has failed since, and when failures end training."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Outcomes:
     """The outcomes of a run's saves, the same on all ranks.
 
     Args:
-        on_failed_save: What a failed save does: `warn` and go on, or `raise`.
-        max_failed_saves: How many failed saves in a row end the training all the same; None: any number does not.
+        on_failed_save: Effect of a failed save: `warn` and continue, or `raise`.
+        max_failed_saves: Number of consecutive failed saves that ends training even with `warn`; None for no limit.
 
     Attributes:
-        last: The last checkpoint that this process wrote; None if there is none.
-        last_error: What went wrong with the last save; None if nothing did.
+        last: Report of the last checkpoint of this process; None without one.
+        last_error: Error of the last save; None if it had none.
     """
 
     def __init__(self, on_failed_save: FailedSave = "warn", max_failed_saves: int | None = None) -> None:
         if on_failed_save not in ("warn", "raise"):
             raise UsageError(f"on_failed_save is {on_failed_save!r}; pass 'warn' or 'raise'")
         if max_failed_saves is not None and max_failed_saves < 1:
-            raise UsageError(f"max_failed_saves is {max_failed_saves}; pass a number from 1 on, or None")
+            raise UsageError(f"max_failed_saves is {max_failed_saves}; pass a number of at least 1, or None")
         self._most = 1 if on_failed_save == "raise" else max_failed_saves
         self.last: SaveReport | None = None
         self.last_error: CkptfmtError | None = None
@@ -45,22 +45,22 @@ class Outcomes:
         return self._failures > 0
 
     def begin(self, path: str | None, step: int, now: float) -> None:
-        """Note where the run starts.
+        """Record the start of the run.
 
         Args:
-            path: The checkpoint that it resumes from; None if it is new.
-            step: Its steps so far.
-            now: Time of a clock that does not jump, in seconds.
+            path: Path of the checkpoint that it resumes from; None if the run is new.
+            step: Optimizer steps done so far.
+            now: Time of a monotonic clock in seconds.
         """
         self._path, self._step, self._moment = path, step, now
 
     def saved(self, written: Written, step: int, moment: float) -> None:
-        """Note a checkpoint that is durable.
+        """Record a durable checkpoint.
 
         Args:
-            written: What was written.
-            step: Steps of the run that are in it.
-            moment: When its state was that of the run.
+            written: The checkpoint.
+            step: Optimizer steps of its state.
+            moment: Time at which the run had this state, of a monotonic clock in seconds.
 
         Raises:
             SupersededError: Another process has taken over the run.
@@ -73,10 +73,10 @@ class Outcomes:
             raise SupersededError(written.superseded)
 
     def failed(self, error: Exception) -> None:
-        """Note a save that failed.
+        """Record a failed save.
 
         Raises:
-            CkptfmtError: The same error, if that is the end of the training.
+            CkptfmtError: The same error, if it ends training.
         """
         self.last_error = as_ckptfmt_error(error)
         self._failures += 1
@@ -84,17 +84,17 @@ class Outcomes:
             raise self.last_error
 
     def describe_failure(self, error: Exception, step: int, now: float) -> str:
-        """Return what to tell of a save that just failed.
+        """Return the message about a save that just failed.
 
         Args:
-            error: Why.
-            step: Steps of the run that were to be saved.
-            now: Time of a clock that does not jump, in seconds.
+            error: Why it failed.
+            step: Optimizer steps of the state.
+            now: Time of a monotonic clock in seconds.
         """
         if isinstance(error, SupersededError):
             return f"{error}; this process writes nothing more and stops at its next step"
         last = self._most is not None and self._failures + 1 >= self._most
-        then = "training ends" if last else "training continues and saving is tried again soon"
+        then = "training ends" if last else "training continues, with another try soon"
         steps = step - self._step
         lost = f"{steps} step{'' if steps == 1 else 's'} and {_duration(now - self._moment)}"
         since = self._path or "the start of the run"
@@ -104,7 +104,7 @@ class Outcomes:
 
 
 def as_ckptfmt_error(error: Exception) -> CkptfmtError:
-    """Return the error of a save as one of ckptfmt's."""
+    """Return the error of a save as a CkptfmtError."""
     if isinstance(error, CkptfmtError):
         return error
     ours = SaveError(describe_error(error))
@@ -113,7 +113,7 @@ def as_ckptfmt_error(error: Exception) -> CkptfmtError:
 
 
 def complaint(written: Written | None) -> CkptfmtError | None:
-    """Return what went wrong beside a save that is durable; None if nothing did."""
+    """Return the problems other than the save itself as an error; None without any."""
     return SaveError("; ".join(written.complaints)) if written is not None and written.complaints else None
 
 

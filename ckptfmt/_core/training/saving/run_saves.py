@@ -1,4 +1,4 @@
-"""A run's saves: begun when all ranks agree that one is due, and settled when all ranks agree what came of it."""
+"""Saves of a run: started when all ranks agree that one is due, settled when they agree on its outcome."""
 
 from __future__ import annotations
 
@@ -28,46 +28,47 @@ Plan = Callable[[Mapping[str, float]], SavePlan]
 """Returns the plan of a checkpoint with these metrics."""
 
 Gather = Callable[[], Plan | None]
-"""Looks at the live state. On the rank that writes, it returns what plans the checkpoint; on the others None. All ranks
-call it, and it fails on all of them if it fails on one."""
+"""Gathers the live state. Returns the planner of the checkpoint on the rank that writes, None on the others. All ranks
+call it; if it fails on one, it fails on all.
+"""
 
-# Pauses before the last tries of a save that no step follows: what fails for a moment must not cost the run its end.
+# Pauses before the last tries of the final save: a transient error must not cost the run its end.
 _LAST_TRIES_SECONDS = (0.5, 2.0)
 
-# Ranks that wait for a save exchange a word now and then: process groups give up an exchange that takes minutes.
+# Ranks that wait for a save exchange messages now and then: process groups time out after minutes of silence.
 _WORD_SECONDS = 10.0
 _LOOK_SECONDS = 0.005
 
 
 class Place(NamedTuple):
-    """Where the loop stands. It is the same on all ranks, or they do not make the same calls."""
+    """Position of the loop. Ranks with different positions do not make the same calls."""
 
     step: int
     epoch: int
 
 
 class _Attempt(NamedTuple):
-    """A save, when it begins."""
+    """A save at its start."""
 
     step: int
     metrics: Mapping[str, SupportsFloat]
     begun: float
     here: bool
-    """This process writes it."""
+    """Whether this process writes the checkpoint."""
 
 
 class RunSaves:
     """The saves of one run, one at a time.
 
-    All ranks make the same calls, except for `poll` and `close`. Rank 0 writes, and tells at once of a save that fails,
-    for whatever reason. The others learn of it when all of them next decide something or settle the save; then it is
-    raised on all ranks, or on none.
+    All ranks make the same calls, except for `poll` and `close`. Rank 0 writes, and reports any failed save at once.
+    The others learn of it at their next common decision or when they settle the save; then all ranks raise the error,
+    or none does.
 
     Args:
         claim: The right to save the run.
-        schedule: When it is saved.
-        options: How it is saved.
-        outcomes: Where to note what came of it.
+        schedule: When to save.
+        options: How to save.
+        outcomes: Record of the outcomes.
         ranks: The job.
         staging: Copies the state, so that training can continue while it is written.
     """
@@ -93,39 +94,39 @@ class RunSaves:
         let_go_in_children(self)
 
     def let_go(self) -> None:
-        """Forget the save that is under way, in a forked child: it is the parent's to settle."""
+        """Forget the running save in a forked child: the parent settles it."""
         self._open = False
 
     @property
     def last(self) -> SaveReport | None:
-        """The last checkpoint that is known, to all ranks, to be durable; None if there is none."""
+        """Report of the last checkpoint that all ranks know to be durable; None without one."""
         finished = self._finished_alone()
         return finished.written.report if finished is not None and finished.written is not None else self._outcomes.last
 
     @property
     def last_error(self) -> CkptfmtError | None:
-        """What went wrong with the last save, as all ranks know it; None if nothing did."""
+        """Error of the last save, as all ranks know it; None if it had none."""
         finished = self._finished_alone()
         if finished is None:
             return self._outcomes.last_error
         return as_ckptfmt_error(finished.error) if finished.error is not None else complaint(finished.written)
 
     def begin(self, path: str | None, step: int) -> None:
-        """Note that the run starts or, with the path of a checkpoint, resumes."""
+        """Record that the run starts or, with the path of a checkpoint, resumes."""
         self._outcomes.begin(path, step, time.monotonic())
 
     def stepped(self, place: Place, *, leave: bool) -> Due:
-        """Note that a step is done, and return what all ranks do now.
+        """Record a finished step, and return what all ranks do now.
 
-        Rank 0 says when to save, any rank when to leave.
+        Rank 0 decides when to save; any rank can ask to leave.
 
         Args:
-            place: Where the loop stands.
-            leave: This rank was asked to leave.
+            place: Position of the loop.
+            leave: Whether this rank was asked to leave.
 
         Raises:
             UsageError: The ranks do not make the same calls.
-            CkptfmtError: A save failed, and that is to be raised.
+            CkptfmtError: A save failed, and failures raise.
         """
         self.poll()
         saving = self._was_busy or self._writer.busy
@@ -134,21 +135,21 @@ class RunSaves:
         return self._agree(place, Due.SAVE_AND_LEAVE if leave else due)
 
     def ended_epoch(self, place: Place, *, leave: bool) -> bool:
-        """Note that an epoch is over, and return whether all ranks leave now; otherwise as `stepped`."""
+        """Record a finished epoch, and return whether all ranks leave now. Otherwise like `stepped`."""
         self.poll()
         leave = leave or self._schedule.must_leave(time.time())
         return self._agree(place, Due.SAVE_AND_LEAVE if leave else Due.NOTHING) is Due.SAVE_AND_LEAVE
 
     def save(self, step: int, gather: Gather, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Begin a save, once the one before is settled; unless in the background, settle it too.
+        """Start a save once the previous one is settled; without background saves, settle it too.
 
         Args:
             step: Optimizer steps done.
-            gather: Looks at the live state.
-            metrics: Values to note.
+            gather: Gathers the live state.
+            metrics: Values to record.
 
         Raises:
-            CkptfmtError: A save failed, this one or the one before, and that is to be raised.
+            CkptfmtError: This save or the previous one failed, and failures raise.
         """
         self.settle()
         world = self._ranks.world()
@@ -157,7 +158,7 @@ class RunSaves:
         numbers, complaints = as_numbers(metrics)
         try:
             plan = gather()
-        except Exception as error:  # noqa: BLE001 - it may come from a loader, which is anybody's code
+        except Exception as error:  # noqa: BLE001 - it may come from a loader, which is arbitrary code
             self._hold(attempt)
             if attempt.here:
                 self._writer.report_failure(error, step)
@@ -172,15 +173,15 @@ class RunSaves:
             self.settle()
 
     def settle(self) -> None:
-        """Wait for the save that is under way, if there is one, and note on all ranks what came of it.
+        """Wait for the running save, if any, and record its outcome on all ranks.
 
         Raises:
-            CkptfmtError: It failed, and that is to be raised.
+            CkptfmtError: The save failed, and failures raise.
         """
         attempt = self._attempt
         if not self._open or attempt is None:
             return
-        if self._ranks.world().size == 1 and not attempt.here:  # the job is over, and so is what it agreed on
+        if self._ranks.world().size == 1 and not attempt.here:  # the job has ended: no agreement is left
             self._open = False
             return
         while self._ranks.largest(int(self._is_busy_for_long()))[0]:
@@ -195,15 +196,15 @@ class RunSaves:
         self._outcomes.saved(written, attempt.step, attempt.begun)
 
     def finish(self, step: int, gather: Gather, *, must_succeed: bool = False) -> None:
-        """Settle the last save; if it failed, try again a few times: no step follows at which that could be done.
+        """Settle the last save; if it failed, retry a few times now, because no later step can.
 
         Args:
             step: Optimizer steps done.
-            gather: Looks at the live state.
-            must_succeed: Raise what the last try fails with, whatever failures do otherwise.
+            gather: Gathers the live state.
+            must_succeed: Whether to raise the error of the last try in any case.
 
         Raises:
-            CkptfmtError: It failed, and that is to be raised.
+            CkptfmtError: The save failed, and failures raise.
         """
         self.settle()
         for pause in _LAST_TRIES_SECONDS:
@@ -222,27 +223,27 @@ class RunSaves:
             notify(f"the run ends at step {step}, which is NOT SAVED: {error}", logging.ERROR)
 
     def poll(self, *, wait: bool = False) -> None:
-        """See, on this rank alone, whether the save that it writes is over.
+        """Check, on this rank alone, whether the save that it writes has ended.
 
         Args:
-            wait: Wait for it.
+            wait: Wait for the save.
         """
         finished = self._writer.poll(wait=wait)
         if finished is not None:
             self._schedule.written(finished.seconds)
 
     def close(self) -> None:
-        """Wait for the save that is under way on this rank. The other ranks need not call it.
+        """Wait for the running save of this rank. The other ranks need not call it.
 
         Raises:
-            CkptfmtError: There is no other rank, it failed, and that is to be raised.
+            CkptfmtError: The save failed, there is no other rank, and failures raise.
         """
         self.poll(wait=True)
         if self._ranks.world().size == 1:
             self.settle()
 
     def _agree(self, place: Place, due: Due) -> Due:
-        """Return what all ranks do, by one exchange; if a save is over, settle it."""
+        """Agree in one exchange on what all ranks do; settle a save that has ended."""
         busy = self._options.when_busy == "skip" and self._writer.busy
         if due is Due.SAVE and (busy or self._ranks.world().rank != 0):
             due = Due.NOTHING
@@ -251,7 +252,7 @@ class RunSaves:
         )
         if places != [place.step, -place.step, place.epoch, -place.epoch]:
             raise UsageError(
-                f"the ranks do not make the same calls: some are at step {-places[1]} after {-places[3]} epochs, "
+                f"ranks do not make the same calls: some are at step {-places[1]} after {-places[3]} epochs, "
                 f"others at step {places[0]} after {places[2]}; give each rank the same number of batches"
             )
         if over:
@@ -259,14 +260,14 @@ class RunSaves:
         return Due(most)
 
     def _finished_alone(self) -> FinishedSave | None:
-        """Return the save that is over and not settled, if there is nobody to agree with."""
+        """Return the save that has ended and is not settled, in a job of one process."""
         if self._ranks.world().size > 1:
             return None
         self.poll()
         return self._writer.finished
 
     def _is_busy_for_long(self) -> bool:
-        """Wait for the save that this rank writes; say whether it still goes on after a while."""
+        """Wait a while for the save that this rank writes, and return whether it is still running."""
         if self._ranks.world().size == 1:
             return False
         latest = time.monotonic() + _WORD_SECONDS
@@ -284,7 +285,7 @@ class RunSaves:
         self._outcomes.failed(error)
 
     def _hold(self, attempt: _Attempt) -> None:
-        """Note for how long a save has held the loop."""
+        """Record for how long a save has blocked the loop."""
         now = time.monotonic()
         self._schedule.saved(now, now - attempt.begun)
         self._was_busy = True

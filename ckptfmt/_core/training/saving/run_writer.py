@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints, on the one rank that writes: copied, written in a thread, and reported if it fails."""
+"""Writer of a run's checkpoints, on the one rank that writes: copies, writes in a thread, reports failures."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class SaveOptions:
     """How a run saves.
 
     Attributes:
-        background: Write while training goes on, from a copy of the state.
-        when_busy: What a save that is due does while another one is under way.
+        background: Whether to write from a copy of the state while training continues.
+        when_busy: What to do if a save is due while another one is running.
         afterwards: Called with the path of each new checkpoint, once it is durable, in the thread that wrote it.
             Returns what went wrong.
     """
@@ -50,12 +50,12 @@ class SaveOptions:
 
 
 class RunWriter:
-    """Writes the checkpoints of a run, one at a time. No error gets out of it but through `result`.
+    """Writes the checkpoints of a run, one at a time. Only `result` raises errors.
 
     Args:
-        claim: The right to save it.
+        claim: The right to save the run.
         options: How to write.
-        outcomes: What is known of the saves before.
+        outcomes: Outcomes of the earlier saves.
         ranks: The job.
         staging: Copies the state.
     """
@@ -74,23 +74,23 @@ class RunWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether a save is under way."""
+        """Whether a save is running."""
         return self._saver.busy
 
     @property
     def finished(self) -> FinishedSave | None:
-        """The save that is over, as `poll` has seen it; None once `result` was called."""
+        """The finished save that `poll` has found; None after a call of `result`."""
         return self._finished
 
     def start(self, step: int, plan: Callable[[], SavePlan], complaints: Sequence[str] = ()) -> None:
-        """Save what a function plans: in the background, once it is copied, or here and now.
+        """Save a planned checkpoint: in the background from a copy, or synchronously.
 
-        The result of the save before must have been taken.
+        The result of the previous save must have been taken.
 
         Args:
             step: Optimizer steps of the state.
-            plan: Looks at the live state.
-            complaints: What went wrong with this save already.
+            plan: Plans the checkpoint from the live state.
+            complaints: Problems of this save so far.
         """
         for complaint in complaints:
             notify(complaint)
@@ -98,7 +98,7 @@ class RunWriter:
             planned = plan()
             if self._options.background:
                 planned = self._staging.copy(planned)
-        except Exception as error:  # noqa: BLE001 - the state may be anybody's code, and memory may be short
+        except Exception as error:  # noqa: BLE001 - the state may be arbitrary code, and memory may be short
             self.report_failure(error, step)
             self._saver.give_up(step, error)
             return
@@ -106,7 +106,7 @@ class RunWriter:
         def write() -> Written:
             try:
                 self._claim.prepare()
-                # Each step has a name of its own, so nobody else would remove what a killed or failed save left behind.
+                # Each step has its own name, so no later save would remove the remains of a killed or failed one.
                 with contextlib.suppress(StorageError):
                     store_for(self._claim.directory).clean()
                 path = Path(self._claim.directory, _name(planned.metadata))
@@ -118,15 +118,15 @@ class RunWriter:
                 raise
             return self._tidied(Written(report, tuple(complaints)), step)
 
-        # The other ranks have to be given a word from time to time, so this thread must be free.
+        # The other ranks need a message from time to time, so this thread must stay free.
         in_thread = self._options.background or self._ranks.world().size > 1
         (self._saver.start if in_thread else self._saver.run)(step, write)
 
     def poll(self, *, wait: bool = False) -> FinishedSave | None:
-        """Return the save that is over, the first time that it is asked for; None if there is none.
+        """Return a finished save on the first call after its end; None otherwise.
 
         Args:
-            wait: Wait for the one that is under way.
+            wait: Wait for a running save.
         """
         finished = self._saver.take(wait=wait)
         if finished is not None:
@@ -134,24 +134,24 @@ class RunWriter:
         return finished
 
     def result(self) -> Written:
-        """Return what the last save has written. `poll` must have seen its end.
+        """Return the checkpoint of the last save. `poll` must have found its end.
 
         Raises:
-            Exception: It failed.
+            Exception: The save failed.
         """
         finished, self._finished = self._finished, None
-        assert finished is not None, "no save is over"
+        assert finished is not None, "no save has finished"
         if finished.error is not None:
             raise finished.error
-        assert finished.written is not None, "a save without an error has written something"
+        assert finished.written is not None, "a save without an error has a checkpoint"
         return finished.written
 
     def report_failure(self, error: Exception, step: int) -> None:
-        """Report to people that a save failed."""
+        """Report a failed save to the user."""
         notify(self._outcomes.describe_failure(error, step, time.monotonic()), logging.ERROR)
 
     def _tidied(self, written: Written, step: int) -> Written:
-        """Do what comes after a save. The checkpoint is durable whatever happens here."""
+        """Call `afterwards` for a save. The checkpoint is durable whatever happens here."""
         target = Path(written.report.path)
         afterwards = self._options.afterwards
         try:
@@ -159,7 +159,7 @@ class RunWriter:
         except SupersededError as error:
             self.report_failure(error, step)
             return Written(written.report, written.complaints, str(error))
-        except Exception as error:  # noqa: BLE001 - nothing that fails here makes the save fail
+        except Exception as error:  # noqa: BLE001 - no failure here makes the save fail
             complaints = (f"{target}: saved, but older checkpoints could not be removed: {as_ckptfmt_error(error)}",)
         for complaint in complaints:
             notify(complaint)
@@ -167,5 +167,5 @@ class RunWriter:
 
 
 def _name(metadata: Metadata) -> str:
-    """Return the name of a checkpoint. It is for people: what decides stands inside (spec 14.5)."""
+    """Return the name of a checkpoint. It is for people: only the content decides (spec 14.5)."""
     return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{EXTENSION}"

@@ -1,4 +1,4 @@
-"""When the next save is due: after so many steps or minutes, for so much of the time, or before a deadline."""
+"""Save schedule: by steps, by minutes, by share of the time, or before a deadline."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from ckptfmt.errors import UsageError
 __all__ = ["Deadline", "Due", "Schedule", "deadline_seconds"]
 
 Deadline = datetime | float | Literal["slurm"] | None
-"""An aware datetime, seconds since 1970, `slurm`: what Slurm tells the job, or None: none."""
+"""A datetime with a time zone, seconds since 1970, `slurm` for the end time that Slurm sets, or None for no
+deadline.
+"""
 
-_SLURM_END = "SLURM_JOB_END_TIME"  # seconds since 1970; set for the processes of a Slurm job
+_SLURM_END = "SLURM_JOB_END_TIME"  # seconds since 1970; set in the processes of a Slurm job
 
-# Beside the measured times: for what a job does before it is gone, and clocks that differ.
+# Added to the measured times: for the job's exit and for clock skew.
 _MARGIN_SECONDS = 30.0
-_FIRST_STEPS = 2  # the first step is often no ordinary one; before there are two, nothing is known of their length
-# After a failed save: the pause before the next try doubles with each failure in a row.
+_FIRST_STEPS = 2  # the first step is often atypical: fewer than two say nothing about their duration
+# After a failed save: the pause before the next try doubles with each consecutive failure.
 _FIRST_RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 600.0
 
 
 class Due(Enum):
-    """What is to be done after a step; the larger, the more."""
+    """Action after a step; a larger one includes the smaller ones."""
 
     NOTHING = 0
     SAVE = 1
@@ -37,26 +39,27 @@ class Due(Enum):
 
 
 class Schedule:
-    """Decides, step by step; measures what it decides by.
+    """Decides after each step whether a save is due, from its own measurements.
 
-    With `max_overhead`, the interval follows from what a save costs: the time for which it holds the loop, and that
-    by which steps take longer while it is written. Saves come so often that these make the wanted share of the time.
+    With `max_overhead`, the interval follows from the cost of a save: the time for which it blocks the loop, plus the
+    slowdown of steps while it is written. The interval makes this cost the given share of the time.
 
-    After a save that failed the next one comes after a pause of seconds, which grows with each failure in a row, and
-    not only when it would be due anyway.
+    After a failed save, the next one follows a pause of seconds, which grows with each consecutive failure, instead of
+    at
+    the regular interval.
 
     Args:
-        steps: Save after every so many steps of the run; None: do not go by steps.
-        seconds: Save when so much time has passed since the last save; None: do not go by time.
-        max_overhead: Share of the time that saves may take, such as 0.03; None: do not go by cost.
-        deadline: When the process will be ended, in seconds since 1970; None: not known to be.
+        steps: Save after every `steps` steps of the run; None to ignore steps.
+        seconds: Save this many seconds after the last save; None to ignore the time.
+        max_overhead: Share of the time that saves may take, such as 0.03; None to ignore the cost.
+        deadline: When the process will be ended, in seconds since 1970; None if unknown.
     """
 
     def __init__(
         self, steps: int | None, seconds: float | None, max_overhead: float | None, deadline: float | None
     ) -> None:
         if steps is not None and steps < 1:
-            raise UsageError(f"save_interval_steps is {steps}; pass a number of steps from 1 on, or None")
+            raise UsageError(f"save_interval_steps is {steps}; pass a number of at least 1, or None")
         if seconds is not None and not 0 < seconds < math.inf:
             raise UsageError("save_interval_minutes is not above 0; pass a number of minutes, or None")
         if max_overhead is not None and not 0 < max_overhead < 1:
@@ -80,22 +83,22 @@ class Schedule:
         self._retry_at = math.inf
 
     def begin(self, now: float) -> None:
-        """Begin to measure: the run starts or goes on."""
+        """Start measuring: the run starts or resumes."""
         self._last_save = now
 
     def pause(self) -> None:
-        """Something other than steps comes now; the time that it takes is not theirs."""
+        """Pause the measurement of steps during other work."""
         self._last_step = None
         self._held_since_step = 0.0
 
     def stepped(self, step: int, now: float, wall: float, *, saving: bool) -> Due:
-        """Note that a step is done, and say what is due.
+        """Record a finished step, and return the action that is due.
 
         Args:
             step: Steps since the start of the run.
-            now: Time of a clock that does not jump, in seconds.
+            now: Time of a monotonic clock in seconds.
             wall: Seconds since 1970.
-            saving: A save was under way during the step.
+            saving: Whether a save was running during the step.
         """
         if self._last_step is not None:
             (self._disturbed if saving else self._ordinary).append(now - self._last_step - self._held_since_step)
@@ -110,7 +113,7 @@ class Schedule:
         return Due.SAVE if self._save_is_due(step, now) else Due.NOTHING
 
     def must_leave(self, wall: float) -> bool:
-        """Say whether the deadline is so near that it is time to save and leave.
+        """Return whether it is time to save and leave before the deadline.
 
         Args:
             wall: Seconds since 1970.
@@ -118,7 +121,7 @@ class Schedule:
         return self._deadline is not None and wall + self._needed_to_leave() >= self._deadline
 
     def saved(self, now: float, held: float) -> None:
-        """Note that a save was begun, for which the loop was held for so many seconds."""
+        """Record the start of a save, which blocked the loop for `held` seconds."""
         self._last_save = now
         self._held = held
         self._held_since_step += held
@@ -128,16 +131,16 @@ class Schedule:
         self._retry_at = math.inf
 
     def written(self, seconds: float) -> None:
-        """Note that the save came to its end after so many seconds. With the next step, its cost is known."""
+        """Record the end of a save after `seconds` seconds. The next step determines its cost."""
         self._longest_save = max(self._longest_save, seconds)
         self._over = True
 
     def succeeded(self) -> None:
-        """Note that the last save is durable."""
+        """Record that the last save is durable."""
         self._failures = 0
 
     def failed(self, now: float) -> None:
-        """Note that the last save, which `saved` noted, failed: it is tried again after a pause."""
+        """Record that the save of the last `saved` call failed; a retry follows after a pause."""
         self._over = True
         self._retry_at = now + min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30), _LONGEST_RETRY_SECONDS)
         self._failures += 1
@@ -152,7 +155,7 @@ class Schedule:
             return True
         if self._max_overhead is None:
             return False
-        if self._cost is None:  # the first save tells what one costs
+        if self._cost is None:  # the first save measures the cost
             return len(self._ordinary) >= _FIRST_STEPS
         return (since + self._held) * self._max_overhead >= self._cost
 
@@ -167,7 +170,7 @@ def deadline_seconds(deadline: Deadline, environment: Mapping[str, str] = os.env
     """Return a deadline in seconds since 1970; None if there is none.
 
     Raises:
-        UsageError: It is a datetime without a time zone, or no time at all.
+        UsageError: It is a datetime without a time zone, or not a time.
     """
     match deadline:
         case None:

@@ -1,4 +1,4 @@
-"""A copy of the state of one moment, so that training can continue while it is being written."""
+"""Copies of the state, so that training can continue while a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ckptfmt._core.system.workers import CORES, Workers
 
 __all__ = ["HostStaging", "PendingCopy", "Staging", "copy_all"]
 
-# The data of each member lie as they will lie in the file, so that they can be written from here as they are.
+# The data of each member is laid out as in the file, so that it can be written from here unchanged.
 _ALIGNMENT = 4096
 _BATCH_BYTES = 4 << 20
 
 
 class Staging(Protocol):
-    """What copies a state off the live objects."""
+    """Copies a state from the live objects."""
 
     def copy(self, plan: SavePlan) -> SavePlan:
-        """Return the same plan with copies of its tensors: later changes to the tensors are not in it.
+        """Return the same plan with copies of its tensors, which later changes do not affect.
 
-        The plan that the last call returned must not be used any more.
+        The plan of the previous call becomes invalid.
 
         Raises:
             StateError: The data of a tensor does not have the length that its dtype and shape require.
@@ -36,19 +36,19 @@ class Staging(Protocol):
 
 
 class PendingCopy(NamedTuple):
-    """A part that is to be copied, and where to."""
+    """A pending copy of a part to its destination."""
 
     part: ByteSource
     target: memoryview
 
     def make(self) -> None:
         """Copy it."""
-        assert self.part.copy_into is not None  # or there would be nothing to copy
+        assert self.part.copy_into is not None  # otherwise there would be nothing to copy
         self.part.copy_into(self.target)
 
 
 class HostStaging:
-    """Host memory for one copy of a state, used again for the next. It is as large as the largest state so far."""
+    """Host memory for one copy of a state, reused for the next. It is as large as the largest state so far."""
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
@@ -77,7 +77,7 @@ class HostStaging:
         return NumpyAdapter().empty("U8", (nbytes,))[1]
 
     def _suits(self, memory: memoryview) -> bool:
-        """Say whether memory is of the kind that is wanted now."""
+        """Return whether memory is of the required kind."""
         return bool(memory.nbytes)
 
     def _make(self, copies: Sequence[PendingCopy]) -> None:
@@ -90,7 +90,7 @@ class HostStaging:
     def _reserve(self, nbytes: int) -> memoryview:
         """Return aligned memory of this length."""
         if not self._suits(self._memory) or _start(self._memory) + nbytes > self._memory.nbytes:
-            self._memory = memoryview(b"")  # the old memory goes before the new one comes
+            self._memory = memoryview(b"")  # free the old memory before allocating the new one
             self._memory = self._allocate(nbytes + _ALIGNMENT)
         start = _start(self._memory)
         return self._memory[start : start + nbytes]
@@ -103,7 +103,7 @@ def copy_all(copies: Iterable[PendingCopy]) -> None:
 
 
 def _start(memory: memoryview) -> int:
-    """Return where memory is aligned first."""
+    """Return the first aligned offset in memory."""
     return -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % _ALIGNMENT
 
 
@@ -113,7 +113,7 @@ def _staged_bytes(member: MemberPlan) -> int:
 
 
 def _stage_member(member: MemberPlan, buffer: memoryview, copies: list[PendingCopy]) -> MemberPlan:
-    """Return the plan of a member that reads from `buffer`, once the copies that are added here are made."""
+    """Return the plan of a member that reads from `buffer`, and add the copies that fill it."""
     parts = []
     position = 0
     for part in member.parts:

@@ -27,7 +27,7 @@ class Tidying:
         self._known: tuple[CheckpointReference, ...] = ()
 
     def __call__(self, written: Path) -> tuple[str, ...]:
-        """Remove what the policy gives up now that this checkpoint is durable; return what went wrong."""
+        """Remove the checkpoints that the policy does not keep now that this one is durable; return the problems."""
         if self._policy.keeps_everything or self._run.id is None:
             return ()
         report = prune_run(
@@ -37,14 +37,14 @@ class Tidying:
             just_written=written,
             known=self._known,
             guard=self._run.claim.held,
-            protected=dict.fromkeys(self._run.protected, "there was one that could not be read"),
+            protected=dict.fromkeys(self._run.protected, "another checkpoint could not be read"),
             unreadable=self._run.unreadable,
         )
         self._known = report.known
         complaints = [f"{failure.path}: could not be removed: {failure.reason}" for failure in report.failed]
         if report.hindered is not None and is_gone(written):
             complaints.append(
-                f"{written}: saved, but no longer there: it was removed, or its directory was removed or renamed; "
+                f"{written}: saved, but gone: it was removed, or its directory was removed or renamed; "
                 "no older checkpoint was removed"
             )
         elif report.hindered is not None:
