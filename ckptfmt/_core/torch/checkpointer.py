@@ -1,4 +1,4 @@
-"""The helper for training loops: it saves when due, and resumes exactly where a killed run stopped."""
+"""Training-loop helper: saves on schedule, and resumes exactly where a killed run stopped."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Checkpointer(RunStart):
     the outer loop: a resumed run does not repeat what comes after them.
 
     **Saving.** Saves run in the background. The loop waits only while the state is copied, into memory that the next
-    save uses again. A checkpoint is the state after exactly one step. The last save is finished before the loop over
-    `epochs()` ends, and before the process does.
+    save reuses. A checkpoint is the state after exactly one step. The last save finishes before the loop over
+    `epochs()` ends, and before the process exits.
 
     **Failed saves.** A failed save never ends training, and leaves existing checkpoints alone. It is reported on
     stderr, to the logger `ckptfmt` and in `last_error`, and retried after 5, 10, 20 seconds and so on, up to 10
@@ -90,7 +90,7 @@ class Checkpointer(RunStart):
             `progress` are reserved.
         save_interval_steps: Save every N steps.
         save_interval_minutes: Save when N minutes have passed since the last save.
-        save_interval_epochs: Save at the end of every N-th epoch; None: not at the ends of epochs.
+        save_interval_epochs: Save at the end of every N-th epoch; None: not at the end of epochs.
         max_overhead: Share of the time that saves may take, such as 0.03, instead of an interval in steps or minutes.
             The interval follows from the measured cost of a save.
         signals: Signals on which to save and exit; () for none. They are handled from `resume()` to the end of
@@ -99,7 +99,7 @@ class Checkpointer(RunStart):
             Slurm job (SLURM_JOB_END_TIME), if there is one; None: no deadline. The run is saved and the process exits
             30 seconds, plus twice the duration of the longest save, before it.
         save_on_exception: Save when an exception leaves the `with` block of this object, if the state is still that of
-            a finished step. To know that, all tensors are examined after each step. Has no effect with several ranks:
+            a finished step. To detect that, all tensors are examined after each step. Has no effect with several ranks:
             an exception may have reached only one of them.
         background: Write while training continues. False: wait for each save.
         when_busy: What to do when a save is due and another one is still being written: `wait` or `skip`. Saves at the
@@ -148,7 +148,7 @@ class Checkpointer(RunStart):
     ) -> None:
         refuse_keywords("Checkpointer(train_url", _options(), components, unknown)
         if save_interval_epochs is not None and save_interval_epochs < 1:
-            raise UsageError(f"save_interval_epochs is {save_interval_epochs}; give a number from 1, or None")
+            raise UsageError(f"save_interval_epochs is {save_interval_epochs}; pass a number of at least 1, or None")
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         self._interval_epochs = save_interval_epochs
@@ -163,7 +163,7 @@ class Checkpointer(RunStart):
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the numbers of the epochs to train, up to n - 1; after a resume, beginning with the unfinished one.
 
-        If the body does not call `end_epoch()`, the epoch is ended without metrics. After the last epoch, the save in
+        If the body does not call `end_epoch()`, the epoch ends without metrics. After the last epoch, the save in
         progress is finished, and retried at once if it fails.
 
         Raises:
@@ -176,29 +176,29 @@ class Checkpointer(RunStart):
                 if self.epoch == epoch:
                     self.end_epoch()
         finally:
-            # Whoever breaks out of the loop may take his time.
+            # After a break, the program may take any time.
             self._hang.stop()
         self._saves.finish(self.global_step, self._gather)
         self.close()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of one pass over `loader`; in a resumed epoch, those that were not trained on yet.
+        """Yield the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
 
         The batches and their order are those of an uninterrupted run: for shuffling loaders, any number of workers,
         loaders with a `generator=`, and samplers and data sets that count their passes. After a resume, the pass starts
         again, and the batches already trained on are loaded and dropped, which takes their loading time. The last few
-        of them are compared with what they were. A loader with a usable `state_dict()` continues at once.
+        of them are compared with their recorded fingerprints. A loader with a usable `state_dict()` continues at once.
 
-        What the order follows from is restored if it is kept in attributes (slots and class attributes included), in
-        variables that the code of samplers, data sets and collate functions refers to, or in the global generators. An
-        epoch that begins like an earlier one after a resume, although epochs differed before, is refused. If only one
-        epoch was finished before the resume, a repetition shows, and is reported, when the next epoch begins.
+        The state that determines the order is restored if it is in attributes (slots and class attributes included), in
+        variables that the code of samplers, data sets and collate functions refers to, or in the global generators. If
+        the epochs of the run differed, an epoch that repeats an earlier one after a resume is refused. If only one
+        epoch was finished before the resume, a repetition is detected, and reported, when the next epoch begins.
 
         Code after the loop must not use variables set only in its body: after a resume the loop may run zero times.
 
-        Call `set_epoch()` and the like before this method. Two cases are not exact, and are reported: persistent
-        workers start anew, with new random states; and a data set or sampler that is iterated in this process and draws
-        from the global generators must not depend on its earlier draws, as a shuffle buffer does. Give it a generator
+        Call `set_epoch()` and the like before this method. Two cases are not exact, and are reported. Persistent
+        workers restart with new random states. And a data set or sampler that is iterated in this process and draws
+        from the global generators must not depend on its earlier draws, as a shuffle buffer does: give it a generator
         of its own, or the resume may be refused.
 
         Args:
@@ -212,7 +212,7 @@ class Checkpointer(RunStart):
         return self._loop.batches(loader)
 
     def step(self, **metrics: SupportsFloat) -> None:
-        """Count a step, and save if a save is due. Call it once per batch, when all work on the batch is done.
+        """Count a step, and save if a save is due. Call it once per batch, after all work on the batch.
 
         Args:
             metrics: Values to record in the checkpoint, read only if one is saved.
@@ -309,7 +309,7 @@ class Checkpointer(RunStart):
             self.close()
         except CkptfmtError as failure:
             self.close()
-            # A failed save was told already; what ended the block matters more.
+            # The failed save is already reported; the error that ended the block matters more.
             if error is None or isinstance(failure, SupersededError):
                 raise
 

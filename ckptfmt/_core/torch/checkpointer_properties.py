@@ -1,4 +1,4 @@
-"""The facts of a run that a Checkpointer shows."""
+"""Properties of a Checkpointer that describe its run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RunFacts"]
 
 
 class RunFacts:
-    """The facts of a run in progress.
+    """Properties of a run in progress.
 
     Args:
         run: The run.
@@ -27,7 +27,7 @@ class RunFacts:
 
     @property
     def train_url(self) -> str:
-        """Directory of the run's checkpoints: absolute, and without symbolic links."""
+        """Directory of the run's checkpoints, absolute and without symbolic links."""
         return self._run.directory
 
     @property

@@ -1,4 +1,4 @@
-"""The start of a run: resumed, new, or with the weights of an earlier one."""
+"""Start of a run: resumed, new, or with the weights of an earlier one."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["RunStart"]
 
 
 class RunStart(RunFacts):
-    """Begins a run, and from then on listens to signals, watches for hangs and measures.
+    """Starts a run, then handles signals, watches for hangs and measures.
 
     Args:
         run: The run.
         loop: Its loop.
         saves: Its saves.
-        schedule: When they are due.
-        signals: The signals on which the process leaves.
-        hang: The timer that ends a run that is stuck.
+        schedule: When to save.
+        signals: Signals on which to save and exit.
+        hang: Timer that ends a hung run.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RunStart(RunFacts):
         """Resume the run in `train_url`, or start one if it has no checkpoint.
 
         The newest checkpoint is restored once every byte of it is verified. A damaged one is quarantined (renamed,
-        never removed) and reported; one that may be sound is never passed over. `*.pth` files of the documented PyTorch
+        never removed) and reported; one that may be sound is never skipped. `*.pth` files of the documented PyTorch
         loop count, too. Call this once, after all components are built and before the loop.
 
         Anything that would change the run is an error, which lists everything at once: components or random states
@@ -77,7 +77,7 @@ class RunStart(RunFacts):
             MismatchError: The checkpoint does not fit the components; lists every reason. Nothing was changed.
             ResumeError: No checkpoint is usable, or there is none and `must` was given.
             UndecidedError: A checkpoint that may be the newest cannot be judged. Nothing was changed. If uncaught, the
-                process exits with code 78: do not restart it before somebody has looked.
+                process exits with code 78: examine the directory before a restart.
             HeldError: Another process is saving the run (exit code 78).
             StorageError: The directory or the path cannot be used.
             UsageError: The run was resumed before, or an argument makes no sense.
@@ -140,7 +140,7 @@ class RunStart(RunFacts):
         return report
 
     def _attend(self) -> None:
-        """Begin to listen to signals, to watch for hangs, and to measure."""
+        """Start to handle signals, watch for hangs, and measure."""
         self._signals.install()
         self._hang.reset()
         self._schedule.begin(time.monotonic())

@@ -49,12 +49,12 @@ def save(
         run_id: Id of the run.
         parent: Identity (64 hex digits) of the checkpoint that the run started from.
         user: Plain values to record: str keys; None, bool, int, float, str, bytes, list or dict as values.
-        created: Time to record, aware; None: now.
+        created: Time to record, with a time zone; None: now.
         codec: `none`, `zstd`, or a mapping of component names to these.
 
     Raises:
         UsageError: The arguments are swapped, or `path` is not a path.
-        StateError: `obj` contains something that cannot be expressed; the message names the path to it.
+        StateError: `obj` contains a value that the format does not support; the message names the path to it.
         StorageError: The file could not be written; an existing one is untouched.
     """
     refuse_swapped(obj, path, "save(obj, path)")
@@ -100,7 +100,7 @@ def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, s
     """Return the plan of a checkpoint of a state with PyTorch's tensors and the versions of its modules.
 
     Raises:
-        StateError: The state, or an argument, cannot be expressed.
+        StateError: The format does not support the state or an argument.
     """
     return plan_save(
         state,

@@ -1,1 +1,1 @@
-"""Several processes of one job, and modules wrapped for them."""
+"""Process groups of a job, and module wrappers."""

@@ -1,4 +1,4 @@
-"""What data-parallel training does to live objects: which buffers are broadcast, and what is sharded over ranks."""
+"""Effects of data-parallel training on live objects: broadcast buffers, and state sharded over ranks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = ["keep_own_buffers", "sharded_by", "synced_buffers"]
 def synced_buffers(module: nn.Module) -> frozenset[str]:
     """Return the plain names of the buffers that the next forward pass overwrites with those of rank 0.
 
-    With `broadcast_buffers=False` these are none. Nor are they after a forward pass without gradients, such as an
-    evaluation, or within `no_sync`: the pass that follows broadcasts nothing.
+    There are none with `broadcast_buffers=False`, after a forward pass without gradients such as an evaluation, or
+    within
+    `no_sync`: the pass that follows broadcasts nothing.
     """
     synced = {id(buffer) for part in _parallel_parts(module) if _will_sync(part) for buffer in part.modules_buffers}
     return frozenset(name for name, buffer in _named_buffers(module) if id(buffer) in synced)
 
 
 def keep_own_buffers(module: nn.Module, names: Collection[str]) -> None:
-    """Let the next forward pass leave buffers alone whose values each rank has got back for itself.
+    """Keep the next forward pass from overwriting buffers whose values each rank has restored for itself.
 
-    A new `DistributedDataParallel` broadcasts before its first pass, whatever the one did that was saved.
+    A new `DistributedDataParallel` broadcasts before its first pass, even if the saved one did not.
 
     Args:
         module: The module.
@@ -39,8 +40,8 @@ def keep_own_buffers(module: nn.Module, names: Collection[str]) -> None:
 
 
 def sharded_by(component: object) -> str | None:
-    """Return what has sharded a module or optimizer over ranks, so that none of them has its whole state."""
-    # Whoever uses them has imported them; to import them here would take long.
+    """Return the name of what shards a module or optimizer over ranks; None if each rank has its whole state."""
+    # A program that uses these classes has imported them; an import here would be slow.
     zero = getattr(sys.modules.get("torch.distributed.optim"), "ZeroRedundancyOptimizer", ())
     if isinstance(component, zero):
         return "ZeroRedundancyOptimizer"

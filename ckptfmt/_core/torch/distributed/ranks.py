@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 1.0
 
 
 class TorchExchange:
-    """Carries messages through the default process group, whatever its backend: see `training.ranks.Exchange`."""
+    """Exchanges messages over the default process group with any backend (see `training.ranks.Exchange`)."""
 
     def world(self) -> World:
         """Return the place of this process in the process group; (0, 1) if there is none."""
@@ -34,7 +34,7 @@ class TorchExchange:
         dist.all_gather(lengths, length)
         padded = _to_tensor(message.ljust(max(int(it) for it in lengths)))
         messages = [torch.empty_like(padded) for _ in range(size)]
-        # Not gather: each backend has all_gather, and what is gathered is small.
+        # Not gather: every backend has all_gather, and the messages are small.
         dist.all_gather(messages, padded)
         received = [_to_bytes(it)[: int(its)] for it, its in zip(messages, lengths, strict=True)]
         exchanged = [weakref.ref(it) for it in (length, padded, *lengths, *messages)]
@@ -66,15 +66,17 @@ class TorchExchange:
 
 
 ranks = Ranks(TorchExchange())
-"""The ranks of the job that this process belongs to."""
+"""Ranks of this process's job."""
 
 
 def _wait_until_released(exchanged: Iterable[weakref.ref[torch.Tensor]]) -> None:
-    """Wait until nobody holds the tensors of an exchange any more.
+    """Wait until the tensors of an exchange are released.
 
-    The threads of gloo release them some time after the exchange, for which they need the interpreter's lock. A process
-    group that is destroyed meanwhile has that lock and waits for these threads: for ever. It is enough to end a program
-    right after its last exchange.
+    gloo's threads release them some time after the exchange, and need the GIL for it. If the process group is destroyed
+    in
+    the meantime, it holds the GIL while it waits for these threads: a deadlock. A program that exits right after its
+    last
+    exchange is enough to cause it.
     """
     if not _by_gloo():
         return

@@ -1,8 +1,8 @@
-"""Names of a module's tensors that stay the same when it is wrapped: by DDP, DataParallel or `torch.compile`.
+"""Names of a module's tensors that are independent of wrappers: DDP, DataParallel and `torch.compile`.
 
-A wrapper puts its own attribute into every name: `module.0.weight`, `_orig_mod.0.weight`, or, around a part of a
-model, `encoder._orig_mod.0.weight`. The plain name leaves that out, so that a checkpoint of a wrapped model is one of
-the unwrapped model, and the other way round.
+A wrapper inserts its own attribute into every name: `module.0.weight`, `_orig_mod.0.weight`, or, around a part of a
+model, `encoder._orig_mod.0.weight`. The plain name omits it, so that wrapped and unwrapped models have the same
+checkpoints.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def plain_namer(module: nn.Module) -> Namer:
-    """Return the function from a name that `module` uses to the plain one. `module` is not wrapped itself."""
-    insertions = sorted(_insertions(module), key=len, reverse=True)  # the inner ones first
+    """Return a function from the names in `module` to plain names. `module` itself must not be a wrapper."""
+    insertions = sorted(_insertions(module), key=len, reverse=True)  # inner wrappers first
 
     def plain(name: str) -> str:
-        # A dot at the end lets the path of a wrapped module be taken as what it is.
+        # The trailing dot lets the path of a wrapped module itself match.
         name += "."
         for path in insertions:
             if name.startswith(f"{path}."):
@@ -71,10 +71,10 @@ def wrapped_state(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, A
 
 
 def without_wrapper_names(saved: Mapping[str, Any], live: Iterable[str]) -> Mapping[str, Any]:
-    """Return a state dict that was saved by other means from a wrapped model with plain names.
+    """Return a wrapped model's state dict, saved by other means, with plain names.
 
-    Only what can't be meant otherwise is changed: `_orig_mod` in any name, and a `module.` that every name begins with
-    and not every one of the model's own (`live`, plain names).
+    Only unambiguous parts are removed: `_orig_mod` in any name, and a `module.` prefix of all names, unless all of the
+    model's own names (`live`, plain names) have it too.
     """
     if not all(isinstance(name, str) for name in saved):
         return saved
@@ -88,15 +88,15 @@ def without_wrapper_names(saved: Mapping[str, Any], live: Iterable[str]) -> Mapp
 
 
 def _wrapped(module: nn.Module) -> str | None:
-    """Return the attribute under which a wrapper holds its module; None if `module` is no wrapper."""
+    """Return the attribute in which a wrapper holds its module; None if `module` is not a wrapper."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _PARALLEL
-    # What `torch.compile` makes is known by its attribute: to import its class would import the compiler.
+    # Results of `torch.compile` are recognized by their attribute: importing their class would import the compiler.
     return _COMPILED if isinstance(module._modules.get(_COMPILED), nn.Module) else None
 
 
 def _insertions(module: nn.Module) -> list[str]:
-    """Return the path of each module that is inside a wrapper somewhere in `module`."""
+    """Return the path of each wrapped module inside `module`."""
     found = []
     for path, part in module.named_modules(remove_duplicate=False):
         name = _wrapped(part)
@@ -109,8 +109,8 @@ def _renamed(state: Mapping[str, Any], rename: Namer) -> OrderedDict[str, Any]:
     renamed = OrderedDict((rename(name), value) for name, value in state.items())
     versions = getattr(state, "_metadata", None)
     if versions is not None:
-        # With a dot at its end, a path is renamed as what the names below it begin with. A wrapper comes before what it
-        # holds, so the versions of that are those that stay.
+        # With a trailing dot, a path is renamed like the prefix of the names below it. A wrapper comes before its
+        # module, so the versions of the module win.
         noted = OrderedDict((rename(f"{path}.").rstrip("."), facts) for path, facts in versions.items())
         renamed._metadata = noted  # type: ignore[attr-defined]  # where torch.nn.Module looks
     return renamed

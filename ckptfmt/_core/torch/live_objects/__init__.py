@@ -1,1 +1,1 @@
-"""What live objects keep in memory, seen without running any code of theirs."""
+"""Inspection of live objects in memory, without running any of their code."""

@@ -1,4 +1,4 @@
-"""What an object keeps in attributes, and what these keep in theirs, found without running any code of theirs."""
+"""Attributes of an object, followed recursively without running any of its code."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _MAX_DEPTH = 8
 _MAX_REFERENCES = 256
 _MAX_ITEMS = 64
 _MAX_PLAIN_DEPTH = 3
-_MAX_BITS = 1 << 13  # of a number: Python writes no longer ones as text
+_MAX_BITS = 1 << 13  # of a number: Python converts no longer ones to text
 _LOADER_PARTS = ("generator", "sampler", "batch_sampler", "dataset", "collate_fn", "base_dataloader")
 _PASS_PARTS = ("_dataset", "_index_sampler", "_collate_fn")
-# What a DataLoader notes for itself, such as that its length was asked for.
+# Internal notes of a DataLoader, such as that its length was requested.
 _LOADER_NOTES = frozenset({"_iterator", "_IterableDataset_len_called"})
-# Progress bars around a loader count too, for the eye.
+# Progress bars around a loader have counters too, for display only.
 _DISPLAYS = ("tqdm", "rich")
 
-# Those that can be made again from their items, as plain dicts.
+# Types that can be rebuilt from their items, as plain dicts.
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
@@ -60,17 +60,16 @@ class Slot:
     """One attribute of an object, or one item of a short list or dict.
 
     Attributes:
-        path: Names of attributes that lead to it: `sampler.generator`, `dataset.parts['python']`. An attribute of a
-            class has the name of that in between: `sampler.Shuffled.epoch`. A variable that code refers to is in
-            brackets: `collate_fn(generator)`, `sampler(EPOCHS)['now']`.
+        path: Attribute names that lead to it: `sampler.generator`, `dataset.parts['python']`. A class attribute has the
+            name of the class in between: `sampler.Shuffled.epoch`. A variable that code refers to is in parentheses:
+            `collate_fn(generator)`, `sampler(EPOCHS)['now']`.
         holder: The object, list or dict.
         key: Name of the attribute, index or key.
-        value: What is there.
-        owner: Path of the object that it belongs to: that of the holder, or of what keeps the holder in an attribute.
-            In a data set, always that of the data set.
+        value: The value.
+        owner: Path of the object that it belongs to: the holder, or the object with the holder in an attribute. In a
+            data set, always the path of the data set.
         in_dataset: Whether it belongs to a data set.
-        shared: Whether others than the loader's objects may use it: an attribute of a class, or a variable that code
-            refers to.
+        shared: Whether objects outside the loader may use it: a class attribute, or a variable that code refers to.
     """
 
     path: str
@@ -82,7 +81,7 @@ class Slot:
     shared: bool = False
 
     def put(self, value: object) -> None:
-        """Put another value there, if that is possible. No code of the holder's class runs."""
+        """Replace the value, if possible. No code of the holder's class runs."""
         if is_a(self.holder, CellType):
             self.holder.cell_contents = value
         elif is_a(self.holder, type):
@@ -102,20 +101,20 @@ class _Place:
     in_dataset: bool
     shared: bool = False
     strange: bool = False
-    """It is an object that code refers to: nothing of it but generators is the loader's."""
+    """Whether it is an object that code refers to: only its generators belong to the loader."""
 
 
 def walk(root: object, *, code: bool = True) -> Iterator[Slot]:
-    """Yield the attributes of an object, then those of what it keeps in them, and so on; each object once.
+    """Yield the attributes of an object, then those of their values, and so on; each object once.
 
-    A DataLoader is looked through for its samplers, data set and collate function; a list of batches is not.
-    Attributes are read and no code of their owners is run. What cannot be read all the same is passed over. The search
-    is bounded, so that it costs milliseconds however large a data set is.
+    A DataLoader is searched for its samplers, data set and collate function; a list of batches is not searched.
+    Attributes are read without running code of their owners. Unreadable ones are skipped. The search is bounded: it
+    takes
+    milliseconds for a data set of any size.
 
     Args:
         root: The object.
-        code: Whether to go on with what the user's code behind all that refers to: attributes of classes, and
-            variables of closures and global ones.
+        code: Whether to follow what the user's code refers to: class attributes, closure variables and globals.
     """
     yield from _Walk(root, code=code).slots()
 
@@ -124,7 +123,7 @@ class _Walk:
     def __init__(self, root: object, *, code: bool) -> None:
         self._code = code
         self._waiting = deque([_Place("", root, 0, "", is_a(root, Dataset))])
-        # The objects themselves: an id is only good while its object lives.
+        # The objects themselves: an id is valid only during the lifetime of its object.
         self._seen: dict[int, object] = {id(root): root}
         self._functions: deque[_Place] = deque()
         self._rest = _MAX_REFERENCES
@@ -142,7 +141,7 @@ class _Walk:
                         yield slot
 
     def _is_new(self, slot: Slot, place: _Place | None) -> bool:
-        """Say whether something was not met before; what is in it is looked at later."""
+        """Return whether a value is new, and queue its contents."""
         value = slot.value
         if id(value) in self._seen:
             return False
@@ -159,7 +158,7 @@ class _Walk:
         return True
 
     def _of_class(self, place: _Place) -> list[Slot]:
-        """Return what the classes of an object keep for all their objects, and take note of their functions."""
+        """Return the attributes of an object's classes, and queue their functions."""
         if not self._code or place.strange or not has_attributes(place.value):
             return []
         found = []
@@ -189,7 +188,7 @@ class _Walk:
         """Return the variables that a function refers to."""
         found: list[Slot] = []
         try:
-            for one in references(place.value):  # type: ignore[arg-type]  # only functions wait there
+            for one in references(place.value):  # type: ignore[arg-type]  # only functions are queued
                 path = f"{place.path}({one.name})"
                 if is_a(one.value, FunctionType):
                     self._add_function(path, one.value, place.depth, place.in_dataset)
@@ -206,28 +205,28 @@ class _Walk:
 
 
 def _is_strange(value: object) -> bool:
-    """Say whether an object that code refers to may have a life of its own, such as whatever runs the training."""
+    """Return whether an object that code refers to may be independent of the loader, such as a trainer."""
     return size(value) is None and not is_a(value, (DataLoader, Sampler, Dataset))
 
 
 def _is_generator_or_more(value: object) -> bool:
     try:
         return is_generator(value) or (not is_plain(value) and holds_more(value))
-    except Exception:  # noqa: BLE001 - the class of a class is anybody's, too, and a look must not end the training
+    except Exception:  # noqa: BLE001 - a metaclass is arbitrary code too, and inspection must not end training
         return False
 
 
 def _slots(place: _Place) -> list[Slot]:
-    """Return what is at a place; nothing if it cannot be looked at."""
+    """Return the attributes of a place; empty if it cannot be inspected."""
     try:
-        # A list of batches is data.
+        # A list of batches is data, not state.
         inside = _items(place.value) if place.path else []
         parts = [(f"{place.path}[{key!r}]", key, part) for key, part in inside]
         parts += [(_join(place.path, name), name, part) for name, part in _parts(place.value)]
         return [
             Slot(path, place.value, key, part, place.owner, place.in_dataset, place.shared) for path, key, part in parts
         ]
-    except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
+    except Exception:  # noqa: BLE001 - the object is arbitrary code, and inspection must not end training
         return []
 
 
@@ -241,13 +240,13 @@ def _inside(slot: Slot, depth: int, *, strange: bool) -> _Place:
 
 
 def is_generator(value: object) -> TypeGuard[RandomGenerator]:
-    """Say whether a value is a random generator with a state."""
-    # SystemRandom is a Random that has none.
+    """Return whether a value is a random generator with a state."""
+    # SystemRandom is a Random without a state.
     return is_a(value, _GENERATORS) and not is_a(value, random.SystemRandom)
 
 
 def is_scalar(value: object) -> bool:
-    """Say whether a value is one number, text or None of Python's or NumPy's own types."""
+    """Return whether a value is a single number, text or None of Python's or NumPy's own types."""
     if is_a(value, int) and int.bit_length(value) > _MAX_BITS:  # type: ignore[arg-type]  # it is an int
         return False
     kind = type(value)
@@ -255,10 +254,10 @@ def is_scalar(value: object) -> bool:
 
 
 def is_plain(value: object, depth: int = 0) -> bool:
-    """Say whether a value is a number, text, None, or a short list, tuple or dict of these."""
+    """Return whether a value is a number, text, None, or a short list, tuple or dict of these."""
     if is_scalar(value):
         return True
-    # Not a named tuple, which cannot be made again from its items alone.
+    # Not a named tuple, which cannot be rebuilt from its items alone.
     if depth >= _MAX_PLAIN_DEPTH or type(value) not in (list, tuple, *_DICTS) or not _is_short(value):
         return False
     keyed = is_a(value, dict)
@@ -266,19 +265,19 @@ def is_plain(value: object, depth: int = 0) -> bool:
 
 
 def holds_more(value: object) -> bool:
-    """Say whether `walk` would look into a value."""
+    """Return whether `walk` would descend into a value."""
     if is_a(value, _BaseDataLoaderIter):
-        return False  # it leads to what its loader leads to, at some times only
+        return False  # it sometimes leads to what its loader leads to
     if is_a(value, deque):
         return _is_short(value) and not all(map(is_scalar, value))  # type: ignore[call-overload]  # it is one
     return _is_short(value) or is_a(value, (partial, MethodType)) or has_attributes(value)
 
 
 def is_dataloader(value: object) -> bool:
-    """Say whether a value is a DataLoader, or passes itself off as one."""
+    """Return whether a value is a DataLoader, or claims to be one."""
     try:
         return isinstance(value, DataLoader)
-    except Exception:  # noqa: BLE001 - what it says of its class is its own code
+    except Exception:  # noqa: BLE001 - its `__class__` may be arbitrary code
         return False
 
 
@@ -313,7 +312,7 @@ def _parts(value: object) -> list[tuple[str, object]]:
 def _loader_part(loader: object, name: str) -> object:
     try:
         return getattr(loader, name, None)
-    except Exception:  # noqa: BLE001 - what passes itself off as a DataLoader looks its parts up by code of its own
+    except Exception:  # noqa: BLE001 - a proxy of a DataLoader looks up its parts by arbitrary code
         return None
 
 

@@ -1,4 +1,4 @@
-"""The mapping of components as callers give it: names and objects are checked before anything is done with them."""
+"""Check of the mapping of components that a caller passes: names and objects."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _EXAMPLE = '{"net": net, "optimizer": optimizer}'
 
 
 def checked_components(components: object, reserved: Collection[str] = ()) -> dict[str, Stateful]:
-    """Return the components by name, each as an object that gives its state and takes it back.
+    """Return the components by name, each as an object with `state_dict()` and `load_state_dict()`.
 
     Args:
-        components: What the caller gave.
+        components: The mapping from the caller.
         reserved: Names that no component may have.
 
     Raises:
-        UsageError: It is no mapping, a name cannot be that of a component (spec 6.1, 6.3), or an object has no
+        UsageError: The value is not a mapping, a name is not a component name (spec 6.1, 6.3), or an object has no
             `state_dict()` and `load_state_dict()`.
     """
     if components is None:
-        raise UsageError(f"no components; give a mapping such as {_EXAMPLE}, or {{}} to save none")
+        raise UsageError(f"no components; pass a mapping such as {_EXAMPLE}, or {{}} to save none")
     if not isinstance(components, Mapping):
-        raise UsageError(f"components are a {_kind(components)}; give a mapping, such as {_EXAMPLE}")
+        raise UsageError(f"components are a {_kind(components)}; pass a mapping such as {_EXAMPLE}")
     if _is_state_dict(components):
-        raise UsageError(f"components are a state dict; give a mapping of names to objects, such as {_EXAMPLE}")
+        raise UsageError(f"components are a state dict; pass a mapping of names to objects such as {_EXAMPLE}")
     return {name: _checked(name, component, reserved) for name, component in components.items()}
 
 
 def refuse_keywords(call: str, options: Collection[str], components: object, keywords: Mapping[str, object]) -> None:
-    """Refuse keywords that are no options: components, or misspelled options.
+    """Refuse keywords that are not options: components, or misspelled options.
 
     Args:
-        call: How the call begins, such as `Checkpointer(train_url`.
-        options: The options that there are.
-        components: The components that were given in their place.
+        call: Start of the call, such as `Checkpointer(train_url`.
+        options: Names of the options.
+        components: The value passed as `components`.
         keywords: The keywords.
 
     Raises:
-        UsageError: There are any; the error shows what to write.
+        UsageError: There is such a keyword; the error shows what to write.
     """
     if not keywords:
         return
@@ -53,23 +53,23 @@ def refuse_keywords(call: str, options: Collection[str], components: object, key
         names = [*(components if isinstance(components, Mapping) else ()), *keywords]
         mapping = ", ".join(f'"{name}": {name}' for name in names)
         raise UsageError(
-            f"components are given as keywords: {', '.join(keywords)}; give one mapping as the second argument: "
+            f"components passed as keywords: {', '.join(keywords)}; pass one mapping as the second argument: "
             f"{call}, {{{mapping}}})"
         )
     name = next(iter(keywords))
     close = difflib.get_close_matches(name, options, n=1)
-    advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(options)}"
+    advice = f"did you mean {close[0]}?" if close else f"choose from: {', '.join(options)}"
     raise UsageError(f"{name}= is not an option; {advice}")
 
 
 def name_list(option: str, names: Collection[str]) -> frozenset[str]:
-    """Return names that an option lists.
+    """Return the names in an option.
 
     Raises:
-        UsageError: It is one str, which would be taken for the list of its letters.
+        UsageError: The option is a single str, which would count as the list of its letters.
     """
     if isinstance(names, str):
-        raise UsageError(f"{option} is {names!r}; give a list of names")
+        raise UsageError(f"{option} is {names!r}; pass a list of names")
     return frozenset(names)
 
 

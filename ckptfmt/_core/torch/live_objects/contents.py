@@ -1,4 +1,4 @@
-"""What a value holds, read and written past all code of its class: no property, `__getattr__` or `__len__` runs."""
+"""Contents of a value, read and written without code of its class: no property, `__getattr__` or `__len__` runs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any
 __all__ = ["attributes", "bases", "has_attributes", "is_a", "items", "namespace", "put_attribute", "put_item", "size"]
 
 _CONTAINERS = (dict, list, tuple, deque)
-# Their attributes are nobody's state: a name, a value that never changes, or what is there once for all.
+# Their attributes are not state: names, constants, or singletons.
 _CLOSED = (type, ModuleType, FunctionType, IOBase, Enum)
 _namespace_of = type.__dict__["__dict__"].__get__
 _bases_of = type.__dict__["__mro__"].__get__
 
 
 def is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
-    """Say whether a value is an instance of a class by its type; what its `__class__` says does not count."""
+    """Return whether a value is an instance of a class by its type, regardless of its `__class__`."""
     return issubclass(type(value), kinds)
 
 
 def bases(kind: type) -> tuple[type, ...]:
-    """Return a class and those that it inherits from, in the order in which Python looks into them."""
+    """Return a class and its base classes, in method resolution order."""
     found: tuple[type, ...] = _bases_of(kind)
     return found
 
 
 def namespace(kind: type) -> Mapping[str, Any]:
-    """Return what a class itself defines, by name."""
+    """Return the names that a class itself defines, with their values."""
     names: Mapping[str, Any] = _namespace_of(kind)
     return names
 
 
 def size(value: object) -> int | None:
-    """Return how many items a dict, list, tuple or deque has; None for anything else."""
+    """Return the number of items of a dict, list, tuple or deque; None for anything else."""
     for kind in _CONTAINERS:
         if is_a(value, kind):
             return kind.__len__(value)  # type: ignore[arg-type]  # it is one of that kind
@@ -44,7 +44,7 @@ def size(value: object) -> int | None:
 
 
 def items(value: object) -> list[tuple[Any, object]]:
-    """Return the items of a dict, list, tuple or deque with their keys or positions; nothing for anything else."""
+    """Return the items of a dict, list, tuple or deque with their keys or positions; empty for anything else."""
     if is_a(value, dict):
         return list(dict.items(value))  # type: ignore[arg-type]  # it is a dict
     for kind in (list, tuple, deque):
@@ -54,7 +54,7 @@ def items(value: object) -> list[tuple[Any, object]]:
 
 
 def put_item(holder: object, key: Any, value: object) -> None:
-    """Put an item into a dict, list or deque; nothing else can be changed."""
+    """Set an item of a dict, list or deque; do nothing for anything else."""
     kinds: tuple[Any, ...] = (dict, list, deque)
     for kind in kinds:
         if is_a(holder, kind):
@@ -62,7 +62,7 @@ def put_item(holder: object, key: Any, value: object) -> None:
 
 
 def has_attributes(value: object) -> bool:
-    """Say whether an object can have attributes of its own, be there any yet or none; not so types and functions."""
+    """Return whether an object can have instance attributes, even if it has none; false for types and functions."""
     if is_a(value, _CLOSED):
         return False
     own, slots = _stores(type(value))
@@ -70,7 +70,7 @@ def has_attributes(value: object) -> bool:
 
 
 def attributes(value: object) -> dict[str, Any]:
-    """Return the attributes that an object keeps itself, in its `__dict__` or in slots; none of types and functions."""
+    """Return the instance attributes of an object, from `__dict__` or slots; none for types and functions."""
     if is_a(value, _CLOSED):
         return {}
     own, slots = _stores(type(value))
@@ -84,7 +84,7 @@ def attributes(value: object) -> dict[str, Any]:
 
 
 def put_attribute(holder: object, name: str, value: object) -> None:
-    """Set an attribute that an object keeps itself, if it can have it."""
+    """Set an instance attribute of an object, if it can have it."""
     if is_a(holder, _CLOSED):
         return
     own, slots = _stores(type(holder))
@@ -95,7 +95,7 @@ def put_attribute(holder: object, name: str, value: object) -> None:
 
 
 def _stores(kind: type) -> tuple[GetSetDescriptorType | None, dict[str, MemberDescriptorType]]:
-    """Return where instances of a class keep attributes: what gives their `__dict__`, and their slots by name."""
+    """Return where instances of a class keep attributes: the descriptor of `__dict__`, and the slots by name."""
     own, slots = None, {}
     for base in bases(kind):
         names = namespace(base)

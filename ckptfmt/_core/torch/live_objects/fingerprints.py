@@ -37,7 +37,7 @@ class Sample:
     """A sample of a value's contents, copied.
 
     Attributes:
-        parts: Bytes, and small tensors on the devices that the value is on.
+        parts: Bytes, and small tensors on the devices of the value.
     """
 
     parts: tuple[bytes | torch.Tensor, ...]
@@ -50,15 +50,15 @@ class Sample:
 def take(value: object, elements: int = _ELEMENTS, *, asks: bool = True) -> Sample:
     """Return a sample of a batch, without waiting for any device.
 
-    Of a tensor or array it holds dtype, shape and evenly spread elements, of text evenly spread characters, of
-    mappings, sequences and other objects the same of what is in them, at most 256 values in all. What none of this
-    is, such as a picture of another library, counts with its type alone.
+    The sample of a tensor or array is its dtype, shape and evenly spaced elements; of text, evenly spaced characters;
+    of a mapping, sequence or other object, the samples of its items, at most 256 values in all. Of anything else, such
+    as an image of another library, it is only the type.
 
     Args:
         value: The batch.
-        elements: How many elements at most of each tensor, array or sequence.
-        asks: Whether mappings and sequences of other classes than Python's are asked for their items; otherwise no
-            code of theirs is run.
+        elements: Maximum number of elements from each tensor, array or sequence.
+        asks: Whether to call the code of mappings and sequences other than Python's own for their items; otherwise none
+            of their code runs.
     """
     return Sample(tuple(islice(_Sampler(elements, asks).parts(value, 0), 4 * max(elements, _PARTS))))
 
@@ -72,17 +72,17 @@ def fingerprint(value: object, elements: int = _ELEMENTS, *, asks: bool = True) 
 class _Sampler:
     elements: int
     asks: bool
-    """Whether mappings, sequences and sets that are none of Python's are asked for their items."""
+    """Whether to call the code of mappings, sequences and sets other than Python's own for their items."""
 
     def parts(self, value: object, depth: int) -> Iterator[bytes | torch.Tensor]:
         yield type(value).__qualname__.encode()
-        # What cannot be looked at counts with what has been seen of it.
+        # A value that cannot be inspected counts with the parts seen so far.
         with suppress(Exception):
             yield from self._parts(value, depth)
 
     def _parts(self, value: Any, depth: int) -> Iterator[bytes | torch.Tensor]:
         if is_a(value, torch.Tensor):
-            with torch._C.DisableTorchFunctionSubclass():  # how a subclass does these things does not matter
+            with torch._C.DisableTorchFunctionSubclass():  # overrides of a subclass do not matter
                 parts = list(self._tensor_parts(value))
             yield from parts
         elif is_a(value, np.ndarray):
@@ -95,7 +95,7 @@ class _Sampler:
         elif is_a(value, (bytes, bytearray, memoryview)):
             yield from self._bytes_parts(bytes(value) if self.asks or type(value) in _BYTES else b"")
         elif type(value) is int:
-            yield hex(value).encode()  # however many digits it has
+            yield hex(value).encode()  # of any number of digits
         elif is_a(value, _NUMBERS):
             yield repr(value).encode() if self.asks or is_scalar(value) else b""
         elif (inside := self._inside(value)) is not None:
@@ -107,14 +107,14 @@ class _Sampler:
                         yield repr(key).encode() if type(key) in (str, int) else type(key).__qualname__.encode()
                     yield from self.parts(part, depth + 1)
         elif depth < _DEPTH:
-            # Plain values of unknown objects may be those of one process: a time, an address.
+            # Plain values of unknown objects may be specific to the process: a time, an address.
             for name, part in islice(attributes(value).items(), _PARTS):
                 if is_a(part, (torch.Tensor, np.ndarray, dict, list, tuple)):
                     yield name.encode()
                     yield from self.parts(part, depth + 1)
 
     def _inside(self, value: Any) -> tuple[int, Iterable[tuple[Any, object]]] | None:
-        """Return how many items a value has, and some with their keys; None if it has none."""
+        """Return the number of items of a value, and some of them with their keys; None if it has none."""
         kind = next((kind for kind in _CONTAINERS if is_a(value, kind)), None)
         if kind is not None and (type(value) is kind or not self.asks):
             count = kind.__len__(value)
@@ -133,19 +133,19 @@ class _Sampler:
 
     def _tensor_parts(self, tensor: torch.Tensor) -> Iterator[bytes | torch.Tensor]:
         if tensor.is_nested:
-            return  # its shape has names that are made up anew in each process
+            return  # its shape has names that differ between processes
         yield str(tuple(tensor.shape)).encode()
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             return
-        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():  # how a subclass would index does not matter
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():  # overrides of a subclass do not matter
             plain = tensor.detach().resolve_conj().resolve_neg()
             plain = plain.view(_BITS.get(plain.itemsize, plain.dtype))  # not all dtypes can be indexed
             count = plain.numel()
             if count <= self.elements:
-                # A copy without the strides of the original, which bytes cannot be taken from.
+                # A copy without the strides of the original, which have no bytes view.
                 yield plain.clone(memory_format=torch.contiguous_format)
             else:
-                # `take` counts as in a contiguous tensor, and does not make one: a batch may be large.
+                # `take` indexes as in a contiguous tensor without making one: a batch may be large.
                 yield plain.take(_numbers(self.elements, plain.device).mul(_stride(count)).remainder(count))
 
     def _array_part(self, array: np.ndarray[Any, Any]) -> bytes:
@@ -158,7 +158,7 @@ class _Sampler:
         yield data if len(data) <= _WHOLE_BYTES else bytes(data[index] for index in self._positions(len(data)))
 
     def _positions(self, count: int) -> Sequence[int]:
-        """Return positions spread all over, in no step with rows, pictures or channels."""
+        """Return positions spread over the whole value, not aligned with rows, images or channels."""
         if count <= self.elements:
             return range(count)
         stride = _stride(count)

@@ -1,4 +1,4 @@
-"""Random generators that are objects of their own, and their states."""
+"""Random generator objects and their states."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BIT_GENERATORS = {
 
 
 class StatefulGenerator:
-    """A random generator with `state_dict()` and `load_state_dict()`, in values that the format expresses.
+    """A random generator with `state_dict()` and `load_state_dict()`, in values that the format supports.
 
-    The children that `numpy.random.Generator.spawn` has made are not counted in NumPy's state, and so not here.
+    NumPy's state does not count the children made by `numpy.random.Generator.spawn`, and neither does this one.
 
     Attributes:
-        generator: The generator itself.
+        generator: The wrapped generator.
     """
 
     def __init__(self, generator: RandomGenerator) -> None:
@@ -37,10 +37,11 @@ class StatefulGenerator:
         return {"kind": self.kind, "state": _state(self.generator)}
 
     def load_state_dict(self, state_dict: Any, /) -> None:
-        """Take a state that `state_dict` returned.
+        """Load a state from `state_dict`.
 
         Raises:
-            MismatchError: It is the state of another kind of generator, or of none. The generator was not changed.
+            MismatchError: The state belongs to another kind of generator, or is not a generator state. The generator
+                was not changed.
         """
         difference = self.difference(state_dict)
         if difference is None:
@@ -49,9 +50,9 @@ class StatefulGenerator:
             raise MismatchError("the state of a random generator cannot be restored", [difference])
 
     def difference(self, state_dict: object) -> str | None:
-        """Say why `load_state_dict` would refuse a state; None if it would not. Nothing is changed."""
+        """Return why `load_state_dict` would refuse a state; None if it would not. Changes nothing."""
         if not isinstance(state_dict, Mapping) or "state" not in state_dict:
-            return f"{self.kind}: the checkpoint has no state of a random generator"
+            return f"{self.kind}: no random generator state in the checkpoint"
         if state_dict.get("kind") != self.kind:
             return f"{self.kind} here, {state_dict.get('kind')} in the checkpoint"
         try:
@@ -62,7 +63,7 @@ class StatefulGenerator:
 
     @property
     def kind(self) -> str:
-        """What the state belongs to, e.g. `numpy.PCG64`, `torch.cpu`, `python`."""
+        """Kind of the generator, such as `numpy.PCG64`, `torch.cpu` or `python`."""
         match self.generator:
             case np.random.Generator():
                 return f"numpy.{type(self.generator.bit_generator).__name__}"
@@ -74,25 +75,25 @@ class StatefulGenerator:
 
 
 def as_stateful(obj: object) -> object:
-    """Return a random generator as a `StatefulGenerator`, anything else as it is.
+    """Return a random generator as a `StatefulGenerator`, anything else unchanged.
 
-    Known are `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator` of any device.
+    Supports `numpy.random.Generator` and `RandomState`, `random.Random`, and `torch.Generator` on any device.
     """
     return StatefulGenerator(obj) if is_generator(obj) else obj
 
 
 def is_generator_state(state: Mapping[object, object]) -> bool:
-    """Say whether a value is what `StatefulGenerator.state_dict` returns. That of PyTorch's holds a tensor."""
+    """Return whether a value is a state from `StatefulGenerator.state_dict`. A PyTorch state contains a tensor."""
     return state.keys() == {"kind", "state"} and isinstance(state["kind"], str)
 
 
 def make_generator(state: object) -> StatefulGenerator | None:
-    """Return a new generator with a state that `StatefulGenerator.state_dict` returned; None for any other value."""
+    """Return a new generator with a state from `StatefulGenerator.state_dict`; None for any other value."""
     kind = state.get("kind") if isinstance(state, Mapping) else None
     made: RandomGenerator | None = None
     match str(kind).split("."):
         case ["python"]:
-            made = random.Random()  # noqa: S311 - it gets the state of the one that it stands for
+            made = random.Random()  # noqa: S311 - it gets the saved state
         case ["numpy", "RandomState", name] if name in _BIT_GENERATORS:
             made = np.random.RandomState(_BIT_GENERATORS[name]())
         case ["numpy", name] if name in _BIT_GENERATORS:
@@ -132,7 +133,7 @@ def _set_state(generator: RandomGenerator, state: Any) -> None:
 
 
 def _another(generator: RandomGenerator) -> RandomGenerator:
-    """Return a generator of the same kind, to try a state on."""
+    """Return a new generator of the same kind, to test a state."""
     match generator:
         case np.random.Generator():
             return np.random.Generator(type(generator.bit_generator)())
@@ -140,7 +141,7 @@ def _another(generator: RandomGenerator) -> RandomGenerator:
             return np.random.RandomState(type(generator._bit_generator)())
         case torch.Generator():
             return torch.Generator(generator.device)
-    return random.Random()  # noqa: S311 - only to try the state on
+    return random.Random()  # noqa: S311 - only to test the state
 
 
 def _legacy_state(generator: np.random.RandomState) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far an iterator has come, seen from outside: nothing is taken from it, and no code of the user's is run."""
+"""Positions of iterators, observed from outside: nothing is taken from them, and no user code runs."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ _MAX_PARTS = 64
 
 
 def saved_place(iterator: object) -> dict[str, Any] | None:
-    """Return where an iterator over a sequence or a count is, in what the format expresses; None for any other."""
+    """Return the position of an iterator over a sequence or count, in supported values; None for any other."""
     kind: Any = type(iterator)
     if kind is itertools.count:
         numbers = repr(iterator)[len("count(") : -1].split(", ")
         return {"count": [int(number) for number in numbers]} if all(map(_is_integer, numbers)) else None
     if kind in _OVER_SEQUENCES:
         reduced = kind.__reduce__(iterator)
-        return {"place": reduced[2]} if len(reduced) == 3 else None  # else it is exhausted
+        return {"place": reduced[2]} if len(reduced) == 3 else None  # otherwise it is exhausted
     return None
 
 
 def put_place(iterator: object, saved: object) -> None:
-    """Bring an iterator over a sequence to a place that `saved_place` returned."""
+    """Move an iterator over a sequence to a position from `saved_place`."""
     kind: Any = type(iterator)
     if kind in _OVER_SEQUENCES:
         kind.__setstate__(iterator, saved)
 
 
 def place_of(iterator: object, depth: int = 0) -> str:
-    """Return text that is another one when an iterator has gone on, as far as that can be seen."""
+    """Return text that changes when an iterator advances, as far as that can be observed."""
     kind = type(iterator)
     saved = saved_place(iterator)
     if saved is not None:

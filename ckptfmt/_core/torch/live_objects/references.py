@@ -1,6 +1,6 @@
-"""What the code of a loader refers to beside its own attributes: those of its classes, and variables around functions.
+"""Variables that a loader's code refers to besides instance attributes: class attributes, closures and globals.
 
-Only code of the user's is looked into: not that of Python, PyTorch and what else is installed.
+Only the user's code is inspected, not that of Python, PyTorch and other installed packages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Reference", "class_attributes", "functions_of", "is_users", "referen
 _PACKAGES = ("site-packages", "dist-packages")
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"})
 _OWN = f"{Path(__file__).parents[3]}{os.sep}"
-# Run when the object is made, not when it is used; and components, which are saved as such.
+# These run when the object is created, not when it is used; and those of components, which are saved separately.
 _MAKING = frozenset({"__init__", "__new__", "__init_subclass__"})
 _COMPONENTS = (nn.Module, Optimizer, LRScheduler)
 
@@ -39,9 +39,9 @@ class Reference:
 
     Attributes:
         name: Its name.
-        holder: What holds it: a class, the cell of a closure, or a dict of globals, defaults or attributes.
-        key: Its key there.
-        value: What it is.
+        holder: Its container: a class, the cell of a closure, or a dict of globals, defaults or attributes.
+        key: Key in the holder.
+        value: Its value.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Reference:
 
 
 def is_users(code: object) -> bool:
-    """Say whether a class or function is of the user's own code."""
+    """Return whether a class or function belongs to the user's code."""
     if is_a(code, FunctionType):
         return not _is_installed(code.__code__.co_filename)  # type: ignore[attr-defined]  # it is a function
     if not is_a(code, type):
@@ -60,18 +60,18 @@ def is_users(code: object) -> bool:
     if module is None:
         return False
     file = getattr(module, "__file__", None)
-    if file is None:  # typed in, or built in
+    if file is None:  # interactive, or built in
         return module.__name__ == "__main__"
     return not _is_installed(file)
 
 
 def users_classes(kind: type) -> list[type]:
-    """Return a class and those that it inherits from, as far as they are of the user's own code."""
+    """Return those of a class and its base classes that belong to the user's code."""
     return [base for base in bases(kind) if base is not object and is_users(base)]
 
 
 def class_attributes(kind: type) -> list[Reference]:
-    """Return what a class keeps for all its objects; no methods, properties and nested classes."""
+    """Return the data attributes of a class, without methods, properties and nested classes."""
     return [
         Reference(name, kind, name, value)
         for name, value in namespace(kind).items()
@@ -80,7 +80,7 @@ def class_attributes(kind: type) -> list[Reference]:
 
 
 def functions_of(kind: type) -> list[FunctionType]:
-    """Return the functions of a class that are called when its objects are used."""
+    """Return the functions of a class that run when its instances are used."""
     found: list[FunctionType] = []
     for name, value in namespace(kind).items():
         inner = value.fget if is_a(value, property) else value
@@ -91,7 +91,7 @@ def functions_of(kind: type) -> list[FunctionType]:
 
 
 def references(function: FunctionType) -> list[Reference]:
-    """Return the variables that a function refers to: of a closure, global, defaults, and its own attributes."""
+    """Return the variables that a function refers to: closure, globals, defaults, and function attributes."""
     code = function.__code__
     found = []
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -120,7 +120,7 @@ def _may_matter(value: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _global_names(code: CodeType) -> tuple[str, ...]:
-    """Return the names of the globals that code uses, and code within it."""
+    """Return the names of the globals in code, nested code included."""
     own = (step.argval for step in dis.get_instructions(code) if step.opname in _GLOBALS)
     inner: Iterator[str] = chain.from_iterable(_global_names(part) for part in code.co_consts if is_a(part, CodeType))
     return tuple(dict.fromkeys([*own, *inner]))
@@ -128,7 +128,7 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def _is_installed(file: str) -> bool:
-    """Say whether a file is of Python, of an installed package or of this one."""
+    """Return whether a file belongs to Python, an installed package or this one."""
     if file.startswith(("<frozen", _OWN, *_standard_library())):
         return True
     return not set(_PACKAGES).isdisjoint(Path(file).parts)

@@ -1,4 +1,4 @@
-"""The state of every global random generator that a training loop draws from."""
+"""States of the global random generators that a training loop draws from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ckptfmt.errors import MismatchError
 
 __all__ = ["RandomState", "capture", "check", "losses", "restore", "same"]
 
-# What the generators raise for a state that is none of theirs.
+# What the generators raise for an invalid state.
 _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 _HOST = ("python", "numpy", "torch")
 
 
 class _Accelerator(NamedTuple):
-    """One kind of device that has generators. All of them are asked for nothing until they are in use."""
+    """A kind of device with generators. None is queried before it is in use."""
 
     name: str
     in_use: Callable[[], bool]
@@ -44,7 +44,7 @@ _ACCELERATORS = (
         torch.xpu.get_rng_state,
         torch.xpu.set_rng_state,
     ),
-    # MPS has one device, and nothing that says whether it is in use.
+    # MPS has one device, and no API that shows whether it is in use.
     _Accelerator(
         "mps",
         torch.backends.mps.is_available,
@@ -59,8 +59,8 @@ def capture() -> RandomState:
     """Return the states of the global generators of Python, NumPy and PyTorch.
 
     Keys: `python`, `numpy`, `torch`, and for each kind of accelerator in use (`cuda`, `xpu`, `mps`) a list with one
-    state per device. A kind is left out until PyTorch has initialized it: before, nothing can have been drawn there,
-    and asking would initialize it.
+    state per device. A kind is omitted until PyTorch has initialized it: before that, nothing can have been drawn, and
+    a query would initialize it.
     """
     state: RandomState = {
         "python": random.getstate(),
@@ -74,17 +74,17 @@ def capture() -> RandomState:
 
 
 def same(one: RandomState, other: RandomState) -> bool:
-    """Say whether two states that `capture` returned are the same."""
+    """Return whether two states from `capture` are equal."""
     return bool(_plain(one) == _plain(other))
 
 
 def restore(state: RandomState) -> None:
-    """Set the generators to the states that `capture` returned.
+    """Set the generators to states from `capture`.
 
-    States of devices that are not there are left out; `losses` tells.
+    States of missing devices are skipped; `losses` lists them.
 
     Raises:
-        MismatchError: A state is none that its generator takes. No generator was changed.
+        MismatchError: A generator does not accept its state. No generator was changed.
     """
     check(state)
     random.setstate(state["python"])
@@ -96,9 +96,9 @@ def restore(state: RandomState) -> None:
 
 
 def check(state: RandomState) -> None:
-    """Raise MismatchError, with all that is wrong, unless `state` holds what `restore` needs.
+    """Raise MismatchError, with all differences, unless `restore` can use `state`.
 
-    The states are tried on generators made for it. Devices that are not there are no error here but one of `losses`.
+    The states are tested on temporary generators. Missing devices are not an error here; `losses` lists them.
     """
     differences = [f"rng.{name}: {why}" for name in _HOST if (why := _host_difference(state, name)) is not None]
     for accelerator in _ACCELERATORS:
@@ -106,18 +106,18 @@ def check(state: RandomState) -> None:
             for device, device_state in _present(accelerator, state):
                 torch.Generator(f"{accelerator.name}:{device}").set_state(device_state)
         except _REFUSALS as error:
-            differences.append(f"rng.{accelerator.name}: not the states of these generators: {error!r}")
+            differences.append(f"rng.{accelerator.name}: not states of these generators: {error!r}")
     if differences:
         raise MismatchError("the random states cannot be restored", differences)
 
 
 def losses(state: RandomState) -> list[str]:
-    """Return which generators' states a restore would lose, e.g. `cuda: 4 devices in the checkpoint, 2 here`.
+    """Return the generator states that a restore would lose, such as `cuda: 4 devices in the checkpoint, 2 here`.
 
-    A run that goes on all the same draws other numbers than the uninterrupted one would. Nothing is changed.
+    With any loss, a resumed run draws different numbers than an uninterrupted one. Changes nothing.
 
     Args:
-        state: What `capture` returned, or the part of it that a checkpoint has.
+        state: States from `capture`, or the part of them in a checkpoint.
     """
     lost = [f"{name}: not in the checkpoint" for name in _HOST if name not in state]
     for accelerator in _ACCELERATORS:
@@ -131,7 +131,7 @@ def losses(state: RandomState) -> list[str]:
 
 
 def _plain(state: Any) -> Any:
-    """Return a state in values that can be compared."""
+    """Return a state in comparable values."""
     if isinstance(state, dict):
         return {name: _plain(part) for name, part in state.items()}
     if isinstance(state, list):
@@ -163,12 +163,12 @@ def _numpy_like_the_global_one() -> np.random.RandomState:
 
 
 def _present(accelerator: _Accelerator, state: RandomState) -> list[tuple[int, torch.Tensor]]:
-    """Return the saved states of the devices that are here."""
+    """Return the saved states of the present devices."""
     if accelerator.name not in state:
         return []
     states = state[accelerator.name]
     if not isinstance(states, list):
-        raise TypeError(f"a list of states is expected, not {type(states)}")
+        raise TypeError(f"expected a list of states, found {type(states)}")
     return list(enumerate(states[: accelerator.device_count()]))
 
 

@@ -1,4 +1,4 @@
-"""Snapshots of what a loader keeps in attributes: enough to see later what has changed, and no reference to it."""
+"""Snapshots of a loader's attributes: enough to detect later changes, without references to the values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 ABSENT = "nothing"
-"""Mark of an attribute that is not there."""
+"""Mark of a missing attribute."""
 
 _MAX_MARK = 80
 _MAX_TEXT = 1 << 12
@@ -46,21 +46,22 @@ _ITEMS: dict[type, str] = {deque: "deque", set: "set"}
 
 
 class Kind(Enum):
-    """What can be done with a value."""
+    """How a value is saved."""
 
     GENERATOR = auto()
     """A random generator: its state is saved."""
     PLAIN = auto()
-    """Numbers, text, None, and short lists and dicts of these: saved as they are."""
+    """Numbers, text, None, and short lists and dicts of these: saved directly."""
     BULK = auto()
-    """Tensors on the CPU, arrays, and long lists, deques and sets of plain values: saved by value, up to a size. And
-    the members of an Enum: saved by name."""
+    """CPU tensors, arrays, and long lists, deques and sets of plain values: saved by value, up to a size limit. Also
+    Enum members: saved by name.
+    """
     OBJECT = auto()
-    """Something that holds more."""
+    """A value that contains others."""
     ITERATOR = auto()
-    """An iterator that cannot be brought back to its place. One made anew in each pass has no say in the next."""
+    """An iterator whose position cannot be restored. If each pass makes a new one, it does not affect the next pass."""
     OTHER = auto()
-    """Anything else: that it changed is seen, where it is another object now or has another length."""
+    """Anything else: a change is detected only by identity or length."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Snapshot:
     """One attribute at one moment.
 
     Attributes:
-        kind: What it is.
-        mark: Short text that is another one when the value is another one. Of large values a sample is looked at.
+        kind: How the value is saved.
+        mark: Short text that differs for different values. Large values are sampled.
         owner: As in `Slot`.
         in_dataset: As in `Slot`.
         shared: As in `Slot`.
         plain: A copy of the value, if it is plain.
-        place: How far an iterator has come; nothing for a count, which can be made again.
+        place: Position of an iterator; empty for a count, which can be rebuilt.
     """
 
     kind: Kind
@@ -87,30 +88,30 @@ class Snapshot:
 
 
 Snapshots = Mapping[str, Snapshot]
-"""Path -> what is there."""
+"""Path -> snapshot."""
 
 
 def take_snapshots(slots: Iterable[Slot]) -> dict[str, Snapshot]:
-    """Return a snapshot of each of these attributes."""
+    """Return a snapshot of each attribute."""
     return {slot.path: _snapshot(slot) for slot in slots}
 
 
 def mark_in(snapshots: Snapshots, path: str) -> str:
-    """Return the mark of what is at a path, `ABSENT` if nothing is."""
+    """Return the mark at a path; `ABSENT` without a snapshot there."""
     return snapshots[path].mark if path in snapshots else ABSENT
 
 
 def is_next_seed(mark: str, before: str) -> bool:
-    """Say whether the marks are those of PyTorch generators, seeded by two numbers one after the other."""
+    """Return whether the marks are those of PyTorch generators with consecutive seeds."""
     seeds = [int(words[2]) for words in (before.split(), mark.split()) if words[1:2] == ["seeded"]]
     return len(seeds) == 2 and seeds[1] == seeds[0] + 1
 
 
 def content(value: object) -> dict[str, Any] | None:
-    """Return a copy of a value in what the format expresses; None if it is neither plain nor small enough bulk."""
+    """Return a copy of a value, in values that the format supports; None if it is neither plain nor small enough."""
     try:
         return _content(value)
-    except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
+    except Exception:  # noqa: BLE001 - the object is arbitrary code, and inspection must not end training
         return None
 
 
@@ -139,7 +140,7 @@ def _content(value: Any) -> dict[str, Any] | None:
 
 
 def put_content(slot: Slot, saved: Mapping[str, Any]) -> None:
-    """Put back what `content` returned: into the list, dict, tensor or array that is there, where it fits."""
+    """Put a copy from `content` back, in place into a list, dict, tensor or array where it fits."""
     ((kind, value),) = saved.items()
     there = slot.value
     match kind:
@@ -191,8 +192,8 @@ def _put_plain(slot: Slot, value: Any) -> None:
 def _snapshot(slot: Slot) -> Snapshot:
     try:
         return _seen(slot)
-    except Exception:  # noqa: BLE001 - it is anybody's object, and a look must not end the training
-        return Snapshot(Kind.OTHER, "what cannot be seen", slot.owner, slot.in_dataset, slot.shared)
+    except Exception:  # noqa: BLE001 - the object is arbitrary code, and inspection must not end training
+        return Snapshot(Kind.OTHER, "unreadable", slot.owner, slot.in_dataset, slot.shared)
 
 
 def _seen(slot: Slot) -> Snapshot:
@@ -236,7 +237,7 @@ def _seen_iterator(slot: Slot) -> Snapshot:
 def _other(value: object) -> tuple[Kind, str]:
     name = f"a {type(value).__qualname__}"
     if type(value) is int:
-        return Kind.OTHER, f"{name} {fingerprint(value)}"  # one of more digits than Python writes
+        return Kind.OTHER, f"{name} {fingerprint(value)}"  # more digits than Python converts to text
     if is_a(value, int):
         return Kind.OTHER, f"{name} {int.__repr__(value)[:_MAX_MARK]}"
     if holds_more(value):
@@ -251,7 +252,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _bulk(value: Any) -> int | None:
-    """Return how many elements bulk has; None for anything else."""
+    """Return the number of elements of bulk data; None for anything else."""
     kind = type(value)
     if kind is torch.Tensor and value.layout is torch.strided:
         count: int = value.numel()
