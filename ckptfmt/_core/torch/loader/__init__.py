@@ -1,1 +1,1 @@
-"""The place in the data: passes over a loader, and how to come back into one."""
+"""Position in the data: passes over a loader, and how to resume within one."""

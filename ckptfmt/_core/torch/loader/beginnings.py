@@ -1,7 +1,7 @@
-"""How the passes of a run began: so that one after a resume that only repeats an earlier one is found out.
+"""Beginnings of the passes of a run, to detect a pass after a resume that only repeats an earlier one.
 
-What an order follows from may be out of sight: in a module, in an extension, behind an iterator. A process that is
-resumed at the end of an epoch then begins again with the first order, or with the last.
+The state that determines the order may be invisible: in a module, in an extension, behind an iterator. A process
+resumed at the end of an epoch then repeats the first order or the last one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _ENOUGH = 4
 
 
 class Verdict(Enum):
-    """What to do about a pass that is the first after a resume."""
+    """Verdict on the first pass after a resume."""
 
     FINE = auto()
-    """It is another one, or nothing is known against it."""
+    """The pass differs from earlier ones, or nothing contradicts it."""
     DOUBTFUL = auto()
-    """It repeats an earlier one, which may be right: something has changed, or there is little to compare."""
+    """It repeats an earlier one, which may be right: something changed, or there is little to compare."""
     WRONG = auto()
-    """It repeats an earlier one, and nothing that is seen tells why it should."""
+    """It repeats an earlier one, and no visible state explains why."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,19 @@ class Beginning:
     """How a pass began.
 
     Attributes:
-        head: Fingerprints of its first batches: of each the whole, then its fields.
-        seen: Mark of what could be seen of the loader just before; nothing if it is a list of batches.
+        head: Fingerprints of its first batches: for each one the whole batch, then its fields.
+        seen: Mark of the visible state of the loader just before; empty for a list of batches.
     """
 
     head: tuple[tuple[str, ...], ...] = ()
     seen: str = ""
 
     def like(self, other: Beginning) -> bool:
-        """Say whether both have the same batches, as far as both are known.
+        """Return whether both have the same batches, as far as both are known.
 
-        They have if one of their fields is the same in several batches, and another one in each: what is drawn at
-        random on top of another field, such as augmentation, says nothing about the order.
+        They do if one field is equal in all known batches and has a different value in each: randomness in another
+        field, such as
+        augmentation, says nothing about the order.
         """
         pairs = list(zip(self.head, other.head, strict=False))
         if not pairs or all(one[0] == same[0] for one, same in pairs):
@@ -56,16 +57,16 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Beginnings:
-    """What is known of how passes began.
+    """Record of the beginnings of passes.
 
     Attributes:
-        first: The first pass of the run.
-        last: The last one.
-        passes: How many there were.
-        alike: Whether one began like the one before.
-        differed: Whether one did not.
-        returned: Whether one began like the first, after others.
-        repeated: Whether the first after a resume began like the one before, when none had differed so far.
+        first: Beginning of the first pass of the run.
+        last: Beginning of the last pass.
+        passes: Number of passes.
+        alike: Whether any pass began like the previous one.
+        differed: Whether any pass began differently from the previous one.
+        returned: Whether any pass began like the first one, after others.
+        repeated: Whether the first pass after a resume began like the previous one, when none had differed so far.
     """
 
     first: Beginning = Beginning()
@@ -82,21 +83,21 @@ class Beginnings:
             return Verdict.FINE
         if not new.like(self.last):
             if self.returned or not new.like(self.first) or new.seen == self.first.seen != self.last.seen:
-                return Verdict.FINE  # it is new, or was brought back to the first on purpose
+                return Verdict.FINE  # it is new, or returned to the first on purpose
             if self.passes == 2 and not new.seen:
-                return Verdict.DOUBTFUL  # two lists may come in turns
+                return Verdict.DOUBTFUL  # two lists may alternate
         moved = new.seen != self.last.seen
         return Verdict.DOUBTFUL if moved or len(new.head) < _ENOUGH else Verdict.WRONG
 
     def tells_of_repetition(self, new: Beginning) -> bool:
-        """Say whether a pass shows that the first one after a resume may have been the wrong one."""
+        """Return whether a pass shows that the first one after a resume may have been wrong."""
         return self.repeated and not new.like(self.last)
 
     def followed_by(self, new: Beginning, *, resumed: bool) -> Beginnings:
-        """Return what is known when one more pass has begun.
+        """Return the record with one more pass.
 
         Args:
-            new: The pass.
+            new: Beginning of the pass.
             resumed: Whether it is the first after a resume.
         """
         if not new.head:
@@ -111,6 +112,6 @@ class Beginnings:
             alike=self.alike or like,
             differed=self.differed or not like,
             returned=self.returned or (not like and new.like(self.first)),
-            # Two that are alike in one process show that the loader always begins so.
+            # Two alike in one process show that the loader always begins this way.
             repeated=like and not self.differed and resumed and (self.repeated or not self.alike),
         )

@@ -1,4 +1,4 @@
-"""What is to be known of a loader: its DataLoaders, their workers, and whether it loads ahead."""
+"""Properties of a loader: its DataLoaders, their workers, and whether it loads ahead."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TORCHDATA = "torchdata.stateful_dataloader"
 
 
 def dataloaders(loader: object) -> list[DataLoader[Any]]:
-    """Return the DataLoaders that a loader is or has, themselves and no wrappers that pass themselves off as one."""
+    """Return the DataLoaders that a loader is or contains, without wrappers that claim to be one."""
     found = (loader, *(slot.value for slot in walk(loader, code=False)))
     return [value for value in found if is_a(value, DataLoader)]  # type: ignore[misc]  # it is one
 
 
 def workers_started(loader: object) -> bool:
-    # DataLoader keeps the iterator of persistent workers in this attribute, and has no public word for it.
+    # DataLoader keeps the iterator of persistent workers in this attribute, without a public name.
     return any(map(has_started, dataloaders(loader)))
 
 
@@ -50,7 +50,7 @@ def has_workers(loader: object) -> bool:
 
 
 def is_steady(loader: object) -> bool:
-    """Say whether a loader loads each batch when it is asked for it, in an order that is fixed when the pass begins."""
+    """Return whether a loader loads each batch on demand, in an order fixed at the start of the pass."""
     if type(loader) is not DataLoader or loader.num_workers > 0 or isinstance(loader.dataset, IterableDataset):
         return False
     return is_known_sampler(loader.sampler) and is_known_sampler(loader.batch_sampler)

@@ -1,13 +1,13 @@
-"""What a loader remembers from pass to pass: its generators, its counters, and whatever else a pass changes in it.
+"""State that a loader carries from pass to pass: its generators, counters, and anything else that a pass changes.
 
-A sampler may count its passes, shuffle a list in place, or make its generator when it is first used. A loader that is
-built anew lacks all of that. So the attributes of the loader, its samplers and its data set are looked at when a pass
-begins, at each save and at the end of the epoch. What changes between these is the loader's own doing, or that of a
-loop's body: it is saved, and put back after a resume. What changes between an epoch's end and the next pass is the
-doing of code that will be run again after a resume, such as `set_epoch()`: it is left to that code.
+A sampler may count its passes, shuffle a list in place, or create its generator at first use. A rebuilt loader lacks
+all of that. The attributes of the loader, its samplers and its data set are therefore inspected when a pass begins, at
+each save and at the end of the epoch. The loader itself or the loop's body makes the changes between these points: they
+are saved, and restored after a resume. Changes between the end of an epoch and the next pass come from code that runs
+again after a resume, such as `set_epoch()`: they are left to that code.
 
-An attribute that changed and cannot be saved, such as an open file, may go together with others of the same object. So
-none of that object is put back then. Whether the data are the same all the same is seen by the batches themselves.
+An attribute that changed and cannot be saved, such as an open file, may belong together with others of the same object,
+so nothing of that object is restored. The batches themselves then show whether the data is the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["History", "LoaderMemory", "Remembered"]
 
 LENGTH = "its length"
 _MAX_BUILD = 100
-# Of a DataLoader's own numbers, those that do not change what it gives.
+# Numbers of a DataLoader that do not affect its batches.
 _IMMATERIAL = frozenset(
     {"prefetch_factor", "pin_memory", "pin_memory_device", "timeout", "persistent_workers", "in_order"}
 )
@@ -42,11 +42,11 @@ _IMMATERIAL = frozenset(
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a loader remembers at one moment.
+    """State that a loader carries from pass to pass, at one moment.
 
     Attributes:
-        generators: States of the generators that the loader, its samplers and its data set keep, by path.
-        values: What passes have changed so far, by path, as `snapshots.content` returns it.
+        generators: States of the generators of the loader, its samplers and its data set, by path.
+        values: Values that passes have changed so far, by path, in the form of `snapshots.content`.
     """
 
     generators: Mapping[str, Any]
@@ -55,16 +55,17 @@ class Remembered:
 
 @dataclass(frozen=True)
 class History:
-    """What is known of a loader's ways, by marks as `snapshots` makes them.
+    """Observed behaviour of a loader, in marks from `snapshots`.
 
     Attributes:
-        passes: How many passes over it have begun in the run.
-        initial: For what has ever changed: how it was before the first pass.
-        inside: Paths of what passes have changed.
-        outside: What was changed between an epoch's end and the next pass: how it was at the last beginning.
-        lost: Objects of which something changed that cannot be saved: an example by path of the object.
-        streams: Iterators that go on from pass to pass.
-        build: How the loader is built: numbers, flags and kinds of its samplers, and its length.
+        passes: Number of passes begun in the run.
+        initial: Marks before the first pass of everything that has ever changed.
+        inside: Paths of attributes that passes have changed.
+        outside: Attributes changed between the end of an epoch and the next pass, with their marks at the start of the
+            last pass.
+        lost: Objects with a change that cannot be saved: path of the object -> path of an example.
+        streams: Iterators that continue from pass to pass.
+        build: Configuration of the loader: numbers, flags and kinds of its samplers, and its length.
     """
 
     passes: int = 0
@@ -77,23 +78,23 @@ class History:
 
 
 class LoaderMemory:
-    """Follows what changes in the loader of a run."""
+    """Tracks changes in the loader of a run."""
 
     def __init__(self) -> None:
         self.history = History()
         self._first: Snapshots | None = None
         """The first snapshot in this process."""
         self._begun: Snapshots = {}
-        """When the present pass began."""
+        """Snapshot from the start of the current pass."""
         self._begun_values: dict[str, Any] = {}
-        """What passes had changed by then."""
+        """Attributes that passes had changed by then."""
         self._latest: Snapshots | None = None
         """The last snapshot since the pass began; None before the first."""
         self._resumed_early = False
-        """The run was resumed after its first pass."""
+        """Whether the run was resumed after its first pass."""
 
     def begin(self, loader: object, length: int | None) -> Remembered:
-        """Take note that a pass is to begin. Returns what the loader remembers."""
+        """Record that a pass is about to begin, and return the state of the loader."""
         slots = list(walk(loader))
         snapshots = take_snapshots(slots)
         history = self.history
@@ -110,7 +111,7 @@ class LoaderMemory:
         return self._begin_from(slots)
 
     def changed_outside(self, snapshots: Snapshots) -> list[str]:
-        """Return what has changed since the last epoch ended, of what may matter for the data."""
+        """Return what has changed since the end of the last epoch and may affect the data."""
         latest = self._latest
         if latest is None:
             return []
@@ -122,18 +123,18 @@ class LoaderMemory:
         ]
 
     def overlooked(self, loader: object) -> list[str]:
-        """Say what a resume after the first epoch could not know: a line each. To be called before `begin`."""
+        """Return what a resume after the first epoch could not know, one line each. Call it before `begin`."""
         found = self.changed_outside(take_snapshots(walk(loader))) if self._resumed_early else []
         self._resumed_early &= self._latest is None
         return [
-            f"{path} is set anew between epochs, which the first epoch alone could not tell; the data of the epoch "
-            "after the resume may have been others than those of an uninterrupted run"
+            f"{path} is set between epochs, which the first epoch alone could not show; the data of the epoch "
+            "after the resume may have differed from that of an uninterrupted run"
             for path in found
             if path not in self.history.outside
         ]
 
     def note(self, loader: object) -> list[Slot]:
-        """Take note of what has changed since the pass began. Returns where everything is."""
+        """Record what has changed since the pass began, and return all slots."""
         slots = list(walk(loader))
         snapshots = take_snapshots(slots)
         history = self.history
@@ -145,7 +146,7 @@ class LoaderMemory:
             if self._begun[path].place != seen.place:
                 streams.add(path)
             elif not seen.in_dataset and not seen.shared:
-                lost_parts.setdefault(seen.owner, path)  # it may go on from pass to pass
+                lost_parts.setdefault(seen.owner, path)  # it may continue from pass to pass
         for path in _changed(self._begun, snapshots):
             before, after = self._begun.get(path), snapshots.get(path)
             kept = after or self._begun[path]
@@ -170,20 +171,20 @@ class LoaderMemory:
         return slots
 
     def add_stream(self, what: str) -> None:
-        """Take note of something that goes on from pass to pass, other than attributes."""
+        """Record something other than an attribute that continues from pass to pass."""
         self.history = replace(self.history, streams=tuple(sorted({*self.history.streams, what})))
 
     def seen(self) -> str:
-        """Return a mark of what could be seen of the loader when the pass began, but for generators."""
+        """Return a mark of the visible state of the loader at the start of the pass, without generators."""
         kinds = (Kind.PLAIN, Kind.BULK)
         return fingerprint([f"{path} {seen.mark}" for path, seen in self._begun.items() if seen.kind in kinds], 1 << 16)
 
     def now(self, loader: object) -> Remembered:
-        """Take note of what has changed, and return what the loader remembers."""
+        """Record what has changed, and return the state of the loader."""
         return self._remembered(self.note(loader))
 
     def at_the_beginning(self, begun: Remembered) -> Remembered:
-        """Return what the loader remembered when the pass began, with what has turned out to change since."""
+        """Return the state of the loader at the start of the pass, including attributes found to change since."""
         values = dict(self._begun_values)
         for path in self.history.inside:
             seen = self._begun.get(path)
@@ -193,19 +194,19 @@ class LoaderMemory:
         return Remembered(begun.generators, {path: value for path, value in values.items() if path not in lost_too})
 
     def meet(self, loader: object, length: int | None, history: History) -> list[str]:
-        """Take a snapshot of a loader that was built again, before anything is put back.
+        """Take a snapshot of a rebuilt loader, before anything is restored.
 
         Returns:
-            In what it is another one than that of a checkpoint, or may be, a line each.
+            Differences, certain or possible, from the loader of the checkpoint, one line each.
         """
         self._first = take_snapshots(walk(loader))
         return _differences(history, self._first, length)
 
     def recall_beginning(self, loader: object, history: History, begun: Remembered) -> None:
-        """Bring a loader that was built anew to where it was when the present pass began, as far as that is known.
+        """Restore a rebuilt loader to its state at the start of the current pass, as far as that is known.
 
         Raises:
-            MismatchError: It has generators that it did not have.
+            MismatchError: Its generators differ from those of the checkpoint.
         """
         self.history = history
         put_values(loader, begun.values)
@@ -214,15 +215,15 @@ class LoaderMemory:
         self._begun_values = dict(begun.values)
 
     def recall_now(self, loader: object, now: Remembered) -> list[str]:
-        """Bring a loader to where it was at the save, once its pass has come there.
+        """Restore a loader to its state at the save, once its pass has reached that position.
 
-        What the pass has changed by itself is left alone.
+        Attributes that the pass itself has changed are left alone.
 
         Returns:
-            What was put back. Not the pass had changed that, then, but the loop's body.
+            Paths of restored attributes. The loop's body, not the pass, had changed these.
 
         Raises:
-            MismatchError: It has other generators.
+            MismatchError: Its generators differ from those of the checkpoint.
         """
         snapshots = take_snapshots(walk(loader))
         untouched = {
@@ -236,15 +237,15 @@ class LoaderMemory:
         return [path for path in untouched if mark_in(after, path) != mark_in(snapshots, path)]
 
     def recall_between(self, loader: object, history: History, then: Remembered) -> list[str]:
-        """Bring a loader that was built anew to where one of its kind was when its pass was over.
+        """Restore a rebuilt loader to the state of the earlier one at the end of its pass.
 
-        What it has changed by a state of its own since `meet` is left alone.
+        Attributes that its own state has changed since `meet` are left alone.
 
         Returns:
-            What may not be as it was, a line each.
+            What may differ from the earlier state, one line each.
 
         Raises:
-            MismatchError: It has other generators.
+            MismatchError: Its generators differ from those of the checkpoint.
         """
         met = self._first
         assert met is not None
@@ -254,7 +255,7 @@ class LoaderMemory:
         for path, value in then.values.items():
             if path in outside or mark_in(snapshots, path) != mark_in(met, path):
                 continue
-            # As long as there was but one pass, nothing else tells whether other code is to change this.
+            # After a single pass, nothing else shows whether other code will change this.
             if history.passes > 1 or mark_in(met, path) == initial.get(path):
                 values[path] = value
             elif path not in slots or not _has(slots[path], value):
@@ -266,7 +267,7 @@ class LoaderMemory:
                     outside[path] = mark_in(met, path)
             for path in then.generators:
                 if path in met and is_next_seed(met[path].mark, initial.get(path, "")):
-                    outside[path] = met[path].mark  # seeded by the number of the epoch
+                    outside[path] = met[path].mark  # seeded with the epoch number
         generators = {path: state for path, state in then.generators.items() if path not in outside}
         put_values(loader, values)
         put_generators(loader, generators, left_alone=outside.keys())
@@ -274,7 +275,7 @@ class LoaderMemory:
         self._latest = None
         self._resumed_early = history.passes == 1
         return [
-            f"{path} was seeded in another way than when the run began; it has the state of the checkpoint now, which "
+            f"{path} was seeded differently at the start of the run; it now has the state of the checkpoint, which "
             "is wrong if the loop seeds it for each epoch"
             for path in generators
             if history.passes == 1 and path in met and mark_in(met, path) not in (initial.get(path), "None")
@@ -306,27 +307,27 @@ class LoaderMemory:
 def _differences(history: History, snapshots: Snapshots, length: int | None) -> list[str]:
     return [
         *(
-            f"{path} was {mark} in the checkpoint, is {_now(path, snapshots, length)} now"
+            f"{path}: {mark} in the checkpoint, {_now(path, snapshots, length)} now"
             for path, mark in history.build.items()
             if path not in history.initial
             and _now(path, snapshots, length) != mark
-            # What is to be called for each epoch has not been called twice yet: so it cannot be told from the rest.
+            # A call made once per epoch has not happened twice yet, so it cannot be recognized.
             and (history.passes > 1 or "epoch" not in path.lower())
         ),
         *(
-            f"{path} is {mark_in(snapshots, path)}, as before the first epoch, though it changed between epochs; call "
-            "set_epoch() and the like before batches(), not behind end_epoch()"
+            f"{path} is {mark_in(snapshots, path)}, as before the first epoch, but it changed between epochs; call "
+            "set_epoch() and the like before batches(), not after end_epoch()"
             for path, mark in history.outside.items()
             if mark != mark_in(snapshots, path) == history.initial.get(path)
         ),
         *(
-            f"{example} changed in the epochs before and cannot be put back; neither can {counter}: data that follow "
-            "from them differ from those of an uninterrupted run"
+            f"{example} changed in earlier epochs and cannot be restored, nor can {counter}: data that depends on "
+            "them differs from an uninterrupted run"
             for owner, example in history.lost.items()
             if example not in history.streams and (counter := _withheld(owner, history)) is not None
         ),
         *(
-            f"{path} goes on from pass to pass and cannot be put back: data that follow from it differ from those of "
+            f"{path} continues from pass to pass and cannot be restored: data that depends on it differs from "
             "an uninterrupted run"
             for path in history.streams
         ),
@@ -342,7 +343,7 @@ def _now(path: str, snapshots: Snapshots, length: int | None) -> str:
 
 
 def _withheld(owner: str, history: History) -> str | None:
-    """Say what is not put back of an object of which something cannot be saved; None if that hardly matters."""
+    """Return what is not restored of an object that cannot be saved completely; None if that hardly matters."""
     inside = [path for path in history.inside if path.startswith(f"{owner}." if owner else "")]
     counters = [path for path in inside if history.initial.get(path) not in ("True", "False")]
     if counters:
@@ -355,7 +356,7 @@ def _changed(before: Snapshots, after: Snapshots) -> list[str]:
 
 
 def _is_one_iterator(before: Snapshot | None, after: Snapshot | None) -> bool:
-    """Say whether both are of an iterator that can be brought to its place, and may be the same."""
+    """Return whether both are of one iterator, as far as known, whose position can be restored."""
     return before is not None and after is not None and before.kind is after.kind is Kind.BULK
 
 
@@ -369,7 +370,7 @@ def _can_be_put_back(before: Snapshot | None, after: Snapshot | None) -> bool:
 
 
 def _is_build(path: str, seen: Snapshot | None) -> bool:
-    """Say whether something is part of how a loader is built."""
+    """Return whether an attribute belongs to the configuration of a loader."""
     if seen is None or seen.in_dataset or seen.shared or path.rpartition(".")[-1] in _IMMATERIAL:
         return False
     return seen.kind in (Kind.PLAIN, Kind.OBJECT)

@@ -1,4 +1,4 @@
-"""The state that a loader has of its own: whether it can be relied on, and how it is put back."""
+"""The loader's own `state_dict()`: whether it is reliable, and how to load it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ckptfmt._core.training.stateful import Stateful
 
 __all__ = ["load_own", "own_state"]
 
-_PLACES = ("dataset_state", "dataset_iter_state")  # where torchdata keeps what a data set says of its place
+_PLACES = ("dataset_state", "dataset_iter_state")  # where torchdata keeps the position of a data set
 
 
 def own_state(loader: object) -> Any:
-    """Return what a loader says of its place; None if it says nothing.
+    """Return the position in a loader's own state; None without a usable one.
 
-    Having `state_dict` is not being stateful: wrappers have it whatever they wrap, and where that is no stateful
-    loader, it raises or returns None. One that passes itself off as the loader inside runs a batch ahead of it: what
-    that batch drew would be drawn again. Nor is a state of use that the format cannot express. In all these cases the
-    pass will be repeated.
+    A loader with `state_dict` need not be stateful: wrappers have the method for any inner loader, and it raises or
+    returns
+    None if that one is not stateful. A wrapper that claims to be the inner loader runs a batch ahead of it: that
+    batch's
+    draws would happen twice. A state that the format does not support is useless too. In all these cases the pass is
+    repeated.
     """
     if not isinstance(loader, Stateful) or loader.__class__ is not type(loader):
         return None
@@ -30,18 +32,21 @@ def own_state(loader: object) -> Any:
         own = loader.state_dict()
         for _ in flatten_state({"own": own}, TORCH_ADAPTERS):
             pass
-    except Exception:  # noqa: BLE001 - it is the loader's code, and must not end the training
+    except Exception:  # noqa: BLE001 - the loader's code must not end training
         return None
     return own if not is_torchdata(loader) or _knows_place(loader, own) else None
 
 
 def _knows_place(loader: object, own: object) -> bool:
-    """Say whether the state of a loader of torchdata brings it to its place exactly.
+    """Return whether the state of a torchdata loader restores its position exactly.
 
-    It does not over a stream that says nothing of its own place: it would count the batches that it skips twice, and
-    the next time skip too many. Nor with worker processes: those begin with new random states, whatever their place;
-    of a data set that has a state, it is to be hoped that its generators are in it. Nor with a sampler that knows
-    nothing of it: to take its state in, the loader begins to iterate twice, which a sampler may count.
+    It does not
+
+    - over a stream without a position of its own: the loader would count skipped batches twice, and skip too many next
+        time;
+    - with worker processes: they start with new random states at any position, unless the state of the data set, as
+      assumed here, contains its generators;
+    - with an unknown sampler: to load its state, the loader starts to iterate twice, which a sampler may count.
     """
     if _has_place(own):
         return True
@@ -51,7 +56,7 @@ def _knows_place(loader: object, own: object) -> bool:
 
 def load_own(loader: object, own: Any) -> None:
     if not isinstance(loader, Stateful):
-        raise lost("with a state of its own in the checkpoint, without load_state_dict() now")
+        raise lost("has a state of its own in the checkpoint, but no load_state_dict() now")
     try:
         loader.load_state_dict(own)
     except Exception as error:
@@ -59,7 +64,7 @@ def load_own(loader: object, own: Any) -> None:
 
 
 def _has_place(own: object) -> bool:
-    """Say whether a state of torchdata's loader holds one of its data set or of an iterator over that."""
+    """Return whether the state of a torchdata loader contains that of its data set or of its data set's iterator."""
     if not isinstance(own, Mapping):
         return False
     return any(own.get(key) is not None for key in _PLACES) or any(map(_has_place, own.values()))

@@ -1,8 +1,8 @@
-"""Passes over a data loader: how one began, and how to come to the same place in it again.
+"""Passes over a data loader: how one began, and how to return to a position in it.
 
-A loader without a state of its own is brought there by repetition: the pass begins as it began before, the batches
-that were worked off are loaded once more and dropped, and some of them are compared with what they were. One that has
-`state_dict()` and `load_state_dict()`, such as torchdata's StatefulDataLoader, is given its state and goes on at once.
+A loader without a state of its own gets there by repetition: the pass begins as before, the finished batches are loaded
+again and dropped, and some of them are compared with their recorded fingerprints. A loader with `state_dict()` and
+`load_state_dict()`, such as torchdata's StatefulDataLoader, loads its state and continues at once.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoaderState:
-    """What is to be known of a loader, at one moment.
+    """State of a loader at one moment.
 
     Attributes:
         remembered: Its generators, and what passes have changed in it.
-        history: What is known of its ways; empty for the beginning of a pass.
-        workers_started: Its persistent workers run. They draw a seed when they start, and only then.
-        own: What the loader's own `state_dict()` returned; None if it has none.
-        beginnings: How its passes began; nothing for the beginning of a pass.
+        history: Its observed behaviour; empty at the start of a pass.
+        workers_started: Whether its persistent workers run. They draw a seed only when they start.
+        own: Result of the loader's own `state_dict()`; None without one.
+        beginnings: Beginnings of its passes; empty at the start of a pass.
     """
 
     remembered: Remembered
@@ -58,15 +58,15 @@ class LoaderState:
 
 @dataclass(frozen=True)
 class PassStart:
-    """How a pass over a loader began: all it takes to get the same batches in the same order.
+    """Start of a pass over a loader: everything needed to get the same batches in the same order.
 
     Attributes:
         random: States of the global generators just before `iter(loader)`.
-        loader: State of the loader then, but for its own.
-        batches: The loader's length; None if it has none.
+        loader: State of the loader at that point, without its own `state_dict()`.
+        batches: Length of the loader; None without one.
         order: Fingerprint of all batches, if the loader is a list, tuple, tensor or array of them.
-        resumed: Whether it is the first pass after a resume.
-        seen: Mark of what could be seen of the loader.
+        resumed: Whether this is the first pass after a resume.
+        seen: Mark of the visible state of the loader.
     """
 
     random: rng.RandomState
@@ -82,10 +82,10 @@ class EpochPosition:
     """A position in an unfinished epoch.
 
     Attributes:
-        epoch_random: States of the global generators when the epoch began, before the pass did.
-        start: How the pass began.
-        consumed: How many of its batches have been worked off.
-        mark: The fingerprints of some of them.
+        epoch_random: States of the global generators at the start of the epoch, before the pass.
+        start: Start of the pass.
+        consumed: Number of batches done.
+        mark: Fingerprints of some of them.
     """
 
     epoch_random: rng.RandomState
@@ -95,10 +95,10 @@ class EpochPosition:
 
 
 class LoaderTracker:
-    """Tracks the passes of a run over its loader, one after the other.
+    """Tracks the successive passes of a run over its loader.
 
     Args:
-        allow_mismatch: Whether a loader that does not fit the checkpoint is reported and used, instead of an error.
+        allow_mismatch: Whether to report and use a loader that does not fit the checkpoint, instead of raising.
     """
 
     def __init__(self, *, allow_mismatch: bool = False) -> None:
@@ -110,10 +110,10 @@ class LoaderTracker:
         self._loader: Iterable[object] | None = None
         self._beginnings = Beginnings()
         self._is_noted = False
-        """The first batches of the present pass are in `_beginnings`."""
+        """Whether the first batches of the current pass are in `_beginnings`."""
         self._resumed = False
         self._ended = ""
-        """Fingerprint of the list of batches when the last pass ended."""
+        """Fingerprint of the list of batches at the end of the last pass."""
 
     @property
     def begun(self) -> bool:
@@ -125,16 +125,16 @@ class LoaderTracker:
 
         Args:
             loader: The loader.
-            then: What is to be known of the loader of the last pass, if another process did that.
+            then: State of the loader in the last pass, if another process made that pass.
 
         Raises:
-            MismatchError: The loader is another one: its generators, or it takes no such state.
+            MismatchError: The loader differs: in its generators, or it does not accept the state.
         """
         if then is not None:
             try:
                 self._recall_between(loader, then)
             except MismatchError as error:
-                self._unless_allowed(error, "its passes begin as in a new run")
+                self._unless_allowed(error, "passes begin as in a new run")
         for line in self._memory.overlooked(loader):
             notify(f"loader: {line}")
         self._note_streams(loader)
@@ -147,22 +147,22 @@ class LoaderTracker:
         return self._continue(loader, iter(loader), BatchMarks(), 0)
 
     def resume(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> tuple[Iterator[T], int]:
-        """Come to the place in a pass that another process had reached.
+        """Return to the position in a pass that another process had reached.
 
-        The global generators are left anywhere: their states have to be set afterwards.
+        This leaves the global generators in arbitrary states: set them afterwards.
 
         Args:
             loader: The loader.
             position: The position in the pass.
-            now: What is to be known of its loader when it was left.
+            now: State of the loader at that position.
 
         Returns:
-            The rest of its batches, and how many of its batches are done. That is none if the loader is another one
-            and that is allowed: the pass has begun anew then.
+            The remaining batches, and the number of batches done: 0 if the loader differs and that is allowed, because
+            the pass then starts over.
 
         Raises:
-            MismatchError: The loader is another one: its length, its generators, its batches, or it has fewer of
-                them than were consumed.
+            MismatchError: The loader differs: in its length, generators or batches, or it has fewer batches than were
+                consumed.
         """
         try:
             iterator = self._fast_forward(loader, position, now)
@@ -176,7 +176,7 @@ class LoaderTracker:
         return self._continue(loader, iterator, position.marks, position.consumed), position.consumed
 
     def end(self) -> None:
-        """Take note that the epoch is over."""
+        """Record the end of the epoch."""
         if self._start is not None:
             self._memory.note(self._loader)
             self._note_beginning(self._watch.head())
@@ -184,7 +184,7 @@ class LoaderTracker:
         self._start = None
 
     def state(self) -> LoaderState | None:
-        """Return what is to be known of the loader now; None if this process has begun no pass."""
+        """Return the state of the loader now; None if this process has begun no pass."""
         if self._loader is None:
             return None
         remembered = self._memory.now(self._loader)
@@ -195,7 +195,7 @@ class LoaderTracker:
         return LoaderState(remembered, self._memory.history, started, own, self._beginnings)
 
     def position(self, epoch_random: rng.RandomState, consumed: int) -> EpochPosition | None:
-        """Return the position in the pass that is under way. Call `state` first."""
+        """Return the position in the current pass. Call `state` first."""
         start = self._start
         if start is None:
             return None
@@ -211,10 +211,10 @@ class LoaderTracker:
         return self._watch.batches(iterator, consumed)
 
     def _note_beginning(self, head: Head) -> None:
-        """Take note of the first batches of the pass, and judge them if it is the first after a resume.
+        """Record the first batches of the pass, and judge them if it is the first after a resume.
 
         Raises:
-            MismatchError: It repeats an earlier pass, though passes differed.
+            MismatchError: It repeats an earlier pass, although passes differed.
         """
         start = self._start
         if self._is_noted or start is None:
@@ -225,29 +225,27 @@ class LoaderTracker:
             self._judge(known.judge(new))
         if known.tells_of_repetition(new):
             notify(
-                "loader: the first epoch after the resume had the batches of the one before once more, this one has "
-                "others: unless that is meant, it was trained on the wrong ones, for their order could not be put back"
+                "loader: the first epoch after the resume repeated the batches of the one before, and this one differs: "
+                "unless that is intended, it used the wrong batches, because their order could not be restored"
             )
         self._beginnings = known.followed_by(new, resumed=start.resumed)
 
     def _judge(self, verdict: Verdict) -> None:
-        repeats = "this epoch begins like an earlier one, though the epochs of the run differed"
+        repeats = "this epoch begins like an earlier one, although the epochs of the run differed"
         if verdict is Verdict.WRONG:
-            error = lost(f"{repeats}: what the order of the data follows from could not be put back")
-            self._unless_allowed(error, "the epoch goes on")
+            error = lost(f"{repeats}: the state behind the data order could not be restored")
+            self._unless_allowed(error, "the epoch continues")
         elif verdict is Verdict.DOUBTFUL:
-            notify(f"loader: {repeats}; unless that is meant, its order could not be put back")
+            notify(f"loader: {repeats}; unless that is intended, its order could not be restored")
 
     def _note_streams(self, loader: object) -> None:
-        """Take note of what the batches come from, if that goes on from pass to pass and cannot be put back."""
+        """Record the source of the batches, if it continues from pass to pass and cannot be restored."""
         held = held_source(loader)
         if held is not None:
-            self._memory.add_stream(f"the {held} that it takes from")
+            self._memory.add_stream(f"the {held} that it reads from")
         if loader is self._loader and type(loader) is list and self._ended != order_of(loader):
             if self._resumed and IN_PLACE not in self._memory.history.streams:
-                notify(
-                    f"loader: {IN_PLACE} is not what it was in an uninterrupted run: it was built anew by the resume"
-                )
+                notify(f"loader: {IN_PLACE} differs from an uninterrupted run: it was rebuilt after the resume")
             self._memory.add_stream(IN_PLACE)
 
     def _fast_forward(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> Iterator[T]:
@@ -261,7 +259,7 @@ class LoaderTracker:
         self._memory.recall_beginning(loader, now.history, start.loader.remembered)
         rng.restore(start.random)
         if order_of(loader) != start.order:
-            self._differ("the list of batches has others now, or another order", others, excused=False)
+            self._differ("the list of batches has other batches or another order now", others, excused=False)
         other = None
         if now.own is not None:
             load_own(loader, now.own)
@@ -271,15 +269,13 @@ class LoaderTracker:
             iterator = iter(loader)
             there, other = repeat(iterator, consumed, position.marks, steady=is_steady(loader))
             if there < consumed:
-                raise lost(f"{consumed} batches were consumed, now there are {there}")
+                raise lost(f"{consumed} batches were consumed, but it has only {there} now")
         _start_workers(loader, now)
         touched = self._memory.recall_now(loader, now.remembered)
         if other is not None and touched:
-            notify(
-                f"loader: the loop changes {touched[0]}: it was restored, but whether the data is the same is not known"
-            )
+            notify(f"loader: the loop changes {touched[0]}: it was restored, but the data may differ")
         elif other is not None:
-            which = f"batch {other} of the pass is not the one that was trained on"
+            which = f"batch {other} of the pass differs from the one trained on"
             self._differ(which, others, excused=start.loader.workers_started and not streams(loader))
         elif now.own is not None:
             for line in others:
@@ -290,7 +286,7 @@ class LoaderTracker:
 
     def _differ(self, which: str, others: list[str], *, excused: bool) -> None:
         if excused or self._allow_mismatch:
-            notify(f"loader: the data order differs from the checkpoint's, or what is drawn at random in it: {which}")
+            notify(f"loader: the data order, or random values in the data, differ from the checkpoint: {which}")
         else:
             raise lost(f"the data order differs from the checkpoint's: {which}", *others)
 
@@ -299,8 +295,8 @@ class LoaderTracker:
         others = self._memory.meet(loader, length_of(loader), then.history)
         if then.own is not None:
             load_own(loader, then.own)
-            # Those of torchdata take in a state with the next iterator that they make, and draw for that. This is not
-            # the next pass.
+            # torchdata's loaders load a state into the next iterator that they create, and draw for that. This iterator
+            # is not the next pass.
             random = rng.capture()
             for made in filter(is_torchdata, dataloaders(loader)):
                 iter(made)
@@ -318,8 +314,8 @@ class LoaderTracker:
         self._warned_of_workers = True
         if ranks.world().rank == 0:
             notify(
-                "loader: its worker processes start with new random states after a resume; what they draw is the same "
-                "only if the state_dict() of the data set contains the generators that it draws from"
+                "loader: its worker processes start with new random states after a resume; their draws are the same "
+                "only if the state_dict() of the data set contains its generators"
             )
 
     def _unless_allowed(self, error: MismatchError, instead: str) -> None:
@@ -333,14 +329,14 @@ def _start_workers(loader: object, state: LoaderState) -> None:
         return
     for made in dataloaders(loader):
         if made.persistent_workers and not has_started(made):
-            with undisturbed(loader):  # the draw for their seed came earlier and must not come again
+            with undisturbed(loader):  # the draw for their seed came earlier and must not be repeated
                 iter(made)
 
 
 def _warn_of_persistent_workers() -> None:
     if ranks.world().rank == 0:
         notify(
-            "loader: its persistent workers start over: what they draw at random, such as augmentation, differs from "
+            "loader: its persistent workers start over: their random draws, such as augmentation, differ from "
             "an uninterrupted run; for an exact resume, set persistent_workers=False"
         )
 

@@ -1,4 +1,4 @@
-"""Putting back into a loader what it remembered, and leaving it as it is while something is tried on it."""
+"""Restoring the state of a loader, and protecting it during trial iterations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["lost", "put_generators", "put_values", "undisturbed"]
 
 
 def put_values(loader: object, values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put values back that `snapshots.content` returned, by path. Those that have no place are left out."""
+    """Restore values from `snapshots.content`, by path. Values without a slot are skipped."""
     slots = {slot.path: slot for slot in walk(loader)}
     for path, saved in values.items():
         slot = slots.get(path) or _empty_slot(loader, slots, path)
@@ -32,16 +32,16 @@ def put_generators(
     left_alone: Collection[str] = (),
     may_be_missing: bool = False,
 ) -> None:
-    """Set the generators of a loader, by path. One that is made at its first use is made now.
+    """Set the generators of a loader, by path. A generator that is created at first use is created now.
 
     Args:
         loader: The loader.
-        states: Their states.
-        left_alone: Paths of which nothing is to be done or asked.
-        may_be_missing: Whether it is no error if one is not there and has no place.
+        states: States of the generators.
+        left_alone: Paths to leave alone, unchecked.
+        may_be_missing: Whether a generator without a slot is allowed.
 
     Raises:
-        MismatchError: It has other generators. Nothing was changed.
+        MismatchError: Its generators differ. Nothing was changed.
     """
     slots = {slot.path: slot for slot in walk(loader)}
     found = {
@@ -78,7 +78,7 @@ def undisturbed(loader: object) -> Iterator[None]:
     slots = list(walk(loader))
     snapshots = take_snapshots(slots)
     generators = {slot.path: StatefulGenerator(slot.value).state_dict() for slot in slots if is_generator(slot.value)}
-    # Worker processes have data sets of their own: the large things in this one stay as they are.
+    # Worker processes have their own copies of the data set, so large objects in this process do not change.
     values = {slot.path: content(slot.value) for slot in slots if not slot.in_dataset and not is_generator(slot.value)}
     yield
     after = take_snapshots(walk(loader))
@@ -91,18 +91,16 @@ def undisturbed(loader: object) -> Iterator[None]:
 
 
 def lost(difference: str, *more: str) -> MismatchError:
-    """Return the error of a loader that is not the one of the checkpoint."""
-    advice = (
-        "build it with the data set, batch size and generator= of before, or resume with allow_mismatch=['progress']"
-    )
+    """Return the error for a loader that differs from that of the checkpoint."""
+    advice = "build it with the same data set, batch size and generator=, or resume with allow_mismatch=['progress']"
     return MismatchError(
-        "the place in the data cannot be found again",
+        "the position in the data cannot be restored",
         [f"loader: {difference}; {advice}", *(f"loader: {line}" for line in more)],
     )
 
 
 def _empty_slot(loader: object, slots: Mapping[str, Slot], path: str) -> Slot | None:
-    """Return where an attribute would be that an object has not yet; None if there is no such object."""
+    """Return the slot of an attribute that an object lacks so far; None without such an object."""
     parent, _, name = path.rpartition(".")
     holder = slots[parent].value if parent in slots else None if parent else loader
     if not name.isidentifier() or not has_attributes(holder) or name in attributes(holder):

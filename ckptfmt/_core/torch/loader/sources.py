@@ -1,4 +1,4 @@
-"""Where the batches of a loader come from that is no object with attributes: a list of them, or another iterator."""
+"""Sources of batches for loaders without attributes: a list of batches, or another iterator."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 
 __all__ = ["IN_PLACE", "held_source", "order_of"]
 
-IN_PLACE = "the list of batches, which is changed in place between epochs,"
-"""What to say of a loader whose order follows from its order before."""
+IN_PLACE = "the list of batches, changed in place between epochs,"
+"""Description of a loader whose order depends on its previous order."""
 
 _BATCHES = (list, tuple, torch.Tensor, np.ndarray)
 _THROUGH_OTHERS = (zip, map, filter, enumerate, itertools.chain, itertools.islice, itertools.starmap)
@@ -26,19 +26,19 @@ _MAX_DEPTH = 4
 
 
 def order_of(loader: object) -> str:
-    """Return a fingerprint of all batches of a list, tuple, tensor or array; nothing for any other loader."""
+    """Return a fingerprint of all batches of a list, tuple, tensor or array; empty for any other loader."""
     if type(loader) not in _BATCHES:
         return ""
     try:
         return fingerprint(loader, _ELEMENTS)
-    except Exception:  # noqa: BLE001 - batches may be anything, and none must end the training
+    except Exception:  # noqa: BLE001 - batches are arbitrary objects, and must not end training
         return ""
 
 
 def held_source(loader: object) -> str | None:
-    """Name the iterator that a loader takes from and that somebody else holds too, so that it may go on; or None.
+    """Return the name of an iterator under the loader that other code also holds, so that it may continue; or None.
 
-    `islice(endless, n)` is such a loader, `zip(one, other)` and `enumerate(loader)` are not: theirs are their own.
+    `islice(endless, n)` has such an iterator; `zip(one, other)` and `enumerate(loader)` do not: they own theirs.
     """
     try:
         return _held_by_others(loader, 0)
@@ -67,7 +67,7 @@ def _references(part: object) -> int:
 
 
 def _count_own() -> int:
-    """Return how many references there are to an iterator that nobody but a loader holds, counted as above."""
+    """Return the reference count, as above, of an iterator that only a loader holds."""
     loader: Any = itertools.islice(itertools.chain(), 1)
     parts = gc.get_referents(loader)
     part = parts.pop()

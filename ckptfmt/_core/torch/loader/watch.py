@@ -1,4 +1,4 @@
-"""The batches of a pass, watched: now and then a fingerprint of one, for a later process to compare its own with."""
+"""Fingerprints of some batches of a pass, for a later process to compare its own with."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["HEAD", "BatchMarks", "Head", "Watch", "fields_of", "repeat"]
 
 T = TypeVar("T")
 Head = tuple[tuple[str, ...], ...]
-"""Of each of the first batches of a pass: its fingerprint, and those of its fields."""
+"""Fingerprints of each of the first batches of a pass: of the batch, and of its fields."""
 
 HEAD = 4
-"""Of so many batches of a pass the fingerprints are kept as its beginning."""
-# A loader that shuffles what it has in a buffer may, by chance, give one right batch out of a wrong buffer.
+"""Number of batches whose fingerprints form the beginning of a pass."""
+# A loader with a shuffle buffer may, by chance, return one right batch from a wrong buffer.
 _RECENT = 8
-_STATES = 3  # of so many batches, if those before them do not matter: a state has 10 kB
-# Some loaders are a batch ahead: what they draw for one follows from the states before the batches before.
+_STATES = 3  # number of batches with states, if earlier batches do not matter: a state takes 10 kB
+# Some loaders are a batch ahead: their draws for a batch depend on the states before earlier batches.
 _AHEAD = 2
 _SHARE = 0.01
 _MAX_FIELDS = 8
@@ -39,10 +39,10 @@ class BatchMarks:
     """Fingerprints of batches of a pass. Batches are counted from 1.
 
     Attributes:
-        head: Those of its first batches, at most 4, and of their fields.
-        recent: Those of batches that came last, by number: at most 8.
-        random: States of the global generators before a batch was asked for, by its number, if the loader draws from
-            them as it goes along.
+        head: Fingerprints of its first batches, at most 4, and of their fields.
+        recent: Fingerprints of its latest batches, at most 8, by number.
+        random: States of the global generators before the request of a batch, by its number, if the loader draws from
+            them during the pass.
     """
 
     head: Head = ()
@@ -50,14 +50,14 @@ class BatchMarks:
     random: Mapping[int, rng.RandomState] = field(default_factory=dict)
 
     def comparable(self, *, steady: bool) -> dict[int, str]:
-        """Return those that a pass must have again that begins in the same way, by number.
+        """Return the fingerprints, by number, that a pass with the same beginning must reproduce.
 
         Args:
-            steady: Whether the loader loads a batch when it is asked for it, and not before.
+            steady: Whether the loader loads each batch on demand, not ahead.
         """
         if not self.random:
             return {**{n: batch[0] for n, batch in enumerate(self.head, 1)}, **self.recent}
-        # Up to the first batch everything follows from how the pass began.
+        # Up to the first batch, everything depends only on the start of the pass.
         first = {1: self.head[0][0]} if self.head else {}
         ahead = 0 if steady else _AHEAD
         known = {n for n in self.recent if all(k in self.random for k in range(max(n - ahead, 1), n + 1))}
@@ -65,15 +65,16 @@ class BatchMarks:
 
 
 class Watch:
-    """Takes marks of the batches that go by: of the first four, and then as often as costs 1% of the time.
+    """Takes fingerprints of batches: of the first four, then as often as 1% of the time allows.
 
-    If the loader turns out to draw from the global generators of this process as it goes along, a mark is taken of
-    every batch: what it draws depends on what the loop's body draws in between, which is not repeated.
+    If the loader proves to draw from the global generators of this process during the pass, every batch is
+    fingerprinted:
+    its draws depend on those of the loop's body in between, which are not repeated.
 
     Args:
-        steady: Whether it is known that neither the order nor batches that are loaded ahead depend on such draws.
-        marks: The marks so far, of a pass that goes on.
-        on_head: Is called once when the first batches have come, or all if there are less, with their fingerprints.
+        steady: Whether neither the order nor batches loaded ahead depend on such draws.
+        marks: The marks so far, of a resumed pass.
+        on_head: Called once with the fingerprints of the first batches, as soon as they or all batches have arrived.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Watch:
         self._due = 0.0
 
     def batches(self, iterator: Iterator[T], consumed: int) -> Iterator[T]:
-        """Yield the batches of an iterator, the first of which has the number `consumed` + 1."""
+        """Yield the batches of an iterator; the first one has the number `consumed` + 1."""
         for number in count(consumed + 1):
             begun = time.perf_counter()
             marks = number <= HEAD or (self._draws and not self._steady) or begun >= self._due
@@ -112,14 +113,14 @@ class Watch:
             yield batch
 
     def marks(self) -> BatchMarks:
-        """Return the marks. Waits for the devices that the batches are on."""
+        """Return the marks. Waits for the devices of the batches."""
         recent = {number: _digest(sample) for number, sample in self._recent}
         self._recent = deque(recent.items(), maxlen=_RECENT)
         random = dict(self._random) if self._draws else {}
         return BatchMarks(self.head(), {number: mark for number, mark in recent.items() if mark}, random)
 
     def head(self) -> Head:
-        """Return the fingerprints of the first batches, as far as they have come."""
+        """Return the fingerprints of the first batches that have arrived."""
         head = tuple(tuple(map(_digest, batch)) for batch in self._head)
         self._head = list(head)
         return head
@@ -130,10 +131,10 @@ class Watch:
             on_head(self.head())
 
     def _note_random(self, number: int) -> bool:
-        """Note the states of the generators now, and say whether they can be had."""
+        """Record the current states of the generators, and return whether they are available."""
         try:
             self._random.append((number, rng.capture()))
-        except Exception:  # noqa: BLE001 - a device may be gone, and no mark may end the training
+        except Exception:  # noqa: BLE001 - a device may be gone, and a mark must not end training
             return False
         return True
 
@@ -147,7 +148,7 @@ class Watch:
             sample = take(batch)
             fields = map(take, fields_of(batch)) if number <= HEAD else ()
             batch_samples = (sample, *fields)
-        except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
+        except Exception:  # noqa: BLE001 - a batch is an arbitrary object, and must not end training
             return
         self._recent.append((number, sample))
         if number == len(self._head) + 1 and number <= HEAD:
@@ -155,16 +156,16 @@ class Watch:
 
 
 def repeat(iterator: Iterator[object], times: int, marks: BatchMarks, *, steady: bool) -> tuple[int, int | None]:
-    """Load batches once more and drop them.
+    """Load batches again and drop them.
 
     Args:
-        iterator: The pass, at its beginning.
-        times: How many batches.
+        iterator: The pass, at its start.
+        times: Number of batches.
         marks: The marks of some of them.
         steady: As in `BatchMarks.comparable`.
 
     Returns:
-        How many there were; which was the first that is another one than before, None if none was.
+        Number of batches loaded; number of the first one that differs from its mark, None if none does.
     """
     expected = marks.comparable(steady=steady)
     different: int | None = None
@@ -181,9 +182,9 @@ def repeat(iterator: Iterator[object], times: int, marks: BatchMarks, *, steady:
 
 
 def fields_of(batch: object) -> list[object]:
-    """Return the fields of a batch, such as pictures and labels, of which the one may be noisy and the other not.
+    """Return the fields of a batch, such as images and labels: one may be noisy, the other not.
 
-    One that has few values is left out: it may be the same by chance.
+    Fields with few values are omitted: they may be equal by chance.
     """
     count = size(batch)
     if count is None or not 1 < count <= _MAX_FIELDS:
@@ -198,17 +199,17 @@ def _values(part: object) -> int:
 
 
 def _digest(sample: Sample | str) -> str:
-    """Return a fingerprint; nothing if none can be had."""
+    """Return a fingerprint; empty if none is available."""
     if isinstance(sample, str):
         return sample
     try:
         return sample.digest()
-    except Exception:  # noqa: BLE001 - a batch may be anything, and none must end the training
+    except Exception:  # noqa: BLE001 - a batch is an arbitrary object, and must not end training
         return ""
 
 
 def _fingerprint(batch: object) -> str | None:
     try:
         return fingerprint(batch)
-    except Exception:  # noqa: BLE001 - it could be taken once: this is another one
+    except Exception:  # noqa: BLE001 - the recorded batch had a fingerprint, so this one differs
         return None
