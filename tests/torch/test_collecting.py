@@ -204,7 +204,7 @@ def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str, i
         ckpt = Checkpointer(train_url / name, components, on_failed_save="raise", background=False)
         records.lines.clear()
         failed = raised(partial(ckpt.resume, quiet=True))
-        named = sum("component 'b' is not given on rank" in line for line in records.lines)
+        named = sum("component 'b' is missing on rank" in line for line in records.lines)
         told.append((*(failed if failed[0] else raised(ckpt.save)), named))
         ckpt.close()
     return told

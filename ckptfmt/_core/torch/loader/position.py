@@ -225,8 +225,8 @@ class LoaderTracker:
             self._judge(known.judge(new))
         if known.tells_of_repetition(new):
             notify(
-                "loader: the first epoch after the resume repeated the batches of the one before, and this one differs: "
-                "unless that is intended, it used the wrong batches, because their order could not be restored"
+                "loader: the first epoch after the resume repeated the batches of the one before, this one differs: "
+                "unless that is intended, it used wrong batches, because their order could not be restored"
             )
         self._beginnings = known.followed_by(new, resumed=start.resumed)
 

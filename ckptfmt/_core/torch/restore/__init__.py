@@ -1,1 +1,1 @@
-"""Loaded states put into live objects."""
+"""Restoring saved states into live objects."""

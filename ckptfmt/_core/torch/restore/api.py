@@ -1,4 +1,4 @@
-"""Restoring a checkpoint into live objects, straight into their memory."""
+"""Restoring a checkpoint into live objects, directly into their memory."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = ["ComponentStates", "RestoreReport", "restore"]
 
 
 class ComponentStates:
-    """The states of components in an open checkpoint, read but for their large tensors, which wait for their place.
+    """States of components in an open checkpoint, read except for large tensors, which are read in place later.
 
-    Of values that differ between ranks, each rank has its own, if there are as many ranks as there were.
+    With the same number of ranks as at the save, each rank has its own of the values that differ between ranks.
 
     Args:
-        checkpoint: The checkpoint. It has to stay open.
-        takers: The live objects by name. Of others, such as None, the state is read whole.
+        checkpoint: The checkpoint. It must stay open.
+        takers: The live objects by name. The state for anything else, such as None, is read whole.
 
     Attributes:
-        trees: The states by name, of those that are in the checkpoint.
+        trees: The states in the checkpoint, by name.
 
     Raises:
         FormatError: A state is malformed; IntegrityError if a byte of what was read has changed.
@@ -61,7 +61,7 @@ class ComponentStates:
         allow_mismatch: Collection[str],
         refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> RestorePlan:
-        """Compare the trees, or what is chosen of them, with the objects that are to take them (see `plan_restore`)."""
+        """Compare the trees, or a selection of them, with the objects to restore (see `plan_restore`)."""
         with collector_paused():
             plan = plan_restore(
                 takers,
@@ -74,12 +74,12 @@ class ComponentStates:
         return replace(plan, components=tuple(map(self._with_ranks, plan.components)))
 
     def rank_count(self, name: str) -> int:
-        """Return of how many ranks a component has values of their own: 1 if nothing differs, 0 if the places do."""
+        """Return for how many ranks a component has values: 1 if all are shared, 0 if the number varies by path."""
         counts = set(self._skeletons.per_rank.get(name, {}).values()) or {1}
         return counts.pop() if len(counts) == 1 else 0
 
     def _with_ranks(self, plan: ComponentPlan) -> ComponentPlan:
-        """Return a plan that tells which values are this rank's own, and which cannot be."""
+        """Return a plan with the values that this rank restores as its own, and those that it cannot."""
         counts = self._skeletons.per_rank.get(plan.name, {})
         size = self._world.size
         here = "1 rank is" if size == 1 else f"{size} ranks are"
@@ -97,17 +97,17 @@ class ComponentStates:
         progress: Callable[[int], None] | None = None,
         patience: Patience | None = None,
     ) -> tuple[ComponentReport, ...]:
-        """Read the data straight to where a plan of `plan` wants them, and verify them.
+        """Read the data directly to its destinations in a plan from `plan`, and verify it.
 
         Args:
             plan: The plan.
             progress: Called with the number of bytes read since its last call.
-            patience: How often to try what cannot be read, from the beginning each time; None: once.
+            patience: How often to retry failed reads, each time from the start; None: no retries.
 
         Raises:
-            MismatchError: They cannot be put there. Nothing was changed.
-            FormatError: A byte has changed; a note says that the objects are a mixture now.
-            StorageError: The file cannot be read; the same note says so.
+            MismatchError: The data does not fit its destinations. Nothing was changed.
+            FormatError: A byte has changed; a note says that the objects are now a mixture of old and new.
+            StorageError: The file cannot be read; the same note is attached.
             RestoreError: A component raised.
         """
         plan.require_fit()
@@ -123,12 +123,12 @@ class ComponentStates:
                 for component in plan.components:
                     _keep_own_buffers(component)
                 return reports
-        except RestoreError:  # it says what was changed
+        except RestoreError:  # it already says what was changed
             raise
         except BaseException as error:
             error.add_note(
-                f"{self._checkpoint.path}: raised while it was being restored: {', '.join(names)} may be part old and "
-                "part new now; do not train on with them: restore another checkpoint into them, or build them anew"
+                f"{self._checkpoint.path}: raised during the restore: {', '.join(names)} may now be part old and "
+                "part new; do not train with them; restore another checkpoint into them, or rebuild them"
             )
             raise
 
@@ -142,8 +142,8 @@ class RestoreReport:
         identity: Its identity, 64 hex digits.
         step: Optimizer steps done, if recorded.
         epoch: Epochs finished, if recorded.
-        components: Report of each component that was given.
-        unexpected: Names of components that are in the checkpoint and were not given.
+        components: Report of each given component.
+        unexpected: Names of components that are in the checkpoint but were not given.
     """
 
     path: str
@@ -165,30 +165,30 @@ def restore(
 ) -> RestoreReport:
     """Restore live objects from a checkpoint, without a second copy of it in memory.
 
-    Data are read straight into the memory of parameters and optimizer state, on any device, and every byte is verified.
+    Data is read directly into the memory of parameters and optimizer state, on any device, and every byte is verified.
     This takes less than 64 MiB of additional memory, apart from optimizer state that does not exist yet. Objects with
-    hooks, or with their own way to load a state, get it through `load_state_dict`.
+    hooks or custom loading are restored through `load_state_dict`.
 
-    Names, shapes, dtypes and options are compared first. If anything does not fit, one error lists it all, and nothing
-    is changed. Data are verified while they are read. If some are damaged, the error names every damaged tensor, and
-    the objects are a mixture of old and new: do not train on with them; restore another checkpoint into them, or build
-    them anew. With `verify_first` data are read twice, and nothing is changed unless all of it is sound.
+    Names, shapes, dtypes and options are compared first. If anything does not fit, one error lists all differences, and
+    nothing is changed. Data is verified while it is read. If some of it is damaged, the error names every damaged
+    tensor, and the objects are a mixture of old and new: do not train with them; restore another checkpoint into them,
+    or rebuild them. With `verify_first`, data is read twice, and nothing is changed unless all of it is sound.
 
     Args:
         path: The checkpoint.
         components: Objects to restore, by the names under which they were saved: modules, optimizers, schedulers,
             scalers, your own.
-        allow_mismatch: Names of components of which only what fits is restored.
+        allow_mismatch: Names of components that may differ: only what fits is restored.
         verify_first: Verify all data before the first object is changed.
         progress: Called with the number of bytes read since its last call.
         unknown: Not for use; it lets an unknown keyword end in a clear error.
 
     Raises:
         MismatchError: The checkpoint does not fit the objects; lists every reason. Nothing was changed.
-        IntegrityError: Data are damaged; `problems` names every tensor, the notes say what was changed.
+        IntegrityError: Data is damaged; `problems` names every tensor, the notes say what was changed.
         FormatError: The file is not valid, or needs a newer version. Nothing was changed.
         StorageError: The file cannot be read.
-        RestoreError: A component raised; `component` names it, `changed` says what is no longer as it was.
+        RestoreError: A component raised; `component` names it, `changed` lists what was changed.
         UsageError: `components` is not a mapping of names to objects with `state_dict()` and `load_state_dict()`.
     """
     refuse_keywords("restore(path", ("allow_mismatch", "verify_first", "progress"), components, unknown)

@@ -39,12 +39,12 @@ _KNOWN = frozenset({*LAYOUTS, "torch.Size", "torch.dtype", "torch.device"})
 
 
 class FileStates:
-    """The content of an open file of another format, of which each component is read when it is asked for.
+    """Content of an open file of another format, with components that are read on demand.
 
-    Tensors that share memory in the file share it here, over all components.
+    Tensors that share memory in the file share it here too, across all components.
 
     Args:
-        file: The file. It has to stay open.
+        file: The file. It must stay open.
     """
 
     def __init__(self, file: TensorFile) -> None:
@@ -53,40 +53,40 @@ class FileStates:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its components; empty if it is no mapping of names."""
+        """Names of its components; empty if the content is not a mapping with names as keys."""
         content = self.file.state
         named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
         return tuple(content) if isinstance(content, Mapping) and named else ()
 
     def component(self, name: str) -> Any:
-        """Return the state of a component: tensors, plain values, and `Typed` for each object that stays inert data.
+        """Return the state of a component: tensors, plain values, and `Typed` for each object kept as inert data.
 
         Raises:
-            ForeignFileError: Its data are damaged; `UnsupportedFileError` if they mean nothing here.
-            StorageError: They cannot be read.
+            ForeignFileError: The data is damaged; `UnsupportedFileError` if it is not supported.
+            StorageError: The data cannot be read.
         """
-        return self._read(name, self.file.state[name])  # type: ignore[index]  # `names` says that it is a mapping
+        return self._read(name, self.file.state[name])  # type: ignore[index]  # a mapping, as `names` shows
 
     def whole(self) -> Any:
-        """Return the whole content, as `component` does a part of it."""
+        """Return the whole content, in the same form as `component`."""
         return self._read(ROOT, self.file.state)
 
     def _read(self, name: str, tree: object) -> Any:
-        # PyTorch warns of dtypes that it calls experimental.
+        # PyTorch warns about experimental dtypes.
         with located(self.file.path), warnings.catch_warnings(action="ignore"):
             return _Tree(name, self._tensors).value(tree)
 
 
 class _Tensors:
-    """The tensors of one file, made when they are asked for."""
+    """Tensors of one file, created on demand."""
 
     def __init__(self) -> None:
         self._storages: dict[int, torch.Tensor] = {}
         self._views: dict[tuple[object, ...], torch.Tensor] = {}
-        self._kept: list[StorageData] = []  # so that no id in the keys is used twice
+        self._kept: list[StorageData] = []  # keeps the ids in the keys unique
 
     def tensor(self, view: TensorView) -> torch.Tensor:
-        """Return the elements of a view; those of one storage share its memory, as PyTorch's own loader has it."""
+        """Return the elements of a view; views of one storage share its memory, as in PyTorch's own loader."""
         made = self._views.get(view.identity)
         if made is None:
             made = self._views[view.identity] = self._make(view)
@@ -101,7 +101,7 @@ class _Tensors:
             return _filled(view.nbytes, view.chunks()).view(dtype).view(view.shape)  # resolved and in order
         memory = self._storage(view.storage.data)
         elements = memory[: memory.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
-        # It counts from the beginning of the storage, and a large tensor begins behind that, where it is aligned.
+        # The offset counts from the start of the storage; a large tensor starts later, at an aligned offset.
         offset = elements.storage_offset() + view.offset
         tensor = torch.as_strided(elements, view.shape, view.strides, offset)
         if view.conjugated:
@@ -109,7 +109,7 @@ class _Tensors:
         return torch._neg_view(tensor) if view.negated else tensor
 
     def _storage(self, data: StorageData) -> torch.Tensor:
-        """Return the bytes of a storage, whose checksum is compared with the last of them."""
+        """Return the bytes of a storage. Reading the last one verifies the checksum."""
         memory = self._storages.get(id(data))
         if memory is None:
             starts = range(0, data.nbytes, CHUNK_BYTES)
@@ -119,7 +119,7 @@ class _Tensors:
 
 
 class _Tree:
-    """Makes the state of one component of what `pth` has read of it."""
+    """Builds the state of one component from the nodes that `pth` has read."""
 
     def __init__(self, component: str, tensors: _Tensors) -> None:
         self._component = component
@@ -136,7 +136,7 @@ class _Tree:
             return self._stored(node, path)
         if not isinstance(node, dict | list | tuple | Typed):
             return node
-        # What stands in several places is one object again.
+        # An object with several references becomes one object again.
         if id(node) not in self._made:
             self._made[id(node)] = self._typed(node, path) if isinstance(node, Typed) else self._container(node, path)
         return self._made[id(node)]
@@ -154,7 +154,7 @@ class _Tree:
                 return [self.value(item, (*path, number)) for number, item in enumerate(node)]
             case tuple():
                 return tuple([self.value(item, (*path, number)) for number, item in enumerate(node)])
-        raise AssertionError(node)  # the caller gives nothing else
+        raise AssertionError(node)  # the caller passes nothing else
 
     def _typed(self, node: Typed, path: _Path) -> object:
         match node:
@@ -180,7 +180,7 @@ class _Tree:
         return node
 
     def _stored(self, source: TensorSource, path: _Path) -> object:
-        """Return a tensor that has its data for itself."""
+        """Return a tensor with data of its own."""
         parts = COMPLEX_PARTS.get(source.dtype)
         dtype, shape = (parts, (*source.shape, 2)) if parts is not None else (source.dtype, source.shape)
         if shape_in_torch(dtype, shape) is None:
@@ -198,14 +198,14 @@ class _Tree:
 
     def _array(self, inner: object) -> object:
         leaf = inner.value if isinstance(inner, Typed) else inner
-        assert isinstance(leaf, LegacyTensor)  # the reader makes no others
+        assert isinstance(leaf, LegacyTensor)  # the reader creates no others
         array, memory = self._numpy.empty(leaf.dtype, leaf.shape)
         leaf.copy_into(memory)
         return self._numpy.decode(Typed(inner.name, array)) if isinstance(inner, Typed) else array
 
 
 def _mapped(source: TensorSource, like: torch.Tensor) -> torch.Tensor | None:
-    """Return a tensor that lies in a map of its file, which costs no memory of its own; None if it cannot."""
+    """Return a tensor in a memory map of its file, which takes no additional memory; None if not possible."""
     memory = source.private_map()
     if memory is None:
         return None
@@ -217,12 +217,12 @@ def _mapped(source: TensorSource, like: torch.Tensor) -> torch.Tensor | None:
 def _dtype(kind: ElementType) -> torch.dtype:
     dtype = getattr(torch, kind.name, None)
     if not isinstance(dtype, torch.dtype):
-        raise UnsupportedFileError(f"a tensor of torch.{kind.name}, which PyTorch {torch.__version__} does not have")
+        raise UnsupportedFileError(f"a tensor of torch.{kind.name}, which PyTorch {torch.__version__} lacks")
     return dtype
 
 
 def _filled(nbytes: int, pieces: Iterable[BytesLike]) -> torch.Tensor:
-    """Return bytes as a tensor of its own memory."""
+    """Return bytes as a tensor with memory of its own."""
     tensor = new_tensor((nbytes,), torch.uint8)
     if nbytes:
         _fill(memory_of(tensor), pieces)
@@ -237,7 +237,7 @@ def _fill(memory: memoryview, pieces: Iterable[BytesLike]) -> None:
 
 
 def _quantized(parts: Mapping[str, Any]) -> torch.Tensor | None:
-    """Return a quantized tensor; None if its parts are not those of one."""
+    """Return a quantized tensor; None if the parts do not form one."""
     match parts:
         case {"int_repr": torch.Tensor() as integers, "scale": float(scale), "zero_point": int(zero)}:
             return torch._make_per_tensor_quantized_tensor(integers, scale, zero)

@@ -1,7 +1,7 @@
-"""A restore without copies: the data of a file go straight into the memory of live modules and optimizers.
+"""Restore without copies: data goes from the file directly into the memory of live modules and optimizers.
 
-Where an object has ways of its own to take a state, such as hooks, it takes it by `load_state_dict` as ever, from
-that same memory where it can.
+An object with custom loading, such as hooks, is restored through `load_state_dict` as usual, from that same memory
+where possible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ckptfmt.errors import MismatchError
 
 __all__ = ["Placement"]
 
-# What these do beyond `Module._load_from_state_dict` concerns names only, and those have been compared.
+# What these do beyond `Module._load_from_state_dict` concerns only names, which have been compared.
 _ORDINARY_LOADERS = frozenset(
     {
         nn.Module._load_from_state_dict,
@@ -42,19 +42,19 @@ _VALUES = (torch.Tensor, bool, int, float, str, type(None))
 
 
 class Placement:
-    """Where everything goes that a plan restores.
+    """Destinations of everything that a plan restores.
 
     Args:
-        plan: The plan, made with stand-ins. It must fit.
-        skeletons: What made the stand-ins.
-        path: The checkpoint.
+        plan: The plan, made with placeholders. It must fit.
+        skeletons: The source of the placeholders.
+        path: Path of the checkpoint.
 
     Attributes:
-        targets: For each component, where the data of its tensors go.
+        targets: For each component, the destinations of its tensors' data.
 
     Raises:
         MismatchError: A module has no memory.
-        RestoreError: A component raised when it was asked for its memory.
+        RestoreError: A component raised during the search for its memory.
     """
 
     def __init__(self, plan: RestorePlan, skeletons: Skeletons, path: str) -> None:
@@ -69,11 +69,11 @@ class Placement:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes go straight to where they belong."""
+        """Number of bytes read directly to their destinations."""
         return sum(tensor.nbytes for tensor in self._written)
 
     def finish(self) -> tuple[ComponentReport, ...]:
-        """When the data are there: let the objects know, and give them the rest.
+        """Finish the restore once all data is read: notify the objects, and load the rest.
 
         Raises:
             RestoreError: A component raised.
@@ -81,7 +81,7 @@ class Placement:
         with torch.no_grad():
             for tensor, source in self._repeats:
                 tensor.copy_(source)
-        increment_version(self._written)  # for autograd, they have changed
+        increment_version(self._written)  # autograd must notice the change
         in_place = [component.name for component, _ in self._finishes if self.targets.get(component.name)]
         return apply_components(self._finishes, self._path, in_place)
 
@@ -99,7 +99,7 @@ class Placement:
         memory, special = _memory_of(inner), _special_parts(inner)
         homeless = [f"{name}.{key}: on the meta device" for key in load.state if memory.get(key, _EMPTY).is_meta]
         if homeless:
-            raise MismatchError("the model has no memory yet: give it some with to_empty(device=...)", homeless)
+            raise MismatchError("the model has no memory yet; allocate it with to_empty(device=...)", homeless)
         values = {}
         in_place = special == []
         for key, saved in load.state.items():
@@ -130,12 +130,12 @@ class Placement:
         return _Assign(filled, numbered) if plain else filled
 
     def _take(self, saved: Any, live: Any, parameter: torch.Tensor | None = None) -> Any:
-        """Return the tensor that takes the values of a saved one: the live one, if that can.
+        """Return the tensor that takes the values of a saved one: the live one, if possible.
 
         Args:
-            saved: What is restored; if it is no stand-in, it is there already.
-            live: The tensor that is there; None: make one.
-            parameter: Where to make one; None: on the CPU.
+            saved: The saved value; if it is not a placeholder, it is already read.
+            live: The live tensor; None to create one.
+            parameter: Tensor whose device and layout a new one has; None: on the CPU.
         """
         origin = self._skeletons.origin(saved)
         if origin is None:
@@ -151,7 +151,7 @@ class Placement:
         else:
             place = taker.device, taker.data_ptr(), taker.shape, taker.stride()
             if self._places.setdefault(place, taker) is taker:
-                # Tensors that are tied here and not in the file have the same bits there: one of them will do.
+                # Tensors tied here but not in the file have the same bits there: either one will do.
                 self.targets.setdefault(origin.component, {})[origin.tensor] = target_of(taker)
         self._written.append(taker)
         return taker
@@ -164,10 +164,10 @@ class _WithVersions(dict[str, Any]):
 
 
 class _Assign:
-    """Gives an optimizer a state whose tensors are in place.
+    """Loads an optimizer state whose tensors are already in place.
 
-    It does what `Optimizer.load_state_dict` does, but without casts that `load_optimizer` would undo, and without
-    searching all parameters for each of them.
+    It does the work of `Optimizer.load_state_dict` without the casts that `load_optimizer` would undo, and without a
+    search of all parameters for each one.
     """
 
     def __init__(self, load: LoadOptimizer, numbered: Mapping[Any, torch.Tensor]) -> None:
@@ -191,7 +191,7 @@ class _Assign:
                 on_device = flags[id(parameter)]
                 state[parameter] = {key: _placed(key, value, parameter, on_device) for key, value in values.items()}
         optimizer.__setstate__({"state": state, "param_groups": optimizer.param_groups})
-        # It has stepped: a scheduler that steps next has no reason to warn of the wrong order.
+        # It has stepped: a scheduler that steps next must not warn about the wrong order.
         optimizer._opt_called = True  # type: ignore[attr-defined]  # where LRScheduler looks
 
 
@@ -207,11 +207,11 @@ _EMPTY = torch.empty(0)
 
 
 def _nothing() -> None:
-    """Everything is in place."""
+    """Do nothing: everything is in place."""
 
 
 def _memory_of(inner: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors of a module by plain name, if those are what its state dict shows."""
+    """Return the tensors of a module by plain name, if its state dict contains these very tensors."""
     plain = plain_namer(inner)
     shown = inner.state_dict()
     found = {}
@@ -236,9 +236,9 @@ def _is_same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _special_parts(inner: nn.Module) -> list[str] | None:
-    """Return the prefixes of the parts that load their tensors in ways of their own; None if hooks want to be called.
+    """Return the prefixes of submodules with custom loading; None if hooks must be called.
 
-    An empty list: all that there is to do is to fill the memory.
+    With an empty list, filling the memory is enough.
     """
     if getattr(inner.load_state_dict, "__func__", None) is not nn.Module.load_state_dict:
         return None
@@ -257,7 +257,7 @@ def _special_parts(inner: nn.Module) -> list[str] | None:
 
 
 def _parameters(load: LoadOptimizer) -> dict[Any, torch.Tensor]:
-    """Return the parameters by the numbers that stand for them in the state."""
+    """Return the parameters by their numbers in the state."""
     return {
         number: parameter
         for group, saved in zip(load.groups, load.state["param_groups"], strict=True)
@@ -266,7 +266,7 @@ def _parameters(load: LoadOptimizer) -> dict[Any, torch.Tensor]:
 
 
 def _is_plain_optimizer(load: LoadOptimizer, numbered: Mapping[Any, torch.Tensor]) -> bool:
-    """Say whether an optimizer takes its state as `Optimizer` does, and that state is tensors and scalars only."""
+    """Return whether an optimizer loads its state as `Optimizer` does, and the state has only tensors and scalars."""
     optimizer = load.optimizer
     if not isinstance(optimizer, Optimizer) or optimizer.param_groups is not load.groups:
         return False

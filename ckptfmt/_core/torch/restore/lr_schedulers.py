@@ -1,4 +1,4 @@
-"""Saved states of learning-rate schedulers, fitted to the live ones that are to take them."""
+"""Saved states of learning-rate schedulers, fitted to the live schedulers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 __all__ = ["compare_scheduler", "fit_scheduler"]
 
-# Lists with one item for each parameter group, in their order.
+# Lists with one item per parameter group, in order.
 _PER_GROUP = frozenset({"_last_lr", "base_lrs", "base_momentums", "lr_lambdas", "max_lrs", "max_momentums", "min_lrs"})
 _PARTS = "_schedulers"
-_GONE = "verbose"  # an older PyTorch keeps it
+_GONE = "verbose"  # older PyTorch versions have it
 
 
 def compare_scheduler(live: Mapping[str, Any], saved: object, source: Sequence[int | None] | None) -> Iterator[str]:
-    """Yield a line for each difference: attributes of another kind of scheduler, and other counts of groups."""
+    """Yield a line for each difference: attributes of another kind of scheduler, or another number of groups."""
     if not isinstance(saved, Mapping):
-        yield f": a state dict is expected, the checkpoint has a {type(saved).__name__}"
+        yield f": expected a state dict, found a {type(saved).__name__} in the checkpoint"
         return
     for key in live:
         if key not in saved and not _is_private(key):
@@ -44,12 +44,12 @@ def compare_scheduler(live: Mapping[str, Any], saved: object, source: Sequence[i
 
 
 def fit_scheduler(live: Mapping[str, Any], saved: Mapping[str, Any], source: Sequence[int | None] | None) -> Any:
-    """Return the saved state with what the file can't know: mapping types, and the order of the groups now.
+    """Return the saved state with what the file lacks: mapping types, and the current order of the groups.
 
     Args:
-        live: What the scheduler's `state_dict` returns; of a chain or sequence, with those of its parts.
-        saved: What the checkpoint has. Entries that the scheduler does not know are left out.
-        source: For each group of the optimizer, the saved one that it comes from; None: as saved.
+        live: State dict of the scheduler; of a chain or sequence, including its parts.
+        saved: State in the checkpoint. Entries unknown to the scheduler are omitted.
+        source: For each group of the optimizer, the saved group that it comes from; None: as saved.
     """
     known = {key: value for key, value in saved.items() if key in live or _is_private(key)}
     for key, value in known.items():
@@ -69,7 +69,7 @@ def _is_private(key: str) -> bool:
 
 
 def _with_types_of(live: Any, saved: Any) -> Any:
-    """Return `saved` with the mapping types of `live`: a file knows one kind, MultiStepLR needs its Counter."""
+    """Return `saved` with the mapping types of `live`: a file has only one, MultiStepLR needs its Counter."""
     if isinstance(live, Mapping) and isinstance(saved, Mapping):
         fitted = {key: _with_types_of(live.get(key), value) for key, value in saved.items()}
         match live:

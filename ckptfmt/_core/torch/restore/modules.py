@@ -1,4 +1,4 @@
-"""State dicts of modules: compared tensor by tensor with a saved one, and loaded."""
+"""State dicts of modules: comparison with a saved one, tensor by tensor, and loading."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["compare_module", "is_state_dict", "kind_of", "load_module", "same_bi
 
 
 def is_state_dict(tree: object, tensor: type | tuple[type, ...] = torch.Tensor) -> bool:
-    """Say whether a loaded tree can be the state dict of a module: names, and tensors with them.
+    """Return whether a loaded tree can be the state dict of a module: names mapped to tensors.
 
     Args:
         tree: The tree.
-        tensor: What its tensors are.
+        tensor: Type of its tensors.
     """
     return (
         isinstance(tree, Mapping)
@@ -35,15 +35,15 @@ def is_state_dict(tree: object, tensor: type | tuple[type, ...] = torch.Tensor) 
 def compare_module(
     live: Mapping[str, Any], saved: object, same: Callable[[object, object], bool]
 ) -> Iterator[tuple[str | None, str]]:
-    """Yield each difference as (name of the tensor or None for the whole, what is the matter).
+    """Yield each difference as (name of the tensor or None for the whole, description).
 
     Args:
         live: The state dict of the module, with plain names.
-        saved: What the checkpoint has, with plain names.
-        same: Says whether two tensors of the checkpoint hold the same bits.
+        saved: The state in the checkpoint, with plain names.
+        same: Returns whether two tensors of the checkpoint have the same bits.
     """
     if not isinstance(saved, Mapping):
-        yield None, f"a state dict is expected, the checkpoint has a {type(saved).__name__}"
+        yield None, f"expected a state dict, found a {type(saved).__name__} in the checkpoint"
         return
     lacking = [name for name in live if name not in saved]
     tied = _tied_names(live, saved) if lacking else {}
@@ -57,20 +57,20 @@ def compare_module(
             yield name, f"{kind_of(live[name])} in the model, {kind_of(value)} in the checkpoint"
     for first, other in shared_names(live):
         if first in saved and other in saved and not same(saved[first], saved[other]):
-            yield other, f"one tensor with {first} in the model, another one in the checkpoint"
+            yield other, f"tied to {first} in the model, a different tensor in the checkpoint"
 
 
 def load_module(module: nn.Module, state: Mapping[str, Any], *, strict: bool = True) -> None:
-    """Load a state dict with plain names; if not `strict`, what is missing stays as it is.
+    """Load a state dict with plain names; unless `strict`, missing tensors stay unchanged.
 
-    Of tied weights, which some programs save once, one name is enough.
+    One name is enough for tied weights, which some programs save only once.
     """
     inner = unwrap(module)
     if strict and _ties_parameters(inner):
         state = _with_tied(plain_state(module), state)
     state = wrapped_state(module, state)
     if strict:
-        inner.load_state_dict(state)  # one that a class defines itself need not know `strict`
+        inner.load_state_dict(state)  # a class's own method need not accept `strict`
     else:
         inner.load_state_dict(state, strict=False)
 
@@ -81,7 +81,7 @@ def _ties_parameters(module: nn.Module) -> bool:
 
 
 def _tied_names(live: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
-    """Return names that were not saved, and for each another name of the same tensor of the model that was."""
+    """Return each name that was not saved, with a saved name of the same tensor of the model."""
     groups: dict[str, list[str]] = {}
     for first, other in shared_names(live):
         groups.setdefault(first, [first]).append(other)
@@ -94,7 +94,7 @@ def _tied_names(live: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, 
 
 
 def _with_tied(live: Mapping[str, Any], state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a state dict with the names that it lacks because their tensors stand under others."""
+    """Return a state dict completed with names whose tensors it has under another name."""
     tied = _tied_names(live, state)
     if not tied:
         return state
@@ -105,7 +105,7 @@ def _with_tied(live: Mapping[str, Any], state: Mapping[str, Any]) -> Mapping[str
 
 
 def kind_of(value: object) -> str:
-    """Return dtype and shape of a tensor as people write them, or the type of anything else."""
+    """Return dtype and shape of a tensor for people, or the type of anything else."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
@@ -117,7 +117,7 @@ def _alike(live: torch.Tensor, saved: object) -> bool:
 
 
 def shared_names(state: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (first name, further name) for each tensor that stands in a state dict more than once: tied weights."""
+    """Return (first name, further name) for each tensor that occurs in a state dict more than once: tied weights."""
     first: dict[Hashable, str] = {}
     found = []
     for name, value in state.items():
@@ -129,7 +129,7 @@ def shared_names(state: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def same_bits(a: object, b: object) -> bool:
-    """Say whether two loaded tensors hold the same bits; a NaN is the same as itself."""
+    """Return whether two loaded tensors have the same bits; a NaN equals itself."""
     if a is b:
         return True
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or kind_of(a) != kind_of(b):
@@ -142,5 +142,5 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _is_extra(name: str) -> bool:
-    """Say whether an entry is what a module's `get_extra_state` returned: anything at all."""
+    """Return whether an entry comes from a module's `get_extra_state`: it may be any value."""
     return name.rpartition(".")[2] == "_extra_state"

@@ -1,4 +1,4 @@
-"""Which saved state of an optimizer goes to which parameter: by name, never by a position that may mean another one."""
+"""Assignment of saved optimizer state to parameters: by name, never by an ambiguous position."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ckptfmt._core.torch.state.parameter_names import NAMES_KEY, ParameterNames
 
 __all__ = ["OptimizerPlan", "load_optimizer", "plan_optimizer"]
 
-# An older PyTorch does not know them, and a newer one fills them in.
+# Older PyTorch versions do not have these options, and newer ones fill them in.
 _FILLED_IN = frozenset(
     {"amsgrad", "capturable", "decoupled_weight_decay", "differentiable", "foreach", "fused", "maximize", "nesterov"}
 )
-# How a step is computed, not what: an optimizer of the same kind may lack them.
+# Options of the implementation, not the result, of a step: an optimizer of the same kind may lack them.
 _SWITCHES = _FILLED_IN - {"amsgrad", "nesterov"}
 _HYPERPARAMETERS = frozenset(
     name
@@ -41,13 +41,13 @@ ShapeOf = Callable[[str], torch.Size | None]
 
 @dataclass(frozen=True)
 class OptimizerPlan:
-    """What an optimizer is to be given.
+    """Plan of what an optimizer restores.
 
     Attributes:
-        state: For its `load_state_dict`; None if nothing fits.
+        state: State for its `load_state_dict`; None if nothing fits.
         source: For each of its groups, the number of the saved group whose options it takes; None: it keeps its own.
-        differences: What is not restored, a line each.
-        notes: What is restored in another way than it was saved, a line each.
+        differences: What is not restored, one line each.
+        notes: What is restored differently from how it was saved, one line each.
     """
 
     state: dict[str, Any] | None
@@ -59,27 +59,28 @@ class OptimizerPlan:
 def plan_optimizer(
     optimizer: object, groups: Sequence[dict[str, Any]], names: ParameterNames, saved: object, shape_of: ShapeOf
 ) -> OptimizerPlan:
-    """Find out what of a saved state goes where. Nothing is changed.
+    """Plan which saved state goes to which parameter. Changes nothing.
 
-    A parameter gets the state that was saved under one of its names, if that is of its shape, in whatever group it
-    stood. A group takes the options (`lr` and others) of the saved group that most of its parameters come from. In a
-    state without names, parameters are what their positions say, and then all counts and shapes have to agree.
+    A parameter takes the state saved under one of its names, from any group, if the shape fits. A group takes the
+    options
+    (`lr` and others) of the saved group that most of its parameters come from. In a state without names, positions
+    identify the parameters, and all counts and shapes must agree.
 
     Args:
-        optimizer: It, or an object that stands for one.
+        optimizer: The optimizer, or an object that represents one.
         groups: Its parameter groups.
         names: Full names by id of the parameter.
-        saved: What the checkpoint has for it.
-        shape_of: Returns the shape that a parameter of that full name had, None if that is not known.
+        saved: State in the checkpoint.
+        shape_of: Returns the saved shape of the parameter with a full name; None if unknown.
     """
     old = read_saved(saved)
     if old is None:
-        return _nothing(groups, [": the checkpoint has no state dict of an optimizer"])
+        return _nothing(groups, [": no optimizer state dict in the checkpoint"])
     new = Live(groups, names)
     pairs = pair(new, old)
     if pairs is None:
         here, there = [len(group["params"]) for group in groups], [len(group["params"]) for group in old.groups]
-        advice = "; no names tell which is which" if here == there else ""
+        advice = "; without names they cannot be matched" if here == there else ""
         found = f".param_groups: {here} parameters per group in the optimizer, {there} in the checkpoint{advice}"
         return _nothing(groups, [found])
     source = _sources(new, old, pairs)
@@ -92,7 +93,7 @@ def plan_optimizer(
         *(f".state[{new.label(at)}]: in the optimizer, not in the checkpoint" for at in new.places if at not in pairs),
         *misfits.values(),
         *(f".state[{old.label(at)}]: in the checkpoint, not in the optimizer" for at in old.unused(pairs)),
-        *(f".state[{key!r}]: in the checkpoint, of no parameter" for key in old.strays),
+        *(f".state[{key!r}]: in the checkpoint, without a parameter" for key in old.strays),
     ]
     if misfits and not old.named:
         return _nothing(groups, list(misfits.values()))
@@ -101,23 +102,24 @@ def plan_optimizer(
 
 
 def load_optimizer(optimizer: Any, groups: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
-    """Give an optimizer the state of a plan."""
-    # Some optimizers change the mappings that they are given.
+    """Load the state of a plan into an optimizer."""
+    # Some optimizers modify the mappings that they load.
     optimizer.load_state_dict({**state, "state": dict(state["state"])})
     if not isinstance(optimizer, Optimizer):
         return
     for group, saved_group in zip(groups, state["param_groups"], strict=True):
         for parameter, number in zip(group["params"], saved_group["params"], strict=True):
             _undo_casts(optimizer.state.get(parameter, {}), state["state"].get(number, {}))
-    # It has stepped: a scheduler that steps next has no reason to warn of the wrong order.
+    # It has stepped: a scheduler that steps next must not warn about the wrong order.
     optimizer._opt_called = True  # type: ignore[attr-defined]  # where LRScheduler looks
 
 
 def _undo_casts(live: dict[str, Any], saved: Mapping[str, Any]) -> None:
-    """Put back the saved tensors in the dtype they were saved in.
+    """Restore the saved tensors in their saved dtype.
 
-    `Optimizer.load_state_dict` casts them to the dtype of the parameter, which loses bits of float32 moments that
-    belong to bfloat16 parameters. For `step` it knows best what the chosen implementation needs.
+    `Optimizer.load_state_dict` casts them to the dtype of the parameter, which loses bits of float32 moments of
+    bfloat16
+    parameters. Only its cast of `step` is kept: it depends on the chosen implementation.
     """
     for key, value in saved.items():
         here = live.get(key)
@@ -132,7 +134,7 @@ def _nothing(groups: Sequence[object], differences: list[str]) -> OptimizerPlan:
 
 
 def _sources(new: Live, old: Saved, pairs: Mapping[int, int]) -> tuple[int | None, ...]:
-    """Return for each live group the saved group that most of its parameters come from, the first of equals."""
+    """Return for each live group the saved group that most of its parameters come from; the first one in a tie."""
     votes = [Counter[int]() for _ in new.groups]
     for here, there in pairs.items():
         votes[new.places[here].group][old.places[there].group] += 1
@@ -148,7 +150,7 @@ def _sources(new: Live, old: Saved, pairs: Mapping[int, int]) -> tuple[int | Non
 def _other_kind(
     optimizer: object, groups: Sequence[dict[str, Any]], old: Saved, source: Sequence[int | None]
 ) -> Iterator[str]:
-    """Yield a line if the options of the saved groups are those of another kind of optimizer."""
+    """Yield a line if the options of the saved groups belong to another kind of optimizer."""
     defaults = getattr(optimizer, "defaults", {})
     without: dict[str, None] = {}
     beyond: dict[str, None] = {}
@@ -166,18 +168,18 @@ def _other_kind(
 
 
 def _one_for_all(optimizer: object, new: Live, old: Saved, pairs: Mapping[int, int]) -> Iterator[str]:
-    """Yield a line if parameters have changed and the state is of all of them together, in their order."""
+    """Yield a line if parameters have changed and one state covers all of them, in their order."""
     if list(pairs.items()) == [(place, place) for place in range(len(old.places))] and len(pairs) == len(new.places):
         return
     if isinstance(optimizer, torch.optim.LBFGS) and old.state:
-        yield ".state: LBFGS keeps one state of all parameters in their order, and they are others or in another order"
+        yield ".state: LBFGS keeps one state of all parameters, and the parameters or their order differ"
     if old.extras:
         keys = ", ".join(map(str, old.extras))
-        yield f".{keys}: may go by the order of the parameters, and they are others or in another order"
+        yield f".{keys}: may depend on the order of the parameters, and the parameters or their order differ"
 
 
 def _misfits(new: Live, old: Saved, pairs: Mapping[int, int], shape_of: ShapeOf) -> dict[int, str]:
-    """Return a line for each pair whose state is of another shape than the parameter."""
+    """Return a line for each pair whose state and parameter differ in shape."""
     found = {}
     for here, there in pairs.items():
         state = old.state_at(there)
@@ -195,7 +197,7 @@ def _misfits(new: Live, old: Saved, pairs: Mapping[int, int], shape_of: ShapeOf)
 
 
 def _regrouped(new: Live, old: Saved, pairs: Mapping[int, int], source: Sequence[int | None]) -> Iterator[str]:
-    """Yield a line for each group whose options come from a group of other parameters."""
+    """Yield a line for each group whose options come from a group with other parameters."""
     members: list[set[int]] = [set() for _ in new.groups]
     for here, there in pairs.items():
         members[new.places[here].group].add(old.places[there].group)
@@ -220,13 +222,13 @@ def _differ(a: object, b: object) -> bool:
 
 
 def _assemble(new: Live, old: Saved, pairs: Mapping[int, int], source: Sequence[int | None]) -> dict[str, Any]:
-    """Return the state dict that puts each saved state where it belongs."""
+    """Return the state dict that assigns each saved state to its parameter."""
     groups = []
     for number, (group, origin) in enumerate(zip(new.groups, source, strict=True)):
         options = dict(group if origin is None else old.groups[origin])
         options["params"] = new.numbers(number)
         if NAMES_KEY in group and NAMES_KEY in options:
-            options[NAMES_KEY] = group[NAMES_KEY]  # in its place: the next save is to be the same as without a resume
+            options[NAMES_KEY] = group[NAMES_KEY]  # here: the next save must equal that without a resume
         else:
             options.pop(NAMES_KEY, None)
         groups.append(options)

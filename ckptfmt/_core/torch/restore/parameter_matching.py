@@ -1,4 +1,4 @@
-"""The parameters of an optimizer and those of a saved state of one, paired by name or, without names, by position."""
+"""Matching of the parameters of an optimizer with those of a saved state, by name or, without names, by position."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LivePlace:
 
 @dataclass(frozen=True)
 class SavedPlace:
-    """A parameter in a saved group: the number that stands for it there, and its name if it has one."""
+    """A parameter in a saved group: its number there, and its name if it has one."""
 
     group: int
     number: int
@@ -35,11 +35,11 @@ class SavedPlace:
 
 
 class Live:
-    """The parameters of an optimizer, in the order of its groups.
+    """Parameters of an optimizer, in the order of its groups.
 
     Attributes:
         groups: Its parameter groups.
-        places: The parameters by their place among all.
+        places: The parameters by their overall index.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], names: ParameterNames) -> None:
@@ -69,8 +69,8 @@ class Saved:
     Attributes:
         groups: Its groups.
         state: Its states by number.
-        extras: What else it has.
-        places: Its parameters by their place among all.
+        extras: Its other entries.
+        places: Its parameters by their overall index.
     """
 
     groups: Sequence[Mapping[str, Any]]
@@ -80,12 +80,12 @@ class Saved:
 
     @cached_property
     def named(self) -> bool:
-        """Whether it says which parameter is which."""
+        """Whether it names its parameters."""
         return any(place.name is not None for place in self.places.values())
 
     @cached_property
     def strays(self) -> list[int]:
-        """The numbers of states that are of no parameter."""
+        """The numbers of states without a parameter."""
         numbers = {place.number for place in self.places.values()}
         return [key for key in self.state if isinstance(key, int) and key not in numbers]
 
@@ -95,7 +95,7 @@ class Saved:
         return state
 
     def unused(self, pairs: Mapping[int, int]) -> Iterator[int]:
-        """Yield the places that are in no pair."""
+        """Yield the unpaired places."""
         numbers = {self.places[place].number for place in pairs.values()}
         return (place for place, facts in self.places.items() if facts.number not in numbers)
 
@@ -105,7 +105,7 @@ class Saved:
 
 
 def read_saved(saved: object) -> Saved | None:
-    """Return a loaded tree as the state dict of an optimizer; None if it is none."""
+    """Return a loaded tree as the state dict of an optimizer; None if it is not one."""
     if not isinstance(saved, Mapping):
         return None
     groups, state = saved.get("param_groups"), saved.get("state")
@@ -121,25 +121,25 @@ def read_saved(saved: object) -> Saved | None:
         return None
     owners: dict[str, int] = {}
     if any(owners.setdefault(it.name, it.number) != it.number for it in places.values() if it.name is not None):
-        places = {at: SavedPlace(it.group, it.number, None) for at, it in places.items()}  # a name that is not one
+        places = {at: SavedPlace(it.group, it.number, None) for at, it in places.items()}  # ambiguous names
     extras = {key: value for key, value in saved.items() if key not in ("param_groups", "state")}
     return Saved(groups, state, extras, places)
 
 
 def pair(new: Live, old: Saved) -> dict[int, int] | None:
-    """Return which saved place belongs to which live one; None if there are no names and the counts differ."""
+    """Return live place -> saved place; None if there are no names and the counts differ."""
     if not old.named:
         same = _sizes(new.groups) == _sizes(old.groups)
         return {place: place for place in new.places} if same else None
     by_name = {facts.name: place for place, facts in old.places.items() if facts.name is not None}
     pairs = _by_names(new, by_name)
     if not pairs:
-        # Names that others gave speak of the model, not of the component.
+        # Names from other programs start at the model, not at the component.
         relative = without_wrapper_names(by_name, [name.partition(".")[2] for name in _all_names(new)])
         pairs = _by_names(new, relative, relative=True)
     unnamed = [place for place, facts in new.places.items() if not facts.names]
     nameless = [place for place, facts in old.places.items() if facts.name is None]
-    if len(unnamed) == len(nameless):  # else nothing tells which is which
+    if len(unnamed) == len(nameless):  # otherwise they cannot be matched
         pairs |= dict(zip(unnamed, nameless, strict=True))
     return dict(sorted(pairs.items()))
 
@@ -159,7 +159,7 @@ def _by_names(new: Live, by_name: Mapping[str, int], *, relative: bool = False) 
 
 
 def _counts(new: Live) -> dict[str, int]:
-    """Return how many parameters go by each name without its component."""
+    """Return the number of parameters with each name, without the component."""
     owners: dict[str, set[int]] = {}
     for facts in new.places.values():
         for name in facts.names:

@@ -1,6 +1,6 @@
-"""The state of a component without its large tensors: stand-ins have their dtypes and shapes, and no memory.
+"""State of a component with placeholders for its large tensors: dtype and shape without memory.
 
-With them a checkpoint can be compared with live objects before any of its data are read.
+With them, a checkpoint can be compared with live objects before its data is read.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["Origin", "Skeletons"]
 
 
 class Origin(NamedTuple):
-    """The tensor of a file that a stand-in stands for.
+    """The tensor of a file behind a placeholder.
 
     Attributes:
         component: Name of its component.
-        tensor: Its name in the component.
+        tensor: Name of the tensor in the component.
     """
 
     component: str
@@ -38,39 +38,40 @@ class Origin(NamedTuple):
 
 
 class Skeletons:
-    """The states of the components of a checkpoint, with stand-ins for the tensors that are to be read in place.
+    """States of the components of a checkpoint, with placeholders for the tensors to be read in place.
 
-    Where a value differs between ranks, it is that of this rank, if the checkpoint is of as many ranks as there are
-    here; else that of rank 0.
+    A value that differs between ranks is that of this rank, if the number of ranks is the same as in the checkpoint;
+    otherwise that of rank 0.
 
     Args:
         checkpoint: The checkpoint.
-        world: Which rank this is, and of how many.
+        world: Rank and number of ranks.
 
     Attributes:
-        per_rank: For each component that was read, the places of the values that differ between ranks, and how many
-            ranks have one there.
+        per_rank: For each component that was read, path of each value that differs between ranks -> number of ranks
+            that have one.
     """
 
     def __init__(self, checkpoint: Checkpoint, world: World) -> None:
         self.per_rank: dict[str, dict[str, int]] = {}
         self._checkpoint = checkpoint
         self._world = world
-        self._origins: dict[int, tuple[Origin, torch.Tensor]] = {}  # the tensor lives, so its id stays its own
+        self._origins: dict[int, tuple[Origin, torch.Tensor]] = {}  # the tensor is kept, so its id stays unique
         self._kinds: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
 
     def read(self, name: str, live: object) -> Any:
         """Return the state of a component.
 
-        Stand-ins take the place of a module's tensors, and of the tensors of parameters that an optimizer keeps, its
-        scalars excepted. Everything else is read, and verified.
+        Placeholders replace the tensors of a module, and the per-parameter tensors of an optimizer except scalars.
+        Everything
+        else is read and verified.
 
         Args:
             name: Name of the component.
-            live: The object that is to take it.
+            live: The object to restore.
 
         Raises:
-            FormatError: It is malformed; IntegrityError if a byte of what was read has changed.
+            FormatError: The state is malformed; IntegrityError if a byte that was read has changed.
             StorageError: The file cannot be read.
         """
         component = self._checkpoint[name]
@@ -80,7 +81,7 @@ class Skeletons:
         return versions.attach(state, component.text_metadata)
 
     def _own(self, component: Component) -> object:
-        """Return the tree of a component as this rank has it."""
+        """Return the tree of a component with the values of this rank."""
         counts = self.per_rank[component.name] = {}
 
         def pick(place: str, values: Sequence[Any]) -> object:
@@ -90,12 +91,12 @@ class Skeletons:
         return choose(component.name, component.structure(), pick)
 
     def origin(self, tensor: object) -> Origin | None:
-        """Return what a tensor stands for; None for anything else."""
+        """Return the origin of a placeholder; None for anything else."""
         found = self._origins.get(id(tensor))
         return None if found is None else found[0]
 
     def same_bits(self, a: object, b: object) -> bool:
-        """Say whether two tensors of these states hold the same bits: by their digests, if they were not read."""
+        """Return whether two tensors of these states have the same bits: by their digests, if they were not read."""
         first, second = self.origin(a), self.origin(b)
         if first is None or second is None:
             return first is second and same_bits(a, b)
@@ -112,9 +113,9 @@ class Skeletons:
         like = self._kinds.get(kind)
         if like is None:
             shape = shape_in_torch(*kind)
-            assert shape is not None  # `_deferred` yields no others
+            assert shape is not None  # `_deferred` yields only tensors with a shape
             like = self._kinds[kind] = torch.empty(shape, dtype=DTYPES[entry.dtype], device="meta")
-        tensor = like.detach()  # another one like it, at a quarter of the cost
+        tensor = like.detach()  # a new one like it, at a quarter of the cost
         self._origins[id(tensor)] = Origin(component.name, name), tensor
         return tensor
 
@@ -124,8 +125,8 @@ def _deferred(component: Component, tree: object, live: object) -> Iterator[str]
 
     Args:
         component: The component.
-        tree: What is wanted of its tree; None if it is flat.
-        live: The object that is to take it.
+        tree: The required part of its tree; None if it is flat.
+        live: The object to restore.
     """
     known = (name for name, entry in component.tensors.items() if shape_in_torch(entry.dtype, entry.shape) is not None)
     if isinstance(live, nn.Module):
@@ -137,7 +138,7 @@ def _deferred(component: Component, tree: object, live: object) -> Iterator[str]
         candidates = _moments_in(tree, component)
     else:
         return
-    # One that also stands where its values matter, or where it is a part of something else, is read.
+    # A tensor that also occurs where its values matter, or as a part of something else, is read.
     everywhere = Counter(_all_in(tree))
     here = Counter(candidates)
     yield from (name for name in known if here[name] and here[name] == everywhere[name])

@@ -1,4 +1,4 @@
-"""Putting a loaded state into live objects: all differences are found before anything is changed."""
+"""Plan of a restore into live objects: finds all differences before anything is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SameBits = Callable[[object, object], bool]
 
 
 class Load(Protocol):
-    """Gives a component what is restored of it."""
+    """Restores a component."""
 
     def __call__(self) -> object:
         """Do it."""
@@ -38,12 +38,12 @@ class Load(Protocol):
 
 @dataclass(frozen=True)
 class LoadModule:
-    """Gives a module its tensors.
+    """Restores a module.
 
     Attributes:
         module: The module.
-        state: What it takes, with plain names.
-        strict: Whether that is all that it has.
+        state: State to load, with plain names.
+        strict: Whether the state is complete.
     """
 
     module: nn.Module
@@ -57,12 +57,12 @@ class LoadModule:
 
 @dataclass(frozen=True)
 class LoadOptimizer:
-    """Gives an optimizer its state.
+    """Restores an optimizer.
 
     Attributes:
-        optimizer: The optimizer, or an object that stands for one.
+        optimizer: The optimizer, or an object that represents one.
         groups: Its parameter groups.
-        state: A state dict for it.
+        state: State dict to load.
     """
 
     optimizer: Any
@@ -76,15 +76,15 @@ class LoadOptimizer:
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """What is to become of one component.
+    """Plan for one component.
 
     Attributes:
-        name: Its name.
-        load: Gives it its state; None: it stays as it is.
-        differences: What is not restored of it, a line each.
-        notes: What is restored in another way than it was saved, a line each.
-        per_rank: Places of the values that differ between ranks, and of which this rank gets its own.
-        empty: Whether there is nothing in its state.
+        name: Name of the component.
+        load: Restores it; None: it stays unchanged.
+        differences: What is not restored, one line each.
+        notes: What is restored differently from how it was saved, one line each.
+        per_rank: Paths of values that differ between ranks; this rank restores its own.
+        empty: Whether its saved state is empty.
     """
 
     name: str
@@ -97,11 +97,11 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What is to become of all components. Nothing is changed before `apply`.
+    """Plan for all components. Nothing is changed before `apply`.
 
     Attributes:
         components: Their plans.
-        may_differ: Names of those that take what fits.
+        may_differ: Names of the components that may differ: they take what fits.
     """
 
     components: tuple[ComponentPlan, ...]
@@ -109,17 +109,17 @@ class RestorePlan:
 
     @property
     def differences(self) -> list[str]:
-        """All that makes the restored objects others than the saved ones, and is not allowed."""
+        """All differences between saved and restored objects that are not allowed."""
         return [line for plan in self.components if plan.name not in self.may_differ for line in plan.differences]
 
     def require_fit(self) -> None:
-        """Do nothing if there are no differences but allowed ones.
+        """Check that there are only allowed differences.
 
         Raises:
-            MismatchError: There are.
+            MismatchError: There are others.
         """
         if self.differences:
-            raise MismatchError("the checkpoint does not fit the objects that are to take it", self.differences)
+            raise MismatchError("the checkpoint does not fit the objects to restore", self.differences)
 
     def apply(self, path: str, changed: Collection[str] = ()) -> tuple[ComponentReport, ...]:
         """Restore the components, in their order.
@@ -146,28 +146,29 @@ def plan_restore(
     refused: Mapping[str, Sequence[str]] = MappingProxyType({}),
     path: str,
 ) -> RestorePlan:
-    """Compare a state with the live objects that are to take it.
+    """Compare a state with the live objects to restore.
 
-    Modules are compared by the names, shapes and dtypes of their tensors, whatever they are wrapped in; optimizers by
-    the names and shapes of their parameters, and by their options. What any other object takes, only it can tell.
+    Modules are compared by the names, shapes and dtypes of their tensors, regardless of wrappers; optimizers by the
+    names
+    and shapes of their parameters, and by their options. Other objects cannot be compared in advance.
 
     Args:
         components: The objects by name.
         state: Their states by name.
         allow_mismatch: Names of components that may differ: they take what fits.
-        names: The names of the parameters; None: those of the modules among the components.
-        same: Says whether two tensors of the state hold the same bits.
-        refused: Why the states of some components cannot be given to an object, a line each.
-        path: The checkpoint.
+        names: Names of the parameters; None: those of the modules among the components.
+        same: Returns whether two tensors of the state have the same bits.
+        refused: Why the states of some components cannot be loaded, one line each.
+        path: Path of the checkpoint.
 
     Raises:
-        RestoreError: A component raised when it was asked what it is like.
+        RestoreError: A component raised during the comparison.
     """
     if names is None:
         names = parameter_names(components)
     optimizers: dict[int, OptimizerPlan] = {}
     plans = {}
-    # Schedulers come last: a group of theirs is where that of their optimizer is.
+    # Schedulers come last: their groups follow those of their optimizer.
     for name, component in sorted(components.items(), key=lambda item: isinstance(item[1], LRScheduler)):
         if refused.get(name):
             plans[name] = ComponentPlan(name, None, tuple(refused[name]))
@@ -246,12 +247,12 @@ def _lines(name: str, lines: Sequence[str]) -> tuple[str, ...]:
 def apply_components(
     loads: Sequence[tuple[ComponentPlan, Load | None]], path: str, changed: Collection[str] = ()
 ) -> tuple[ComponentReport, ...]:
-    """Give components what is restored of them, in this order, and report it.
+    """Restore components in this order, and report it.
 
     Args:
-        loads: What gives each its state; None: it stays as it is.
-        path: The checkpoint.
-        changed: Names of components that were changed before, or into whose memory the data have been read.
+        loads: Restores each component; None: it stays unchanged.
+        path: Path of the checkpoint.
+        changed: Names of components that were changed earlier, or whose memory already has the data.
 
     Raises:
         RestoreError: A component raised.

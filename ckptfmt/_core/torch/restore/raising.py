@@ -1,4 +1,4 @@
-"""What a component raises while it is restored becomes an error of ckptfmt's, which names it."""
+"""Conversion of exceptions from components during a restore to a RestoreError that names the component."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["named_when_compared", "named_when_restored"]
 
 @contextmanager
 def named_when_compared(path: str, component: str) -> Iterator[None]:
-    """Turn what code of a component raises into an error that names it, before anything is changed.
+    """Convert an exception from a component's code to an error that names it, before anything is changed.
 
     Args:
         path: The checkpoint.
@@ -28,7 +28,7 @@ def named_when_compared(path: str, component: str) -> Iterator[None]:
         raise
     except Exception as error:
         message = (
-            f"{path}: component {component!r} raised {describe_error(error)}, when it was compared with its state in "
+            f"{path}: component {component!r} raised {describe_error(error)} when compared with its state in "
             "the checkpoint; nothing was changed"
         )
         raise RestoreError(message, path, component) from error
@@ -36,12 +36,12 @@ def named_when_compared(path: str, component: str) -> Iterator[None]:
 
 @contextmanager
 def named_when_restored(path: str, component: str, changed: Sequence[str]) -> Iterator[None]:
-    """Turn what code of a component raises while it takes its state into an error that names it.
+    """Convert an exception from a component that loads its state to an error that names it.
 
     Args:
         path: The checkpoint.
         component: Name of the component.
-        changed: Names of the components that are no longer as they were, this one among them.
+        changed: Names of the components changed so far, including this one.
 
     Raises:
         RestoreError: It raised.
@@ -50,7 +50,7 @@ def named_when_restored(path: str, component: str, changed: Sequence[str]) -> It
         yield
     except Exception as error:
         message = (
-            f"{path}: component {component!r} raised {describe_error(error)}, when it was restored; changed so far, "
-            f"perhaps in part: {', '.join(changed)}; do not train on with them, but build them anew"
+            f"{path}: component {component!r} raised {describe_error(error)} during its restore; changed so far, "
+            f"perhaps in part: {', '.join(changed)}; do not train with them; rebuild them"
         )
         raise RestoreError(message, path, component, changed) from error

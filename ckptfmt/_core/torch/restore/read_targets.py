@@ -1,4 +1,4 @@
-"""Where the bytes of a tensor go: straight into its memory, or by way of a buffer to its device or layout."""
+"""Destinations of a tensor's bytes: its memory directly, or through a buffer its device or layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def fits(live: object, saved: torch.Tensor) -> bool:
-    """Say whether a live tensor can take the values of a saved one as they are."""
+    """Return whether a live tensor can take the values of a saved one unchanged."""
     return (
         type(live) in (torch.Tensor, torch.nn.Parameter)
         and isinstance(live, torch.Tensor)
@@ -38,7 +38,7 @@ def target_of(tensor: torch.Tensor) -> ReadTarget:
 
 
 class _ToDevice:
-    """Copies each piece to its place on the device."""
+    """Copies each piece to its position on the device."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._flat = tensor.detach().view(-1).view(torch.uint8)
@@ -47,11 +47,11 @@ class _ToDevice:
         piece = torch.frombuffer(data, dtype=torch.uint8)
         self._flat[start : start + len(data)].copy_(piece, non_blocking=True)
         if self._flat.is_cuda:
-            torch.cuda.current_stream(self._flat.device).synchronize()  # the buffer is used again
+            torch.cuda.current_stream(self._flat.device).synchronize()  # the buffer is reused
 
 
 class _Assembled:
-    """Collects a tensor whose elements lie in another order or form in memory, and copies it when it is complete."""
+    """Collects a tensor with another element order or form in memory, and copies it once complete."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor.detach()
@@ -80,7 +80,7 @@ class _Assembled:
 
 
 def staging_buffer(nbytes: int) -> memoryview:
-    """Return the buffer of a worker: page-locked where CUDA is in use, so that copies to a device need no other."""
+    """Return the buffer of a worker: page-locked where CUDA is in use, so that copies to a device are direct."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # it has no annotations
         return new_buffer(nbytes)
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data

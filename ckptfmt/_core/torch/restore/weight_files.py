@@ -1,4 +1,4 @@
-"""Files to start a new run from: checkpoints of the native format, and whatever else `interop` reads."""
+"""Files to start a new run from: native checkpoints, and all formats that `interop` reads."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from ckptfmt.errors import ChangedError, MismatchError
 __all__ = ["Origin", "open_origin"]
 
 PerRankCounts = dict[str, dict[str, int]]
-"""For each component, the places of the values that differ between ranks, and how many ranks have one there."""
+"""For each component, path of each value that differs between ranks -> number of ranks that have one."""
 
 LoadStates = Callable[[Collection[str], int, PerRankCounts], Mapping[str, Any]]
-"""Returns the states of some components, with the values of a rank where they differ, which it notes."""
+"""Returns the states of some components, with one rank's values where ranks differ, and records these paths."""
 
 
 class Origin:
-    """A file that a run is to start from.
+    """A file to start a run from.
 
     Args:
         path: The file.
-        metadata: The facts written inside; empty for other formats.
-        lineage: The file itself, then what its run started from, and so on.
+        metadata: Metadata in the file; empty for other formats.
+        lineage: The file itself, then the file that its run started from, and so on.
         components: The names of its components; `ROOT` for a file that is one bare state dict.
-        per_rank: For each component that was read, the places of the values that differ between ranks, and how many
-            ranks have one there. Those of rank 0 were taken.
+        per_rank: For each component that was read, path of each value that differs between ranks -> number of ranks
+            that have one. The values are those of rank 0.
         load: Returns the states of some components.
-        models: Names of those that may be state dicts of models; None: any may be.
+        models: Names of the components that may be state dicts of models; None: any may be.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Origin:
         self._states: dict[str, Any] = {}
 
     def state(self, component: str) -> Any:
-        """Return the state of a component, every byte of it verified as far as the format can tell.
+        """Return the state of a component, every byte verified as far as the format allows.
 
         Raises:
-            CkptfmtError: It cannot be read, or is damaged.
+            CkptfmtError: The state cannot be read, or is damaged.
         """
         self._states |= self._load([name for name in (component,) if name not in self._states], 0, self.per_rank)
         return self._states[component]
 
     def state_of_rank(self, component: str, world: World) -> Any:
-        """Return the state of a component that belongs to a rank; None if the file has none for one of so many."""
+        """Return the state of a component for a rank; None if the file has none for this number of ranks."""
         if component not in self.components:
             return None
         if component in self._states:
@@ -93,7 +93,7 @@ class Origin:
         """Return the name and the state dict of a component; None: of the only one that is the state dict of a model.
 
         Raises:
-            MismatchError: There is no such component, it is no state dict, or several are.
+            MismatchError: The component does not exist, it is not a state dict, or there are several state dicts.
         """
         if component is not None:
             state: Any = self.state(component) if component in self.components else None
@@ -103,36 +103,37 @@ class Origin:
         self._states |= self._load([name for name in self._models if name not in self._states], 0, self.per_rank)
         found = [name for name in self._models if is_state_dict(self._states[name])]
         if len(found) != 1:
-            raise self._no("no weights" if not found else f"several weights: {', '.join(found)}; say which")
+            raise self._no("no weights" if not found else f"several weights: {', '.join(found)}; pass source=")
         return found[0], self._plain(found[0])
 
     def refused(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Return why the states of some components cannot be given to an object, a line each."""
-        # What a run has saved, its components have expressed themselves; other programs may have put in anything.
+        """Return why the states of some components cannot be loaded into an object, one line each."""
+        # Native checkpoints contain what the components returned; files of other programs may contain anything.
         foreign = self.metadata.run_id is None
         return {name: inert_objects(name, self.state(name)) for name in names if foreign}
 
     def _plain(self, component: str) -> Any:
         lines = self.refused([component]).get(component)
         if lines:
-            raise MismatchError(f"{self.path}: cannot be started from", lines)
+            raise MismatchError(f"{self.path}: unusable for a warm start", lines)
         return self.state(component)
 
     def _no(self, what: str) -> MismatchError:
         return MismatchError(
-            f"{self.path}: cannot be started from", [f"{what}; it has: {', '.join(map(shown_name, self.components))}"]
+            f"{self.path}: unusable for a warm start",
+            [f"{what}; it has: {', '.join(map(shown_name, self.components))}"],
         )
 
 
 def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Origin:
-    """Open a file to start from. Only what is asked for is read later; nothing in a file is ever run.
+    """Open a file to start from. Later reads are on demand; nothing in a file is ever run.
 
     Args:
-        path: A file of any format that `interop.opening.open_tensors` reads, whatever its name.
+        path: A file of any format that `interop.opening.open_tensors` reads, with any name.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
 
     Raises:
-        CkptfmtError: It cannot be read, is damaged, or asks for code to be run.
+        CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
     """
     name = path_text(path)
     if detect_path(name) is not Reader.NATIVE:
@@ -146,7 +147,7 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
 def _read_native(
     path: str, identity: str, names: Collection[str], rank: int, per_rank: PerRankCounts
 ) -> dict[str, Any]:
-    """Read components, with the values of one rank where they differ, or else those of rank 0."""
+    """Read components; where values differ between ranks, take those of one rank, or else of rank 0."""
     if not names:
         return {}
     with io.open(path) as checkpoint:
@@ -168,7 +169,7 @@ def _read_component(name: str, part: Component, rank: int, per_rank: PerRankCoun
 
 def _from_foreign(path: str, inert: Collection[str]) -> Origin:
     entry, itself = look(path), _foreign(path)
-    kinds = (TensorSource, Typed)  # what is none of these will not be a tensor
+    kinds = (TensorSource, Typed)  # no other node becomes a tensor
 
     def load(names: Collection[str], _rank: int, _per_rank: PerRankCounts) -> dict[str, Any]:
         if not names:
@@ -184,13 +185,13 @@ def _from_foreign(path: str, inert: Collection[str]) -> Origin:
         if is_state_dict(content, kinds):
             return Origin(path, Metadata(), (itself,), [ROOT], load)
         if not isinstance(content, Mapping):
-            raise MismatchError(f"{path}: cannot be started from", [f"it holds a {type(content).__name__}, not states"])
+            raise MismatchError(f"{path}: unusable for a warm start", [f"a {type(content).__name__}, not states"])
         models = [name for name in names if is_state_dict(content[name], kinds)]
         return Origin(path, Metadata(), (itself,), names, load, models)
 
 
 def _foreign(path: str) -> Ancestor:
-    """Return a file that has no identity by the digest of its bytes."""
+    """Return a file without an identity, identified by the digest of its bytes."""
     with open_source(path) as source:
         starts = range(0, source.size, CHUNK_BYTES)
         identity = digest_stream(source.read(start, min(CHUNK_BYTES, source.size - start)) for start in starts)

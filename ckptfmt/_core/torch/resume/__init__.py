@@ -1,1 +1,1 @@
-"""Going on with a run: which checkpoint, and everything restored from it."""
+"""Resuming a run: its checkpoint, opened and restored."""

@@ -1,4 +1,4 @@
-"""A checkpoint that a run resumes from, opened: every byte of it verified, as far as its format can tell."""
+"""Opening of the checkpoint that a run resumes from: every byte verified, as far as its format allows."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ _EPOCH = "epoch"
 
 @dataclass(frozen=True)
 class VerifiedCheckpoint:
-    """A checkpoint every byte of which was verified, as far as its format can tell.
+    """A checkpoint with every byte verified, as far as its format allows.
 
     Attributes:
         path: The file.
-        metadata: The facts written inside.
-        identity: Its identity (spec 12.1); None for a file of `torch.save`, which has none. It has no run either, and
-            neither states of generators nor a place in the data.
+        metadata: Metadata in the file.
+        identity: Identity (spec 12.1); None for a file of `torch.save`, which also has no run, no generator states and
+            no position in the data.
         names: Names of its components.
-        states: The states that were asked for, by component; the data are still to be read.
-        whole: The states of a file without such components, read whole: of `torch.save`, or one that holds a single
-            tree.
+        states: The requested states, by component; their data is read later.
+        whole: The states of a file without components, read whole: from `torch.save`, or with a single tree.
     """
 
     path: str
@@ -47,7 +46,7 @@ class VerifiedCheckpoint:
 
     @property
     def trees(self) -> Mapping[str, Any]:
-        """The states by component, with stand-ins for the data that are still to be read."""
+        """The states by component, with placeholders for data that is read later."""
         return self.whole if self.states is None else self.states.trees
 
     def rank_count(self, name: str) -> int:
@@ -60,7 +59,7 @@ class CheckpointOpener:
     """Opens checkpoints for one resume: see `training.resume.resume_point.Opener`.
 
     Attributes:
-        takers: What takes the states (see `ComponentStates`).
+        takers: The live objects by name (see `ComponentStates`).
         stack: Keeps files open.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
     """
@@ -70,10 +69,10 @@ class CheckpointOpener:
     inert: Collection[str] = ()
 
     def open_verified(self, file: CheckpointReference, patience: Patience) -> VerifiedCheckpoint:
-        """Return a checkpoint, verified; one that seems damaged is read again, from the disk.
+        """Return a verified checkpoint; one that seems damaged is read again, from the disk.
 
         Raises:
-            CkptfmtError: It cannot be read, is damaged, or another one has taken its place.
+            CkptfmtError: The checkpoint cannot be read, is damaged, or was replaced by another one.
         """
 
         def load() -> VerifiedCheckpoint:
@@ -91,13 +90,13 @@ class CheckpointOpener:
         """Return a checkpoint that another process has verified.
 
         Raises:
-            CkptfmtError: It cannot be read here, or is another one.
+            CkptfmtError: The checkpoint cannot be read here, or differs from the one on rank 0.
         """
         if file.identity is None:
             return _load_pth(file.path, file.metadata, self.takers, self.inert)
         checkpoint = self.stack.enter_context(io.open(file.path))
         if checkpoint.identity != file.identity:
-            raise StorageError(f"{file.path}: here it is another file than on rank 0; use a directory that all share")
+            raise StorageError(f"{file.path}: differs from the file on rank 0; use a directory shared by all ranks")
         return _read(checkpoint, self.takers)
 
 
@@ -123,7 +122,7 @@ def _verified(file: CheckpointReference, takers: Mapping[str, object], stack: Ex
         if problems:
             raise error_for(problems, file.path)
         found = _read(checkpoint, takers)
-        stack.push(meanwhile.pop_all())  # only what can be used stays open
+        stack.push(meanwhile.pop_all())  # only usable files stay open
         return found
 
 

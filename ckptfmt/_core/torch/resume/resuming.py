@@ -1,4 +1,4 @@
-"""Going on with a run: one checkpoint is chosen for all ranks, compared with everything, and only then restored."""
+"""Resuming a run: one checkpoint is chosen for all ranks, compared with all objects, and only then restored."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def resume_run(
     *,
     takeover: bool = False,
 ) -> ResumeReport:
-    """Go on with a run or start it, as `Checkpointer.resume` says, which see. To be called by all ranks."""
+    """Resume or start a run (see `Checkpointer.resume`). All ranks call it."""
     if loop.resumed:
-        raise UsageError("resume() twice; call it once, before the loop")
+        raise UsageError("resume() called twice; call it once, before the loop")
     allowed, inert = name_list("allow_mismatch", allow_mismatch), name_list("inert", inert)
     wait_for_all()
     _compare_ranks(run)
@@ -52,17 +52,17 @@ def resume_run(
                 run.directory, path=None, run_id=point.run_id, skipped=point.skipped, other_runs=point.other_runs
             )
         found = point.checkpoint
-        # No rank changes anything before the checkpoint fits all of them, and none trains on if one could not.
+        # No rank changes anything before the checkpoint fits on all of them, and none continues if one fails.
         restore = ranks.together(lambda: _plan(run, found, allowed))
         return ranks.together(lambda: _restore(run, loop, point, found, restore))
 
 
 def _compare_ranks(run: Run) -> None:
-    """Report components that not all ranks have, before anything is read.
+    """Report components that some ranks lack, before anything is read.
 
     Raises:
         UsageError: Rank 0, which saves, lacks one.
-        RankError: The same, on the other ranks.
+        RankError: Rank 0 lacks one, raised on the other ranks.
     """
     given = ranks.gather(lambda: tuple(run.components))
 
@@ -72,25 +72,25 @@ def _compare_ranks(run: Run) -> None:
             lacking = [rank for rank, names in enumerate(everywhere) if name not in names]
             where = ", ".join(map(str, lacking))
             if 0 in lacking:
-                raise UsageError(f"rank 0, which saves, lacks component {name!r}; give all ranks the same components")
-            if lacking:
-                notify(
-                    f"component {name!r} is not given on rank {where}: rank 0's is saved, and it is not restored there"
+                raise UsageError(
+                    f"rank 0, which saves, lacks component {name!r}; pass the same components on all ranks"
                 )
+            if lacking:
+                notify(f"component {name!r} is missing on rank {where}: rank 0's is saved, and not restored there")
 
     ranks.on_rank_0(compare)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is going to be restored.
+    """Plan of a resume.
 
     Attributes:
-        components: Of the components.
-        random: The states of the generators; None: they stay.
-        progress: The place to go on from.
-        has_place: Whether the checkpoint says that of this rank.
-        lost: What of these two is not restored, a line each.
+        components: Plan of the components.
+        random: States of the generators; None: they stay unchanged.
+        progress: Position to resume from.
+        has_place: Whether the checkpoint has a position for this rank.
+        lost: What of these two is not restored, one line each.
     """
 
     components: RestorePlan
@@ -101,14 +101,14 @@ class _Plan:
 
 
 def _plan(run: Run, found: VerifiedCheckpoint, allow_mismatch: frozenset[str]) -> _Plan:
-    """Check everything that can be checked, and change nothing."""
+    """Check everything that can be checked, without any change."""
     state = dict(found.trees)
-    # Random states and places belong to a number of ranks, even where they do not differ.
+    # Random states and positions depend on the number of ranks, even where they are equal.
     for name in (RNG, PROGRESS):
         if found.rank_count(name) != ranks.world().size:
             state.pop(name, None)
     states = found.states
-    # A file of another program may hold anything. What a run has saved, its components have expressed themselves.
+    # A file of another program may contain anything. Native checkpoints contain what the components returned.
     foreign = found.metadata.run_id is None
     refused = {name: inert_objects(name, tree) for name, tree in state.items() if foreign}
     if states is None:
@@ -162,7 +162,7 @@ def _restore(
 
 
 def _random_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[rng.RandomState | None, list[str]]:
-    """Return the random states to restore, and what is lost of them."""
+    """Return the random states to restore, and those that are lost."""
     random = state.get(RNG)
     if random is None and RNG in found.names:
         return None, [f"rng: {_of_other_ranks(found, RNG)}"]
@@ -176,9 +176,9 @@ def _random_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[rng
 
 
 def _progress_of(found: VerifiedCheckpoint, state: Mapping[str, Any]) -> tuple[Progress, list[str]]:
-    """Return the place to go on from, and what is lost of it.
+    """Return the position to resume from, and what of it is lost.
 
-    A checkpoint that was saved by other means says no more than its epoch; that is enough between two epochs.
+    A checkpoint saved by other means records only its epoch, which is enough between two epochs.
     """
     by_epoch = Progress(step=found.metadata.step or 0, epoch=found.metadata.epoch or 0)
     if PROGRESS in state:
@@ -198,6 +198,6 @@ def _of_other_ranks(found: VerifiedCheckpoint, name: str) -> str:
 
 def _advice(path: str) -> str:
     return (
-        f"{path}: the checkpoint does not fit, and nothing was changed; build the objects as they were, or restore "
-        'what fits of a component: resume(allow_mismatch=["NAME"])'
+        f"{path}: the checkpoint does not fit; nothing was changed; build the objects as they were, or restore "
+        'only what fits of a component: resume(allow_mismatch=["NAME"])'
     )

@@ -1,1 +1,1 @@
-"""A training run: its components, and how far it has come."""
+"""A training run: its components and progress."""

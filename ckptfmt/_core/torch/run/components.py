@@ -1,4 +1,4 @@
-"""The live objects of a training run, and their state at one moment as a plan to be written."""
+"""Live objects of a training run, and plans of checkpoints of their state."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["PROGRESS", "RNG", "Run"]
 RNG = "rng"
 """Component of the random states: of one process, or a `PerRank`."""
 PROGRESS = "progress"
-"""Component of the place in the run: of one process, or a `PerRank`."""
+"""Component of the progress: of one process, or a `PerRank`."""
 
 
 class Run(RunRecord):
-    """The objects of a run, and the facts about it that are written into each checkpoint.
+    """Objects of a run, and its metadata for each checkpoint.
 
     Args:
-        directory: Where its checkpoints are.
-        run_id: Its id, if it is known.
+        directory: Directory of its checkpoints.
+        run_id: Id of the run; None if not known yet.
         components: The objects by name.
-        codec: How they are compressed.
+        codec: Compression of the components.
 
     Attributes:
         components: The objects by name.
@@ -62,23 +62,23 @@ class Run(RunRecord):
 
     @property
     def hollow(self) -> HollowComponents:
-        """Those of the components that have nothing to save."""
+        """Monitor of components with an empty state."""
         return self._collector.hollow
 
     def gather(self, moment: Callable[[], Moment]) -> Callable[[Mapping[str, float]], SavePlan] | None:
-        """Look at the state of all ranks; return, on rank 0, what plans a checkpoint of it with some metrics.
+        """Gather the state of all ranks; return, on rank 0, a function that plans a checkpoint with given metrics.
 
         All ranks call it.
 
         Args:
-            moment: Returns what this rank remembers.
+            moment: Returns this rank's random states and progress.
 
         Returns:
             On rank 0 a function; see `_plan` for what it raises. On the others None.
 
         Raises:
-            StateError: A component's state cannot be expressed, or more differs between ranks than may be saved.
-            Exception: What a component or `moment` raised; RankError on the ranks where it did not.
+            StateError: The format does not support a component's state, or ranks differ by more than the limit.
+            Exception: Raised by a component or `moment`; RankError on the other ranks.
         """
 
         def own() -> dict[str, Any]:
@@ -93,12 +93,12 @@ class Run(RunRecord):
 
         Args:
             collected: The state of all ranks.
-            metrics: Values to note.
+            metrics: Values to record.
 
         Raises:
-            StateError: A component's state cannot be expressed.
+            StateError: The format does not support a component's state.
             SupersededError: Another process has taken over the run.
-            StorageError: The run could not be claimed so far, and cannot now.
+            StorageError: The run is not claimed yet, and cannot be claimed now.
         """
         place = collected.own[0][PROGRESS]
         metadata = self.metadata(place["step"], place["epoch"], metrics)
@@ -113,25 +113,27 @@ class Run(RunRecord):
         )
 
     def _report(self, collected: Collected) -> None:
-        """Report, once each, values that differ between ranks, and mappings that are restored as plain dicts."""
+        """Report, once each, values that differ between ranks, and mappings that are saved as plain dicts."""
         new = [place for place in collected.places if place not in self._reported]
         if new:
             self._reported.update(new)
             count = len(collected.own)
             notify(f"differs between ranks and is saved per rank: {the_first(new)} ({count} ranks)", logging.INFO)
         for component in collected.components:
-            if isinstance(self.components[component.name], LRScheduler):  # they get back what they had
+            if isinstance(self.components[component.name], LRScheduler):  # their mapping types are restored
                 continue
             for kind, place in component.turned_to_dicts.items():
                 if place not in self._reported:
                     self._reported.add(place)
                     found = f"{place}: a {kind.__name__} is saved as a plain dict and restored as one"
-                    notify(f"{found}; make a {kind.__name__} of it in load_state_dict()", logging.INFO)
+                    notify(f"{found}; convert it to {kind.__name__} in load_state_dict()", logging.INFO)
 
 
 def _refuse_sharded(components: Mapping[str, object]) -> None:
     for name, component in components.items():
         sharding = sharded_by(component)
         if sharding is not None:
-            found = f"component {name!r} is sharded over the ranks by {sharding}, and sharded state cannot be saved yet"
-            raise UsageError(f"{found}; train it with DistributedDataParallel and an optimizer of each rank's own")
+            found = (
+                f"component {name!r} is sharded over the ranks by {sharding}, and sharded state is not supported yet"
+            )
+            raise UsageError(f"{found}; train it with DistributedDataParallel and a separate optimizer on each rank")

@@ -1,4 +1,4 @@
-"""The state of a training loop over a DataLoader."""
+"""State of a training loop over a DataLoader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Loop"]
 
 
 class Loop(LoopState[LoaderState, EpochPosition]):
-    """The state of a loop that draws from the generators of Python, NumPy and PyTorch."""
+    """State of a loop that draws from the generators of Python, NumPy and PyTorch."""
 
     def __init__(self) -> None:
         super().__init__(rng, LoaderTracker, ranks)

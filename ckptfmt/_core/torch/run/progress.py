@@ -1,4 +1,4 @@
-"""How far a run has come, as it is stored in the component `progress`."""
+"""Progress of a run, in the form of the component `progress`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Moment", "Progress", "progress_of", "progress_tree"]
 
 
 Progress = training.Progress[LoaderState, EpochPosition]
-"""How far a run has come in a loop over a DataLoader."""
+"""Progress of a run in a loop over a DataLoader."""
 
 
 def progress_tree(progress: Progress) -> dict[str, Any]:
-    """Return progress in values that the format expresses."""
+    """Return progress in values that the format supports."""
     return {
         "step": progress.step,
         "epoch": progress.epoch,
@@ -32,10 +32,10 @@ def progress_tree(progress: Progress) -> dict[str, Any]:
 
 
 def progress_of(tree: Mapping[str, Any]) -> Progress:
-    """Return what `progress_tree` was given.
+    """Return the progress in a tree from `progress_tree`.
 
     Raises:
-        MismatchError: The tree was not made by `progress_tree`.
+        MismatchError: The tree is not from `progress_tree`.
     """
     try:
         return Progress(
@@ -46,11 +46,11 @@ def progress_of(tree: Mapping[str, Any]) -> Progress:
         )
     except (KeyError, TypeError, ValueError) as error:
         difference = f"progress: not written by a Checkpointer of this version: {error!r}"
-        raise MismatchError("the place in the run cannot be restored", [difference]) from error
+        raise MismatchError("the position in the run cannot be restored", [difference]) from error
 
 
 class Moment(NamedTuple):
-    """What one process remembers of a moment of a run, beside its components."""
+    """State of one process at one moment of a run, besides its components."""
 
     progress: Progress
     random: rng.RandomState

@@ -1,4 +1,4 @@
-"""Marks that tell whether a state has changed."""
+"""Marks that show whether a state has changed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["mark"]
 
 
 def mark(components: Mapping[str, Stateful]) -> Any:
-    """Return a value that is equal to the one of another moment as long as nothing in the states was changed.
+    """Return a mark of the states, equal to an earlier one only if nothing has changed since.
 
-    Tensors are not copied: PyTorch counts the changes in place of each, and these counts are compared. A change through
-    `tensor.data` or a view of another library is not counted.
+    Tensors are not copied: PyTorch counts the in-place changes of each one, and the marks contain these counts. Changes
+    through `tensor.data` or a view of another library are not counted.
     """
     return {name: _marked(component.state_dict()) for name, component in components.items()}
 

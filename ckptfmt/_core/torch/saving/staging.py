@@ -1,4 +1,4 @@
-"""A copy of a state whose tensors may lie on CUDA devices."""
+"""Copies of a state with tensors on the CPU or CUDA devices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["DeviceStaging"]
 
 
 class DeviceStaging(HostStaging):
-    """Memory for one copy of a state, used again for the next.
+    """Memory for one copy of a state, reused for the next.
 
-    Where CUDA is in use it is page-locked, and copies from devices go through a stream of their own, behind the work
-    that is queued already.
+    Where CUDA is in use, it is page-locked, and copies from devices use a separate stream, after the work already
+    queued.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class DeviceStaging(HostStaging):
         if not _cuda_in_use():
             super()._make(copies)
             return
-        with self._side_streams():  # which stream a copy goes through is a matter of the thread
+        with self._side_streams():  # the current stream of a copy is thread-local
             copy_all(copies)
 
     @contextlib.contextmanager
     def _side_streams(self) -> Iterator[None]:
-        """Let copies from each CUDA device go through a stream of their own; at the end, wait for them."""
+        """Use a separate stream for copies from each CUDA device, and wait for them at the end."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.cuda.device(torch.cuda.current_device()))
             for device in range(torch.cuda.device_count()):
