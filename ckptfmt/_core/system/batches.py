@@ -1,4 +1,4 @@
-"""Small items of work joined into batches: to hand one to a thread costs as much as to work on it."""
+"""Batches of small work items: handing an item to a thread costs as much as the work itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Item = TypeVar("Item")
 
 
 def batches(items: Iterable[Item], nbytes: Callable[[Item], int], enough: int) -> Iterator[list[Item]]:
-    """Yield items in batches that are worth a turn of a thread.
+    """Yield items in batches large enough for a thread.
 
     Args:
-        items: What is to be worked on.
-        nbytes: Returns how many bytes of work an item is.
+        items: The work items.
+        nbytes: Returns the size of an item in bytes.
         enough: Bytes that end a batch. Only the last one may have fewer.
     """
     batch: list[Item] = []

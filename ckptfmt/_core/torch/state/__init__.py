@@ -1,1 +1,1 @@
-"""The state of live objects, as it is saved."""
+"""State of live objects, in the form that is saved."""

@@ -1,4 +1,4 @@
-"""The states of live objects, as they are to be saved."""
+"""States of live objects, in the form that is saved."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ __all__ = ["capture_components"]
 
 
 def capture_components(components: Mapping[str, Stateful]) -> dict[str, Any]:
-    """Return the state dict of each component. Nothing is copied: tensors are the live ones.
+    """Return the state dict of each component. Nothing is copied: the tensors are the live ones.
 
-    Modules are taken out of their wrappers (DDP, `torch.compile`), so the names of their tensors are those of the
-    model itself. The parameter groups of each optimizer say whose state is whose: `param_names` holds the full name
-    of each parameter, such as `net.0.weight` for the component `net`, None for one that is in no component.
+    Modules are unwrapped (DDP, `torch.compile`), so the names of their tensors are those of the model itself. The
+    parameter groups of each optimizer identify its parameters: `param_names` contains the full name of each one, such
+    as
+    `net.0.weight` for the component `net`, or None for a parameter outside all components.
     """
     names = parameter_names(components)
     return {name: _capture(component, names) for name, component in components.items()}
@@ -34,7 +35,7 @@ def _capture(component: Stateful, names: ParameterNames) -> Any:
 
 
 def _with_names(state: Any, names: list[list[str | None]]) -> Any:
-    """Return an optimizer's state dict with the names in it; one that is of no known form, or without names, as is."""
+    """Return an optimizer's state dict with the names added; unchanged if its form is unknown or there are no names."""
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
     if not isinstance(groups, list) or len(groups) != len(names) or not any(map(any, names)):
         return state

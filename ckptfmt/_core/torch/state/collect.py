@@ -1,6 +1,7 @@
-"""The state of all ranks, brought to the one that writes: once where it is the same, per rank where it differs.
+"""Collection of the state of all ranks on the rank that writes: once where equal, per rank where it differs.
 
-Only digests travel at first. Each rank takes part in each exchange, whatever fails on it, and then all fail together.
+Ranks exchange only digests at first. Each rank takes part in every exchange, even if it fails, and then all fail
+together.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from ckptfmt.errors import StateError
 __all__ = ["MOST_PER_RANK_BYTES", "Collected", "Collector"]
 
 MOST_PER_RANK_BYTES = 256 << 20
-"""How much may differ between ranks, in bytes of all ranks together. It all passes through the memory of each."""
+"""Limit of the differences between ranks, in bytes of all ranks together: each rank needs memory for all of it."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The state of a job at one moment, on the rank that writes it.
+    """State of a job at one moment, on the rank that writes it.
 
     Attributes:
-        components: The components of this rank, in their order.
+        components: The components of this rank, in order.
         text_metadata: The `__metadata__` of their safetensors members.
-        own: What each rank remembers for itself, by component.
-        found: Where components differ between ranks.
-        excerpts: The values there of each rank but this one, by component.
+        own: State specific to each rank, by component.
+        found: Differences between ranks.
+        excerpts: The differing values of each other rank, by component.
     """
 
     components: tuple[FlatComponent, ...]
@@ -49,14 +50,14 @@ class Collected:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Where components differ between ranks: `net.avg`."""
+        """Paths of values that differ between ranks, such as `net.avg`."""
         return tuple(difference.place for found in self.found.values() for difference in found)
 
     def put_together(self) -> tuple[FlatComponent, ...]:
-        """Return all components as they are to be written.
+        """Return all components in the form to write.
 
         Raises:
-            StateError: They cannot be expressed.
+            StateError: The format does not support a value.
         """
         with collector_paused():
             whole = [
@@ -78,14 +79,14 @@ class _Captured(NamedTuple):
 
 
 class _Glance(NamedTuple):
-    """What each rank sends first."""
+    """First message of each rank."""
 
     own: Mapping[str, Any]
     fingerprints: Mapping[str, Fingerprint]
 
 
 class Collector:
-    """Collects the state of the objects of a run, again and again.
+    """Collects the state of the objects of a run, repeatedly.
 
     Args:
         components: The objects by name.
@@ -98,14 +99,14 @@ class Collector:
         self._suspects: frozenset[str] = frozenset()
 
     def collect(self, remembered: Callable[[], Mapping[str, Any]]) -> Collected | None:
-        """Return the state of the job on rank 0, None on the others. All ranks have to call it.
+        """Return the state of the job on rank 0, None on the others. All ranks call it.
 
         Args:
-            remembered: Returns what this rank remembers for itself, by component.
+            remembered: Returns the state specific to this rank, by component.
 
         Raises:
-            StateError: A state cannot be expressed, or more differs between ranks than may be saved.
-            Exception: What a component raised; RankError on the ranks where it did not.
+            StateError: The format does not support a state, or ranks differ by more than the limit.
+            Exception: Raised by a component; RankError on the other ranks.
         """
         if ranks.world().size == 1:
             own, captured = remembered(), self._capture()
@@ -140,12 +141,12 @@ class Collector:
     def _with_differences(
         self, collected: Collected | None, subjects: Mapping[str, Subject], suspicious: Mapping[str, bool]
     ) -> Collected | None:
-        """Find out what differs in these components, and collect that.
+        """Locate the differences in these components, and collect them.
 
         Args:
-            collected: What is collected so far.
+            collected: The state collected so far.
             subjects: The components of this rank.
-            suspicious: Which of them differ, and whether their large tensors do.
+            suspicious: The components that differ, and whether their large tensors do.
         """
 
         def description() -> dict[str, Node]:
@@ -153,14 +154,14 @@ class Collector:
                 return {name: describe(subjects[name], large=large) for name, large in suspicious.items()}
 
         nodes = ranks.gather(description)
-        # From now on a sample does not do for them: what differs must not be taken for equal where it is not looked at.
+        # From now on a sample is not enough for them: a difference outside the sample must not count as equal.
         self._suspects |= {name for name, large in suspicious.items() if large}
         found = ranks.on_rank_0(lambda: _differences(nodes or ()))
         if not found:
             return collected
 
         def excerpts() -> dict[str, Excerpt]:
-            wanted = found if ranks.world().rank else {}  # rank 0 has its own
+            wanted = found if ranks.world().rank else {}  # rank 0 already has its values
             return {name: excerpt(subjects[name].component, _paths(those)) for name, those in wanted.items()}
 
         gathered = ranks.gather(excerpts)
@@ -176,7 +177,7 @@ def _paths(found: Sequence[Difference]) -> list[Path]:
 def _compare(fingerprints: Sequence[Mapping[str, Fingerprint]]) -> dict[str, bool]:
     """Return the components that differ between ranks, and whether their large tensors do.
 
-    A component that only some ranks have is that of rank 0, if those that have it agree.
+    A component that only some ranks have is taken from rank 0, if those ranks agree.
 
     Raises:
         StateError: Rank 0 lacks a component, or some ranks lack one that differs between others.
@@ -185,33 +186,33 @@ def _compare(fingerprints: Sequence[Mapping[str, Fingerprint]]) -> dict[str, boo
     for name in dict.fromkeys(name for rank in fingerprints for name in rank):
         having = [rank for rank, those in enumerate(fingerprints) if name in those]
         if having[0] != 0:
-            raise StateError(name, f"is a component of rank {having[0]} and not of rank 0, which writes", _SAME)
+            raise StateError(name, f"a component of rank {having[0]} but not of rank 0, which writes", _SAME)
         known = [fingerprints[rank][name] for rank in having]
         if any(other != known[0] for other in known):
             if len(having) < len(fingerprints):
                 lacking = next(rank for rank in range(len(fingerprints)) if rank not in having)
-                raise StateError(name, f"differs between ranks, and is no component of rank {lacking}", _SAME)
+                raise StateError(name, f"differs between ranks, and is missing on rank {lacking}", _SAME)
             suspicious[name] = any(other.large != known[0].large for other in known)
     return suspicious
 
 
-_SAME = "give all ranks the same components"
+_SAME = "pass the same components on all ranks"
 
 
 def _differences(nodes: Sequence[Mapping[str, Node]]) -> dict[str, list[Difference]]:
-    """Return where components differ.
+    """Return the differences between components.
 
     Raises:
-        StateError: They do by more than may be saved.
+        StateError: They exceed the limit.
     """
     found = {name: differences(name, [rank[name] for rank in nodes]) for name in nodes[0]}
     found = {name: those for name, those in found.items() if those}
     everything = sorted((it for those in found.values() for it in those), key=lambda it: -it.nbytes)
-    # In an exchange, the message of each rank is as long as the longest.
+    # In an exchange, every rank's message is padded to the longest.
     most = max((sum(it.sizes[rank] for it in everything) for rank in range(len(nodes))), default=0)
     if most * len(nodes) > MOST_PER_RANK_BYTES:
         places = the_first([difference.place for difference in everything])
-        limit = f"{most:,} bytes differ in each of {len(nodes)} ranks, the limit is {MOST_PER_RANK_BYTES:,} for all"
-        advice = "make them equal before the save, or leave them out of the state"
+        limit = f"{most:,} bytes differ on each of {len(nodes)} ranks; the limit for all is {MOST_PER_RANK_BYTES:,}"
+        advice = "make them equal before the save, or remove them from the state"
         raise StateError(places, limit, advice)
     return found

@@ -1,4 +1,4 @@
-"""Where the state of a component differs between ranks: found by digests, leaf by leaf, and put into one tree."""
+"""Differences of a component's state between ranks: located by digests of leaves, and merged into one tree."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ _FEW = 64
 _OVERHEAD_BYTES = 16  # of a typed value
 
 Path = tuple[int, ...]
-"""Positions: of a value among those of a mapping, of an element in a list or tuple."""
+"""Indexes: of a value among those of a mapping, of an element in a list or tuple."""
 
 
 class Leaf(NamedTuple):
-    """A value that is compared as a whole."""
+    """A value compared as a whole."""
 
     digest: bytes
     nbytes: int
 
 
 class Branch(NamedTuple):
-    """A mapping, list or tuple whose values are compared one by one."""
+    """A mapping, list or tuple whose values are compared individually."""
 
     kind: bytes
-    """What it is, its keys and their order."""
+    """Its type, and its keys in order."""
     names: tuple[Hashable, ...]
     parts: tuple[Node, ...]
 
 
 Node = Leaf | Branch
-"""What a rank tells the others of a tree. It has digests in place of the values."""
+"""Description of a tree for other ranks, with digests in place of the values."""
 
 
 class Difference(NamedTuple):
     """A value that differs between ranks.
 
     Attributes:
-        place: Where it stands, for people: `net.avg`.
-        path: Where it stands in the tree of the component.
+        place: Path for people: `net.avg`.
+        path: Path in the tree of the component.
         sizes: Length of the value of each rank, in bytes.
     """
 
@@ -61,12 +61,12 @@ class Difference(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Length of the values of all ranks together."""
+        """Total length of the values of all ranks, in bytes."""
         return sum(self.sizes)
 
 
 class Excerpt(NamedTuple):
-    """Some values of a component of one rank, as they travel to the rank that writes.
+    """Some values of a component of one rank, in the form sent to the rank that writes.
 
     Attributes:
         structure: The encoded array of the values, with references to tensors.
@@ -78,11 +78,11 @@ class Excerpt(NamedTuple):
 
 
 def describe(subject: Subject, *, large: bool) -> Node:
-    """Return what is told of a component.
+    """Return the description of a component.
 
     Args:
         subject: The component.
-        large: Whether the data of its large tensors count.
+        large: Whether to include the data of its large tensors.
     """
     component = subject.component
     digests = subject.data_digests(large=large)
@@ -108,13 +108,13 @@ def differences(component: str, nodes: Sequence[Node]) -> list[Difference]:
 
     Args:
         component: Name of the component.
-        nodes: What each rank tells of it.
+        nodes: Description from each rank.
     """
     return list(_differences(component, nodes, (), ()))
 
 
 def excerpt(component: FlatComponent, paths: Sequence[Path]) -> Excerpt:
-    """Return the values of a component that stand at some places, with copies of their tensors."""
+    """Return the values of a component at some paths, with copies of their tensors."""
     tree = _tree(component)
     values = [_at(tree, path) for path in paths]
     tensors = {}
@@ -131,10 +131,10 @@ def merged(component: FlatComponent, found: Sequence[Difference], others: Sequen
     Args:
         component: The component.
         found: Where it differs.
-        others: The values there of the other ranks, by rank.
+        others: The differing values of the other ranks, by rank.
 
     Raises:
-        StateError: They cannot be expressed together.
+        StateError: The format does not support the merged values.
     """
     ranks = [_values(other) for other in others]
     values: dict[Path, list[Any]] = {
@@ -162,7 +162,7 @@ def _tree(component: FlatComponent) -> Any:
 
 
 def _holds_parts(value: Any) -> bool:
-    """Say whether a list or tuple has mappings or tensors in it; numbers and text alone are compared as a whole."""
+    """Return whether a list or tuple contains mappings or tensors; numbers and text alone are compared as a whole."""
     match value:
         case dict() | TensorRef():
             return True
@@ -191,7 +191,7 @@ def _differences(
             component, [branch.parts[position] for branch in branches], (*names, name), (*path, position)
         )
     ]
-    # Where nearly all differs, many values of their own would take more than one.
+    # Where nearly everything differs, many separate values would take more space than a single one.
     if len(found) > _FEW and whole.nbytes < sum(2 * difference.nbytes + _OVERHEAD_BYTES for difference in found):
         yield whole
     else:
@@ -215,7 +215,7 @@ def _values(other: Excerpt) -> list[Any]:
 
 
 def _grafted(tree: Any, values: Mapping[Path, list[Any]]) -> Any:
-    """Return a tree with the values of other ranks beside its own."""
+    """Return a tree with the values of other ranks merged in."""
     if () in values:
         return Typed(PER_RANK, [tree, *values[()]])
     inside: defaultdict[int, dict[Path, list[Any]]] = defaultdict(dict)
@@ -230,4 +230,4 @@ def _grafted(tree: Any, values: Mapping[Path, list[Any]]) -> Any:
             return {key: part(position, value) for position, (key, value) in enumerate(tree.items())}
         case list() | tuple():
             return type(tree)(part(position, value) for position, value in enumerate(tree))
-    raise AssertionError(f"a path that leads into a {type(tree).__name__}")  # describe() makes no such node
+    raise AssertionError(f"path into a {type(tree).__name__}")  # describe() creates no such node

@@ -1,8 +1,8 @@
-"""Components whose `state_dict()` is empty although they have a state: nothing of it is saved, and that is reported.
+"""Reports of components with an empty `state_dict()` but a state that changes, which is not saved.
 
-An empty state is right for what has none, such as `nn.ReLU` or a disabled `GradScaler`. It is wrong for metrics of
-torchmetrics, whose states are not persistent by default, and for objects whose attributes change as training goes on.
-A module may fill a cache once, so modules have to change between two saves too.
+An empty state is right for objects without state, such as `nn.ReLU` or a disabled `GradScaler`. It is wrong for metrics
+of torchmetrics, whose states are not persistent by default, and for objects whose attributes change during training. A
+module may fill a cache once, so a module must also change between two saves.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ckptfmt._core.training.notices import notify
 
 __all__ = ["HollowComponents", "is_empty"]
 
-# Hooks and modes that every module has: they are not state.
+# Hooks and modes of every module, which are not state.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 
 
 def is_empty(state: object) -> bool:
-    """Say whether a state dict has nothing in it."""
+    """Return whether a state dict is empty."""
     return isinstance(state, Mapping) and not state
 
 
 class HollowComponents:
-    """Watches components that have nothing to save.
+    """Monitors components with an empty state.
 
     Args:
         components: All components by name.
@@ -44,7 +44,7 @@ class HollowComponents:
         self._reported: set[str] = set()
 
     def note(self, states: Mapping[str, object]) -> None:
-        """Tell once of each component that has an empty state and changes. To be called at each save."""
+        """Report, once each, components with an empty state that change. Call it at each save."""
         for name in self._marks.keys() & {name for name, state in states.items() if is_empty(state)} - self._reported:
             component = self._components[name]
             if _is_metric(component):
@@ -59,7 +59,7 @@ class HollowComponents:
             self._changed.add(name)
 
     def note_restored(self, empty: Collection[str]) -> None:
-        """Tell of metrics among components of which a checkpoint has nothing."""
+        """Report metrics among components with an empty state in a checkpoint."""
         for name in empty:
             if name not in self._reported and _is_metric(self._components[name]):
                 self._report(name)
@@ -69,7 +69,7 @@ class HollowComponents:
         if ranks.world().rank == 0:
             component = self._components[name]
             cure = "call its persistent(True)" if _is_metric(component) else "let its state_dict() return its state"
-            notify(f"component {name} has an empty state: nothing of it is saved or restored; {cure}")
+            notify(f"component {name} has an empty state and is neither saved nor restored; {cure}")
 
 
 def _may_be_empty(component: object) -> bool:
@@ -79,7 +79,7 @@ def _may_be_empty(component: object) -> bool:
 
 
 def _is_metric(component: object) -> bool:
-    """Say whether an object is one of torchmetrics with states, or a collection of those."""
+    """Return whether an object is a torchmetrics metric with states, or a collection of such metrics."""
     parts = component.modules() if isinstance(component, nn.Module) else ()
     return any(attributes(part).get("_defaults") and "_persistent" in attributes(part) for part in parts)
 

@@ -1,4 +1,4 @@
-"""Objects that were kept as inert data, since only code could make them again, and where they stand in a state."""
+"""Objects in a state that are kept as inert data, because only code could rebuild them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _MOST_NAMED = 5
 
 
 def inert_objects(component: str, tree: object) -> tuple[str, ...]:
-    """Return a line for each object in the state of a component that is inert data, for the first few of them.
+    """Return a line for each of the first few inert objects in the state of a component.
 
     Args:
         component: Name of the component.
         tree: Its state.
     """
     found: list[str] = []
-    seen: set[int] = set()  # by id: all of the tree stays alive meanwhile
+    seen: set[int] = set()  # by id: the whole tree stays alive
 
     def look(node: object, path: tuple[object, ...]) -> None:
         if isinstance(node, Typed):
             place = place_of(component, path)
-            found.append(f"{place}: an object of {node.name}, kept as inert data, which no component takes")
+            found.append(f"{place}: an object of {node.name}, kept as inert data, which cannot be restored")
         elif isinstance(node, Mapping | list | tuple | PerRank) and id(node) not in seen:
             seen.add(id(node))
             inside = node.values if isinstance(node, PerRank) else node

@@ -1,6 +1,6 @@
-"""Which parameter of an optimizer is which: full names such as `net.0.weight`, by identity.
+"""Full names of an optimizer's parameters, such as `net.0.weight`, by identity.
 
-PyTorch's optimizers know their parameters by position alone. A position means another parameter as soon as one is
+PyTorch's optimizers identify their parameters only by position. A position changes its meaning when a parameter is
 added, removed or moved; a name does not.
 """
 
@@ -18,9 +18,9 @@ from ckptfmt._core.training.stateful import Stateful
 
 __all__ = ["NAMES_KEY", "ParameterNames", "group_names", "groups_of", "parameter_names"]
 
-NAMES_KEY = "param_names"  # PyTorch's own, for optimizers that are made from named parameters
+NAMES_KEY = "param_names"  # PyTorch's key in optimizers built from named parameters
 ParameterNames = Mapping[int, tuple[str, ...]]
-"""The id of a parameter -> every full name it has; tied ones have several, and the first is the one to save."""
+"""Id of a parameter -> all its full names. Tied parameters have several, and the first one is saved."""
 
 
 def parameter_names(components: Mapping[str, Stateful]) -> ParameterNames:
@@ -36,7 +36,7 @@ def parameter_names(components: Mapping[str, Stateful]) -> ParameterNames:
 
 
 def groups_of(component: object) -> list[dict[str, Any]] | None:
-    """Return the parameter groups of an optimizer, or of an object that shows those of one; None for all others."""
+    """Return the parameter groups of an optimizer, or of an object that exposes those of one; None for others."""
     groups = getattr(component, "param_groups", None)
     if not isinstance(groups, list) or not all(_is_group(group) for group in groups):
         return None
@@ -44,9 +44,9 @@ def groups_of(component: object) -> list[dict[str, Any]] | None:
 
 
 def group_names(groups: list[dict[str, Any]], names: ParameterNames) -> list[list[str | None]]:
-    """Return one name for each parameter of each group; None for one that has none of its own.
+    """Return one name for each parameter of each group; None for a parameter without a unique name.
 
-    A parameter that is in no module goes by the name that the optimizer was given for it, if that is like no other.
+    A parameter outside all modules has the name that was passed to the optimizer, if that is unique.
     """
     given = [_own_names(group) for group in groups]
     taken = Counter(name for own in given for name in own) + Counter(name for all_ in names.values() for name in all_)

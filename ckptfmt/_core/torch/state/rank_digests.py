@@ -1,7 +1,7 @@
-"""What the ranks of a job compare of a component: digests of all that is small, and of all or a sample of the rest.
+"""Digests of a component for a comparison between ranks: of all small values, and of all or a sample of the rest.
 
-Data-parallel training keeps parameters, and what an optimizer keeps for each of them, equal on all ranks. They are
-compared as a whole once, and by samples from then on. Buffers and everything else are compared each time.
+Data-parallel training keeps parameters and their optimizer state equal on all ranks. They are compared completely once,
+and by samples from then on. Buffers and everything else are compared each time.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _WINDOWS = 64
 
 
 class Fingerprint(NamedTuple):
-    """Digests of a component, equal on two ranks if that is.
+    """Digests of a component, equal on two ranks if the component is.
 
     Attributes:
-        small: Of its structure, the dtypes and shapes of its tensors, and the data of the small ones.
-        large: Of the data of the others, or of a sample of them.
+        small: Digest of its structure, the dtypes and shapes of its tensors, and the data of small tensors.
+        large: Digest of the data of the other tensors, or of a sample.
     """
 
     small: bytes
@@ -48,12 +48,12 @@ class Fingerprint(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A component of one rank that is compared with those of others.
+    """A component of one rank, to compare with those of other ranks.
 
     Attributes:
         component: The component.
         large: Names of the tensors that are sampled.
-        ignored: Names of the tensors whose data do not count.
+        ignored: Names of the tensors whose data is ignored.
     """
 
     component: FlatComponent
@@ -61,10 +61,10 @@ class Subject:
     ignored: frozenset[str]
 
     def fingerprint(self, turn: int | None) -> Fingerprint:
-        """Return its digests.
+        """Return the digests.
 
         Args:
-            turn: How often large tensors were sampled before: each time other pieces are. None: take all their data.
+            turn: Number of earlier samples of large tensors: each turn samples other pieces. None: all their data.
         """
         tensors = self.component.tensors
         others = self.large | self.ignored
@@ -75,10 +75,10 @@ class Subject:
         return Fingerprint(digest_stream(chain([self.component.structure or b"", head], small)), digest_stream(data))
 
     def data_digests(self, *, large: bool) -> Mapping[str, bytes]:
-        """Return a digest of the dtype, shape and data of each tensor; without the data where they do not count.
+        """Return a digest of the dtype, shape and data of each tensor; without the data where it is ignored.
 
         Args:
-            large: Whether those of large tensors count.
+            large: Whether to include the data of large tensors.
         """
         tensors = self.component.tensors
         counting = [name for name in tensors if name not in self.ignored and (large or name not in self.large)]
@@ -90,7 +90,7 @@ class Subject:
 
 
 def subject_of(live: Stateful, component: FlatComponent) -> Subject:
-    """Return what is compared of an object.
+    """Return the subject for the comparison of an object.
 
     Args:
         live: The object.
@@ -110,7 +110,7 @@ def subject_of(live: Stateful, component: FlatComponent) -> Subject:
 
 
 def _sample(leaves: Sequence[TensorSource], turn: int) -> Iterator[BytesLike]:
-    """Yield pieces of some of the tensors. In the course of the turns each piece of each tensor has its turn."""
+    """Yield pieces of some of the tensors. Over the turns, every piece of every tensor is sampled."""
     count = min(len(leaves), _WINDOWS)
     for position in range(turn * count, (turn + 1) * count):
         visit, number = divmod(position, len(leaves))
@@ -120,7 +120,7 @@ def _sample(leaves: Sequence[TensorSource], turn: int) -> Iterator[BytesLike]:
 def _digests(leaves: Sequence[TensorSource]) -> list[bytes]:
     """Return the digest of the data of each tensor.
 
-    They are read in this thread, whose stream a device's tensors are up to date in, and hashed in others.
+    This thread reads the data, because a device's tensors are up to date in its stream; other threads hash it.
     """
     with Workers(CORES, "ckptfmt-compare") as workers:
         together = batches(leaves, lambda leaf: leaf.nbytes, _LARGE_BYTES)

@@ -1,1 +1,1 @@
-"""PyTorch's tensors, in files and on devices."""
+"""PyTorch tensors in files and on devices."""

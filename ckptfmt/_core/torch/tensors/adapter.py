@@ -1,4 +1,4 @@
-"""How PyTorch's tensors and values go into a checkpoint and come out again (spec 9, 11.6)."""
+"""Encoding of PyTorch's tensors and values in checkpoints, and decoding (spec 9, 11.6)."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _DTYPE_BY_NAME = {str(dtype): dtype for dtype in vars(torch).values() if isinsta
 
 
 class TorchAdapter:
-    """PyTorch in and out of checkpoints. Tensors are read into CPU memory."""
+    """Adapter for PyTorch's tensors and values. Tensors are read into CPU memory."""
 
     @property
     def marker(self) -> None:
-        """See `container.adapters.Encoder.marker`: tensors have none."""
+        """See `container.adapters.Encoder.marker`: tensors have no marker."""
 
     def encode(self, value: object, path: str) -> object:
         """Return the form in which a value is stored, or NotImplemented for an unknown type.
 
         Raises:
-            StateError: A tensor or object of PyTorch that the format cannot express, with advice.
+            StateError: The format does not support a tensor or object of PyTorch; the error has a hint.
         """
         match value:
             case torch.Tensor():
@@ -66,8 +66,9 @@ class TorchAdapter:
         """Return a new CPU tensor and its writable flat bytes.
 
         Raises:
-            UnsupportedVersionError: This PyTorch has no such dtype, or packs its elements and cannot have the shape.
-            FormatError: PyTorch has no tensor of such a shape: one without elements and with huge dimensions.
+            UnsupportedVersionError: This PyTorch version lacks the dtype, or packs its elements and does not support
+                the shape.
+            FormatError: PyTorch does not support the shape: no elements, but huge dimensions.
         """
         own = shape_in_torch(dtype, shape)
         if own is None:
@@ -77,17 +78,17 @@ class TorchAdapter:
         try:
             tensor = new_tensor(own, DTYPES[dtype])
         except RuntimeError as error:
-            if 0 not in shape:  # the memory is not to be had
+            if 0 not in shape:  # not enough memory
                 raise
             why = str(error).partition("\n")[0]
-            raise error_for(Problem("tensor-shape", f"PyTorch cannot make a tensor of its shape: {why}")) from error
+            raise error_for(Problem("tensor-shape", f"PyTorch cannot create a tensor of its shape: {why}")) from error
         return tensor, memory_of(tensor)
 
     def view(self, dtype: str, shape: tuple[int, ...], memory: memoryview) -> None:
-        """Return None: PyTorch knows no read-only memory, and to write to this would end the process."""
+        """Return None: PyTorch has no read-only memory, and a write to this memory would crash the process."""
 
     def decode(self, typed: Typed) -> object:
-        """Return the value that a typed value stands for; an unknown one as it is (spec 11.8).
+        """Return the value that a typed value represents; an unknown one unchanged (spec 11.8).
 
         Raises:
             FormatError: With code `typed-value`: PyTorch refuses the value.
@@ -104,21 +105,21 @@ class TorchAdapter:
                     return _DTYPE_BY_NAME.get(f"torch.{typed.value}", typed)
                 case "torch.device":
                     return _decode_device(typed)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what PyTorch's checks raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # raised by PyTorch's checks
             why = str(error).partition("\n")[0]
             raise error_for(Problem("typed-value", f"PyTorch refuses a {typed.name} value: {why}")) from error
         return typed
 
 
 TORCH_ADAPTERS = AdapterSet(TorchAdapter(), NumpyAdapter(), {"torch": TorchAdapter}, always_mark=True)
-"""For states of PyTorch's tensors. NumPy arrays beside them, which are marked, come back as NumPy arrays."""
+"""Adapters for states with PyTorch tensors. NumPy arrays in them are marked and restored as NumPy arrays."""
 
 
 def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
     plain = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
     if plain and tensor.is_cpu and tensor.dtype in PLAIN and tensor.layout is torch.strided and not tensor.is_nested:
-        return _leaf(tensor)  # as nearly all are
-    # A subclass may compute its values, or hold more than values: its bytes would not be the whole truth.
+        return _leaf(tensor)  # the common case
+    # A subclass may compute its values, or contain more than values: its bytes would be incomplete.
     if not plain:
         kind = "a DTensor, sharded over ranks" if hasattr(tensor, "full_tensor") else f"a tensor of {type(tensor)}"
         raise StateError(path, kind, _advice_for_subclass(tensor))
@@ -127,7 +128,7 @@ def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
     if tensor.is_quantized:
         raise StateError(path, "a quantized tensor", "store its int_repr() and its scales and zero points")
     if tensor.is_meta:
-        raise StateError(path, "a tensor on the meta device, which has no values", "give it values or leave it out")
+        raise StateError(path, "a tensor on the meta device, which has no values", "initialize or omit it")
     if tensor.layout in sparse.LAYOUTS.values():
         return sparse.encode(tensor)
     if tensor.layout is not torch.strided:
@@ -144,15 +145,15 @@ def _encode_tensor(tensor: torch.Tensor, path: str) -> object:
 
 def _advice_for_subclass(tensor: torch.Tensor) -> str:
     if is_lazy(tensor):
-        return "it gets its values in the first forward pass: save after it"
+        return "save after the first forward pass, which initializes it"
     if hasattr(tensor, "full_tensor"):
         return "store what its full_tensor() returns"
-    return "store plain tensors that it can be built from again"
+    return "store plain tensors from which it can be rebuilt"
 
 
 @dataclass(slots=True, eq=False)
 class _TorchLeaf(TensorLeaf):
-    """A tensor of PyTorch."""
+    """Leaf for a PyTorch tensor."""
 
     tensor: torch.Tensor
 
@@ -167,7 +168,7 @@ class _TorchLeaf(TensorLeaf):
         return place, tensor.shape, tensor.stride(), tensor.dtype, flags
 
     def read(self) -> memoryview:
-        """See `TensorLeaf.read`: the tensor's own memory, if its elements lie there as they are to be stored."""
+        """See `TensorLeaf.read`: the tensor's own memory, if it has the layout of the file."""
         tensor = self.tensor
         if _lies_ready(tensor):
             return memory_of(tensor)
@@ -183,7 +184,7 @@ class _TorchLeaf(TensorLeaf):
         return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if _lies_ready(tensor) else bytes(self.read())
 
     def window(self, number: int, nbytes: int) -> BytesLike:
-        """See `TensorLeaf.window`; only that piece is copied, from whatever device."""
+        """See `TensorLeaf.window`: only that piece is copied, from any device."""
         tensor = self.tensor.detach()
         if not tensor.numel() or _lies_ready(tensor):
             return TensorLeaf.window(self, number, nbytes)
@@ -194,7 +195,7 @@ class _TorchLeaf(TensorLeaf):
         return _flat_bytes(tensor[start : start + rows].cpu().resolve_conj().resolve_neg().contiguous())
 
     def copy_into(self, buffer: memoryview) -> None:
-        """See `TensorLeaf.copy_into`: in one pass; from a device without waiting, if the memory is pinned."""
+        """See `TensorLeaf.copy_into`: in one pass; from a device asynchronously, if the memory is pinned."""
         tensor = self.tensor
         if not tensor.numel():
             return
@@ -202,15 +203,15 @@ class _TorchLeaf(TensorLeaf):
             if tensor.nbytes <= SMALL_BYTES:
                 buffer[:] = self.read_copy()
                 return
-            # As bytes, which is one pass in this thread and lets others run. PyTorch would wake all of its threads, and
-            # have them spin while they wait: on a busy machine that takes several times as long.
+            # As bytes, which takes one pass in this thread and lets others run. PyTorch would wake all its threads,
+            # which spin while they wait: on a busy machine, that takes several times as long.
             np.copyto(np.frombuffer(buffer, np.uint8), np.frombuffer(memory_of(tensor), np.uint8))
             return
         if tensor.is_cpu:
             copy_out(tensor, buffer)
             return
         target = torch.frombuffer(buffer, dtype=tensor.dtype)
-        if target.data_ptr() % tensor.element_size():  # behind a tensor of odd length
+        if target.data_ptr() % tensor.element_size():  # after a tensor of odd length
             buffer[:] = self.read()
         else:
             target.view(tensor.shape).copy_(tensor.detach(), non_blocking=True)
@@ -221,13 +222,13 @@ def _leaf(tensor: torch.Tensor) -> TensorLeaf:
 
 
 class _PackedLeaf(_TorchLeaf):
-    """A tensor whose elements hold several of the format each, as bytes: PyTorch does little else with such tensors."""
+    """Leaf for a tensor with several of the format's elements per PyTorch element, as bytes."""
 
     __slots__ = ()
 
     @property
     def alias(self) -> Hashable:
-        """See `TensorLeaf.alias`; the same bytes as another dtype are another tensor."""
+        """See `TensorLeaf.alias`: the same bytes with another dtype are another tensor."""
         return self.dtype, super().alias
 
 
@@ -235,33 +236,34 @@ def _packed_leaf(tensor: torch.Tensor, path: str) -> TensorLeaf:
     element = PACKED[tensor.dtype]
     if not tensor.ndim:
         found = f"a tensor of {tensor.dtype} without dimensions"
-        raise StateError(path, found, "store its view of one dimension: view(1)")
+        raise StateError(path, found, "store its one-dimensional view: view(1)")
     shape = (*tensor.shape[:-1], element.packed * tensor.shape[-1])
     return _PackedLeaf(element.name, shape, tensor.detach().view(torch.uint8))
 
 
 def _lies_ready(tensor: torch.Tensor) -> bool:
-    """Say whether the elements lie in memory in C order, as their values."""
+    """Return whether the elements are in memory in C order, without pending conjugation or negation."""
     return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """Return the memory of a contiguous CPU tensor as a flat, writable view of bytes, which keeps the tensor alive.
 
-    Through NumPy it would take several times as long, which shows with tensors by the ten thousand.
+    NumPy would take several times as long, which matters with tens of thousands of tensors.
     """
     memory = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
-    memory.tensor = tensor  # type: ignore[attr-defined]  # any object of ctypes can hold another
+    memory.tensor = tensor  # type: ignore[attr-defined]  # a ctypes object can hold a reference
     return memoryview(memory).cast("B")
 
 
 def new_tensor(
     shape: tuple[int, ...] | torch.Size, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Return a tensor whose values are not set yet.
+    """Return an uninitialized tensor.
 
-    A large one on the CPU lies in NumPy's memory: NumPy asks the system for huge pages, without which memory that is
-    touched for the first time takes several times as long.
+    A large one on the CPU uses NumPy's memory: NumPy requests huge pages, without which the first access to memory
+    takes
+    several times as long.
     """
     nbytes = torch.Size(shape).numel() * dtype.itemsize
     if nbytes < _LARGE_BYTES or torch.device(device).type != "cpu":
@@ -276,9 +278,9 @@ def _flat_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def _decode_device(typed: Typed) -> torch.device | Typed:
-    """Return the device, or the typed value itself if this PyTorch has none of that name (11.8)."""
+    """Return the device, or the typed value itself if this PyTorch version lacks a device of that name (11.8)."""
     try:
         device = torch.device(typed.value)
     except RuntimeError:
         return typed
-    return device if str(device) == typed.value else typed  # it takes an index beyond its range for another one
+    return device if str(device) == typed.value else typed  # PyTorch wraps an index beyond its range

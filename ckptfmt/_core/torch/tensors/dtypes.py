@@ -1,4 +1,4 @@
-"""PyTorch's dtypes for those of the format, and its shapes: one element of PyTorch may hold several of the format."""
+"""PyTorch dtypes and shapes for those of the format: one PyTorch element may contain several of the format."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ DTYPES: dict[str, torch.dtype] = {
     for element in dtypes.DTYPES.values()
     if element.torch is not None and hasattr(torch, element.torch)
 }
-"""PyTorch's dtype for each dtype of the spec's section 9; those that this PyTorch lacks are left out."""
+"""PyTorch's dtype for each dtype of the spec's section 9, without those that this PyTorch version lacks."""
 
 PLAIN = {dtype: name for name, dtype in DTYPES.items() if dtypes.DTYPES[name].packed == 1}
-"""The name of each dtype of PyTorch whose elements are those of the format."""
+"""Name of each PyTorch dtype whose elements are those of the format."""
 
 PACKED = {dtype: dtypes.DTYPES[name] for name, dtype in DTYPES.items() if dtype not in PLAIN}
-"""The element type for each dtype of PyTorch that packs several of its elements into one, in the last dimension."""
+"""Element type of each PyTorch dtype that packs several elements into one, in the last dimension."""
 
 COMPLEX = {  # safetensors lacks these (11.6)
     getattr(torch, element.torch): element.name
     for element in dtypes.ELEMENTS.values()
     if element.torch is not None and element.parts is not None
 }
-"""The name of each complex dtype of PyTorch that is stored as its parts."""
+"""Name of each complex PyTorch dtype that is stored as its real and imaginary parts."""
 
 
 def shape_in_torch(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the shape of PyTorch's tensor for a dtype and shape of the format; None if PyTorch has no such tensor."""
+    """Return the shape of the PyTorch tensor for a dtype and shape of the format; None if unsupported."""
     if dtype not in DTYPES:
         return None
     packed = dtypes.DTYPES[dtype].packed

@@ -1,4 +1,4 @@
-"""Where loaded tensors go: `map_location` as `torch.load` has it."""
+"""Devices of loaded tensors: `map_location` as in `torch.load`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ MapLocation = (
     | Callable[[torch.UntypedStorage, str], torch.UntypedStorage | torch.TypedStorage | None]
     | None
 )
-"""What `relocate` takes."""
+"""Argument of `relocate`."""
 
-_SAVED = "cpu"  # a file holds values, not devices: every tensor comes from the CPU
+_SAVED = "cpu"  # a file contains values, not devices: every tensor comes from the CPU
 
 
 def relocate(state: Any, map_location: MapLocation) -> Any:
-    """Return a loaded state with its tensors where they are wanted.
+    """Return a loaded state with its tensors moved to their devices.
 
-    Tied tensors stay tied. NumPy arrays and values are not touched.
+    Tied tensors stay tied. NumPy arrays and plain values are unchanged.
 
     Args:
-        state: What was loaded.
-        map_location: None: the CPU. A device or its name: there. A mapping: it is asked for `"cpu"`. A callable:
-            it is called with each tensor's storage and `"cpu"`, and returns the storage to use, or None for the
-            one it was given.
+        state: The loaded state.
+        map_location: None: the CPU. A device or its name: that device. A mapping: its entry for `"cpu"`. A callable: it
+            is called with each tensor's storage and `"cpu"`, and returns the storage to use, or None for the given one.
     """
     if map_location is None:
         return state
@@ -45,7 +44,7 @@ def relocate(state: Any, map_location: MapLocation) -> Any:
 
     def place(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.layout is not torch.strided:  # it has no storage of its own
-            raise TypeError("map_location as a function needs dense tensors; give a device for a sparse one")
+            raise TypeError("map_location as a function needs dense tensors; pass a device for sparse ones")
         storage = function(tensor.untyped_storage(), _SAVED)
         if storage is None:
             return tensor
@@ -58,10 +57,10 @@ def relocate(state: Any, map_location: MapLocation) -> Any:
 
 
 def _replace(value: Any, place: Callable[[torch.Tensor], torch.Tensor], placed: dict[int, tuple[Any, Any]]) -> Any:
-    """Return a tree with each tensor replaced, and the same tensor each time by the same one."""
+    """Return a tree with each tensor replaced, always by the same one for the same tensor."""
     match value:
         case torch.Tensor():
-            # The original is kept beside the new one: as long as it lives, its id is its own.
+            # The original is kept with the new one: its id stays unique during its lifetime.
             if id(value) not in placed:
                 placed[id(value)] = (value, place(value))
             return placed[id(value)][1]

@@ -1,4 +1,4 @@
-"""Sparse tensors as typed values and back (spec 11.6)."""
+"""Conversion of sparse tensors to typed values and back (spec 11.6)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["LAYOUTS", "decode", "encode"]
 LAYOUTS: dict[str, torch.layout] = {
     name: getattr(torch, name.removeprefix("torch.")) for name in (SPARSE_COO, *SPARSE_COMPRESSED)
 }
-"""The layout behind each type name."""
+"""Layout for each type name."""
 
 _BY_ROWS = (torch.sparse_csr, torch.sparse_bsr)
 _IN_BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
 
 
 def encode(tensor: torch.Tensor) -> Typed:
-    """Return a sparse tensor as its parts, which are plain tensors and share its memory."""
+    """Return a sparse tensor as its parts, plain tensors that share its memory."""
     tensor = tensor.detach()
     size = list(tensor.shape)
     if tensor.layout is torch.sparse_coo:
-        # The public accessors refuse a tensor that is not coalesced.
+        # The public accessors refuse an uncoalesced tensor.
         parts: dict[str, Any] = {"indices": tensor._indices(), "values": tensor._values()}
         return Typed(SPARSE_COO, {**parts, "size": size, "is_coalesced": tensor.is_coalesced()})
     if tensor.layout in _BY_ROWS:
@@ -36,12 +36,12 @@ def encode(tensor: torch.Tensor) -> Typed:
 
 
 def decode(typed: Typed) -> torch.Tensor:
-    """Return the sparse tensor of a typed value whose parts are of the right types, after checking that they fit.
+    """Return the sparse tensor of a typed value whose parts have the right types, after a check of their consistency.
 
     Raises:
         ValueError: A block has no elements.
-        RuntimeError: The parts do not fit together, say an index is beyond the size (11.9). Other standard errors
-            come from PyTorch, too.
+        RuntimeError: The parts do not fit together, for example an index is beyond the size (11.9). PyTorch may raise
+            other standard errors too.
     """
     parts = dict(typed.value)
     if typed.name == SPARSE_COO:
@@ -53,7 +53,7 @@ def decode(typed: Typed) -> torch.Tensor:
 
 
 def _check_blocks(compressed_indices: torch.Tensor, values: torch.Tensor) -> None:
-    """Check that blocks have elements: PyTorch divides by their sizes, and a division by zero ends the process."""
+    """Check that blocks have elements: PyTorch divides by their sizes, and a division by zero crashes the process."""
     batch = compressed_indices.dim() - 1
     if 0 in values.shape[max(0, batch) :][1:3]:
-        raise ValueError(f"its blocks have no elements: its values are of shape {list(values.shape)}")
+        raise ValueError(f"its blocks have no elements: its values have shape {list(values.shape)}")

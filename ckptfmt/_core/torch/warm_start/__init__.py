@@ -1,1 +1,1 @@
-"""A new run started from the weights of an earlier one."""
+"""Warm start: a new run with the weights of an earlier one."""

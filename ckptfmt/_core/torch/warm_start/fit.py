@@ -1,7 +1,7 @@
-"""Weights that were saved from one model, fitted into another that is like it but not the same.
+"""Fitting of saved weights into a similar model.
 
-Names are mapped first, then each tensor of the model is looked for. What does not fit is a difference, unless it is
-asked for: a tensor that may be left out, or one of which the common part is to be taken.
+Names are mapped first, then each tensor of the model is looked up. A mismatch is a difference, unless the caller allows
+it: for tensors that may be missing, or of which only the common part is taken.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ckptfmt.errors import UsageError
 __all__ = ["Fit", "Names", "Rename", "fit_weights", "map_names"]
 
 Rename = Mapping[str, str | None] | Callable[[str], str | None]
-"""New names for old: of tensors or of what they begin with, up to a dot; None: leave it out."""
+"""Old name -> new name, of tensors or of prefixes up to a dot; None to omit them."""
 Names = bool | Collection[str]
-"""All, none, or those that one of some patterns matches (`head.*`)."""
+"""All, none, or the names that match one of some patterns (`head.*`)."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Fit:
 
     Attributes:
         state: The values to load, by the model's plain names.
-        converted: Tensors that get another dtype, a line each.
-        resized: Tensors of which the common part is taken, a line each.
-        kept: Tensors of the model that stay as they are, a line each.
-        unused: What was saved and is not taken, a line each.
-        differences: What does not fit and was not asked for, a line each: unless it is empty, nothing may be loaded.
+        converted: Tensors converted to another dtype, one line each.
+        resized: Tensors of which only the common part is taken, one line each.
+        kept: Tensors of the model that keep their values, one line each.
+        unused: Saved tensors that are not taken, one line each.
+        differences: Mismatches that are not allowed, one line each. Load nothing unless this is empty.
     """
 
     state: Mapping[str, Any]
@@ -56,16 +56,16 @@ def fit_weights(
     partial: Names = False,
     resize: Names = False,
 ) -> Fit:
-    """Return what a model takes from a saved state dict. Nothing is changed.
+    """Return what a model takes from a saved state dict. Changes nothing.
 
     Args:
         live: The state dict of the model, with plain names.
         saved: The saved one.
-        rename: New names for saved ones, after the prefix is gone.
-        strip_prefix: What saved names begin with that the model's do not; other names stay.
-        partial: Which tensors may be left out: missing, too many, or of another shape.
-        resize: Of which tensors of another size the common part (the first rows, columns, ...) is to be taken; the
-            rest stays as it is.
+        rename: New names for saved ones, applied after the prefix is stripped.
+        strip_prefix: Prefix of saved names that the model's names do not have; other names stay unchanged.
+        partial: Tensors that may be missing, unexpected, or of another shape.
+        resize: Tensors of another size of which only the common part (the first rows, columns, ...) is taken; the rest
+            keeps its values.
 
     Raises:
         UsageError: Two saved names become one.
@@ -104,7 +104,7 @@ def fit_weights(
 
 
 def map_names(saved: Mapping[str, Any], rename: Rename | None, strip_prefix: str = "") -> dict[str, Any]:
-    """Return a state dict by its new names; what is renamed to None is left out.
+    """Return a state dict by its new names, without those renamed to None.
 
     Raises:
         UsageError: Two saved names become one.
@@ -135,14 +135,14 @@ def _renamed(name: str, rename: Rename | None) -> str | None:
 
 
 def _beginnings(name: str) -> Iterator[str]:
-    """Yield a name, then what it begins with up to each of its dots, the longest first."""
+    """Yield a name, then its prefixes up to each dot, the longest first."""
     while name:
         yield name
         name = name.rpartition(".")[0]
 
 
 def _comes_by_another_name(name: str, live: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
-    """Say whether a tensor of the model has another name under which it was saved: tied weights."""
+    """Return whether a tensor of the model was saved under another of its names: tied weights."""
     value = live[name]
     tied = [pair for pair in shared_names(live) if name in pair] if isinstance(value, torch.Tensor) else []
     return any(other in saved for pair in tied for other in pair)

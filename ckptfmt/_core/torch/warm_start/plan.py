@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Mapped:
-    """How saved weights are fitted into a model that is not quite the same.
+    """Options for fitting saved weights into a similar model.
 
     Attributes:
         rename: New names for saved ones.
@@ -100,13 +100,13 @@ class WarmStartReport:
         path: The file.
         lineage: The file, then the one that its run started from, and so on.
         loaded: Names of the loaded tensors.
-        converted: Tensors that were converted to another dtype, a line each.
-        resized: Tensors of which only the common part was taken, a line each.
-        kept: Tensors of the models that keep their initial values, a line each.
-        unused: Tensors of the file that no model takes, a line each.
+        converted: Tensors that were converted to another dtype, one line each.
+        resized: Tensors of which only the common part was taken, one line each.
+        kept: Tensors of the models that keep their initial values, one line each.
+        unused: Tensors of the file that no model takes, one line each.
         restored: Names of the other components that were restored.
-        fresh: Names of the components that start anew.
-        per_rank: Values that differ between the ranks of the file, and were taken from rank 0, a line each.
+        fresh: Names of the components that start from their initial state.
+        per_rank: Values that differ between the ranks of the file and were taken from rank 0, one line each.
         step: First value of the step counter.
         epoch: First value of the epoch counter.
     """
@@ -127,13 +127,13 @@ class WarmStartReport:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A plan. Nothing is changed before `apply`.
+    """Plan of a warm start. Nothing is changed before `apply`.
 
     Attributes:
-        report: What will have been done.
+        report: Report of the plan, once applied.
         fits: What each model takes, with its name.
-        others: What the other components take.
-        random: The states for the global generators; None: they stay.
+        others: Plan for the other components.
+        random: States for the global generators; None: they stay unchanged.
     """
 
     report: WarmStartReport
@@ -142,7 +142,7 @@ class WarmStart:
     random: rng.RandomState | None = None
 
     def apply(self) -> WarmStartReport:
-        """Change the objects.
+        """Apply the plan to the objects.
 
         Raises:
             RestoreError: One of them raised.
@@ -168,7 +168,7 @@ def warm_start(
     inert: Collection[str] = (),
     quiet: bool = False,
 ) -> WarmStartReport:
-    """Load the weights of a file into a model, as the start of something new.
+    """Load the weights of a file into a model, as the start of new training.
 
     Every byte is verified as far as the format allows. Everything that does not fit is one error, raised before
     anything is changed. Nothing in the file is executed. Prefixes that wrappers add to names (DDP, `torch.compile`) are
@@ -181,7 +181,7 @@ def warm_start(
             several models, a mapping of their names to components; models that it does not name take the component with
             their own name.
         rename: New names for saved ones. `{"transformer": "encoder", "lm_head": None}` renames tensors, or prefixes of
-            names up to a dot, and leaves out those mapped to None. Or a function from name to name or None.
+            names up to a dot, and omits those mapped to None. Or a function from name to name or None.
         strip_prefix: Prefix of saved names that the model's names do not have, such as `model.`.
         partial: Tensors that may be missing from the file or the model, or have another shape: True for all, or
             patterns such as `["head.*"]`. The model keeps its own values.
@@ -204,9 +204,11 @@ def warm_start(
 
 
 def warm_start_run(run: Run, loop: Loop, request: Request) -> WarmStartReport:
-    """Let a new run begin with what a file has, as `Checkpointer.warm_start` says. To be called by all ranks."""
+    """Start a new run from a file (see `Checkpointer.warm_start`). All ranks call it."""
     if not loop.new:
-        raise UsageError("warm_start() is only for a new run; call it right after a resume() that resumed nothing")
+        raise UsageError(
+            "warm_start() called on a run that is not new; call it right after a resume() that finds nothing"
+        )
     plan = ranks.together(lambda: plan_warm_start(run.components, request))
     report = ranks.together(plan.apply)
     run.lineage = report.lineage
@@ -215,16 +217,16 @@ def warm_start_run(run: Run, loop: Loop, request: Request) -> WarmStartReport:
 
 
 def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> WarmStart:
-    """Compare the components of a new run with a file that it is to start from.
+    """Compare the components of a new run with the file to start from.
 
     Args:
         components: The objects by name. Modules take weights.
-        request: What is to be taken.
+        request: What to take.
 
     Raises:
         MismatchError: Something does not fit; lists every reason.
-        UsageError: Something else than the components is to be taken.
-        CkptfmtError: The file cannot be read, is damaged, or asks for code to be run.
+        UsageError: The request names something other than the components.
+        CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
     """
     path, mapped = request.path, request.mapped
     also_restore, inert = name_list("also_restore", request.also_restore), name_list("inert", request.inert)
@@ -251,7 +253,7 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
     differences += [*plan.differences, *lost]
     if differences:
         advice = "use partial=, rename= or resize= for tensors that may be missing, renamed or cut"
-        raise MismatchError(f"{path}: the weights do not fit and nothing was changed; {advice}", differences)
+        raise MismatchError(f"{path}: the weights do not fit; nothing was changed; {advice}", differences)
     facts = origin.metadata
 
     def lines(of: str) -> tuple[str, ...]:
@@ -275,7 +277,7 @@ def plan_warm_start(components: Mapping[str, Stateful], request: Request) -> War
 
 
 def _models(path: object, model: object) -> dict[str, Stateful]:
-    """Return the models by name, as `warm_start` is given them."""
+    """Return the models passed to `warm_start`, by name."""
     if isinstance(path, nn.Module):
         raise UsageError("the arguments are swapped; write warm_start(path, model)")
     models = checked_components(model if isinstance(model, Mapping) else {"model": model})
@@ -289,7 +291,7 @@ def _sources(source: str | Mapping[str, str] | None, modules: Collection[str]) -
     if not isinstance(source, str):
         return source or {}
     if len(modules) > 1:
-        raise UsageError(f"source is {source!r} for several modules; give a mapping of their names to components")
+        raise UsageError(f"source is {source!r} for several modules; pass a mapping of their names to components")
     return dict.fromkeys(modules, source)
 
 
@@ -301,7 +303,7 @@ def _fit(
     sources: Mapping[str, str],
     count: int,
 ) -> tuple[Fit, str | None]:
-    """Return what a module takes, and of which component; None if of none."""
+    """Return what a module takes, and from which component; None if none."""
     source = sources.get(name)
     if source is None and name in origin.components:
         source = name
@@ -331,12 +333,12 @@ def _taken_of_rank_0(origin: Origin, components: Collection[str | None]) -> Iter
 
 
 def _prefixed(name: str, modules: Mapping[str, object], lines: Collection[str]) -> Iterator[str]:
-    """Yield lines with the name of the component, if there is more than one that they could be of."""
+    """Yield lines with the name of the component, if there are several components."""
     return (line if len(modules) == 1 or line.startswith(f"{name}: ") else f"{name}.{line}" for line in lines)
 
 
 def render_warm_start(report: WarmStartReport) -> str:
-    """Return the report as a few lines of text, each ended by a line feed. No name in it can harm a terminal."""
+    """Return the report as lines of text, each ended by a line feed. Names are escaped: none can harm a terminal."""
     return "".join(f"{escape(line)}\n" for line in _lines(report))
 
 
