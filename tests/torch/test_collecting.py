@@ -96,7 +96,7 @@ def test_a_rank_without_a_state_fails_the_save_of_all(
         said = [text for _, text in of_rank]
         assert "there is no state" in said[0]
         assert "part.file: " in said[1]
-        assert "part.nested: a PerRank" in said[2]
+        assert "part.nested: " in said[2]
         assert rank in failing or all(text.startswith(f"rank {failing[0]}: ") for text in said)
     for run in (tmp_path / "run").iterdir():
         assert len(list(run.glob("*.ckptfmt"))) == 2
@@ -129,7 +129,7 @@ def test_more_than_the_limit_is_refused_by_name_before_anything_is_written(
     assert [[kind for kind, _ in rank] for rank in told] == [["StateError"] * 2 + [""], ["RankError"] * 2 + [""]]
     for rank in told:
         assert "part.a, net.weight, net.bias, part.c.small: " in rank[0][1]
-        assert "the limit is 500" in rank[0][1]
+        assert "500" in rank[0][1]
         assert "net.weight, net.bias, part.c.small: " in rank[1][1]
     (path,) = (tmp_path / "run").glob("*.ckptfmt")
     weights = [ckptfmt.torch.load(path, rank=rank)["net"]["weight"] for rank in range(2)]
@@ -204,7 +204,7 @@ def save_what_not_all_have(rank: int, train_url: Path) -> list[tuple[str, str, i
         ckpt = Checkpointer(train_url / name, components, on_failed_save="raise", background=False)
         records.lines.clear()
         failed = raised(partial(ckpt.resume, quiet=True))
-        named = sum("component 'b' is missing on rank" in line for line in records.lines)
+        named = sum("'b'" in line for line in records.lines)
         told.append((*(failed if failed[0] else raised(ckpt.save)), named))
         ckpt.close()
     return told
@@ -216,7 +216,8 @@ def test_components_that_not_all_ranks_have(tmp_path: Path, context: ForkServerC
     assert kinds == [["", "UsageError", "StateError", ""], *[["", "RankError", "RankError", ""]] * 2]
     for rank in told:
         assert "'b'" in rank[1][1]
-        assert "b: differs between ranks" in rank[2][1]
+        assert rank[2][1].startswith("b: ")
+        assert "rank 2" in rank[2][1]
     assert [[named for *_, named in rank] for rank in told] == [[1, 0, 1, 1], [0] * 4, [0] * 4]
     for name in ("only on rank 0", "same"):
         (path,) = (tmp_path / name).glob("*.ckptfmt")
@@ -277,5 +278,5 @@ def test_sharded_state_is_refused_at_once(tmp_path: Path, context: ForkServerCon
         assert [kind for kind, _ in rank] == ["UsageError", "UsageError", "UsageError", "", "StateError"]
         names = ("DTensor", "FullyShardedDataParallel", "ZeroRedundancyOptimizer")
         said = [text for _, text in rank[:3]]
-        assert all(f"sharded over the ranks by {name}" in text for name, text in zip(names, said, strict=True))
-        assert "part.x: a DTensor" in rank[4][1]
+        assert all(name in text for name, text in zip(names, said, strict=True))
+        assert all(word in rank[4][1] for word in ("part.x: ", "DTensor"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,8 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(tmp_path: Path, capfd: 
     kills = [demo.Kill(random.randrange(1, 20), in_save=True), demo.Kill(random.randrange(24, 45), in_save=False)]
     assert demo.main(tmp_path / "demo", kills, epochs=2) == 0
     told = capfd.readouterr().out
-    assert "1 of them in the middle of a save" in told
-    assert "identical  the loss of each of the 46 steps" in told
+    assert re.search(r"\b1 of them\b", told)
+    assert re.search(r"identical .*\b46 steps", told)
     assert "ckpt-00000046-e0002.ckptfmt" in told
 
 

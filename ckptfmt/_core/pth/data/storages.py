@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,6 +120,7 @@ class MemberData:
         self._rework = rework
         self._form = form
         self._verified = False
+        self._lock = threading.RLock()  # tensors that share a storage are read by several threads
         self._restart()
 
     @property
@@ -134,6 +136,12 @@ class MemberData:
             raise error.at(self._source.path, self._form) from error
 
     def _read(self, start: int, nbytes: int) -> BytesLike:
+        if not (self._verified and self._member.method == STORED):
+            with self._lock:
+                return self._read_in_order(start, nbytes)
+        return _fetch(self._source, self._member.offset + start, nbytes)
+
+    def _read_in_order(self, start: int, nbytes: int) -> BytesLike:
         if start < self._position or (start > self._position and self._inflater is None):
             self.finish()
             self._restart()
@@ -151,8 +159,9 @@ class MemberData:
         Raises:
             ForeignFileError: Its CRC-32 is not the one in the directory.
         """
-        if not self._verified:
-            self._skip(self.nbytes - self._position)
+        with self._lock:
+            if not self._verified:
+                self._skip(self.nbytes - self._position)
 
     def _restart(self) -> None:
         self._position = self._crc = self._fed = 0

@@ -1,0 +1,59 @@
+"""Tensors that share a storage, read by several threads at once."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import cast
+
+import pytest
+
+from ckptfmt._core.pth.data.archive import read_members
+from ckptfmt._core.pth.data.storages import MemberData
+from ckptfmt._core.storage import Source, open_source
+
+PIECE = 64 << 10
+
+
+class Interrupted:
+    """A source that lets other threads run in the middle of each read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.path, self.size = source.path, source.size
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        time.sleep(0.0005)
+        return self._source.read(offset, nbytes)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        time.sleep(0.0005)
+        self._source.read_into(offset, buffer)
+
+    def view(self, offset: int, nbytes: int) -> memoryview | None:
+        time.sleep(0.0005)
+        return self._source.view(offset, nbytes)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_each_thread_gets_the_bytes_that_it_asks_for(tmp_path: Path, method: int) -> None:
+    random = Random(0)
+    content = random.randbytes(1 << 20)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("data/0", content)
+    source = cast("Source", Interrupted(open_source(path)))
+    (member,) = read_members(source)
+    data = MemberData(source, member)
+    starts = [random.randrange(len(content) - PIECE) for _ in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda start: bytes(data.read(start, PIECE)), starts))
+    data.finish()
+    source.close()
+    assert found == [content[start : start + PIECE] for start in starts]
