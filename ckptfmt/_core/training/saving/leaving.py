@@ -35,5 +35,5 @@ def leave(saves: RunSaves, step: int, gather: Gather, why: signal.Signals | None
     if ranks.world().rank == 0:
         reason = why.name if why is not None else "the deadline is near"
         saved = f"step {step} is saved in {saves.last.path}; " if saves.last is not None else ""
-        notify(f"{reason}: {saved}exiting with code {LEAVE_EXIT_CODE}", logging.INFO)
+        notify(f"{reason}: {saved}exiting with exit code {LEAVE_EXIT_CODE}", logging.INFO)
     raise SystemExit(LEAVE_EXIT_CODE)
