@@ -960,42 +960,47 @@ def read(path: str | os.PathLike[str], sink: Sink | None = None) -> dict[str, An
         OSError: The file cannot be read.
     """
     with open(path, "rb") as file:  # noqa: PTH123  # any path-like will do
-        size = os.fstat(file.fileno()).st_size
-        preamble = _read_at(file, 0, min(64, size))
-        must(MAGIC.startswith(preamble[:12]), "magic", f"the file begins with {preamble[:12].hex(' ')} (3.1)")
-        must(size >= 192, "too-short", f"{size} bytes, at least 192 expected (4.1)")
-        trailer = _read_at(file, size - 64, 64)
-        index_offset, index_bytes, file_bytes, digest, trailer_magic = struct.unpack("<QQQ32s8s", trailer)
-        must(trailer_magic == TRAILER_MAGIC, "trailer-magic", "the file does not end with a trailer: truncated (4.2)")
-        must(file_bytes == size, "file-bytes", f"{size} bytes, but {file_bytes} were written (4.3)")
-        must(index_bytes <= MAX_INDEX, "limit-index", f"index of {index_bytes} bytes, limit {MAX_INDEX} (13.1)")
-        legal = index_bytes >= 1 and index_offset >= 64 and index_offset % 64 == 0
-        legal = legal and align(index_offset + index_bytes, 64) + 64 == size
-        must(legal, "index-bounds", f"an index of {index_bytes} bytes at {index_offset} (4.4)")
-        index = _read_at(file, index_offset, index_bytes)
-        unchanged = blake3(preamble + index + trailer[:24]) == digest
-        must(unchanged, "index-digest", "the preamble, the index or the trailer has changed (4.5)")
-        major, minor = struct.unpack("<HH", preamble[12:16])
-        must(major == 1, "major-version", f"format version {major}.{minor}; this reader knows major 1 (3.2)")
-        must(not any(preamble[16:]), "preamble-reserved", "a reserved byte is not zero (3.3)")
-        metadata, members = parse_index(index, newer=minor > 0)
-        check_places(members, index_offset)
-        for number, member in enumerate(members):
-            with named(member.name):
-                members[number] = with_segments(member)
+        return read_file(file, sink)
 
-        position, trees, needs_zstd = 64, dict[str, Any](), False
-        for member in members:
-            _check_padding(file, position, member.offset)
-            data: list[bytes] | None = [] if member.name.endswith(".msgpack") else None
-            with named(member.name):
-                if not _read_member(file, member, data, sink):
-                    needs_zstd = True
-                elif data is not None:
-                    trees[member.name] = Decoder(b"".join(data), plain=False).decode()
-            position = member.offset + member.stored_bytes
-        _check_padding(file, position, index_offset)
-        _check_padding(file, index_offset + index_bytes, size - 64)
+
+def read_file(file: BinaryIO, sink: Sink | None = None) -> dict[str, Any]:
+    """Do what `read` does, with a file that is open or in memory."""
+    size = file.seek(0, os.SEEK_END)
+    preamble = _read_at(file, 0, min(64, size))
+    must(MAGIC.startswith(preamble[:12]), "magic", f"the file begins with {preamble[:12].hex(' ')} (3.1)")
+    must(size >= 192, "too-short", f"{size} bytes, at least 192 expected (4.1)")
+    trailer = _read_at(file, size - 64, 64)
+    index_offset, index_bytes, file_bytes, digest, trailer_magic = struct.unpack("<QQQ32s8s", trailer)
+    must(trailer_magic == TRAILER_MAGIC, "trailer-magic", "the file does not end with a trailer: truncated (4.2)")
+    must(file_bytes == size, "file-bytes", f"{size} bytes, but {file_bytes} were written (4.3)")
+    must(index_bytes <= MAX_INDEX, "limit-index", f"index of {index_bytes} bytes, limit {MAX_INDEX} (13.1)")
+    legal = index_bytes >= 1 and index_offset >= 64 and index_offset % 64 == 0
+    legal = legal and align(index_offset + index_bytes, 64) + 64 == size
+    must(legal, "index-bounds", f"an index of {index_bytes} bytes at {index_offset} (4.4)")
+    index = _read_at(file, index_offset, index_bytes)
+    unchanged = blake3(preamble + index + trailer[:24]) == digest
+    must(unchanged, "index-digest", "the preamble, the index or the trailer has changed (4.5)")
+    major, minor = struct.unpack("<HH", preamble[12:16])
+    must(major == 1, "major-version", f"format version {major}.{minor}; this reader knows major 1 (3.2)")
+    must(not any(preamble[16:]), "preamble-reserved", "a reserved byte is not zero (3.3)")
+    metadata, members = parse_index(index, newer=minor > 0)
+    check_places(members, index_offset)
+    for number, member in enumerate(members):
+        with named(member.name):
+            members[number] = with_segments(member)
+
+    position, trees, needs_zstd = 64, dict[str, Any](), False
+    for member in members:
+        _check_padding(file, position, member.offset)
+        data: list[bytes] | None = [] if member.name.endswith(".msgpack") else None
+        with named(member.name):
+            if not _read_member(file, member, data, sink):
+                needs_zstd = True
+            elif data is not None:
+                trees[member.name] = Decoder(b"".join(data), plain=False).decode()
+        position = member.offset + member.stored_bytes
+    _check_padding(file, position, index_offset)
+    _check_padding(file, index_offset + index_bytes, size - 64)
 
     components = _components(members, trees)
     if needs_zstd:
