@@ -25,7 +25,7 @@ from ckptfmt._core.pth.values.torch_constructors import TORCH_CONSTRUCTORS
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
-__all__ = ["CONSTRUCTORS", "LegacyState", "read_state", "refuse_code", "scan"]
+__all__ = ["CONSTRUCTORS", "PthState", "read_state", "refuse_code", "scan"]
 
 CONSTRUCTORS = {**PYTHON_CONSTRUCTORS, **INERT_CONSTRUCTORS, **NUMPY_CONSTRUCTORS, **TORCH_CONSTRUCTORS}
 """The constructor of each name that may be called."""
@@ -37,12 +37,12 @@ _OTHERS = frozenset(FileKind) - {
 
 
 @dataclass(frozen=True)
-class LegacyState:
+class PthState:
     """What a file of PyTorch holds.
 
     Attributes:
         form: In which form it is.
-        state: Its content: plain values, `LegacyTensor` and `Typed`.
+        state: Its content: plain values, `PthTensor` and `Typed`.
         producer: What it says of the program that wrote it.
         audit: The audit of its pickles.
         notes: What became of the parts that are no plain values.
@@ -100,7 +100,7 @@ def refuse_code(source: Source, *, inert: Collection[str] = ()) -> str | None:
     return None
 
 
-def read_state(source: Source, *, strict: bool = False, inert: Collection[str] = ()) -> LegacyState:
+def read_state(source: Source, *, strict: bool = False, inert: Collection[str] = ()) -> PthState:
     """Return the state in a file.
 
     Nothing in it is run, imported or looked up. Tensors are read when they are asked for.
@@ -127,7 +127,7 @@ def read_state(source: Source, *, strict: bool = False, inert: Collection[str] =
         raise error.at(source.path, FORM) from error
 
 
-def _build(container: Container, found: Audit, source: Source) -> LegacyState:
+def _build(container: Container, found: Audit, source: Source) -> PthState:
     notes = Notes()
     for part, why in container.dropped.items():
         notes.drop(part, why)
@@ -152,7 +152,7 @@ def _build(container: Container, found: Audit, source: Source) -> LegacyState:
     except ForeignFileError as error:
         # The pickles are whole: that their content cannot be expressed says nothing about the bytes of the file.
         raise UnsupportedFileError(error.detail) from error
-    return LegacyState(container.form, state, container.producer, found, notes, whole, container.finish)
+    return PthState(container.form, state, container.producer, found, notes, whole, container.finish)
 
 
 def _nothing_outside(_: object) -> NoReturn:

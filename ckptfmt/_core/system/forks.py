@@ -13,32 +13,32 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Inherited", "OwnDescriptor", "let_go_in_children"]
+__all__ = ["Inherited", "OwnDescriptor", "release_in_children"]
 
 
 class Inherited(Protocol):
     """A resource that a forked child has a copy of and must not use."""
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Drop the parent's resource without any change that the parent sees. Called in the child."""
 
 
 _inherited: WeakSet[Inherited] = WeakSet()
 
 
-def let_go_in_children(thing: Inherited) -> None:
-    """Call `let_go` of an object in every child forked during the object's lifetime."""
+def release_in_children(thing: Inherited) -> None:
+    """Call `release_in_child` of an object in every child forked during the object's lifetime."""
     _inherited.add(thing)
 
 
-def _let_go() -> None:
+def _release() -> None:
     for thing in list(_inherited):
         with contextlib.suppress(Exception):  # a failure here must not break the child
-            thing.let_go()
+            thing.release_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release)
 
 
 class OwnDescriptor:
@@ -53,7 +53,7 @@ class OwnDescriptor:
 
     def __init__(self, number: int) -> None:
         self.number: int | None = number
-        let_go_in_children(self)
+        release_in_children(self)
 
     @property
     def opened(self) -> int:
@@ -67,6 +67,6 @@ class OwnDescriptor:
         if number is not None:
             os.close(number)
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Close the child's copy. The parent's lock stays."""
         self.close()

@@ -32,7 +32,7 @@ from ckptfmt._core.storage.local.leases.lease import (
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.paths import is_gone
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.run_directory import RunDirectory
 from ckptfmt.errors import HeldError, LeaseError, LockedError, StorageError, SupersededError
@@ -51,7 +51,7 @@ class _Claims:
 
     def __init__(self) -> None:
         self._made: set[str] = set()
-        let_go_in_children(self)
+        release_in_children(self)
 
     def __contains__(self, claim: object) -> bool:
         return claim in self._made
@@ -62,7 +62,7 @@ class _Claims:
         self._made.add(claim)
         return claim
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Forget all claims in a forked child."""
         self._made.clear()
 
@@ -87,7 +87,7 @@ class RunClaim:
         self._run_id: str | None = None
         self._place = RunDirectory(directory)
         self._floor = 0
-        let_go_in_children(self)
+        release_in_children(self)
 
     @property
     def directory(self) -> str:
@@ -191,7 +191,7 @@ class RunClaim:
         finally:
             hold.close()
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Leave the run to the parent in a forked child: closing the child's copies must not release it."""
         self._hold = None
 

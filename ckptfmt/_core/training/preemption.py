@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.training.notices import stderr_descriptor
 from ckptfmt.errors import UsageError
 
@@ -43,7 +43,7 @@ class LeaveSignals:
         self._received: signal.Signals | None = None
         self._process = os.getpid()
         _all.add(self)
-        let_go_in_children(self)
+        release_in_children(self)
 
     @property
     def installed(self) -> frozenset[signal.Signals]:
@@ -74,7 +74,7 @@ class LeaveSignals:
                 signal.signal(number, handler)
         self._previous.clear()
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Restore the previous handlers in a forked child, whose only thread is the main one."""
         self._inherited, self._previous = self._previous, {}
         self._received = None
@@ -109,7 +109,7 @@ _mask = threading.local()
 
 
 def _hold_signals() -> None:
-    """Block the handled signals: Python drops those that reach a child before `let_go`."""
+    """Block the handled signals: Python drops those that reach a child before `release_in_child`."""
     _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, frozenset().union(*(it.installed for it in list(_all))))
 
 
@@ -117,7 +117,7 @@ def _deliver_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
 
 
-# After the import of `let_go_in_children`: its fork hooks must run first.
+# After the import of `release_in_children`: its fork hooks must run first.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_hold_signals, after_in_parent=_deliver_signals, after_in_child=_deliver_signals)
 

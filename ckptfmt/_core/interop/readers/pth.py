@@ -17,7 +17,7 @@ from ckptfmt._core.interop.readers.state_components import components_of
 from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.audit import check
 from ckptfmt._core.pth.data.storages import FORM
-from ckptfmt._core.pth.reading import LegacyState, read_state
+from ckptfmt._core.pth.reading import PthState, read_state
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import StateError
 
@@ -36,7 +36,7 @@ class PthFile(TensorFile):
 
     def __init__(self, source: Source, inert: Collection[str] = ()) -> None:
         super().__init__(source)
-        self.legacy: LegacyState = read_state(source, inert=inert)
+        self.legacy: PthState = read_state(source, inert=inert)
         self.form = f"pth {self.legacy.form.value}"
         self.metadata = metadata_of(self.legacy)
 
@@ -79,7 +79,7 @@ class PthFile(TensorFile):
             self.legacy.finish()
 
 
-def _named(legacy: LegacyState) -> object:
+def _named(legacy: PthState) -> object:
     """Return the state of a file; that of a whole module or optimizer becomes a component called after its role."""
     if not legacy.whole_module:
         return legacy.state

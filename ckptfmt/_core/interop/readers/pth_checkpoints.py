@@ -15,9 +15,9 @@ from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect
 from ckptfmt._core.interop.training_facts import facts_of
 from ckptfmt._core.pth.data.storages import FORM
-from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage
+from ckptfmt._core.pth.data.tensors import PthTensor, Storage
 from ckptfmt._core.pth.nodes import DictNode, Record
-from ckptfmt._core.pth.reading import LegacyState, read_state, scan
+from ckptfmt._core.pth.reading import PthState, read_state, scan
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.scan import look_at_native, verified
 from ckptfmt._core.storage.base import Source
@@ -46,7 +46,7 @@ def look_at_pth(path: str, *, inert: Collection[str] = ()) -> CheckpointReferenc
     return look_at_native(path)
 
 
-def metadata_of(legacy: LegacyState) -> Metadata:
+def metadata_of(legacy: PthState) -> Metadata:
     """Return the facts that a file of PyTorch tells of its training."""
     facts = facts_of(legacy.state)
     producer = facts.producer or legacy.producer
@@ -104,7 +104,7 @@ def _noted_epochs(source: Source) -> int | None:
     return epochs_finished(nodes) or 0
 
 
-def _read_storages(legacy: LegacyState, progress: Callable[[int], None] | None) -> None:
+def _read_storages(legacy: PthState, progress: Callable[[int], None] | None) -> None:
     """Read each storage once, in order."""
     done = set()
     for storage in _storages(legacy.state):
@@ -123,7 +123,7 @@ def _storages(tree: object) -> Iterator[Storage]:
     pending = [tree]
     while pending:
         node = pending.pop()
-        if isinstance(node, LegacyTensor):
+        if isinstance(node, PthTensor):
             yield node.view.storage
         elif isinstance(node, Typed):
             pending.append(node.value)

@@ -14,7 +14,7 @@ from ckptfmt._core.pth.data.storages import StorageData
 from ckptfmt._core.pth.limits import MAX_DIMENSIONS
 from ckptfmt.errors import ForeignFileError
 
-__all__ = ["BLOCK_BYTES", "LegacyTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
+__all__ = ["BLOCK_BYTES", "PthTensor", "Storage", "TensorView", "c_strides", "tensor_leaf", "view_of"]
 
 _GATHERED_BYTES = 8 << 20
 """How much of a storage is read at a time to put elements into order."""
@@ -150,7 +150,7 @@ class TensorView:
 
 
 @dataclass(slots=True, eq=False)
-class LegacyTensor(TensorSource):
+class PthTensor(TensorSource):
     """A tensor of a file of PyTorch.
 
     Attributes:
@@ -209,7 +209,7 @@ def view_of(
     return TensorView(storage, kind, offset, shape, strides, conjugated, negated)
 
 
-def tensor_leaf(view: TensorView) -> LegacyTensor:
+def tensor_leaf(view: TensorView) -> PthTensor:
     """Return a view as a leaf of a tree; of a complex type that is expressed by its parts, the parts.
 
     Numbers that PyTorch packs into one element are elements of their own, in the last dimension.
@@ -227,7 +227,7 @@ def tensor_leaf(view: TensorView) -> LegacyTensor:
         shape = (*shape, 2)
     elif kind.packed > 1:
         shape = (*shape[:-1], kind.packed * (shape[-1] if shape else 1))
-    return LegacyTensor(kind.dtype, shape, view)
+    return PthTensor(kind.dtype, shape, view)
 
 
 def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

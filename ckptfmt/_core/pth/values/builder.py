@@ -14,7 +14,7 @@ from typing import Any
 
 from ckptfmt._core.format.packing import MAX_LOOSE_KEYS, Typed
 from ckptfmt._core.pth.data.dtypes import STORAGES, TYPES, ElementType
-from ckptfmt._core.pth.data.tensors import LegacyTensor, Storage, TensorView, c_strides, tensor_leaf, view_of
+from ckptfmt._core.pth.data.tensors import PthTensor, Storage, TensorView, c_strides, tensor_leaf, view_of
 from ckptfmt._core.pth.limits import FREE_EXPANSION_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_EXPANSION, MAX_VALUES
 from ckptfmt._core.pth.names.spellings import canonical
 from ckptfmt._core.pth.nodes import DictNode, Global, Persistent, Record, SetNode, describe
@@ -115,7 +115,7 @@ class Builder:
     _tensor_bytes: int = 0
     _copied_bytes: int = 0
     _looked: int = 0
-    _views: dict[tuple[object, ...], LegacyTensor] = field(default_factory=dict)
+    _views: dict[tuple[object, ...], PthTensor] = field(default_factory=dict)
 
     # -- values
 

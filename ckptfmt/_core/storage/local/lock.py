@@ -26,7 +26,7 @@ from ckptfmt._core.storage.local import file_locks
 from ckptfmt._core.storage.local.file_locks import Lock, try_lock, unlock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.storage.local.permissions import give_to_removers, lock_mode
-from ckptfmt._core.system.forks import OwnDescriptor, let_go_in_children
+from ckptfmt._core.system.forks import OwnDescriptor, release_in_children
 from ckptfmt.errors import LockedError
 
 __all__ = ["LOCK_NAME", "PRUNE_LOCK_NAME", "directory_lock", "prune_lock"]
@@ -44,7 +44,7 @@ class _Held(threading.local):
 
     def __init__(self) -> None:
         self._files: set[tuple[int, int]] = set()
-        let_go_in_children(self)
+        release_in_children(self)
 
     def has(self, path: Path) -> bool:
         return bool(self._files) and _file_of(path) in self._files
@@ -61,7 +61,7 @@ class _Held(threading.local):
         finally:
             self._files.discard(file)
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Forget them in a forked child, which holds none."""
         self._files.clear()
 

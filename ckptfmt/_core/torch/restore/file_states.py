@@ -23,7 +23,7 @@ from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.located import located
 from ckptfmt._core.pth.data.dtypes import ElementType
 from ckptfmt._core.pth.data.storages import StorageData
-from ckptfmt._core.pth.data.tensors import LegacyTensor, TensorView
+from ckptfmt._core.pth.data.tensors import PthTensor, TensorView
 from ckptfmt._core.pth.values.builder import PAIRS, StateDict
 from ckptfmt._core.torch.tensors.adapter import TorchAdapter, memory_of, new_tensor
 from ckptfmt._core.torch.tensors.dtypes import shape_in_torch
@@ -130,7 +130,7 @@ class _Tree:
 
     def value(self, node: object, path: _Path = ()) -> Any:
         """Return the value of a node."""
-        if isinstance(node, LegacyTensor):
+        if isinstance(node, PthTensor):
             return self._tensors.tensor(node.view)
         if isinstance(node, TensorSource):
             return self._stored(node, path)
@@ -158,7 +158,7 @@ class _Tree:
 
     def _typed(self, node: Typed, path: _Path) -> object:
         match node:
-            case Typed(word, LegacyTensor(view=view)) if word in COMPLEX_PARTS:
+            case Typed(word, PthTensor(view=view)) if word in COMPLEX_PARTS:
                 return self._tensors.tensor(view)
             case Typed(word, inner) if word == NUMPY_ARRAY:
                 return self._array(inner)
@@ -198,7 +198,7 @@ class _Tree:
 
     def _array(self, inner: object) -> object:
         leaf = inner.value if isinstance(inner, Typed) else inner
-        assert isinstance(leaf, LegacyTensor)  # the reader creates no others
+        assert isinstance(leaf, PthTensor)  # the reader creates no others
         array, memory = self._numpy.empty(leaf.dtype, leaf.shape)
         leaf.copy_into(memory)
         return self._numpy.decode(Typed(inner.name, array)) if isinstance(inner, Typed) else array

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from weakref import WeakSet
 
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.system.threads import Thread
 
 __all__ = ["FinishedSave", "Saver", "Written", "wait_for_all"]
@@ -91,7 +91,7 @@ class Saver:
         self._thread: Thread | None = None
         self._save: _Save | None = None
         self._failed: FinishedSave | None = None
-        let_go_in_children(self)
+        release_in_children(self)
 
     @property
     def busy(self) -> bool:
@@ -121,7 +121,7 @@ class Saver:
         """Record a save that failed before it could start; `take` returns it as the result."""
         self._failed = FinishedSave(step, None, error, 0.0)
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Forget the running save in a forked child: it continues in the parent."""
         self._thread = self._save = self._failed = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.saving.run_saves import Plan, RunSaves
@@ -32,9 +32,9 @@ class LastStep(Generic[M]):
         self._gather = gather
         self._ranks = ranks
         self._noted: tuple[int, M, object] | None = None
-        let_go_in_children(self)
+        release_in_children(self)
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Forget the step in a forked child: its exceptions do not concern training."""
         self._noted = None
 

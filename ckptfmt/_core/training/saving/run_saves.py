@@ -10,7 +10,7 @@ from typing import NamedTuple, SupportsFloat
 
 from ckptfmt._core.container.planning import SavePlan
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.ranks import Ranks
@@ -91,9 +91,9 @@ class RunSaves:
         self._attempt: _Attempt | None = None
         self._open = False
         self._was_busy = False
-        let_go_in_children(self)
+        release_in_children(self)
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Forget the running save in a forked child: the parent settles it."""
         self._open = False
 

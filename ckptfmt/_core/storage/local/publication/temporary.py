@@ -55,7 +55,7 @@ from ckptfmt._core.storage.local.durability import flush_directory
 from ckptfmt._core.storage.local.file_locks import Lock, leads_to, try_lock
 from ckptfmt._core.storage.local.permissions import set_mode, temporary_mode, usual_mode
 from ckptfmt._core.storage.local.publication.renaming import rename_to_free_name
-from ckptfmt._core.system.forks import let_go_in_children
+from ckptfmt._core.system.forks import release_in_children
 from ckptfmt.errors import StorageError
 
 __all__ = [
@@ -113,7 +113,7 @@ class _Temporary(ABC):
     def __init__(self, target: Path) -> None:
         self.target = target
         self._path: Path | None = None
-        let_go_in_children(self)
+        release_in_children(self)
 
     def discard(self) -> None:
         """Close it, and remove it unless it was renamed, if that is possible. A second call does nothing."""
@@ -126,7 +126,7 @@ class _Temporary(ABC):
                     self._remove(self._path)
                 self._forget()
 
-    def let_go(self) -> None:
+    def release_in_child(self) -> None:
         """Close it in a forked child: it is the parent's, to be published or removed there."""
         self._path = None
         self._close()
