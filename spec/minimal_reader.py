@@ -556,11 +556,11 @@ def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
 def _check_offsets(tensors: list[Tensor]) -> None:
     """9.4: the place of every tensor follows from the list of tensors."""
     position = 0
-    for multiple_of_64 in (True, False):
+    for group in range(3):
         for name, dtype, shape, data_offsets in tensors:
             nbytes, rest = divmod(math.prod(shape) * BITS[dtype], 8)
             must(rest == 0, "tensor-offsets", "not a whole number of bytes (9.4)", name)
-            if (nbytes % 64 == 0) == multiple_of_64:
+            if (0 if nbytes % 4096 == 0 else 1 if nbytes % 64 == 0 else 2) == group:
                 expected = [position, position + nbytes]
                 must(data_offsets == expected, "tensor-offsets", f"{data_offsets}, {expected} expected (9.4)", name)
                 position += nbytes

@@ -23,7 +23,7 @@ from ckptfmt.errors import FormatError, Problem, error_for
 METADATA_KEY = "__metadata__"  # 9.2
 MAX_DIMENSIONS = 64  # 9.2
 LENGTH_BYTES = 8  # 9.1
-_FIRST_ALIGNMENT = 64  # 9.4
+_PAGE_BYTES, _LINE_BYTES = 4096, 64  # 9.4
 _REMEMBERED = 8  # headers of
 _REMEMBERED_BYTES = 1 << 20  # at most
 _MAX_DIGITS = 40  # a number with more digits is out of every range
@@ -127,9 +127,10 @@ def plan_header(
 
 
 def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorEntry, ...]:
-    """Return the tensors with the places of their data: those of aligned length first (9.4)."""
+    """Return the tensors with the places of their data: multiples of a page, then of 64 bytes, then the rest (9.4)."""
     sizes: list[int] = []
-    aligned_bytes = 0
+    groups: list[int] = []
+    totals = [0, 0, 0]
     for name, dtype, shape in facts:
         if name == METADATA_KEY:
             _fail("header-json", f"no tensor can be named {METADATA_KEY}; choose another name", name)
@@ -140,18 +141,16 @@ def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorEnt
         nbytes = tensor_nbytes(dtype, shape)
         if nbytes is None:
             _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
+        group = 2 if nbytes % _LINE_BYTES else 1 if nbytes % _PAGE_BYTES else 0
         sizes.append(nbytes)
-        if not nbytes % _FIRST_ALIGNMENT:
-            aligned_bytes += nbytes
+        groups.append(group)
+        totals[group] += nbytes
+    ends = [0, totals[0], totals[0] + totals[1]]
     entries = []
-    first, rest = 0, aligned_bytes
-    for (name, dtype, shape), nbytes in zip(facts, sizes, strict=True):
-        if nbytes % _FIRST_ALIGNMENT:
-            entries.append(TensorEntry(name, dtype, shape, rest, rest + nbytes))
-            rest += nbytes
-        else:
-            entries.append(TensorEntry(name, dtype, shape, first, first + nbytes))
-            first += nbytes
+    for (name, dtype, shape), nbytes, group in zip(facts, sizes, groups, strict=True):
+        begin = ends[group]
+        ends[group] = begin + nbytes
+        entries.append(TensorEntry(name, dtype, shape, begin, begin + nbytes))
     return tuple(entries)
 
 

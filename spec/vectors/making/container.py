@@ -64,7 +64,7 @@ class Tensor:
 
 def laid_out(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors in the order of their data (9.4)."""
-    return sorted(tensors, key=lambda tensor: len(tensor.data) % 64 != 0)
+    return sorted(tensors, key=lambda tensor: (len(tensor.data) % 4096 != 0, len(tensor.data) % 64 != 0))
 
 
 def offsets(tensors: Sequence[Tensor]) -> dict[str, list[int]]:

@@ -266,6 +266,11 @@ def _offsets() -> Iterator[Vector]:
     mixed = [floats("a", 1.0), floats("b", *[2.0] * 16)]
     description = "A length that is no multiple of 64 stands before one that is"
     yield tensors("9.4-multiples-of-64-late", description, mixed, [[0, 4], [4, 68]], 68)
+    pages = [floats("a", *[1.0] * 16), floats("b", *[2.0] * 1024)]
+    description = "A length that is no multiple of 4096 stands before one that is"
+    yield tensors("9.4-multiples-of-4096-late", description, pages, [[0, 64], [64, 4160]], 4160)
+    description = "An empty tensor stands among the multiples of 64"
+    yield tensors("9.4-empty-late", description, [floats("a", *[1.0] * 16), floats("b")], [[0, 64], [64, 64]], 64)
     empty = [floats("a", 1.0), floats("b")]
     yield tensors("9.4-empty-last", "An empty tensor stands at the end of the data", empty, [[0, 4], [4, 4]], 4)
     one = [floats("a", 1.0)]

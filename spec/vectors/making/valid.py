@@ -142,8 +142,10 @@ def _tensors() -> Iterator[Vector]:
     yield flat("dtypes-packed", "Tensors of the dtypes that share bytes", "9.2 9.4", packed)
     yield flat("dtypes-packed-zstd", "The same, compressed", "8.3", packed, codec="zstd")
     sizes = [tensor("12", "F32", 3), tensor("64", "F32", 16), tensor("0", "F32", 0), tensor("128", "U8", 128)]
-    sizes += [tensor("1", "U8"), tensor("63", "U8", 63), tensor("192", "I64", 3, 8)]
-    yield flat("order", "Lengths that are multiples of 64 stand first, in the component's order", "9.4", sizes)
+    sizes += [tensor("1", "U8"), tensor("63", "U8", 63), tensor("192", "I64", 3, 8), tensor("4096", "F32", 32, 32)]
+    sizes += [tensor("6144", "BF16", 3, 1024), tensor("8192", "F64", 1024), tensor("4095", "U8", 4095)]
+    description = "Multiples of 4096 bytes stand first, then those of 64, each in the component's order"
+    yield flat("order", description, "9.4", sizes)
     shapes = [tensor("scalar", "F64"), tensor("none", "F32", 0), tensor("3x0x2", "I64", 3, 0, 2)]
     shapes += [tensor("64 dimensions", "U8", *[1] * 64)]
     yield flat("shapes", "0-dimensional and empty tensors, 64 dimensions, the largest dimension", "9.2 9.4", shapes)
