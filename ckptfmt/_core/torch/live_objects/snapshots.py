@@ -26,6 +26,7 @@ __all__ = [
     "Snapshot",
     "Snapshots",
     "content",
+    "is_content",
     "is_next_seed",
     "mark_in",
     "put_content",
@@ -137,6 +138,33 @@ def _content(value: Any) -> dict[str, Any] | None:
     if count <= _MAX_LIST and all(map(is_plain, value)):
         return {_ITEMS.get(kind, "plain"): [_copy(item) for item in value]}
     return None
+
+
+def is_content(saved: Mapping[str, Any]) -> bool:
+    """Return whether a value is from `content`, so that `put_content` can use it."""
+    if len(saved) != 1:
+        return False
+    ((kind, value),) = saved.items()
+    match kind:
+        case "plain":
+            return is_plain(value) or isinstance(value, list)
+        case "member":
+            return isinstance(value, str)
+        case "generator":
+            return isinstance(value, dict)
+        case "place":
+            return type(value) is int
+        case "count":
+            return isinstance(value, list) and len(value) in (1, 2) and all(type(item) is int for item in value)
+        case "tensor":
+            return isinstance(value, torch.Tensor)
+        case "array":
+            return isinstance(value, np.ndarray)
+        case "integers":
+            return isinstance(value, np.ndarray) and value.dtype == np.int64 and value.ndim == 1
+        case "deque" | "set":
+            return isinstance(value, list) and (kind == "deque" or all(map(is_scalar, value)))
+    return False
 
 
 def put_content(slot: Slot, saved: Mapping[str, Any]) -> None:

@@ -89,7 +89,7 @@ class _Plan:
         components: Plan of the components.
         random: States of the generators; None: they stay unchanged.
         progress: Position to resume from.
-        has_place: Whether the checkpoint has a position for this rank.
+        has_place: Whether the checkpoint has a usable position for this rank.
         lost: What of these two is not restored, one line each.
     """
 
@@ -124,7 +124,8 @@ def _plan(run: Run, found: VerifiedCheckpoint, allow_mismatch: frozenset[str]) -
     ]
     if differences:
         raise MismatchError(_advice(found.path), differences)
-    return _Plan(plan, random, progress, PROGRESS in state, (*lost_random, *lost_place))
+    has_place = PROGRESS in state and not lost_place
+    return _Plan(plan, random, progress, has_place, (*lost_random, *lost_place))
 
 
 def _restore(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import NoneType
 from typing import Any, NamedTuple
 
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.live_objects.snapshots import is_content
 from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
 from ckptfmt._core.torch.loader.watch import BatchMarks, Head
 from ckptfmt._core.training import progress as training
-from ckptfmt.errors import MismatchError
+from ckptfmt._core.training.saved_fields import fields, list_of, mapping_of, pairs_of, unfit
 
 __all__ = ["Moment", "Progress", "progress_of", "progress_tree"]
 
@@ -31,22 +32,20 @@ def progress_tree(progress: Progress) -> dict[str, Any]:
     }
 
 
-def progress_of(tree: Mapping[str, Any]) -> Progress:
+def progress_of(tree: object) -> Progress:
     """Return the progress in a tree from `progress_tree`.
 
     Raises:
-        MismatchError: The tree is not from `progress_tree`.
+        MismatchError: The tree is not from `progress_tree` of this version. The difference says where.
     """
-    try:
-        return Progress(
-            step=int(tree["step"]),
-            epoch=int(tree["epoch"]),
-            loader=None if tree["loader"] is None else _loader_of(tree["loader"]),
-            position=None if tree["pass"] is None else _position_of(tree["pass"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        difference = f"progress: not written by a Checkpointer of this version: {error!r}"
-        raise MismatchError("the position in the run cannot be restored", [difference]) from error
+    tree = fields(tree, "progress", {"step": int, "epoch": int, "loader": (dict, NoneType), "pass": (dict, NoneType)})
+    loader, position = tree["loader"], tree["pass"]
+    return Progress(
+        step=tree["step"],
+        epoch=tree["epoch"],
+        loader=None if loader is None else _loader_of(loader, "progress.loader"),
+        position=None if position is None else _position_of(position, "progress.pass"),
+    )
 
 
 class Moment(NamedTuple):
@@ -90,34 +89,57 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
     }
 
 
-def _loader_of(tree: Mapping[str, Any]) -> LoaderState:
-    remembered = Remembered(dict(tree["generators"]), dict(tree["values"]))
-    history, beginnings = _history_of(tree["history"]), _beginnings_of(tree["beginnings"])
-    return LoaderState(remembered, history, bool(tree["workers_started"]), tree["own"], beginnings)
-
-
-def _history_of(tree: Mapping[str, Any]) -> History:
-    marks = {name: dict(tree[name]) for name in ("initial", "outside", "lost", "build")}
-    return History(passes=int(tree["passes"]), inside=tuple(tree["inside"]), streams=tuple(tree["streams"]), **marks)
-
-
-def _position_of(tree: Mapping[str, Any]) -> EpochPosition:
-    start = PassStart(
-        dict(tree["random"]),
-        _loader_of(tree["loader"]),
-        tree["batches"],
-        order=str(tree["order"]),
-        resumed=bool(tree["resumed"]),
-        seen=str(tree["seen"]),
+def _loader_of(tree: object, path: str) -> LoaderState:
+    parts: dict[str, type] = dict.fromkeys(("generators", "values", "history", "beginnings"), dict)
+    tree = fields(tree, path, {**parts, "workers_started": bool, "own": object})
+    remembered = Remembered(
+        mapping_of(tree["generators"], f"{path}.generators", dict),
+        mapping_of(tree["values"], f"{path}.values", dict),
     )
-    marks = _marks_of(tree["marks"])
+    for name, value in remembered.values.items():
+        if not is_content(value):
+            raise unfit(f"{path}.values", f"{name!r} has an unknown form")
+    history = _history_of(tree["history"], f"{path}.history")
+    beginnings = _beginnings_of(tree["beginnings"], f"{path}.beginnings")
+    return LoaderState(remembered, history, tree["workers_started"], tree["own"], beginnings)
+
+
+def _history_of(tree: object, path: str) -> History:
+    marks = ("initial", "outside", "lost", "build")
+    tree = fields(tree, path, {"passes": int, "inside": list, "streams": list, **dict.fromkeys(marks, dict)})
+    return History(
+        passes=tree["passes"],
+        inside=tuple(list_of(tree["inside"], f"{path}.inside", str)),
+        streams=tuple(list_of(tree["streams"], f"{path}.streams", str)),
+        **{name: mapping_of(tree[name], f"{path}.{name}", str) for name in marks},
+    )
+
+
+def _position_of(tree: object, path: str) -> EpochPosition:
+    parts: dict[str, type] = dict.fromkeys(("epoch_random", "random", "loader", "marks"), dict)
+    own: dict[str, type] = {"consumed": int, "order": str, "resumed": bool, "seen": str}
+    tree = fields(tree, path, {**parts, **own, "batches": (int, NoneType)})
+    start = PassStart(
+        tree["random"],
+        _loader_of(tree["loader"], f"{path}.loader"),
+        tree["batches"],
+        order=tree["order"],
+        resumed=tree["resumed"],
+        seen=tree["seen"],
+    )
+    marks = _marks_of(tree["marks"], f"{path}.marks")
     for random in (tree["epoch_random"], tree["random"], *marks.random.values()):
         rng.check(random)
-    return EpochPosition(dict(tree["epoch_random"]), start, int(tree["consumed"]), marks)
+    return EpochPosition(tree["epoch_random"], start, tree["consumed"], marks)
 
 
-def _marks_of(tree: Mapping[str, Any]) -> BatchMarks:
-    return BatchMarks(_head_of(tree["head"]), dict(tree["recent"]), dict(tree["random"]))
+def _marks_of(tree: object, path: str) -> BatchMarks:
+    tree = fields(tree, path, {"head": list, "recent": list, "random": list})
+    return BatchMarks(
+        _head_of(tree["head"], f"{path}.head"),
+        pairs_of(tree["recent"], f"{path}.recent", int, str),
+        pairs_of(tree["random"], f"{path}.random", int, dict),
+    )
 
 
 def _beginnings_tree(beginnings: Beginnings) -> dict[str, Any]:
@@ -127,11 +149,20 @@ def _beginnings_tree(beginnings: Beginnings) -> dict[str, Any]:
     return tree
 
 
-def _beginnings_of(tree: Mapping[str, Any]) -> Beginnings:
-    first, last = (Beginning(_head_of(tree[name]["head"]), str(tree[name]["seen"])) for name in ("first", "last"))
-    flags = {name: bool(tree[name]) for name in ("alike", "differed", "returned", "repeated")}
-    return Beginnings(first, last, int(tree["passes"]), **flags)
+def _beginnings_of(tree: object, path: str) -> Beginnings:
+    flags = ("alike", "differed", "returned", "repeated")
+    tree = fields(tree, path, {"first": dict, "last": dict, "passes": int, **dict.fromkeys(flags, bool)})
+    first, last = (_beginning_of(tree[name], f"{path}.{name}") for name in ("first", "last"))
+    return Beginnings(first, last, tree["passes"], **{name: tree[name] for name in flags})
 
 
-def _head_of(tree: Sequence[Sequence[str]]) -> Head:
-    return tuple(tuple(map(str, batch)) for batch in tree)
+def _beginning_of(tree: object, path: str) -> Beginning:
+    tree = fields(tree, path, {"head": list, "seen": str})
+    return Beginning(_head_of(tree["head"], f"{path}.head"), tree["seen"])
+
+
+def _head_of(batches: object, path: str) -> Head:
+    head = tuple(tuple(list_of(batch, path, str)) for batch in list_of(batches, path, list))
+    if not all(head):
+        raise unfit(path, "has a batch without fingerprints")
+    return head
