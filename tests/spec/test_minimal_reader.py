@@ -28,7 +28,8 @@ from spec.vectors.making.values import Raw
 from tests import strategies
 from tests.spec.vectors import INVALID, ROOT, SMALL, VALID, Vector
 
-NEED_ZSTD = {"zstd-compressed", "zstd-compressed-planes", "8.2-broken-block", "8.4-checksum-compressed"}
+NEED_ZSTD = {"zstd-compressed", "zstd-compressed-planes", "zstd-longest-block"}
+NEED_ZSTD |= {"8.2-broken-block", "8.4-block-regenerates-more", "8.4-checksum-compressed"}
 READER = ROOT / "spec" / "minimal_reader.py"
 
 

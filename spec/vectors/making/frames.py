@@ -42,6 +42,12 @@ def block(kind: int, nbytes: int, body: bytes, last: bool = True) -> bytes:
     return struct.pack("<I", nbytes << 3 | kind << 1 | last)[:3] + body
 
 
+def repeated(byte: bytes, count: int) -> bytes:
+    """Encode a compressed block, the last one, that is one byte again and again: RLE literals and no sequence."""
+    body = (1 | 3 << 2 | count << 4).to_bytes(3, "little") + byte + b"\0"
+    return block(COMPRESSED, len(body), body)
+
+
 def header(size: int, *, width: int | None = None, window: int | None = None, flags: int = 0) -> bytes:
     """Encode a frame header that declares `size` bytes of content.
 

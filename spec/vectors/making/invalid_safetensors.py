@@ -127,6 +127,21 @@ def _json() -> Iterator[Vector]:
             b'{"__metadata__":{"k":"\\udc00"},' + GOOD[1:],
             "Half a surrogate pair in __metadata__",
         ),
+        "surrogate-then-letter": (GOOD.replace(b'"w"', b'"\\ud800\\u0041"'), "Half a surrogate pair and a letter"),
+        "no-fraction": (GOOD.replace(b"[2]", b"[2.]"), "A number that ends in a point, which is not JSON"),
+        "no-exponent": (GOOD.replace(b"[2]", b"[2e]"), "A number that ends in an e, which is not JSON"),
+        "point-first": (GOOD.replace(b"[2]", b"[.2]"), "A number that begins with a point, which is not JSON"),
+        "minus-alone": (GOOD.replace(b"[2]", b"[-]"), "A minus sign without a number"),
+        "escape-not-hexadecimal": (GOOD.replace(b'"w"', b'"\\u00g0"'), "An escape with a digit that is none"),
+        "escape-short": (GOOD.replace(b'"w"', b'"\\u12"'), "An escape of two digits"),
+        "escape-unknown": (GOOD.replace(b'"w"', b'"\\x41"'), "An escape that JSON does not know"),
+        "semicolon": (GOOD.replace(b"0,8", b"0;8"), "A semicolon for a comma"),
+        "no-colon": (GOOD.replace(b'"w":', b'"w"'), "A colon is missing"),
+        "no-comma": (GOOD.replace(b'],"', b']"'), "A comma is missing"),
+        "brace-for-bracket": (GOOD.replace(b"[2]", b"[2}"), "A brace closes an array"),
+        "key-not-text": (GOOD.replace(b'"w"', b"1"), "A key that is a number"),
+        "infinity": (GOOD.replace(b"[2]", b"[Infinity]"), "Infinity, which is not JSON"),
+        "no-break-space": (GOOD.replace(b"[2]", b"[\xc2\xa02]"), "A no-break space, which is no white space of JSON"),
         "deep": (b'{"w":' + b"[" * 4000 + b"]" * 4000 + b"}", "4000 nested arrays"),
     }
     for slug, (text, description) in texts.items():
@@ -164,6 +179,8 @@ def _json() -> Iterator[Vector]:
     yield _header("9.6-text-metadata-twice", "A key stands twice in __metadata__", problem, twice)
     twice = b'{"__metadata__":{"k":"1"},"__metadata__":{"k":"1"},' + GOOD[1:]
     yield _header("9.6-metadata-twice", "__metadata__ stands twice", problem, twice)
+    twice = b'{"__metadata__":{"k":"1"},"__metadata__":{"l":"2"},' + GOOD[1:]
+    yield _header("9.6-metadata-twice-other", "__metadata__ stands twice, with different keys", problem, twice)
     entry = json_text(good)
     for slug, data in (("same", entry), ("other", json_text({**good, "data_offsets": [8, 16]}))):
         text = b'{"w":' + entry + b',"w":' + data + b"}"
@@ -282,8 +299,16 @@ def _offsets() -> Iterator[Vector]:
         description = f"data_offsets up to {number}"
         yield tensors(f"9.4-end-{what}", description, one, [[0, number]], 4)
         yield tensors(f"9.4-begin-{what}", f"data_offsets from {number}", one, [[number, number + 4]], 4)
-    for dtype, shape, length in (("F4", [3], 2), ("F4", [], 1), ("F6_E2M3", [2], 2), ("F6_E3M2", [3, 3], 7)):
+    parts: list[tuple[str, list[int], int]] = [
+        ("F4", [3], 2),
+        ("F4", [5], 2),
+        ("F4", [], 1),
+        ("F6_E2M3", [2], 2),
+        ("F6_E3M2", [3, 3], 7),
+    ]
+    for dtype, shape, length in parts:
         name = f"9.4-part-of-a-byte-{dtype.lower().replace('_', '-')}-{len(shape)}"
+        name += "-rounded-down" if shape == [5] else ""
         entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, length]}
         yield _entry(name, f"{dtype} of shape {shape} is not a whole number of bytes", problem, entry, length)
 

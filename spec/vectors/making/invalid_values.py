@@ -104,6 +104,8 @@ def _canonical() -> Iterator[Vector]:
         "key": (b"\x81\xcc\x01\xc0", "1 as uint 8, as the key of a map"),
         "in-tuple": (ext(2, b"\x91\xcc\x01"), "1 as uint 8, in a tuple"),
         "tuple-array": (ext(2, b"\xdc\0\x01\x01"), "The array of a tuple as array 16"),
+        "tuple-array32": (ext(2, b"\xdd\0\0\0\x01\x01"), "The array of a tuple as array 32"),
+        "set-array16": (ext(3, b"\xdc\0\x01\x01"), "The array of a set as array 16"),
         "in-typed": (ext(6, b"\x92\xa1x\xca\x3f\x80\0\0"), "A float 32 in a typed value"),
     }
     for slug, (data, description) in cases.items():
@@ -139,6 +141,7 @@ def _keys() -> Iterator[Vector]:
         "false-minus-zero": (False, -0.0),
         "zero-minus-zero": (0.0, -0.0),
         "large-int-float": (1 << 63, float(1 << 63)),
+        "2-62": (1 << 62, float(1 << 62)),
         "infinity": (float("inf"), float("inf")),
     }
     for slug, (one, other) in equal.items():

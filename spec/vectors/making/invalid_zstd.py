@@ -58,6 +58,10 @@ def _frames() -> Iterator[Vector]:
     small = frames.header(2048, window=0) + frames.block(RLE, 2048, b"\0")
     yield _log("8.2-block-beyond-window", "A block larger than the window of 1 KiB", small, data=bytes(2048))
 
+    too_much = frames.header(1025, window=0, width=4) + frames.repeated(b"A", 1025)
+    description = "A compressed block of a byte more content than the window of 1 KiB"
+    yield _log("8.4-block-regenerates-more", description, too_much, data=b"A" * 1025)
+
 
 def _headers() -> Iterator[Vector]:
     body = frames.block(RAW, SIZE, TEXT)

@@ -53,6 +53,7 @@ def _files() -> Iterator[Vector]:
     }
     yield valid("metadata", "Every key of metadata, and no member", "5.3 10.6", File(metadata=metadata))
     yield valid("metadata-longest-run-id", "A run_id of 256 bytes", "5.3", File(metadata={"run_id": "é" * 128}))
+    yield valid("metadata-no-producer", "A producer without a name", "5.3", File(metadata={"producer": ""}))
     largest = {"generation": 2**63 - 1}
     yield valid("metadata-generation", "The largest generation, and no run", "5.3", File(metadata=largest))
     yield valid(
@@ -201,6 +202,12 @@ def _zstd() -> Iterator[Vector]:
     for width in (4, 8):
         stored = frames.header(192, width=width) + frames.block(frames.RAW, 192, text)
         yield one(f"zstd-content-size-{width}", f"The content size in {width} bytes", "8.4", stored, text)
+    stored = frames.header(192, flags=16) + frames.block(frames.RAW, 192, text)
+    yield one(
+        "zstd-unused-bit", "The unused bit of the frame header is set, which RFC 8878 lets pass", "8.4", stored, text
+    )
+    most = frames.header(1024, window=0) + frames.repeated(b"A", 1024)
+    yield one("zstd-longest-block", "A compressed block of as much content as the window", "8.4", most, b"A" * 1024)
     stored = frames.header(192, window=13 << 3) + frames.block(frames.RAW, 192, text)
     yield one("zstd-window", "A frame with the largest window, 8 MiB", "8.4", stored, text)
     slack = (
@@ -233,6 +240,9 @@ def _zstd() -> Iterator[Vector]:
     ]
     description = "Plane counts 1, 2, 4, 8; compressed msgpack and opaque members; net is no writer's work (11.3)"
     yield valid("zstd-planes", description, "1.2 8.2 8.3 12.2", File(members))
+    every = [tensor(dtype, dtype, 4, 8, seed=number) for number, dtype in enumerate(BITS)]
+    made = safetensors("net.safetensors", every, codec="zstd")
+    yield valid("zstd-dtypes", "A tensor of every dtype, compressed", "8.2 8.3", File([made]))
     zeros = Tensor("zeros", "F32", [(4 << 18) + 3], bytes((4 << 20) + 12))
     made = safetensors("net.safetensors", [zeros], codec="zstd")
     yield valid("zstd-two-chunks", "Two chunks of zeros in RLE blocks: a small file", "7.1 7.3 8.2", File([made]))

@@ -92,7 +92,7 @@ def _values() -> Iterator[Vector]:
     far = [(0, 1), (2**34, 999_999_999), (253_402_300_800, 0), (-62_135_596_801, 0), (2**63 - 1, 5), (-(2**63), 0)]
     description = "Timestamps of single nanoseconds, and far from today"
     yield tree("timestamps-far", description, "10.7 11.6", [Timestamp(*time) for time in far])
-    numbers = [Complex(0.0, -0.0), Complex(1.5, float("inf")), Complex(-1e300, 5e-324)]
+    numbers = [Complex(0.0, -0.0), Complex(1.5, float("inf")), Complex(-1e300, 5e-324), Complex(float("nan"), 0.0)]
     yield tree("complex", "Complex numbers", "10.7 11.6", numbers)
     deep: Any = []
     for number in range(64):
@@ -144,7 +144,8 @@ def _typed() -> Iterator[Vector]:
     ]
     yield tree("typed-torch", "torch.Size, torch.dtype and torch.device", torch)
     new = [Typed("torch.dtype", "float3_e1m1"), Typed("torch.device", "_quantum:100000"), Typed("torch.device", "q0")]
-    yield tree("typed-torch-new", "A dtype and devices that no PyTorch has yet: inert data", new)
+    new.append(Typed("torch.dtype", "_private"))
+    yield tree("typed-torch-new", "Dtypes and devices that no PyTorch has yet: inert data", new)
     indices = Tensor("i", "I64", [2, 2], struct.pack("<4q", 0, 1, 2, 0))
     coo = {"indices": TensorName("i"), "values": TensorName("v"), "size": [2, 3], "is_coalesced": True}
     sparse = Typed("torch.sparse_coo", coo)
@@ -173,6 +174,22 @@ def _typed() -> Iterator[Vector]:
     )
     sparse = Typed("torch.sparse_csr", parts)
     yield tree("typed-torch-sparse-i32", "Indices of 32 bits", sparse, *small, floats("v", 1.0, 2.0))
+    indices = Tensor("i", "I64", [1, 2], struct.pack("<2q", 0, 2))
+    dense = {**coo, "size": [4, 3]}
+    rows = Tensor("v", "F32", [2, 3], struct.pack("<6f", *range(6)))
+    description = "torch.sparse_coo with a dense dimension"
+    yield tree("typed-torch-sparse-dense", description, Typed("torch.sparse_coo", dense), indices, rows)
+    none = Tensor("i", "I64", [0, 1], b"")
+    whole_ = Tensor("v", "F32", [1, 2], struct.pack("<2f", 1.0, 2.0))
+    description = "torch.sparse_coo without a sparse dimension"
+    yield tree("typed-torch-sparse-none", description, Typed("torch.sparse_coo", {**coo, "size": [2]}), none, whole_)
+    batch = (
+        Tensor("c", "I64", [2, 3], struct.pack("<6q", 0, 1, 2, 0, 1, 2)),
+        Tensor("p", "I64", [2, 2], struct.pack("<4q", 1, 0, 0, 1)),
+        Tensor("v", "F32", [2, 2], struct.pack("<4f", 1.0, 2.0, 3.0, 4.0)),
+    )
+    sparse = Typed("torch.sparse_csr", {**parts, "size": [2, 2, 2]})
+    yield tree("typed-torch-sparse-batch", "torch.sparse_csr with a batch dimension", sparse, *batch)
     ranks = {
         "avg": Typed("per_rank", [TensorName("avg.0"), TensorName("avg.1")]),
         "seen": Typed("per_rank", [[1], [], {"a": None}]),
