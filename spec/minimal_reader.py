@@ -715,18 +715,24 @@ def parse_index(data: bytes, newer: bool) -> tuple[dict[str, Any], list[Member]]
     return _record(index["metadata"], METADATA, newer, "metadata (5.3)"), members
 
 
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
 def check_places(members: list[Member], index_offset: int) -> None:
     """Section 6 and clause 2.1: every name, and every place, which follows from what stands before."""
-    position, names, components = 64, [""], dict[str, str]()
+    position, names, components, folded = 64, [""], dict[str, str](), dict[str, str]()
     for member in members:
         with named(name := member.name):
             legal = 1 <= len(name) <= 160 and NAME_CHARACTERS.issuperset(name) and name[0] not in ".-"
+            legal = legal and name[-1] != "." and name.lower().partition(".")[0] not in DEVICES
             legal = legal and len(member.component or "") <= 148
-            must(legal, "member-name", "too long, or a character that is not allowed (6.1, 6.3)")
-            must(name not in names, "member-duplicate", "two members have this name (6.2)")
+            must(legal, "member-name", "too long, or not a name for a file everywhere (6.1, 6.3)")
+            twice = name in names or folded.setdefault(name.lower(), name) != name
+            must(not twice, "member-duplicate", "two members have this name, case apart (6.2)")
+            component = member.component
+            twice = component is not None and folded.setdefault(f"{component.lower()}/", component) != component
+            must(not twice, "member-duplicate", "two components have this name, case apart (6.2)")
             stored, logical = member.stored_bytes, member.logical_bytes
             equal = stored == logical or member.codec != "none"
             must(stored >= 1 and equal, "member-bytes", f"{stored} stored bytes, {logical} logical bytes (6.6)")

@@ -293,6 +293,19 @@ def test_directories_and_two_states_are_refused(tmp_path: Path) -> None:
         pack(tmp_path / "in", tmp_path / "a.ckptfmt")
 
 
+@pytest.mark.parametrize("name", ["_x", "_x.msgpack", "shards.index"])
+def test_reserved_names_are_kept_and_not_given(tmp_path: Path, name: str) -> None:
+    """6.5 and 6.7."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"\x01")
+    with pytest.raises(PackError):
+        pack(tmp_path / "in", tmp_path / "a.ckptfmt")
+    (tmp_path / "in" / FACTS_NAME).write_text(
+        f'{{"metadata": {{}}, "members": [{{"name": "{name}", "codec": "none"}}]}}', encoding="utf-8"
+    )
+    assert pack(tmp_path / "in", tmp_path / "a.ckptfmt").members == (name,)
+
+
 KEYS = st.sampled_from(["a", "$bytes", "$map", "$float", "$time"]) | st.integers()
 PLAIN = st.recursive(
     st.none()

@@ -36,10 +36,18 @@ def test_both_arguments_can_be_given_by_name(tmp_path: Path) -> None:
     assert Checkpointer(train_url=tmp_path, components={"net": NET}).train_url == str(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["rng", "progress", "ünï", "a/b", "_root", ".hidden", "", "x" * 149, 3])
+NO_NAMES = ["rng", "progress", "ünï", "a/b", "_root", "_a", ".hidden", "aux", "", "x" * 149, 3]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_names_that_components_cannot_have(tmp_path: Path, name: Any) -> None:
     with pytest.raises(UsageError):
         Checkpointer(tmp_path, {name: NET})
+
+
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        Checkpointer(tmp_path, {"net": NET, "Net": nn.Linear(1, 1)})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS
-from ckptfmt._core.format.index import ROOT, is_component_name, shown_name
+from ckptfmt._core.format.index import ROOT, are_component_names, shown_name
 from ckptfmt._core.format.packing import (
     MAX_DEPTH,
     MAX_LOOSE_KEYS,
@@ -72,7 +72,7 @@ def flatten_state(state: object, encoders: EncoderSet) -> Iterator[FlatComponent
 
 def _as_components(state: object, encoders: EncoderSet) -> Mapping[str, object] | None:
     """Return the state if it is a mapping of component names to trees, else None."""
-    if not isinstance(state, Mapping) or not all(map(is_component_name, state)):
+    if not isinstance(state, Mapping) or not are_component_names(state):
         return None
     if state and all(_is_tensor(tree, str(name), encoders) for name, tree in state.items()):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -20,18 +20,37 @@ ROOT = "_root"  # 11.5
 SAFETENSORS = ".safetensors"  # 6.3
 MSGPACK = ".msgpack"
 CODECS = ("none", "zstd")  # 8.1
-_MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,159}", re.ASCII)  # 6.1
+RESERVED = "shards.index"  # 6.7
+_MEMBER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,158}[A-Za-z0-9_-])?", re.ASCII)  # 6.1
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.ASCII | re.IGNORECASE)  # 6.1
 _MAX_COMPONENT_BYTES = 148  # 6.3
 
 
+def are_component_names(names: Iterable[object]) -> bool:
+    """Say whether a writer may store a state under these keys as components (6.1 to 6.3, 6.7, 11.5)."""
+    seen = set()
+    count = 0
+    for name in names:
+        if not is_component_name(name):
+            return False
+        seen.add(str(name).lower())
+        count += 1
+    return len(seen) == count
+
+
 def is_component_name(name: object) -> bool:
-    """Say whether `name` can name a component of several (6.1, 6.3, 11.5)."""
-    return isinstance(name, str) and name != ROOT and is_member_name(name + SAFETENSORS)
+    """Say whether a writer may give a component this name, if there are several (6.1, 6.3, 6.7, 11.5)."""
+    return isinstance(name, str) and not name.startswith("_") and is_member_name(name + SAFETENSORS)
+
+
+def is_reserved(name: str) -> bool:
+    """Say whether a name is one that this version of the format does not give away (6.7)."""
+    return name.startswith("_") or name == RESERVED
 
 
 def is_member_name(name: str) -> bool:
     """Say whether `name` can name a member (6.1, 6.3)."""
-    if not _MEMBER.fullmatch(name):
+    if not _MEMBER.fullmatch(name) or _DEVICE.fullmatch(name):
         return False
     component = component_of(name)
     return component is None or 1 <= len(component) <= _MAX_COMPONENT_BYTES

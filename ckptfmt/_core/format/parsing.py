@@ -100,11 +100,20 @@ def validate_names(names: Sequence[str]) -> list[Problem]:
         return [Problem("limit-members", f"{len(names)} members, the limit is {MAX_MEMBERS}")]
     problems: list[Problem] = []
     positions: dict[str, int] = {}
+    folded: dict[str, str] = {}
+    components: dict[str, str] = {}
     for number, name in enumerate(names):
         if not is_member_name(name):
             problems.append(Problem("member-name", f"{name[:200]!r} cannot name a member", member=name))
+        other = folded.setdefault(name.lower(), name)
         if name in positions:
             problems.append(Problem("member-duplicate", "two members have this name", member=name))
+        elif other != name:
+            problems.append(Problem("member-duplicate", f"it and {other!r} differ in case only", member=name))
+        component = component_of(name)
+        if component is not None and components.setdefault(component.lower(), component) != component:
+            message = f"components {components[component.lower()]!r} and {component!r} differ in case only"
+            problems.append(Problem("member-duplicate", message, member=name))
         positions.setdefault(name, number)
     for name, number in positions.items():
         if name.endswith(MSGPACK):
@@ -112,7 +121,6 @@ def validate_names(names: Sequence[str]) -> list[Problem]:
             if sibling != number + 1:
                 message = "it does not stand directly before its component's safetensors member"
                 problems.append(Problem("component-members", message, member=name))
-    components = set(map(component_of, names)) - {None}
     if ROOT in components and len(components) > 1:
         message = f"a file whose state is {ROOT} has no other component"
         problems.append(Problem("component-members", message))

@@ -40,6 +40,12 @@ def _names() -> Iterator[Vector]:
         "letter-not-ascii": "é",
         "nul": "a\0b",
         "line-end": "a\n",
+        "dot-last": "a.",
+        "dot-alone": ".",
+        "device": "nul",
+        "device-extension": "AUX.tar.gz",
+        "device-number-0": "com0",
+        "device-number-9": "Lpt9.txt",
     }
     for slug, name in names.items():
         yield invalid(f"6.1-{slug}", f"A member named {name[:20]!a}", "member-name", [opaque(name, b"1")], member=name)
@@ -56,6 +62,18 @@ def _names() -> Iterator[Vector]:
     yield invalid(
         "6.2-duplicate-apart", "Two members of one name, with another between", "member-duplicate", apart, member="one"
     )
+    for slug, name in (("component", "con.msgpack"), ("weights", "prn.safetensors")):
+        made = replace(NET, name=name).edited(name=name) if slug == "weights" else msgpack(name, 1)
+        description = f"A component with the name of a device: {name}"
+        yield invalid(f"6.1-device-{slug}", description, "member-name", [made], member=name)
+    twice = [ONE, opaque("One", b"2")]
+    yield invalid("6.2-case", "Two members whose names differ in case only", "member-duplicate", twice, member="One")
+    suffixes = [opaque("a.MSGPACK", b"1"), msgpack("a.msgpack", 1)]
+    description = "An opaque member and a msgpack member whose names differ in case only"
+    yield invalid("6.2-case-suffix", description, "member-duplicate", suffixes, member="a.msgpack")
+    pair = [msgpack("Net.msgpack", 1), NET]
+    description = "Two components whose names differ in case only; those of the members differ otherwise, too"
+    yield invalid("6.2-case-components", description, "member-duplicate", pair, member="net.safetensors")
 
 
 def _components() -> Iterator[Vector]:

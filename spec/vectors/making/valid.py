@@ -99,13 +99,22 @@ def _files() -> Iterator[Vector]:
     members = [
         opaque(name, b"1"),
         opaque("_" + "x" * 159, b"2"),
+        msgpack("_private.msgpack", 4),
+        opaque("shards.index", b"3"),
+        opaque("B.SAFETENSORS", b"4"),
+        opaque("com10", b"5"),
+        opaque("auxiliary.nul", b"6"),
+        opaque("y" * 148, b"7"),
+        opaque("end-", b"8"),
         msgpack("A.msgpack", 1),
         msgpack("a.msgpack.msgpack", 2),
         msgpack("y" * 148 + ".msgpack", 3),
         safetensors("z" * 148 + ".safetensors", [floats("w", 1.0)]),
     ]
-    description = "Every legal character, 160 characters, components of 148, case, dots"
-    yield valid("member-names", description, "6.1 6.2 6.3", File(members))
+    description = (
+        "Every legal character, 160 characters, components of 148, case, dots, names that no writer gives (6.7)"
+    )
+    yield valid("member-names", description, "1.2 6.1 6.2 6.3 6.7", File(members))
     page = safetensors("net.safetensors", [tensor("w", "U8", 4096)])
     tight = (
         File([page, opaque("page", bytes(4096)), opaque("last", pattern(64))], {"producer": "x" * count})

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 
 from ckptfmt._core.container.tensor_source import TensorSource
-from ckptfmt._core.format.index import is_component_name
+from ckptfmt._core.format.index import are_component_names
 from ckptfmt._core.format.layout import MAX_MEMBERS
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
@@ -89,7 +89,7 @@ def _named(legacy: PthState) -> object:
 
 def _fitting(state: object) -> object:
     """Return a state whose components fit into one file: one of thousands of small values becomes one component."""
-    if not isinstance(state, Mapping) or not all(map(is_component_name, state)):
+    if not isinstance(state, Mapping) or not are_component_names(state):
         return state
     members = 2 * len(state)
     if members <= MAX_MEMBERS or all(isinstance(tree, TensorSource) for tree in state.values()):

@@ -14,7 +14,7 @@ from typing import Any
 from ckptfmt._core.container.planning import ByteSource, MemberPlan, SavePlan, fixed_part
 from ckptfmt._core.container.writer import SaveReport, write_plan
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Metadata, component_of
+from ckptfmt._core.format.index import CODECS, MSGPACK, ROOT, SAFETENSORS, Metadata, component_of, is_reserved
 from ckptfmt._core.format.layout import MAX_MSGPACK_BYTES
 from ckptfmt._core.format.parsing import validate_metadata, validate_names
 from ckptfmt._core.format.planes import WHOLE
@@ -148,6 +148,9 @@ def _members(directory: str, order: Mapping[str, str]) -> list[Path]:
     if missing:
         raise PackError(f"{directory}: {missing[0]!r:.170} is missing; restore it, or remove it from {FACTS_NAME}")
     places = {name: number for number, name in enumerate(order)}
+    for path in found:
+        if is_reserved(path.name) and path.name not in order and component_of(path.name) != ROOT:
+            raise PackError(f"{path}: the name is reserved by the format (spec 6.7); rename the file")
     found.sort(key=lambda path: (places.get(path.name, len(places)), *_by_component(path.name)))
     for problem in validate_names([path.name for path in found]):
         where = directory if problem.member is None else Path(directory, problem.member)

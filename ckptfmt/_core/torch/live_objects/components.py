@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 
-from ckptfmt._core.format.index import is_component_name
+from ckptfmt._core.format.index import are_component_names, is_component_name
 from ckptfmt._core.torch.live_objects.generators import as_stateful
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import UsageError
@@ -23,7 +23,7 @@ def checked_components(components: object, reserved: Collection[str] = ()) -> di
         reserved: Names that no component may have.
 
     Raises:
-        UsageError: The value is not a mapping, a name is not a component name (spec 6.1, 6.3), or an object has no
+        UsageError: The value is not a mapping, a name cannot name a component (spec 6), or an object has no
             `state_dict()` and `load_state_dict()`.
     """
     if components is None:
@@ -32,7 +32,10 @@ def checked_components(components: object, reserved: Collection[str] = ()) -> di
         raise UsageError(f"components are a {_kind(components)}; pass a mapping such as {_EXAMPLE}")
     if _is_state_dict(components):
         raise UsageError(f"components are a state dict; pass a mapping of names to objects such as {_EXAMPLE}")
-    return {name: _checked(name, component, reserved) for name, component in components.items()}
+    checked = {name: _checked(name, component, reserved) for name, component in components.items()}
+    if not are_component_names(checked):
+        raise UsageError(f"components {', '.join(map(repr, checked))}: two names differ in case only; rename one")
+    return checked
 
 
 def refuse_keywords(call: str, options: Collection[str], components: object, keywords: Mapping[str, object]) -> None:
@@ -75,7 +78,8 @@ def name_list(option: str, names: Collection[str]) -> frozenset[str]:
 
 def _checked(name: object, component: object, reserved: Collection[str]) -> Stateful:
     if not isinstance(name, str) or not is_component_name(name):
-        raise UsageError(f"{name!r} cannot name a component; use at most 148 ASCII letters, digits and _ . -")
+        rule = "at most 148 ASCII letters, digits and _ . -, neither with _ in front nor a name that Windows reserves"
+        raise UsageError(f"{name!r} cannot name a component; use {rule}")
     if name in reserved:
         raise UsageError(f"{name!r} is reserved; choose another name for the component")
     if isinstance(component, type):
