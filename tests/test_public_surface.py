@@ -18,6 +18,8 @@ import pytest
 
 import ckptfmt
 import ckptfmt.errors
+import ckptfmt.testing.adapters
+import ckptfmt.testing.stores
 import ckptfmt.torch
 
 MODULES = [ckptfmt, ckptfmt.torch, ckptfmt.errors]
@@ -228,6 +230,12 @@ def test_the_public_surface_is_what_is_listed_here() -> None:
     assert [line for module in MODULES for line in lines_of(module)] == SURFACE.strip().replace(
         "\n    ", " "
     ).splitlines()
+
+
+def test_the_conformance_suites_are_what_is_listed_here() -> None:
+    # Their tests may become more at any time, so that only what one inherits and calls is listed.
+    assert ckptfmt.testing.adapters.__all__ == ["AdapterTests", "filled", "leaf_of"]
+    assert ckptfmt.testing.stores.__all__ == ["StoreTests", "content_of", "names_in", "publish"]
 
 
 def test_every_public_name_is_there_and_no_other_is_shown() -> None:
