@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-__all__ = ["Floors", "make_copy"]
+__all__ = ["Floors", "in_threads", "make_copy"]
 
 _PIECE_BYTES = 4 << 20
 _WRITES_AT_ONCE = 8
@@ -40,7 +40,7 @@ class Floors:
             os.posix_fallocate(descriptor, 0, max(self.nbytes, 1))
             direct = _open_direct(path)
             writable = descriptor if direct is None else direct
-            _in_threads(_WRITES_AT_ONCE, lambda starts: self._write_pieces(writable, starts, whole))
+            in_threads(_WRITES_AT_ONCE, lambda starts: self._write_pieces(writable, starts, whole), whole, _PIECE_BYTES)
             if direct is not None:
                 os.close(direct)
             os.pwrite(descriptor, self._memory[whole:].data, whole)
@@ -55,8 +55,6 @@ class Floors:
         buffer = memoryview(mmap.mmap(-1, _PIECE_BYTES))  # its address is a multiple of the page size
         buffer[:] = self._memory[:_PIECE_BYTES].tobytes().ljust(_PIECE_BYTES, b"\1")
         for offset in starts:
-            if offset >= whole:
-                return
             os.pwrite(descriptor, buffer[: min(_PIECE_BYTES, whole - offset)], offset)
 
     def read(self, path: Path) -> None:
@@ -73,11 +71,9 @@ class Floors:
 
         def work(starts: Iterator[int]) -> None:
             for offset in starts:
-                if offset >= self.nbytes:
-                    return
                 blake3(view[offset : offset + _PIECE_BYTES]).digest()
 
-        _in_threads(os.cpu_count() or 1, work)
+        in_threads(os.cpu_count() or 1, work, self.nbytes, _PIECE_BYTES)
 
     def read_on_all_cores(self, path: Path) -> None:
         """Read all into touched memory, in one thread for each core."""
@@ -86,11 +82,9 @@ class Floors:
 
         def read(starts: Iterator[int]) -> None:
             for offset in starts:
-                if offset >= self.nbytes:
-                    return
                 os.preadv(descriptor, [view[offset : offset + _PIECE_BYTES]], offset)
 
-        _in_threads(os.cpu_count() or 1, read)
+        in_threads(os.cpu_count() or 1, read, self.nbytes, _PIECE_BYTES)
         os.close(descriptor)
 
 
@@ -113,10 +107,10 @@ def _open_direct(path: Path) -> int | None:
         return None
 
 
-def _in_threads(count: int, work: Callable[[Iterator[int]], None]) -> None:
+def in_threads(count: int, work: Callable[[Iterator[int]], object], stop: int, step: int = 1) -> None:
+    """Share the numbers from 0 to `stop`, `step` apart, among threads, and wait until all are done."""
     threads = [
-        threading.Thread(target=work, args=(iter(range(number * _PIECE_BYTES, 1 << 60, count * _PIECE_BYTES)),))
-        for number in range(count)
+        threading.Thread(target=work, args=(iter(range(number * step, stop, count * step)),)) for number in range(count)
     ]
     for thread in threads:
         thread.start()

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import ckptfmt.torch
 from benchmarks import system
+from benchmarks.contenders.base import state_of
 from benchmarks.measuring import FLOOR, Sample
 from benchmarks.tables import Results, render_tables
+from benchmarks.warm_restore import measure
 from benchmarks.workloads import WORKLOADS
 from tests.torch.same import same
 
@@ -69,3 +72,11 @@ def test_what_is_warm_and_what_is_cold(tmp_path: Path) -> None:
     system.warm(path)
     assert system.resident_share(path) == 1.0
     assert system.evict(path) == (system.resident_share(path) < 0.01)
+
+
+def test_a_warm_restore_is_measured_beside_its_bound(tmp_path: Path) -> None:
+    ckptfmt.torch.save(state_of(WORKLOADS["tiny"].make(1)), tmp_path / "a")
+    times = measure("ckptfmt", "tiny", tmp_path / "a")
+    assert times.exact
+    assert min(times.first_s, times.next_s, times.bound.hash_s, times.bound.copy_s, times.bound.fused_s) > 0
+    assert times.bound.seconds == times.bound.hash_s + times.bound.copy_s
