@@ -21,11 +21,12 @@ from ckptfmt._core.format.tensors import Header
 
 @dataclass
 class BytesSource:
-    """A file in memory that counts what is read of it."""
+    """A file in memory that counts what is read of it, and claims to be on a disk, its first bytes cached."""
 
     data: bytes
     path: str = "memory"
     reads: list[tuple[int, int]] = field(default_factory=list)
+    cached_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -44,6 +45,11 @@ class BytesSource:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))
+
+    def read_cached(self, offset: int, buffer: memoryview) -> int:
+        found = self.data[offset : min(self.cached_bytes, offset + len(buffer))]
+        buffer[: len(found)] = found
+        return len(found)
 
     def close(self) -> None:
         pass

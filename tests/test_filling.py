@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core.container.reader import Checkpoint
+from tests.containers import BytesSource
 
 CHUNK = 4 << 20
 LARGE = np.random.default_rng(0).integers(0, 256, 2 * CHUNK + 5, np.uint8)
@@ -79,3 +81,32 @@ def test_only_the_components_that_are_asked_for_are_read(path: Path) -> None:
     with ckptfmt.open(path) as checkpoint:
         assert not checkpoint.fill({"net": {}})
         assert [problem.tensor for problem in checkpoint.fill({"net": {}, "other": {}})] == ["x"]
+
+
+@pytest.mark.parametrize("cached", [0, 1, CHUNK // 2, CHUNK + (1 << 20) + 3, 1 << 30])
+def test_what_is_cached_and_what_is_not_is_read_and_verified_alike(path: Path, cached: int) -> None:
+    content = path.read_bytes()
+    memory = memoryview(bytearray(LARGE.nbytes))
+    opened = Checkpoint(BytesSource(content, cached_bytes=cached))
+    assert not opened.fill({"net": {"large": memory}, "other": {}})
+    assert memory == LARGE.tobytes()
+    assert not opened.verify()
+    member = opened["net"].tensor_member
+    assert member is not None
+    for place in range(member.offset + 1, member.offset + member.stored_bytes, (1 << 20) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        opened = Checkpoint(BytesSource(bytes(damaged), cached_bytes=cached))
+        assert len(opened.fill({"net": {"large": memory}})) == 1
+        assert len(opened.verify()) == 1
+
+
+def test_what_is_not_cached_is_read_in_whole_chunks(tmp_path: Path) -> None:
+    ckptfmt.save({"net": {"large": LARGE}}, tmp_path / "a")
+    source = BytesSource((tmp_path / "a").read_bytes(), cached_bytes=(1 << 20) + 3)
+    memory = memoryview(bytearray(LARGE.nbytes))
+    opened = Checkpoint(source)
+    source.reads.clear()
+    assert not opened.fill({"net": {"large": memory}})
+    assert memory == LARGE.tobytes()
+    assert len(source.reads) <= 5  # the header, three chunks, and one of these in two parts

@@ -139,6 +139,9 @@ class StoreTests(CoordinationTests):
                 into = bytearray(nbytes)
                 source.read_into(offset, memoryview(into))
                 assert into == expected
+                into = bytearray(nbytes)
+                count = source.read_cached(offset, memoryview(into))
+                assert into == expected[:count] + bytes(nbytes - count)
                 view = source.view(offset, nbytes)
                 assert view is None or (view == expected and view.readonly)
                 private = source.private_view(offset, nbytes)

@@ -80,6 +80,19 @@ def test_any_contiguous_memory_can_be_filled(source: LocalSource) -> None:
     assert buffer.tobytes() == CONTENT[7:55]
 
 
+@given(bounds=RANGES)
+def test_what_is_cached_is_the_beginning_of_the_range(source: LocalSource, bounds: list[int]) -> None:
+    begin, end = bounds
+    buffer = bytearray(b"-" * (end - begin))
+    count = source.read_cached(begin, memoryview(buffer))
+    assert buffer == CONTENT[begin : begin + count] + b"-" * (end - begin - count)
+
+
+def test_the_cache_is_not_asked_for_what_is_outside_the_file(source: LocalSource) -> None:
+    with pytest.raises(ValueError, match=str(len(CONTENT))):
+        source.read_cached(len(CONTENT) - 3, memoryview(bytearray(4)))
+
+
 @pytest.mark.parametrize(("offset", "nbytes"), [(-1, 1), (0, -1), (100_003, 1), (0, 100_004), (2**62, 2**62)])
 def test_a_range_outside_the_file_is_refused(source: LocalSource, offset: int, nbytes: int) -> None:
     with pytest.raises(ValueError, match=str(len(CONTENT))):

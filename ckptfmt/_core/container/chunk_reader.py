@@ -3,10 +3,10 @@
 Each worker reuses buffers of its own, which no other thread can reach. Their content is verified there and then copied
 to its destination once.
 
-Whole uncompressed chunks are read straight into their destination and verified in place: a copy would take as long as
-reading them from the page cache. This is sound because each job runs once (`system.workers`), its read has ended when
-its bytes are hashed, and no two jobs share memory, so nothing writes there again. The caller of `fetch` keeps others
-away from the memory until it returns.
+Uncompressed chunks that are not small are read straight into their destination and verified in place: a copy would take
+as long as reading them from the page cache. This is sound because each job runs once (`system.workers`), the read of a
+piece has ended when its bytes are hashed, and no two jobs share memory, so nothing writes there again. The caller of
+`fetch` keeps others away from the memory until it returns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ckptfmt._core.format.chunks import CHUNK_BYTES, Chunk, Segment
 from ckptfmt._core.format.codec import decode_chunk
-from ckptfmt._core.format.digest import DIGEST_BYTES, digest
+from ckptfmt._core.format.digest import DIGEST_BYTES, digest, digest_stream
 from ckptfmt._core.format.index import CODECS, Member
 from ckptfmt._core.format.planes import copy_bytes
 from ckptfmt._core.storage import Source
@@ -38,6 +38,7 @@ NewBuffer = Callable[[int], memoryview]
 _READERS = CORES + 1  # one waits for the disk while the others hash
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
+_CACHED_PIECE_BYTES = 1 << 20
 
 _TRUTH_VALUES = bytes([0]) + bytes([1]) * 255
 
@@ -153,7 +154,7 @@ def _groups(requests: Iterable[ReadRequest]) -> Iterator[_Group]:
             yield _Group(member, segments, targets, nbytes)
             segments, targets, nbytes = [], [], 0
         member = request.member
-        if size > CHUNK_BYTES:
+        if size > CHUNK_BYTES or (size > _SMALL_BYTES and not callable(request.target)):
             yield from _chunks(request)
             following = -1
             continue
@@ -211,6 +212,7 @@ class _Reader:
         self._source = source
         self._make_buffer = make_buffer
         self._local = threading.local()
+        self._cached = True  # as far as is known; any thread may find that it is not
 
     def run(self, group: _Group) -> _Done:
         """Read, verify and deliver the segments of a group."""
@@ -226,9 +228,9 @@ class _Reader:
     def _plain(self, group: _Group) -> list[Problem]:
         member, segments, targets = group.member, group.segments, group.targets
         only, target = segments[0], targets[0]
-        if len(segments) == 1 and isinstance(target, memoryview):
-            self._source.read_into(member.offset + only.offset, target)
-            return _check(member, only, digest(target))
+        if len(segments) == 1 and not callable(target):
+            pieces = self._pieces(member.offset + only.offset, only.nbytes, target)
+            return _check(member, only, digest_stream(pieces))
         data = self._read(*_stored_range(group))
         digests = []
         begin = 0
@@ -277,6 +279,25 @@ class _Reader:
                 _deliver(logical, target)
         return problems
 
+    def _pieces(self, offset: int, nbytes: int, memory: memoryview | None) -> Iterator[memoryview]:
+        """Read bytes into memory, and yield each piece once it is there; without memory, it stays until the next one.
+
+        Where the system has the file in memory, pieces are small: they are still in the processor's cache when they are
+        hashed. A disk is asked for everything at once.
+        """
+        done = 0
+        while done < nbytes:
+            count = min(_CACHED_PIECE_BYTES if self._cached else nbytes, nbytes - done)
+            piece = self._buffer("stored", count) if memory is None else memory[done : done + count]
+            if self._cached:
+                count = self._source.read_cached(offset + done, piece)
+                if count < len(piece):
+                    self._cached = False
+            else:
+                self._source.read_into(offset + done, piece)
+            yield piece[:count]
+            done += count
+
     def _read(self, offset: int, nbytes: int) -> memoryview:
         data = self._buffer("stored", nbytes)
         self._source.read_into(offset, data)
@@ -286,8 +307,8 @@ class _Reader:
         """Return memory of this thread, which keeps its content until the next call for the same use."""
         buffer: memoryview | None = getattr(self._local, use, None)
         if buffer is None or len(buffer) < nbytes:
-            wanted = nbytes if nbytes <= _SMALL_BYTES else CHUNK_BYTES  # a small file is not worth a large buffer
-            buffer = self._make_buffer(max(nbytes, wanted))
+            grown = 0 if buffer is None else 2 * len(buffer)
+            buffer = self._make_buffer(max(nbytes, min(grown, CHUNK_BYTES)))
             setattr(self._local, use, buffer)
         return buffer[:nbytes]
 

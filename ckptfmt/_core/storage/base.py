@@ -116,6 +116,12 @@ class Source(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole of `buffer` with the bytes from `offset`."""
 
+    def read_cached(self, offset: int, buffer: memoryview) -> int:
+        """Fill the beginning of `buffer` with bytes that are had without waiting for a device; return how many.
+
+        0 where the first byte is not in memory, or where nobody can tell.
+        """
+
     def view(self, offset: int, nbytes: int) -> memoryview | None:
         """Return these bytes mapped, read-only and without a copy; None where that is not possible."""
 

@@ -311,6 +311,10 @@ class MemorySource:
         view = buffer.cast("B")
         view[:] = self.read(offset, view.nbytes)
 
+    def read_cached(self, offset: int, buffer: memoryview) -> int:  # noqa: ARG002 - see `base.Source`
+        """Return 0: it stands for a store that is far away."""
+        return 0
+
     def view(self, offset: int, nbytes: int) -> memoryview | None:  # noqa: ARG002 - see `base.Source`
         """Return None: objects are not mapped."""
         return None

@@ -23,6 +23,8 @@ __all__ = ["LocalSource", "open_source", "version_of"]
 # macOS refuses a read of 2 GiB or more, Linux cuts it short.
 _LARGEST_READ_BYTES = 1 << 30
 
+_ONLY_CACHED: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux
+
 
 class LocalSource:
     """A local file opened by `open_source`. A context manager that closes it.
@@ -87,6 +89,22 @@ class LocalSource:
                 )
             offset += count
             rest = rest[count:]
+
+    def read_cached(self, offset: int, buffer: memoryview) -> int:
+        """Fill the beginning of `buffer` with what the page cache has of the bytes from `offset`; return how many.
+
+        0 if the first page is not there, or if the system cannot tell.
+
+        Raises:
+            ValueError: The range is not inside `size`, or the source is closed.
+        """
+        self._require_inside(offset, buffer.nbytes)
+        if _ONLY_CACHED is None or not self._positional:
+            return 0
+        try:
+            return os.preadv(self._file.fileno(), [buffer], offset, _ONLY_CACHED)
+        except OSError:  # not there, or not on this file system; if it cannot be read at all, `read_into` says so
+            return 0
 
     def view(self, offset: int, nbytes: int) -> memoryview | None:
         """Return these bytes in a map of the file, which stays as long as there are views of it; None without maps.
