@@ -1,4 +1,4 @@
-"""Make the vectors again, with their sidecars, the table in README.md, and section A of the spec.
+"""Make the vectors again, with their sidecars, clauses.json, and the examples in the spec.
 
     python spec/vectors/generate.py
 
@@ -27,6 +27,7 @@ from spec.vectors.making.valid_values import all_valid_values
 from spec.vectors.making.vector import SPEC, Vector, dump, problem_kinds
 
 HERE = Path(__file__).resolve().parent
+CLAUSES = HERE / "clauses.json"
 BEGIN, END = "<!-- made by generate.py: begin{} -->\n", "<!-- made by generate.py: end{} -->\n"
 
 
@@ -69,20 +70,16 @@ def load(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def table(vectors: Iterable[Vector], duties: dict[str, list[str]]) -> str:
-    """Return the table of clauses: vectors that show or break each, and tests for its duties."""
-    rows: defaultdict[str, dict[str, list[str]]] = defaultdict(lambda: {"valid": [], "invalid": []})
+def clauses(vectors: Iterable[Vector], duties: dict[str, list[str]]) -> str:
+    """Return the JSON text of what shows or breaks each clause: vectors, and tests for its duties."""
+    rows: defaultdict[str, dict[str, list[str]]] = defaultdict(lambda: {"valid": [], "invalid": [], "duties": []})
     for vector in vectors:
         for clause in vector.clauses:
             rows[clause][vector.folder].append(vector.name)
     for clause in duties:
-        rows[clause]["duty"] = duties[clause]
-    lines = ["| clause | valid | invalid | duties, tested by |", "| --- | --- | --- | --- |"]
-    for clause in sorted(rows, key=lambda clause: [int(part) for part in clause.split(".")]):
-        row = rows[clause]
-        cells = (", ".join(f"`{name}`" for name in row.get(kind, [])) for kind in ("valid", "invalid", "duty"))
-        lines.append(f"| {clause} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows[clause]["duties"] = duties[clause]
+    ordered = sorted(rows, key=lambda clause: [int(part) for part in clause.split(".")])
+    return json.dumps({clause: rows[clause] for clause in ordered}, indent=1) + "\n"
 
 
 def hex_dump() -> str:
@@ -121,7 +118,7 @@ def main() -> int:
     vectors = all_vectors()
     write_vectors(vectors, HERE)
     duties = json.loads((HERE / "duties.json").read_text(encoding="utf-8"))
-    update(HERE / "README.md", table(vectors, duties))
+    CLAUSES.write_text(clauses(vectors, duties), encoding="utf-8")
     update(SPEC, hex_dump())
     update(SPEC, identity_dump(), "identity")
     print(f"{len(vectors)} vectors")
