@@ -250,7 +250,7 @@ def test_there_is_one_place_that_starts_threads() -> None:
         "threads",
         "exception_names",  # a list of names
     }
-    assert modules_with(r"import Thread\b") == {"workers", "background_saver", "lease"}
+    assert modules_with(r"import Thread\b") == {"workers", "background_saver", "hold"}
 
 
 def test_small_items_share_a_batch_and_none_is_lost_or_moved() -> None:

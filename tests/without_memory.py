@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.storage.local.leases.lease import Lease, lease_path, publish_lease
+from ckptfmt._core.storage.leases.lease import Lease
+from ckptfmt._core.storage.local.file_leases import lease_path, publish_lease
 from ckptfmt._core.system.threads import Thread
 from ckptfmt._core.system.workers import Workers, in_order
 from ckptfmt._core.training.saving.background_saver import Saver, Written

@@ -15,18 +15,12 @@ from typing import Any
 
 import pytest
 
+from ckptfmt._core.storage.leases import hold as holds
+from ckptfmt._core.storage.leases.hold import Hold
+from ckptfmt._core.storage.leases.holders import is_orphan, this_process
+from ckptfmt._core.storage.leases.lease import Holder, Lease
 from ckptfmt._core.storage.local import file_locks
-from ckptfmt._core.storage.local.leases import lease as leases
-from ckptfmt._core.storage.local.leases.holders import is_orphan, seems_alive, this_process
-from ckptfmt._core.storage.local.leases.lease import (
-    Hold,
-    Holder,
-    Lease,
-    lease_path,
-    leases_in,
-    publish_lease,
-    read_lease,
-)
+from ckptfmt._core.storage.local.file_leases import lease_path, leases_in, publish_lease, read_lease, seems_alive
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt.errors import LeaseError, StorageError
 
@@ -199,7 +193,7 @@ def test_without_locks_the_system_is_asked_for_the_process(
 
 
 def test_a_holder_touches_its_lease_now_and_then(tmp_path: Path, held: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "BEAT_SECONDS", 0.01)
     path = lease_path(tmp_path, "r")
     os.utime(path, (0, 0))
     lost = threading.Event()

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ckptfmt._core.container import writer
-from ckptfmt._core.storage.local.leases.lease import read_lease
+from ckptfmt._core.storage.local.file_leases import read_lease
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.publication.atomic_directory import AtomicDirectory
 from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile

@@ -14,9 +14,9 @@ import torch
 
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.runs.scan import scan
-from ckptfmt._core.storage.local.leases import lease as leases
-from ckptfmt._core.storage.local.leases.holders import this_process
-from ckptfmt._core.storage.local.leases.lease import Holder, Lease, lease_path, publish_lease
+from ckptfmt._core.storage.leases.holders import this_process
+from ckptfmt._core.storage.leases.lease import Holder, Lease
+from ckptfmt._core.storage.local.file_leases import lease_path, leases_in, publish_lease
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.training.run_record import RunRecord
 from ckptfmt._core.training.saving.tidying import Tidying
@@ -209,7 +209,7 @@ def test_a_directory_put_in_the_place_of_that_of_the_run_is_used_and_reported(
 def test_a_checkpoint_that_is_gone_before_older_ones_are_removed_is_reported_as_that(at: Path, name: str) -> None:
     (at / "runs").mkdir()
     path = at / name / "ckpt-00000001-e0000.ckptfmt"
-    (complaint,) = Tidying(RunRecord(at / name, "r"), RetentionPolicy(keep_last=1))(path)
+    (complaint,) = Tidying(RunRecord(at / name, "r"), RetentionPolicy(keep_last=1))(str(path))
     assert complaint.startswith(f"{path}: "), "it begins with what is the matter, not with what was not removed"
 
 
@@ -251,7 +251,7 @@ def test_the_process_that_holds_a_run_mends_its_lease(
     ckpt = train("runs", lambda: damage(lease_path("runs", "r")), run_id="r")
     assert ckpt.last_error is None
     assert steps(at / "runs") == [1, 2, 3, 4, 5, 6]
-    assert [(lease.run_id, lease.generation) for lease in leases.leases_in("runs")] == [("r", 1)]
+    assert [(lease.run_id, lease.generation) for lease in leases_in("runs")] == [("r", 1)]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1, "it is said once"
     assert str(lease_path(at / "runs", "r")) in said[0]
@@ -288,7 +288,7 @@ def test_a_lower_generation_of_a_dead_process_is_no_takeover(at: Path, generatio
     ckpt = train("runs", put_back, run_id="r")
     assert ckpt.last_error is None
     assert max(step or 0 for step in steps(at / "runs")) == STEPS
-    assert [lease.generation for lease in leases.leases_in("runs")] == [3]
+    assert [lease.generation for lease in leases_in("runs")] == [3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody knows whether a process lives")
@@ -303,6 +303,6 @@ def test_a_lower_generation_of_a_process_that_lives_is_one(at: Path, context: Fo
         assert other.resumed() is not None
         with pytest.raises(SupersededError):
             save_and_wait(ckpt)
-        assert [lease.generation for lease in leases.leases_in("runs")] == [1]
+        assert [lease.generation for lease in leases_in("runs")] == [1]
         other.step()
         assert other.end() == 0

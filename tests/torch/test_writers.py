@@ -29,10 +29,11 @@ from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.scan import newest_first, scan
 from ckptfmt._core.storage.base import Store
-from ckptfmt._core.storage.local import file_locks
-from ckptfmt._core.storage.local.leases import holders
-from ckptfmt._core.storage.local.leases import lease as leases
-from ckptfmt._core.storage.local.leases.lease import Holder, Lease, lease_path, publish_lease, read_lease
+from ckptfmt._core.storage.leases import hold as holds
+from ckptfmt._core.storage.leases import holders
+from ckptfmt._core.storage.leases.lease import Holder, Lease
+from ckptfmt._core.storage.local import file_leases, file_locks
+from ckptfmt._core.storage.local.file_leases import lease_path, leases_in, publish_lease, read_lease
 from ckptfmt._core.storage.local.lock import directory_lock
 from ckptfmt._core.storage.local.os_errors import storage_error
 from ckptfmt._core.training import claiming, run_directory
@@ -56,7 +57,7 @@ def generations(directory: Path) -> dict[str, int | None]:
 @contextmanager
 def stolen(directory: Path, holder: Holder = ELSEWHERE) -> Iterator[Lease]:
     """Let another process take over the run that is being saved in a directory."""
-    (lease,) = leases.leases_in(directory)
+    (lease,) = leases_in(directory)
     theirs = Lease(lease.run_id, lease.generation + 1, "ff" * 16, holder)
     with directory_lock(directory):
         hold = publish_lease(directory, theirs)
@@ -458,7 +459,7 @@ def test_a_holder_elsewhere_of_the_same_job_is_not_waited_for(
 def test_who_loses_the_run_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: Queue[str] = Queue()
     monkeypatch.setattr("ckptfmt._core.training.claiming.notify", lambda message, level: told.put(message))
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "BEAT_SECONDS", 0.01)
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     ckpt.resume(quiet=True)
     with stolen(tmp_path):
@@ -484,7 +485,7 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
 
     ckpt = Checkpointer(tmp_path, {}, run_id="r")
     with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
+        patch.setattr("ckptfmt._core.storage.local.file_leases.publish_lease", refuse)
         assert ckpt.resume(quiet=True).resumed
         assert capsys.readouterr().err.count(str(tmp_path)) == 1
         ckpt.save(loss=1)
@@ -500,9 +501,9 @@ def test_where_nothing_can_be_written_a_run_is_resumed_all_the_same(
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        (claiming, "read_lease"),
-        (claiming, "publish_lease"),
-        (claiming, "directory_lock"),
+        (file_leases, "read_lease"),
+        (file_leases, "publish_lease"),
+        (file_leases, "directory_lock"),
         (run_directory, "_place_of"),
     ],
 )
@@ -540,7 +541,7 @@ def test_a_run_that_another_process_claimed_when_this_one_could_not_is_left_to_i
     runs = tmp_path / "runs"
     ckpt = Checkpointer(runs, {}, run_id="r")
     with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt._core.training.claiming.publish_lease", refuse)
+        patch.setattr("ckptfmt._core.storage.local.file_leases.publish_lease", refuse)
         ckpt.resume(quiet=True)
     with Writer(context, runs, tmp_path / "said", checkpointer={"run_id": "r"}) as writer:
         assert writer.resumed() == ("r", 0)

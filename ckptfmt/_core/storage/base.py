@@ -54,6 +54,9 @@ class Properties:
         compare_and_swap: Of two programs that replace the same content, one succeeds and the other is refused.
         atomic_replace: A new object replaces an old one completely.
         random_access_writes: Bytes can be written in any order without being held in memory.
+        exclusive_publication: A publication without `replace` never replaces an object, however large the new one is.
+            Where it may, names have to be unique.
+        local_reads: Reading needs no network, so that a whole checkpoint may be read back after a save.
         connections: Number of concurrent reads or writes that are worthwhile.
     """
 
@@ -61,6 +64,8 @@ class Properties:
     compare_and_swap: bool
     atomic_replace: bool
     random_access_writes: bool
+    exclusive_publication: bool
+    local_reads: bool
     connections: int
 
 

@@ -35,6 +35,8 @@ _PROPERTIES = Properties(
     compare_and_swap=True,
     atomic_replace=True,
     random_access_writes=False,
+    exclusive_publication=False,  # as of common object stores, whose uploads in parts have no conditions
+    local_reads=False,
     connections=8,
 )
 

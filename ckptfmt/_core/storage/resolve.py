@@ -12,20 +12,25 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ckptfmt._core.storage.base import Entry, Guard, Publication, Source, Store, Version
+from ckptfmt._core.storage.leases.base import Leases
 from ckptfmt._core.storage.local import paths
 from ckptfmt._core.storage.local.source import open_source as open_file
 from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt.errors import StorageError
 
 __all__ = [
+    "absolute",
     "create",
     "directory_of",
+    "fixed_directory",
     "is_directory",
     "is_gone",
     "is_url",
     "join",
+    "leases_in",
     "locate",
     "look",
+    "make_directory",
     "name_of",
     "open_source",
     "same_object",
@@ -65,6 +70,59 @@ def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:
     if not name or around.endswith(":/"):
         raise StorageError(f"{location}: the URL names no object; append /NAME")
     return _store_at(around, str(location)), name
+
+
+def leases_in(location: str | os.PathLike[str]) -> Leases:
+    """Return the leases of the runs at a location (spec, annex B).
+
+    Raises:
+        StorageError: No store supports URLs of this kind, or the name is impossible.
+    """
+    local = _local(location)
+    if local is None:
+        from ckptfmt._core.storage.leases.objects import ObjectLeases
+
+        return ObjectLeases(store_for(location))
+    from ckptfmt._core.storage.local.file_leases import FileLeases  # most programs save no run
+
+    return FileLeases(local)
+
+
+def absolute(location: str | os.PathLike[str]) -> str:
+    """Return a path that stays the same when the working directory changes; of a URL, the URL.
+
+    Raises:
+        UsageError: The location is neither a path nor a URL.
+        StorageError: No file can have the name, or the working directory is gone.
+    """
+    local = _local(location)
+    return str(location) if local is None else paths.absolute_path(local)
+
+
+def fixed_directory(location: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a directory without symbolic links (see `paths.fixed_directory`); of a URL, the URL.
+
+    Raises:
+        UsageError: The location is neither a path nor a URL.
+        StorageError: No store supports URLs of this kind, or the name is impossible.
+    """
+    local = _local(location)
+    if local is not None:
+        return paths.fixed_directory(local)
+    return store_for(str(location).rstrip("/")).location
+
+
+def make_directory(location: str) -> None:
+    """Create a directory and those above it, unless they exist. Other stores need no directories.
+
+    Raises:
+        StorageError: The directory cannot be created.
+    """
+    local = _local(location)
+    if local is not None:
+        from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
+
+        make_directory(local)
 
 
 def open_source(location: str | os.PathLike[str], version: Version | None = None) -> Source:

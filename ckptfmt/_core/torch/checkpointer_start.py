@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Mapping
 
-from ckptfmt._core.storage.local.paths import absolute_path
+from ckptfmt._core.storage.resolve import absolute
 from ckptfmt._core.torch.checkpointer_properties import RunFacts
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.resume.resuming import resume_run
@@ -133,7 +133,7 @@ class RunStart(RunFacts):
             CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
         """
         mapped = Mapped(rename, strip_prefix, partial, resize)
-        request = Request(absolute_path(path), mapped, source, also_restore, keep_counters, inert)
+        request = Request(absolute(path), mapped, source, also_restore, keep_counters, inert)
         report = warm_start_run(self._run, self._loop, request)
         if not quiet and ranks.world().rank == 0:
             show(render_warm_start(report))

@@ -16,25 +16,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from ckptfmt._core.storage.local.leases import holders
-from ckptfmt._core.storage.local.leases.lease import (
-    Hold,
-    Lease,
-    lease_path,
-    leases_in,
-    make_room_for_lease,
-    publish_lease,
-    read_lease,
-)
-from ckptfmt._core.storage.local.lock import directory_lock
-from ckptfmt._core.storage.local.os_errors import storage_error
-from ckptfmt._core.storage.local.paths import is_gone
+from ckptfmt._core.storage.leases import holders
+from ckptfmt._core.storage.leases.base import Leases
+from ckptfmt._core.storage.leases.hold import Hold
+from ckptfmt._core.storage.leases.lease import Lease
+from ckptfmt._core.storage.resolve import leases_in
 from ckptfmt._core.system.forks import release_in_children
 from ckptfmt._core.training.notices import notify
-from ckptfmt._core.training.run_directory import RunDirectory
+from ckptfmt._core.training.run_directory import place_of_run
 from ckptfmt.errors import HeldError, LeaseError, LockedError, StorageError, SupersededError
 
 __all__ = ["RunClaim", "new_run_id"]
@@ -85,7 +78,8 @@ class RunClaim:
         self._lease: Lease | None = None
         self._hold: Hold | None = None
         self._run_id: str | None = None
-        self._place = RunDirectory(directory)
+        self._place = place_of_run(directory)
+        self._leases = leases_in(directory)
         self._floor = 0
         release_in_children(self)
 
@@ -118,7 +112,7 @@ class RunClaim:
         self.release()
         self._lease, self._floor = None, floor
         try:
-            _patiently(self._place.note_place)
+            _patiently(self._place.note)
             self._lease = _patiently(lambda: self._claim(run_id, takeover=takeover))
         except HeldError as error:
             notify(str(error), logging.ERROR)  # uncaught, it ends the process silently
@@ -149,9 +143,8 @@ class RunClaim:
             except HeldError as error:
                 raise SupersededError(str(error)) from None
         else:
-            with directory_lock(self._directory):
-                self._check()
-                self._publish(self._lease)
+            with self._leases.lock():
+                self._republish(self._lease, self._check())
         return self._lease.generation
 
     def prepare(self) -> None:
@@ -173,7 +166,7 @@ class RunClaim:
             SupersededError: Another process has the run.
             StorageError: The holder of the run is unknown.
         """
-        with directory_lock(self._directory):
+        with self._leases.lock():
             self._check()
             yield
 
@@ -183,11 +176,12 @@ class RunClaim:
         if hold is None or self._lease is None:
             return
         try:
-            with suppress(Exception), directory_lock(self._directory):  # if not, others watch the holder
-                lease = read_lease(self._directory, self._lease.run_id)
+            with suppress(Exception), self._leases.lock():  # if not, others watch the holder
+                lease = self._leases.read(self._lease.run_id)
                 if lease is not None and lease.claim == self._lease.claim:
-                    released = Lease(lease.run_id, lease.generation, lease.claim, None)
-                    publish_lease(self._directory, released, durably=False).close()
+                    released = self._leases.publish(replace(lease, holder=None), lease, durably=False)
+                    if released is not None:
+                        released.close()
         finally:
             hold.close()
 
@@ -199,11 +193,12 @@ class RunClaim:
         for _ in range(_ATTEMPTS):
             seen = self._find(run_id)
             before, notice = self._judge(seen, takeover=takeover, named=run_id is not None)
-            with directory_lock(self._directory):
+            with self._leases.lock():
                 if self._find(run_id) != seen:
                     continue  # another process was faster: judge again
                 lease = self._next(run_id, before)
-                self._publish(lease)
+                if not self._publish(lease, before):
+                    continue
             if notice:
                 notify(notice)
             return lease
@@ -212,11 +207,8 @@ class RunClaim:
     def _find(self, run_id: str | None) -> Lease | None:
         """Return the lease of a run; without an id, the last lease here of another process, dead or alive."""
         if run_id is not None:
-            return read_lease(self._directory, run_id)
-        try:
-            others = [it for it in leases_in(self._directory) if it.holder is not None and it.claim not in _own]
-        except OSError as error:
-            raise storage_error(self._directory, "cannot be searched for other processes", error) from error
+            return self._leases.read(run_id)
+        others = [it for it in self._leases.all() if it.holder is not None and it.claim not in _own]
         return max(others, key=lambda it: "" if it.holder is None else it.holder.since, default=None)
 
     def _judge(self, seen: Lease | None, *, takeover: bool, named: bool) -> tuple[Lease | None, str]:
@@ -242,10 +234,7 @@ class RunClaim:
                 f"{run} was last saved by {holder}; checking for up to {patience:.0f} s whether it is alive",
                 logging.INFO,
             )
-        try:
-            alive = holders.seems_alive(self._directory, seen, watch_seconds=patience)
-        except OSError as error:
-            raise storage_error(self._directory, "cannot be searched for other processes", error) from error
+        alive = self._leases.seems_alive(seen, watch_seconds=patience)
         if not alive and not named:
             return None, ""
         if not alive and not elsewhere:
@@ -273,33 +262,49 @@ class RunClaim:
         generation = max(0 if before is None else before.generation, self._floor) + 1
         return Lease(run_id, generation, _own.make(), holders.this_process())
 
-    def _publish(self, lease: Lease) -> None:
-        """Replace the lease; the directory must be locked."""
-        old, self._hold = self._hold, publish_lease(self._directory, lease)
+    def _publish(self, lease: Lease, before: Lease | None) -> bool:
+        """Replace a lease, and return whether it was still there; the lock must be held."""
+        hold = self._leases.publish(lease, before)
+        if hold is None:
+            return False
+        old, self._hold = self._hold, hold
         if old is not None:
             old.close()
-        self._keep_alive(self._hold, lease)
+        self._keep_alive(hold, lease)
+        return True
+
+    def _republish(self, mine: Lease, before: Lease | None) -> None:
+        """Put the lease of this process in the place of another content; the lock must be held.
+
+        Raises:
+            StorageError: Another process has changed it meanwhile.
+        """
+        if not self._publish(mine, before):
+            raise StorageError(f"{self._directory}: another process is claiming run {mine.run_id}; save again")
 
     def _keep_alive(self, hold: Hold, lease: Lease) -> None:
         """Show other processes that this one is alive."""
-        directory = self._directory
-        hold.keep_alive(lambda: _report_loss(directory, lease))
+        directory, leases = self._directory, self._leases
+        hold.keep_alive(lambda: _report_loss(directory, leases, lease))
 
-    def _check(self) -> None:
-        """Check that this process still holds the run; the directory must be locked."""
+    def _check(self) -> Lease:
+        """Check that this process still holds the run, and return the lease that is there; the lock must be held."""
         mine = self._lease
         if mine is None:
             raise StorageError(f"{self._directory}: the run is not claimed; resume it first")
         found = self._read_own(mine)
         if found is None:
             self._place.report_if_replaced()
-            self._publish(mine)
-        elif found.claim != mine.claim:
+            self._republish(mine, None)
+            return mine
+        if found.claim != mine.claim:
             if not self._is_of_the_past(found, mine):
                 raise SupersededError(_loss(self._directory, mine, found))
-            self._publish(mine)
-        elif self._hold is not None:
+            self._republish(mine, found)
+            return mine
+        if self._hold is not None:
             self._keep_alive(self._hold, mine)  # it may have had no thread until now
+        return found
 
     def _read_own(self, mine: Lease) -> Lease | None:
         """Return the present lease; None for a damaged one, which its holder repairs.
@@ -308,11 +313,11 @@ class RunClaim:
             StorageError: The lease cannot be read or parsed.
         """
         try:
-            return read_lease(self._directory, mine.run_id)
+            return self._leases.read(mine.run_id)
         except LeaseError:
-            if self._hold is None or not make_room_for_lease(self._directory, mine.run_id):
+            if self._hold is None or not self._leases.make_room(mine.run_id):
                 raise
-            path = lease_path(self._directory, mine.run_id)
+            path = self._leases.path(mine.run_id)
             notify(f"{path}: damaged; this process holds the run and rewrites it")
             return None
 
@@ -321,15 +326,13 @@ class RunClaim:
         if found.generation >= mine.generation:
             return False
         try:
-            return not holders.seems_alive(self._directory, found, watch_seconds=0)
-        except OSError:
+            return not self._leases.seems_alive(found, watch_seconds=0)
+        except StorageError:
             return False
 
     def _require_directory(self) -> None:
         """Check that the directory of the run exists before a lock is created in it."""
-        self._place.make_again_if_gone()
-        if self._lease is not None and is_gone(lease_path(self._directory, self._lease.run_id)):
-            self._place.require_device()
+        self._place.prepare(None if self._lease is None else self._leases.path(self._lease.run_id))
 
 
 def new_run_id() -> str:
@@ -358,8 +361,8 @@ def _loss(directory: str, mine: Lease, found: Lease) -> str:
     )
 
 
-def _report_loss(directory: str, mine: Lease) -> None:
+def _report_loss(directory: str, leases: Leases, mine: Lease) -> None:
     with suppress(StorageError):
-        found = read_lease(directory, mine.run_id)
+        found = leases.read(mine.run_id)
         if found is not None and found.claim != mine.claim and found.claim not in _own:
             notify(f"{_loss(directory, mine, found)}; it writes nothing more and ends at its next save", logging.ERROR)

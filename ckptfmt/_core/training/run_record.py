@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ckptfmt._core.container.planning import make_metadata
 from ckptfmt._core.format.index import Metadata
-from ckptfmt._core.storage.local.paths import fixed_directory
+from ckptfmt._core.storage.resolve import fixed_directory
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.lineage import Ancestor, lineage_as_user_data
 from ckptfmt.errors import CkptfmtError
@@ -27,7 +27,7 @@ class RunRecord:
         StorageError: No directory can have this name.
 
     Attributes:
-        directory: Directory of its checkpoints, absolute and without links (see `fixed_directory`).
+        directory: Directory of its checkpoints, absolute and without links (see `fixed_directory`), or URL.
         id: Id of the run; None until it is known.
         claim: The right of this process to save the run.
         lineage: The file that the run started from, then the one that file's run started from, and so on.

@@ -29,6 +29,8 @@ _PROPERTIES = Properties(
     compare_and_swap=HAVE_LOCKS,
     atomic_replace=True,
     random_access_writes=True,
+    exclusive_publication=True,
+    local_reads=True,
     connections=os.cpu_count() or 1,
 )
 # Holders need moments, or seconds on a slow file server.

@@ -10,8 +10,8 @@ from typing import Any
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.interop.opening import open_tensors
+from ckptfmt._core.runs.quarantine import forget_cached
 from ckptfmt._core.runs.reference import CheckpointReference
-from ckptfmt._core.storage.local.quarantine import forget_cached
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.api import ComponentStates
@@ -81,7 +81,7 @@ class CheckpointOpener:
             try:
                 return _verified(file, self.takers, self.stack)
             except FormatError:
-                forget_cached(file.path)
+                forget_cached(file)
                 return _verified(file, self.takers, self.stack)
 
         return patience(load, file.path)

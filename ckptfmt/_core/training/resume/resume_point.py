@@ -8,14 +8,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.scan import scan
-from ckptfmt._core.storage.local.paths import absolute_path, is_directory
-from ckptfmt._core.storage.local.publication.atomic_directory import make_directory
 from ckptfmt._core.storage.local.retries import Patience
+from ckptfmt._core.storage.resolve import absolute, is_directory, join, make_directory, name_of
 from ckptfmt._core.training.claiming import new_run_id
 from ckptfmt._core.training.lineage import Ancestor, lineage_from, lineage_of
 from ckptfmt._core.training.notices import notify
@@ -120,7 +118,7 @@ def find_resume_point(
         RankError: The resume failed on another rank.
     """
     if resume not in _WORDS:
-        resume = absolute_path(resume)
+        resume = absolute(resume)
     chooser = _Chooser(run, resume, opener, takeover=takeover, inert=inert)
     chosen: list[ResumePoint[T]] = []
 
@@ -179,9 +177,9 @@ class _Chooser(Generic[T]):
 
     def found_here(self, file: CheckpointReference) -> CheckpointReference:
         """Return the choice of rank 0 under its path on this rank: each rank has its own path to the same files."""
-        place = Path(self.run.directory if self.resume in _WORDS else self.resume)
-        exact = place.name == file.name and not is_directory(place)
-        return replace(file, path=str(place if exact else place / file.name))
+        place = self.run.directory if self.resume in _WORDS else os.fspath(self.resume)
+        exact = name_of(place) == file.name and not is_directory(place)
+        return replace(file, path=place if exact else join(place, file.name))
 
     def open(self, file: CheckpointReference) -> T:
         """Open the checkpoint chosen by rank 0 on this rank."""

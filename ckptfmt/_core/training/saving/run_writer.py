@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ckptfmt._core.container.planning import SavePlan
@@ -36,13 +36,13 @@ class SaveOptions:
     Attributes:
         background: Whether to write from a copy of the state while training continues.
         when_busy: What to do if a save is due while another one is running.
-        afterwards: Called with the path of each new checkpoint, once it is durable, in the thread that wrote it.
+        afterwards: Called with the path or URL of each new checkpoint, once it is durable, in the thread that wrote it.
             Returns what went wrong.
     """
 
     background: bool = True
     when_busy: WhenBusy = "wait"
-    afterwards: Callable[[Path], Sequence[str]] | None = None
+    afterwards: Callable[[str], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         if self.when_busy not in ("wait", "skip"):
@@ -107,9 +107,10 @@ class RunWriter:
             try:
                 self._claim.prepare()
                 # Each step has its own name, so no later save would remove the remains of a killed or failed one.
+                store = store_for(self._claim.directory)
                 with contextlib.suppress(StorageError):
-                    store_for(self._claim.directory).clean()
-                path = Path(self._claim.directory, _name(planned.metadata))
+                    store.clean()
+                path = store.path(_name(planned.metadata, unique=not store.properties.exclusive_publication))
                 held, same = self._claim.held, self._last.same
                 report = write_plan(path, planned, replace=False, guard=held, instead=same)
                 self._last.note(report)
@@ -152,7 +153,7 @@ class RunWriter:
 
     def _tidied(self, written: Written, step: int) -> Written:
         """Call `afterwards` for a save. The checkpoint is durable whatever happens here."""
-        target = Path(written.report.path)
+        target = written.report.path
         afterwards = self._options.afterwards
         try:
             complaints = tuple(afterwards(target)) if afterwards is not None else ()
@@ -166,6 +167,13 @@ class RunWriter:
         return Written(written.report, (*written.complaints, *complaints))
 
 
-def _name(metadata: Metadata) -> str:
-    """Return the name of a checkpoint. It is for people: only the content decides (spec 14.5)."""
-    return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{EXTENSION}"
+def _name(metadata: Metadata, *, unique: bool) -> str:
+    """Return the name of a checkpoint. It is for people: only the content decides (spec 14.5).
+
+    Args:
+        metadata: Metadata of the checkpoint.
+        unique: Whether no other save may ever have the name, because the store could not tell.
+    """
+    # From the operating system: the run's own generators must not advance.
+    save_id = f".{secrets.token_hex(4)}" if unique else ""
+    return f"ckpt-{metadata.step or 0:08d}-e{metadata.epoch or 0:04d}{save_id}{EXTENSION}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ckptfmt._core.pruning import prune_run
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
-from ckptfmt._core.storage.local.paths import is_gone
+from ckptfmt._core.storage.resolve import is_gone
 from ckptfmt._core.training.run_record import RunRecord
 
 __all__ = ["Tidying"]
@@ -26,7 +24,7 @@ class Tidying:
         self._policy = policy
         self._known: tuple[CheckpointReference, ...] = ()
 
-    def __call__(self, written: Path) -> tuple[str, ...]:
+    def __call__(self, written: str) -> tuple[str, ...]:
         """Remove the checkpoints that the policy does not keep now that this one is durable; return the problems."""
         if self._policy.keeps_everything or self._run.id is None:
             return ()

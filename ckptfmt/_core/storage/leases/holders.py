@@ -1,13 +1,10 @@
-"""Whether the holder of a lease lives, and what it is to this process.
+"""The process that holds a lease, and what it is to this one.
 
-In this order, the first that knows decides:
+Whether a holder lives is decided by the first of these that knows:
 
-1. A holder keeps its lease locked for as long as it lives. If the lease is locked, it lives.
-2. On the machine of the holder a lease that is not locked has no living holder. Where the file system has no locks,
-   the system is asked for the process.
-3. On another machine it may live all the same: on network file systems a lock may be seen by one machine only. The
-   lease is watched for a while: if it is touched meanwhile, the holder lives. Clocks are not compared, and a holder
-   that only seems to be dead loses nothing but the run (see `leases`).
+1. On the machine of the holder, the system is asked: for the lock of its lease if that is a file, or for the process.
+2. On another machine it may live all the same. The lease is watched for a while: if it changes, the holder lives.
+   Clocks are not compared, and a holder that only seems to be dead loses nothing but the run.
 """
 
 from __future__ import annotations
@@ -15,14 +12,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from ckptfmt._core.storage.local.file_locks import Lock, try_lock
-from ckptfmt._core.storage.local.leases.lease import BEAT_SECONDS, Holder, Lease, lease_path
+from ckptfmt._core.storage.leases.hold import BEAT_SECONDS
+from ckptfmt._core.storage.leases.lease import Holder
 
-__all__ = ["WATCH_SECONDS", "is_orphan", "may_live_elsewhere", "seems_alive", "this_process"]
+__all__ = ["WATCH_SECONDS", "changes", "is_orphan", "is_running", "may_live_elsewhere", "this_process"]
+
+T = TypeVar("T")
 
 WATCH_SECONDS = 3.5 * BEAT_SECONDS
 """How long a lease of another machine is watched."""
@@ -54,33 +54,26 @@ def this_process(environment: Mapping[str, str] = os.environ) -> Holder:
     )
 
 
-def seems_alive(directory: str | os.PathLike[str], lease: Lease, *, watch_seconds: float = WATCH_SECONDS) -> bool:
-    """Say whether the holder of a lease lives, as far as can be told.
+def is_running(holder: Holder) -> bool | None:
+    """Return whether the process of a holder is running; None if the system of this machine cannot tell."""
+    if may_live_elsewhere(holder) or not _is_near(holder):
+        return None
+    return _process(holder.pid) == holder.process
+
+
+def changes(look: Callable[[], T | None], seen: T | None, *, watch_seconds: float) -> bool:
+    """Watch a lease, and return whether it changes, which shows that its holder is alive, or that it has a new one.
 
     Args:
-        directory: Where the lease is.
-        lease: The lease, as it was read.
-        watch_seconds: How long to watch a lease of another machine.
-
-    Raises:
-        OSError: The lease cannot be looked at.
+        look: Returns what changes; None once the lease is gone.
+        seen: What was seen before.
+        watch_seconds: How long to watch.
     """
-    if lease.holder is None:
-        return False
-    path = lease_path(directory, lease.run_id)
-    lock, touched = _look(path)
-    if lock is Lock.HELD_BY_ANOTHER:
-        return True
-    if lease.holder.machine == _machine():
-        if lock is Lock.TAKEN:
-            return False
-        if _is_near(lease.holder):
-            return _process(lease.holder.pid) == lease.holder.process
     latest = time.monotonic() + watch_seconds
-    while touched is not None and time.monotonic() < latest:
+    while seen is not None and time.monotonic() < latest:
         time.sleep(min(_LOOK_SECONDS, watch_seconds))
-        if _look(path)[1] != touched:
-            return True  # or it was replaced, which its new holder did
+        if look() != seen:
+            return True
     return False
 
 
@@ -95,19 +88,6 @@ def is_orphan(holder: Holder) -> bool:
         return False
     found = _stat(holder.pid)
     return found is not None and _process(holder.pid) == holder.process and int(found[1]) != holder.launcher
-
-
-def _look(path: Path) -> tuple[Lock, int | None]:
-    """Return whether a file is locked and when it was touched; None if it is gone."""
-    try:
-        # To open it anew is what makes a network file system ask its server.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError:
-        return Lock.TAKEN, None
-    try:
-        return try_lock(descriptor, shared=True), os.fstat(descriptor).st_mtime_ns
-    finally:
-        os.close(descriptor)
 
 
 def _job(environment: Mapping[str, str]) -> str | None:
