@@ -19,9 +19,10 @@ from ckptfmt import StorageError
 from ckptfmt._core import pruning
 from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.pruning import apply_retention, prune_run
+from ckptfmt._core.runs.pins import PIN
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import PIN, scan
+from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
 from ckptfmt.errors import LockedError

@@ -26,9 +26,10 @@ from functools import partial
 from types import MappingProxyType
 
 from ckptfmt._core.catalog import scan_all, verified_all
+from ckptfmt._core.runs.pins import is_pinned
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPlan, RetentionPolicy, plan_retention
-from ckptfmt._core.runs.scan import PIN, distinct_bytes, reason, scan
+from ckptfmt._core.runs.scan import distinct_bytes, reason, scan
 from ckptfmt._core.storage.base import Guard, Store
 from ckptfmt._core.storage.resolve import is_gone, name_of, store_for
 from ckptfmt.errors import CkptfmtError, StorageError
@@ -88,8 +89,9 @@ def prune_run(
 
     It is made to be called after each save. With `known`, only files that are new are opened. At least one checkpoint
     that stays was read back to the last byte: this costs one reading of the newest, each time that the last one that
-    was read back is due to go. Nothing is waited for: if another process is removing checkpoints here, nothing is
-    removed this time.
+    was read back is due to go. Where reads need a network, the new checkpoint counts as read back once its length and
+    its index are right. Nothing is waited for: if another process is removing checkpoints here, nothing is removed
+    this time.
 
     Args:
         directory: The directory of the run.
@@ -113,6 +115,8 @@ def prune_run(
         with store.prune_lock():
             files = scan(name, known)
             found = tuple(replace(file, error=file.error or unreadable.get(file.path)) for file in files)
+            if not store.properties.local_reads:
+                found = tuple(replace(file, verified=file.verified or file.path == path) for file in found)
             safe = {**protected, path: "just written"}
             files, plan = _settle(found, replace(policy, run_id=run_id), _one_that_stays, protected=safe)
             if all(file.path != path for file in plan.kept):
@@ -254,7 +258,7 @@ def _changed_or_pinned(store: Store, file: CheckpointReference) -> str | None:
     """Return why a checkpoint must not be removed after all; None if nothing is in the way."""
     if file.version is None or any(store.look(it.name) != it for it in file.files):
         return "it has changed meanwhile"
-    if any(store.look(it.name + PIN) is not None for it in file.files):
+    if is_pinned(store, file):
         return "it was pinned meanwhile"
     return None
 

@@ -49,7 +49,7 @@ def uninterrupted(make_loader: Callable[[], Loader]) -> tuple[dict[str, str], li
 
 
 def killed(
-    train_url: Path, make_loader: Callable[[], Loader], kills: list[Point], interval: int | None
+    train_url: str | Path, make_loader: Callable[[], Loader], kills: list[Point], interval: int | None
 ) -> list[object]:
     """Return what a run saw that was killed at each of these points in turn, and then left alone."""
     for kill in kills:
@@ -58,12 +58,15 @@ def killed(
     return run(train_url, make_loader, interval=interval).lines
 
 
-@pytest.mark.parametrize("name", LOADERS)
-def test_a_kill_at_any_point_changes_nothing(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [*((name, "{}") for name in LOADERS), ("shuffled", "memory://any{}"), ("stateful", "memory://any{}")],
+)
+def test_a_kill_at_any_point_changes_nothing(tmp_path: Path, name: str, url: str) -> None:
     expected = uninterrupted(LOADERS[name])
     assert len(expected[1]) == STEPS
     for number, point in enumerate(POINTS):
-        train_url = tmp_path / str(number)
+        train_url = url.format(tmp_path / str(number))
         lines = killed(train_url, LOADERS[name], [point], interval=1)
         assert (final_state(train_url), lines) == expected, point
 
@@ -118,14 +121,14 @@ def counted(steps: int) -> list[torch.Tensor]:
     return list(torch.arange(float(steps)).view(-1, 1))
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
-    run(tmp_path)
-    before = final_state(tmp_path)
-    ckpt = Checkpointer(tmp_path, {})
+def test_a_finished_run_has_nothing_left_to_do(place: str) -> None:
+    run(place)
+    before = final_state(place)
+    ckpt = Checkpointer(place, {})
     report = ckpt.resume(quiet=True)
     assert (report.step, report.epoch, report.batch) == (STEPS, EPOCHS, 0)
     assert list(ckpt.epochs(EPOCHS)) == []
-    assert final_state(tmp_path) == before
+    assert final_state(place) == before
 
 
 def test_more_epochs_can_be_asked_for_later(tmp_path: Path) -> None:

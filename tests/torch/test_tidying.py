@@ -12,6 +12,8 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import StorageError
+from ckptfmt._core.ops.directory.pins import pin
+from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
 from ckptfmt._core.storage.local.publication.temporary import this_machine
 from ckptfmt.errors import UsageError
@@ -22,7 +24,7 @@ from tests.torch.training import dense_net
 LOSSES = [5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0, 8.0]
 
 
-def train(directory: Path, losses: list[float] = LOSSES, **policy: Any) -> Checkpointer:
+def train(directory: str | Path, losses: list[float] = LOSSES, **policy: Any) -> Checkpointer:
     """Save after each step, with the loss as a metric."""
     ckpt = Checkpointer(directory, {"net": dense_net(0)}, save_interval_steps=1, save_interval_epochs=None, **policy)
     ckpt.resume(quiet=True)
@@ -35,11 +37,11 @@ def train(directory: Path, losses: list[float] = LOSSES, **policy: Any) -> Check
     return ckpt
 
 
-def steps_in(directory: Path) -> list[int]:
-    """Return the steps of the checkpoints in a directory, every byte of which is right."""
+def steps_in(place: str | Path) -> list[int]:
+    """Return the steps of the checkpoints in a place, every byte of which is right."""
     steps = []
-    for path in directory.glob("*.ckptfmt"):
-        with ckptfmt.torch.open(path) as checkpoint:
+    for file in scan(place):
+        with ckptfmt.torch.open(file.path) as checkpoint:
             assert checkpoint.verify() == ()
             steps.append(checkpoint.metadata.step or 0)
     return sorted(steps)
@@ -61,24 +63,24 @@ def steps_in(directory: Path) -> list[int]:
     ],
     ids=str,
 )
-def test_what_a_policy_keeps(tmp_path: Path, policy: dict[str, Any], left: list[int]) -> None:
-    train(tmp_path, **policy)
-    assert steps_in(tmp_path) == left
+def test_what_a_policy_keeps(place: str, policy: dict[str, Any], left: list[int]) -> None:
+    train(place, **policy)
+    assert steps_in(place) == left
 
 
-def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
-    train(tmp_path, [3.0, float("nan"), float("-inf"), 4.0], keep_best=("loss", "min"))
-    assert steps_in(tmp_path) == [1, 4]
+def test_a_loss_that_is_no_number_is_never_the_best(place: str) -> None:
+    train(place, [3.0, float("nan"), float("-inf"), 4.0], keep_best=("loss", "min"))
+    assert steps_in(place) == [1, 4]
 
 
-def test_a_pin_keeps_a_checkpoint(tmp_path: Path) -> None:
-    train(tmp_path, LOSSES[:3])
-    (tmp_path / "ckpt-00000002-e0000.ckptfmt.pin").touch()
-    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, keep_last=1)
+def test_a_pin_keeps_a_checkpoint(place: str) -> None:
+    train(place, LOSSES[:3])
+    pin(scan(place)[1].path)
+    ckpt = Checkpointer(place, {"net": dense_net(0)}, keep_last=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(2):
         pass
-    assert steps_in(tmp_path) == [2, 3]
+    assert steps_in(place) == [2, 3]
 
 
 def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
@@ -99,20 +101,20 @@ def test_checkpoints_of_other_runs_and_other_files_stay(tmp_path: Path) -> None:
     assert before <= set(names(tmp_path))
 
 
-def test_nothing_goes_as_long_as_saves_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(tmp_path, LOSSES[:3])
+def test_nothing_goes_as_long_as_saves_fail(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(place, LOSSES[:3])
 
-    def full(path: Path, *_: object, **__: object) -> None:
+    def full(path: str, *_: object, **__: object) -> None:
         raise StorageError(f"{path}: cannot be written: No space left on device")
 
     monkeypatch.setattr("ckptfmt._core.training.saving.run_writer.write_plan", full)
-    ckpt = Checkpointer(tmp_path, {"net": dense_net(0)}, save_interval_steps=1, keep_last=1)
+    ckpt = Checkpointer(place, {"net": dense_net(0)}, save_interval_steps=1, keep_last=1)
     ckpt.resume(quiet=True)
     ckpt.save()
     assert ckpt.wait() is None
     assert "No space left" in str(ckpt.last_error)
     ckpt.close()
-    assert steps_in(tmp_path) == [1, 2, 3]
+    assert steps_in(place) == [1, 2, 3]
 
 
 def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
@@ -131,16 +133,16 @@ def test_what_cannot_be_removed_is_told_and_the_training_goes_on(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "I/O"), RecursionError("deep")], ids=repr)
 def test_a_checkpoint_is_saved_whatever_happens_to_the_old_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("ckptfmt._core.training.saving.tidying.prune_run", fail)
-    ckpt = train(tmp_path, LOSSES[:3], keep_last=1, on_failed_save="raise")
-    assert steps_in(tmp_path) == [1, 2, 3]
+    ckpt = train(place, LOSSES[:3], keep_last=1, on_failed_save="raise")
+    assert steps_in(place) == [1, 2, 3]
     assert ckpt.last_saved is not None
-    assert ckpt.last_saved.path == str(tmp_path / "ckpt-00000003-e0000.ckptfmt")
+    assert ckpt.last_saved.path == scan(place)[-1].path
     assert type(error).__name__ in str(ckpt.last_error)
     assert len(re.findall(r"^ckptfmt: ", capsys.readouterr().err, re.MULTILINE)) == 3
 
@@ -155,13 +157,13 @@ def test_policies_that_make_no_sense(tmp_path: Path, policy: dict[str, Any]) -> 
         Checkpointer(tmp_path, {}, **policy)
 
 
-def test_a_resumed_run_goes_on_tidying(tmp_path: Path) -> None:
-    train(tmp_path, LOSSES[:4])
-    ckpt = Checkpointer(tmp_path, {"net": dense_net(1)}, keep_best=("loss", "min"))
+def test_a_resumed_run_goes_on_tidying(place: str) -> None:
+    train(place, LOSSES[:4])
+    ckpt = Checkpointer(place, {"net": dense_net(1)}, keep_best=("loss", "min"))
     ckpt.resume(quiet=True)
     ckpt.save(loss=torch.tensor(9.0))
     ckpt.close()
-    assert steps_in(tmp_path) == [2, 4]
+    assert steps_in(place) == [2, 4]
 
 
 def test_saves_remove_what_killed_ones_have_left_and_nothing_that_is_being_written(tmp_path: Path) -> None:

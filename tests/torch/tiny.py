@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import ckptfmt
+from ckptfmt._core.runs.scan import scan
 from ckptfmt.torch import Checkpointer
 
 SAMPLES = 7
@@ -210,7 +211,7 @@ POINTS = [
 
 
 def run(
-    train_url: Path,
+    train_url: str | Path,
     make_loader: Callable[[], Loader] = shuffled,
     *,
     kill: Point | None = None,
@@ -256,12 +257,9 @@ def run(
     return log
 
 
-def final_state(train_url: Path) -> dict[str, str]:
+def final_state(train_url: str | Path) -> dict[str, str]:
     """Return the identity of every component of the last checkpoint, verified."""
-    found = []
-    for path in train_url.glob("*.ckptfmt"):
-        with ckptfmt.open(path) as checkpoint:
-            found.append((checkpoint.metadata.step, checkpoint.metadata.epoch, path))
+    found = [(file.metadata.step or 0, file.metadata.epoch or 0, file.path) for file in scan(train_url)]
     with ckptfmt.open(max(found)[-1]) as checkpoint:
         checkpoint.load()
         return {name: part.identity for name, part in checkpoint.items()}

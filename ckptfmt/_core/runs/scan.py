@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.runs.pins import is_pinned
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.base import Entry, Store
 from ckptfmt._core.storage.local.retries import Patience
@@ -24,7 +25,6 @@ from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError
 __all__ = [
     "EXTENSION",
     "NATIVE_ONLY",
-    "PIN",
     "Look",
     "choose_run",
     "distinct",
@@ -41,8 +41,6 @@ __all__ = [
 ]
 
 EXTENSION = ".ckptfmt"  # spec section 17
-PIN = ".pin"
-"""What the name of a file has to be followed by in the name of another one, its pin, for retention to keep it."""
 
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 # A time of creation further in the future than this is the work of a wrong clock. Shorter ones may come from a clock
@@ -117,7 +115,7 @@ def scan(
                 continue
             file = _known(before.get(name), entries) or _looked_at(store, entries[name], look, patience)
             if file is not None:
-                files[name] = replace(file, pinned=any(it.name + PIN in entries for it in (entries[name], *file.parts)))
+                files[name] = replace(file, pinned=is_pinned(store, file, entries))
             gone = gone or (file is None and is_gone(store.path(name)))
         if not gone:
             break

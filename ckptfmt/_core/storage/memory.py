@@ -29,7 +29,7 @@ __all__ = ["Bucket", "MemoryStore", "bucket"]
 _PAGE = 100
 _LOCK, _PRUNE_LOCK = ".ckptfmt.lock", ".ckptfmt.prune.lock"
 _LOCK_SECONDS = 60.0
-_STALE_SECONDS, _PRUNE_STALE_SECONDS = 60.0, 600.0
+_STALE_SECONDS, _PRUNE_STALE_SECONDS = 30.0, 600.0  # the first one shorter than the wait, so that a kill is overcome
 _PROPERTIES = Properties(
     create_if_absent=True,
     compare_and_swap=True,
@@ -360,6 +360,14 @@ class _Upload:
             error = StorageError(f"{self._path}: another program has just published under this name; save again")
             error.errno = errno.EEXIST
             raise error from None
+
+    def read_back(self, nbytes: int) -> tuple[int, bytes]:
+        """Return the length of the published object and its last bytes."""
+        try:
+            content = self._bucket.get(self._key).content
+        except KeyError:
+            raise _changed(self._path) from None
+        return len(content), content[len(content) - nbytes :] if nbytes <= len(content) else content
 
     def abort(self) -> None:
         """Discard the parts."""

@@ -84,6 +84,8 @@ def object_lock(
 def _take(store: SmallObjects, name: str, token: bytes, busy: str, deadline: float, stale_seconds: float) -> Tag:
     while True:
         found = store.read(name)
+        if found is not None and found.content == token:  # taken by an attempt the answer to which was lost
+            return found.tag
         if found is None or found.content == _FREE or _is_stale(store.path(name), found.content, stale_seconds):
             tag = store.swap(name, None if found is None else found.tag, token, durably=False)
             if tag is not None:

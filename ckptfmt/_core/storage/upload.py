@@ -16,6 +16,9 @@ __all__ = ["Upload", "UploadedFile"]
 PART_BYTES = 16 << 20
 """Size of a part. Common object stores accept 10,000 parts of at least 5 MiB."""
 
+_TAIL_BYTES = 64 << 10
+"""Number of bytes at the end of an object that are read back: in a checkpoint, its trailer and most of its index."""
+
 
 class Upload(Protocol):
     """An upload in parts. The object is invisible before `complete`."""
@@ -30,6 +33,13 @@ class Upload(Protocol):
             StorageError: The object is not visible; errno is EEXIST if its name is taken.
         """
 
+    def read_back(self, nbytes: int) -> tuple[int, bytes]:
+        """Return the length of the published object and its last `nbytes` bytes, as the store has them.
+
+        Raises:
+            StorageError: They cannot be read.
+        """
+
     def abort(self) -> None:
         """Discard the parts."""
 
@@ -37,7 +47,8 @@ class Upload(Protocol):
 class UploadedFile:
     """A new object that is written in any order and sent front to back (see `base.Publication`).
 
-    Bytes wait in memory until all bytes before them are written.
+    Bytes wait in memory until all bytes before them are written. A published object counts as durable once its length
+    and its last bytes have been read back.
 
     Args:
         path: URL of the object.
@@ -60,6 +71,7 @@ class UploadedFile:
         self._lock = threading.Lock()
         self._waiting: dict[int, bytes] = {}
         self._part = bytearray()
+        self._tail = b""
         self._sent = 0
         self._written_bytes = 0
         self._failed = False
@@ -109,13 +121,14 @@ class UploadedFile:
                 self._fill_up_to(offset)
                 self._send(self._waiting.pop(offset))
             if self._part:
-                upload.append(bytes(self._part))
+                self._append(upload, bytes(self._part))
             with self._guard():
                 upload.complete()
         except BaseException:
             self.abort()
             raise
         self._upload = None
+        self._read_back(upload)
 
     def abort(self) -> None:
         """Discard the object unless it is published. A second call does nothing."""
@@ -124,6 +137,28 @@ class UploadedFile:
         self._waiting.clear()
         if upload is not None:
             upload.abort()
+
+    def _read_back(self, upload: Upload) -> None:
+        """Check that the store has what was sent.
+
+        Raises:
+            StorageError: It has something else, or cannot tell.
+        """
+        length, tail = upload.read_back(len(self._tail))
+        if length != self._sent:
+            raise StorageError(
+                f"{self.path}: published, but not durable: {length:,} bytes are there, and {self._sent:,} were sent; "
+                "check the store"
+            )
+        if tail != self._tail:
+            raise StorageError(
+                f"{self.path}: published, but not durable: its last {len(tail):,} bytes are not those that were sent; "
+                "check the store"
+            )
+
+    def _append(self, upload: Upload, part: bytes) -> None:
+        self._tail = (self._tail + part[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        upload.append(part)
 
     def _opened(self) -> Upload:
         if self._upload is None:
@@ -155,5 +190,5 @@ class UploadedFile:
         self._sent += len(data)
         self._part += data
         while len(self._part) >= PART_BYTES:
-            self._opened().append(bytes(self._part[:PART_BYTES]))
+            self._append(self._opened(), bytes(self._part[:PART_BYTES]))
             del self._part[:PART_BYTES]

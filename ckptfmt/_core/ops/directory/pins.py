@@ -1,4 +1,4 @@
-"""Pins: a checkpoint beside which a file `NAME.pin` stands is never removed by retention."""
+"""Setting and removing pins: a checkpoint beside which an object `NAME.pin` stands is never removed by retention."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import errno
 import os
 from dataclasses import dataclass
 
-from ckptfmt._core.runs.scan import PIN
+from ckptfmt._core.runs.pins import PIN, pins
+from ckptfmt._core.runs.scan import EXTENSION, look_at_native
 from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local.paths import path_text
 from ckptfmt._core.storage.resolve import is_directory, locate
@@ -43,7 +44,8 @@ def pin(path: str | os.PathLike[str]) -> PinChange:
     text = path_text(path)
     store, name = locate(text)
     _require_object(store, name)
-    if store.swap(name + PIN, None, b"") is None:
+    identity = look_at_native(text).identity if name.endswith(EXTENSION) else None
+    if not _set(store, name + PIN, identity):
         return PinChange(text, pinned=True, changed=False)
     try:
         # Whoever looked for the pin just before is done with this file; whoever comes later sees the pin.
@@ -68,6 +70,17 @@ def unpin(path: str | os.PathLike[str]) -> PinChange:
         return PinChange(text, pinned=False, changed=False)
     store.remove(name + PIN)
     return PinChange(text, pinned=False, changed=True)
+
+
+def _set(store: Store, name: str, identity: str | None) -> bool:
+    """Set a pin; return whether it was not there. One that is meant for another checkpoint is replaced."""
+    content = b"" if identity is None else identity.encode()
+    while True:  # another program may set it at the same time
+        found = store.read(name)
+        if found is not None and pins(found.content, identity):
+            return False
+        if store.swap(name, None if found is None else found.tag, content) is not None:
+            return True
 
 
 def _require_object(store: Store, name: str) -> None:
