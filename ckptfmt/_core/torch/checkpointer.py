@@ -83,7 +83,8 @@ class Checkpointer(RunStart):
 
     Args:
         train_url: Directory of the run's checkpoints; created if missing. Relative paths and symbolic links are
-            resolved at construction: the run stays in that directory.
+            resolved at construction: the run stays in that directory. Or the URL of a store, such as
+            `memory://NAME/PREFIX`.
         components: Objects to save and restore, by name: anything with `state_dict()` and `load_state_dict()` (modules,
             optimizers, schedulers, scalers, averages, your own objects), and random generators of Python, NumPy and
             PyTorch. They are restored in this order. Names consist of ASCII letters, digits and `_ . -`; `rng` and

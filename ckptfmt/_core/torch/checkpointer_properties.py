@@ -27,7 +27,7 @@ class RunFacts:
 
     @property
     def train_url(self) -> str:
-        """Directory of the run's checkpoints, absolute and without symbolic links."""
+        """Directory of the run's checkpoints, absolute and without symbolic links; or the URL of their store."""
         return self._run.directory
 
     @property
