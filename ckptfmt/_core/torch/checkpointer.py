@@ -188,7 +188,9 @@ class Checkpointer(RunStart):
         The batches and their order are those of an uninterrupted run: for shuffling loaders, any number of workers,
         loaders with a `generator=`, and samplers and data sets that count their passes. After a resume, the pass starts
         again, and the batches already trained on are loaded and dropped, which takes their loading time. The last few
-        of them are compared with their recorded fingerprints. A loader with a usable `state_dict()` continues at once.
+        of them are compared with their recorded fingerprints. A loader with a usable `state_dict()` continues at once:
+        a batch that comes again is refused; samples that come again, and a pass of another length, are reported. If its
+        state restores another order, and no recorded sample comes again in the next batches, nothing can show that.
 
         The state that determines the order is restored if it is in attributes (slots and class attributes included), in
         variables that the code of samplers, data sets and collate functions refers to, or in the global generators. If

@@ -27,9 +27,11 @@ from ckptfmt._core.torch.loader.kinds import (
 from ckptfmt._core.torch.loader.memory import History, LoaderMemory, Remembered
 from ckptfmt._core.torch.loader.own_state import load_own, own_state
 from ckptfmt._core.torch.loader.recall import lost, undisturbed
+from ckptfmt._core.torch.loader.repetition import Repeat, Repetition
 from ckptfmt._core.torch.loader.sources import IN_PLACE, held_source, order_of
 from ckptfmt._core.torch.loader.watch import HEAD, BatchMarks, Head, Watch, repeat
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import MismatchError
 
 __all__ = ["EpochPosition", "LoaderState", "LoaderTracker", "PassStart"]
@@ -173,7 +175,10 @@ class LoaderTracker:
         self._start = position.start
         self._beginnings = now.beginnings
         self._resumed = True
-        return self._continue(loader, iterator, position.marks, position.consumed), position.consumed
+        batches = self._continue(loader, iterator, position.marks, position.consumed)
+        if now.own is not None:
+            batches = self._compared(batches, position, streams(loader))
+        return batches, position.consumed
 
     def end(self) -> None:
         """Record the end of the epoch."""
@@ -207,8 +212,37 @@ class LoaderTracker:
         self._loader = loader
         on_head = None if len(marks.head) == HEAD else self._note_beginning
         self._is_noted = on_head is None
-        self._watch = Watch(steady=is_steady(loader), marks=marks, on_head=on_head)
+        rows = isinstance(loader, Stateful)
+        self._watch = Watch(steady=is_steady(loader), marks=marks, rows=rows, on_head=on_head)
         return self._watch.batches(iterator, consumed)
+
+    def _compared(self, batches: Iterator[T], position: EpochPosition, is_stream: bool) -> Iterator[T]:
+        """Yield the batches after a resume by the loader's own state; report those that come again or are missing.
+
+        Raises:
+            MismatchError: The first batch was trained on before the save.
+        """
+        repetition = Repetition(position.marks.known, position.marks.rows)
+        number = position.consumed
+        reported = False
+        for number, batch in enumerate(batches, position.consumed + 1):
+            found = None if reported else repetition.find(batch)
+            if found is not None:
+                reported = True
+                self._judge_repetition(found, first=number == position.consumed + 1)
+            yield batch
+        if not is_stream and position.start.batches not in (None, number):
+            notify(
+                f"loader: the pass resumed after {position.consumed} batches ended after {number}, not "
+                f"{position.start.batches}: its own state_dict() left batches out, or repeated some"
+            )
+
+    def _judge_repetition(self, found: Repeat, *, first: bool) -> None:
+        wrong = f"{found.what}: its own state_dict() does not restore the order or the position"
+        if first and found.is_certain:
+            self._unless_allowed(lost(wrong), "the epoch continues")
+        else:
+            notify(f"loader: {wrong}, unless the data contains duplicates")
 
     def _note_beginning(self, head: Head) -> None:
         """Record the first batches of the pass, and judge them if it is the first after a resume.

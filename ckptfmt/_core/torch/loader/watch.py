@@ -15,6 +15,7 @@ import torch
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.contents import items, size
 from ckptfmt._core.torch.live_objects.fingerprints import Sample, fingerprint, take
+from ckptfmt._core.torch.loader.repetition import Rows, RowSamples, joined, row_digests, rows_of
 
 __all__ = ["HEAD", "BatchMarks", "Head", "Watch", "fields_of", "repeat"]
 
@@ -43,11 +44,18 @@ class BatchMarks:
         recent: Fingerprints of its latest batches, at most 8, by number.
         random: States of the global generators before the request of a batch, by its number, if the loader draws from
             them during the pass.
+        rows: Digests of rows of its latest batches, if the loader has a state of its own.
     """
 
     head: Head = ()
     recent: Mapping[int, str] = field(default_factory=dict)
     random: Mapping[int, rng.RandomState] = field(default_factory=dict)
+    rows: Rows = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[int, str]:
+        """All fingerprints, by number."""
+        return {**{number: batch[0] for number, batch in enumerate(self.head, 1)}, **self.recent}
 
     def comparable(self, *, steady: bool) -> dict[int, str]:
         """Return the fingerprints, by number, that a pass with the same beginning must reproduce.
@@ -56,7 +64,7 @@ class BatchMarks:
             steady: Whether the loader loads each batch on demand, not ahead.
         """
         if not self.random:
-            return {**{n: batch[0] for n, batch in enumerate(self.head, 1)}, **self.recent}
+            return self.known
         # Up to the first batch, everything depends only on the start of the pass.
         first = {1: self.head[0][0]} if self.head else {}
         ahead = 0 if steady else _AHEAD
@@ -74,11 +82,17 @@ class Watch:
     Args:
         steady: Whether neither the order nor batches loaded ahead depend on such draws.
         marks: The marks so far, of a resumed pass.
+        rows: Whether to record rows of batches.
         on_head: Called once with the fingerprints of the first batches, as soon as they or all batches have arrived.
     """
 
     def __init__(
-        self, *, steady: bool = False, marks: BatchMarks | None = None, on_head: Callable[[Head], object] | None = None
+        self,
+        *,
+        steady: bool = False,
+        marks: BatchMarks | None = None,
+        rows: bool = False,
+        on_head: Callable[[Head], object] | None = None,
     ) -> None:
         marks = marks or BatchMarks()
         self._steady = steady
@@ -88,6 +102,7 @@ class Watch:
         self._random: deque[tuple[int, rng.RandomState]] = deque(
             marks.random.items(), maxlen=_STATES if steady else _RECENT + _AHEAD
         )
+        self._rows: deque[RowSamples | Rows] | None = deque([marks.rows], maxlen=_RECENT) if rows else None
         self._on_head = on_head
         self._due = 0.0
 
@@ -95,7 +110,9 @@ class Watch:
         """Yield the batches of an iterator; the first one has the number `consumed` + 1."""
         for number in count(consumed + 1):
             begun = time.perf_counter()
-            marks = number <= HEAD or (self._draws and not self._steady) or begun >= self._due
+            is_due = number <= HEAD or begun >= self._due
+            # Without a replay, the latest batches are what later ones can be compared with.
+            marks = is_due or (self._draws and not self._steady) or self._rows is not None
             marks = marks and self._note_random(number)
             asked = time.perf_counter()
             try:
@@ -105,7 +122,7 @@ class Watch:
                 return
             if marks:
                 given = time.perf_counter()
-                self._take(number, batch)
+                self._take(number, batch, rows=is_due)
                 done = time.perf_counter()
                 self._due = done + (asked - begun + done - given) / _SHARE
             if number == HEAD:
@@ -117,7 +134,15 @@ class Watch:
         recent = {number: _digest(sample) for number, sample in self._recent}
         self._recent = deque(recent.items(), maxlen=_RECENT)
         random = dict(self._random) if self._draws else {}
-        return BatchMarks(self.head(), {number: mark for number, mark in recent.items() if mark}, random)
+        rows = self._row_digests()
+        return BatchMarks(self.head(), {number: mark for number, mark in recent.items() if mark}, random, rows)
+
+    def _row_digests(self) -> Rows:
+        if self._rows is None:
+            return {}
+        digests = [_row_digests(samples) for samples in self._rows]
+        self._rows = deque(digests, maxlen=_RECENT)
+        return joined(digests)
 
     def head(self) -> Head:
         """Return the fingerprints of the first batches that have arrived."""
@@ -138,7 +163,7 @@ class Watch:
             return False
         return True
 
-    def _take(self, number: int, batch: object) -> None:
+    def _take(self, number: int, batch: object, *, rows: bool) -> None:
         if number > 1 and not self._draws:
             try:
                 self._draws = not rng.same(self._random[-1][1], rng.capture())
@@ -148,6 +173,8 @@ class Watch:
             sample = take(batch)
             fields = map(take, fields_of(batch)) if number <= HEAD else ()
             batch_samples = (sample, *fields)
+            if rows and self._rows is not None:
+                self._rows.append(rows_of(batch))
         except Exception:  # noqa: BLE001 - a batch is an arbitrary object, and must not end training
             return
         self._recent.append((number, sample))
@@ -206,6 +233,14 @@ def _digest(sample: Sample | str) -> str:
         return sample.digest()
     except Exception:  # noqa: BLE001 - a batch is an arbitrary object, and must not end training
         return ""
+
+
+def _row_digests(samples: RowSamples | Rows) -> Rows:
+    """Return the digests of rows; none if they are not available."""
+    try:
+        return row_digests(samples)
+    except Exception:  # noqa: BLE001 - as in _digest
+        return {}
 
 
 def _fingerprint(batch: object) -> str | None:

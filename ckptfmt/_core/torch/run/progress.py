@@ -6,11 +6,14 @@ from dataclasses import asdict
 from types import NoneType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.snapshots import is_content
 from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
+from ckptfmt._core.torch.loader.repetition import Rows
 from ckptfmt._core.torch.loader.watch import BatchMarks, Head
 from ckptfmt._core.training import progress as training
 from ckptfmt._core.training.saved_fields import fields, list_of, mapping_of, pairs_of, unfit
@@ -85,6 +88,7 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
             "head": [list(batch) for batch in marks.head],
             "recent": [list(mark) for mark in marks.recent.items()],
             "random": [list(state) for state in marks.random.items()],
+            "rows": {name: np.array(rows, np.int64) for name, rows in marks.rows.items()},
         },
     }
 
@@ -134,12 +138,21 @@ def _position_of(tree: object, path: str) -> EpochPosition:
 
 
 def _marks_of(tree: object, path: str) -> BatchMarks:
-    tree = fields(tree, path, {"head": list, "recent": list, "random": list})
+    tree = fields(tree, path, {"head": list, "recent": list, "random": list, "rows": dict})
     return BatchMarks(
         _head_of(tree["head"], f"{path}.head"),
         pairs_of(tree["recent"], f"{path}.recent", int, str),
         pairs_of(tree["random"], f"{path}.random", int, dict),
+        _rows_of(tree["rows"], f"{path}.rows"),
     )
+
+
+def _rows_of(tree: object, path: str) -> Rows:
+    arrays = mapping_of(tree, path, np.ndarray)
+    for name, array in arrays.items():
+        if array.dtype != np.int64 or array.ndim != 1:
+            raise unfit(f"{path}.{name}", f"is an array of {array.dtype} with {array.ndim} dimensions")
+    return {name: tuple(array.tolist()) for name, array in arrays.items()}
 
 
 def _beginnings_tree(beginnings: Beginnings) -> dict[str, Any]:
