@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 from spec.vectors.making.container import (
     File,
@@ -182,7 +183,26 @@ def _trailer() -> Iterator[Vector]:
     for number, what in (((256 << 20) + 1, "256-mib"), (1 << 60, "2-60"), (1 << 63, "2-63"), ((1 << 64) - 1, "2-64-1")):
         big = file.encode(index_bytes=number)
         description = f"index_bytes is {number}"
-        yield invalid(f"13.1-index-bytes-{what}", description, "limit-index", big, clauses="4.4", also=bounds)
+        yield invalid(f"13.1-index-bytes-{what}", description, "limit-index", big, clauses="4.4 18.1")
+    for slug, description, problem, twice in _two_faults(file, data):
+        yield invalid(f"18.1-{slug}", description, problem, twice)
+
+
+def _two_faults(file: File, data: bytes) -> Iterator[tuple[str, str, str, bytes]]:
+    """Yield files with two faults, each with the code of the one that a reader names (18.1)."""
+    no_end = flipped(data, len(data) - 1)
+    yield "magic-first", "Both magics are wrong", "magic", flipped(no_end, 1)
+    yield "trailer-magic-second", "No trailer, and the length is another", "trailer-magic", no_end + bytes(64)
+    number = (256 << 20) + 1
+    longer = file.encode(index_bytes=number, file_bytes=number)
+    yield "file-bytes-third", "file_bytes is wrong, and the index too large", "file-bytes", longer
+    far = flipped(file.encode(index_offset=1 << 60), -40)
+    yield "index-bounds-fifth", "The place of the index is wrong, and the digest, too", "index-bounds", far
+    old = replace(file, major=2, reserved=bytes(47) + b"\x01")
+    yield "major-seventh", "Another major version, and a reserved byte is not zero", "major-version", old.encode()
+    newer = replace(file, features=["x"], reserved=b"\x01" + bytes(47))
+    description = "A reserved byte is not zero, and the file requires a feature"
+    yield "reserved-eighth", description, "preamble-reserved", newer.encode()
 
 
 def _unaligned(body: bytes, index: bytes) -> bytes:

@@ -233,7 +233,7 @@ def _values() -> Iterator[Vector]:
     def entry(slug: str, description: str, problem: str, nbytes: int = 8, also: str = "", **change: object) -> Vector:
         return _entry(slug, description, problem, {**good, **change}, nbytes, also=also)
 
-    for dtype in ("F7", "f32", "FLOAT", "", "C128", "I128", "F32 "):
+    for dtype in ("F7", "f32", "FLOAT", "", "C128", "I128", "F32 ", "I4", "U4"):
         slug = {"": "empty", "f32": "lower-case", "F32 ": "space"}.get(dtype, dtype.lower())
         yield entry(f"9.2-dtype-{slug}", f"dtype {dtype!r}", "tensor-dtype", dtype=dtype)
     yield entry("9.2-shape-65", "65 dimensions", "tensor-shape", shape=[2, *[1] * 64])
