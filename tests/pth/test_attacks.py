@@ -56,7 +56,7 @@ from ckptfmt._core.ops.conversion import convert
 from ckptfmt._core.interop.readers import pth
 from ckptfmt._core.interop.readers import npz
 from ckptfmt._core.interop.readers import zip_archives as zips
-from ckptfmt._core.interop.readers import huggingface as directories
+from ckptfmt._core.interop.huggingface import directory as directories
 from ckptfmt._core.ops.inspection import arrays
 from ckptfmt._core.pth.data import gathering
 from ckptfmt._core.container.writer import write_file

@@ -18,7 +18,7 @@ PTH_EXTENSIONS = (".pth", ".pt", ".bin", ".ckpt")
 
 
 class Reader(StrEnum):
-    """A reader: the module of `interop` whose `open_file(source, inert=...)` opens a file of the format."""
+    """A reader of one format, by the name of its module in `interop.readers`."""
 
     NATIVE = "native"
     ZIP = "zip_archives"

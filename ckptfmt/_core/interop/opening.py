@@ -1,15 +1,14 @@
-"""The door to files of tensors: any format that is known, told by the content."""
+"""The door to checkpoints of any format, files and directories."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Collection
 
 from ckptfmt._core.interop.base import TensorFile
-from ckptfmt._core.interop.detect import detect
+from ckptfmt._core.interop.files import open_tensor_file
 from ckptfmt._core.runs.scan import EXTENSION
-from ckptfmt._core.storage import open_source, store_for
+from ckptfmt._core.storage import store_for
 from ckptfmt._core.storage.resolve import is_directory, is_url
 from ckptfmt.errors import StorageError
 
@@ -34,28 +33,18 @@ def open_tensors(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
     """
     if is_directory(path):
         return _open_directory(path, inert)
-    source = open_source(path)
-    try:
-        # A reader is imported when it is needed: those of other formats take their time.
-        reader = importlib.import_module(f"ckptfmt._core.interop.readers.{detect(source).value}")
-        return _as_opened(reader.open_file(source, inert=inert))
-    except BaseException:
-        source.close()
-        raise
+    return open_tensor_file(path, inert=inert)
 
 
 def _open_directory(path: str | os.PathLike[str], inert: Collection[str]) -> TensorFile:
-    directories = importlib.import_module("ckptfmt._core.interop.readers.huggingface")
+    # Imported when a directory is opened: it brings the reader of pickles, which takes its time.
+    from ckptfmt._core.interop.huggingface.directory import is_checkpoint_directory, open_directory
+
     local = not is_url(path)
-    if not (local and directories.is_checkpoint_directory(path)):
+    if not (local and is_checkpoint_directory(path)):
         if any(entry.name.endswith(EXTENSION) for entry in store_for(path).list()):
             advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"
             raise StorageError(f"{os.fspath(path)}: is a directory of checkpoints; {advice}")
         if not local:
             raise StorageError(f"{os.fspath(path)}: names no object; give the URL of one, or copy the directory here")
-    return _as_opened(directories.open_directory(path, inert=inert))
-
-
-def _as_opened(opened: object) -> TensorFile:
-    assert isinstance(opened, TensorFile)
-    return opened
+    return open_directory(path, inert=inert)

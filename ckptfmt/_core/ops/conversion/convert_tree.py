@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptfmt._core.interop.readers.huggingface import is_checkpoint_directory
+from ckptfmt._core.interop.huggingface.directory import is_checkpoint_directory
 from ckptfmt._core.ops.conversion.convert import convert
 from ckptfmt._core.ops.conversion.report import ConvertReport
 from ckptfmt._core.ops.progress import Report

@@ -16,7 +16,7 @@ from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.dropped import Dropped
 from ckptfmt._core.interop.findings import Findings, merged_findings
-from ckptfmt._core.interop.readers.hf_weights import file_in, find_weights, open_weights, read_json
+from ckptfmt._core.interop.huggingface.weights import file_in, find_weights, open_weights, read_json
 from ckptfmt._core.interop.readers.pth import open_file
 from ckptfmt._core.interop.readers.state_components import components_of
 from ckptfmt._core.interop.training_facts import as_float, count

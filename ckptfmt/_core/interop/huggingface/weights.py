@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptfmt._core.interop.base import TensorFile
-from ckptfmt._core.interop.opening import open_tensors
+from ckptfmt._core.interop.files import open_tensor_file
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import leads_out_of, real_path
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
@@ -83,21 +83,21 @@ def open_weights(directory: Path, name: str, *, inert: Collection[str] = ()) -> 
     Args:
         directory: The directory that it is in.
         name: Its name there.
-        inert: See `interop.opening.open_tensors`.
+        inert: See `interop.files.open_tensor_file`.
 
     Raises:
         CkptfmtError: A file cannot be read, is damaged, or asks for code to be run.
         ForeignFileError: The index and its files do not fit together.
     """
     if not name.endswith(INDEX):
-        file = open_tensors(file_in(directory, name), inert=inert)
+        file = open_tensor_file(file_in(directory, name), inert=inert)
         return Weights(file.state, (file,), (name,), file.text_metadata)
     wanted = _weight_map(file_in(directory, name))
     opened: dict[str, TensorFile] = {}
     state: dict[str, object] = {}
     try:
         for shard in dict.fromkeys(wanted.values()):
-            opened[shard] = open_tensors(file_in(directory, shard), inert=inert)
+            opened[shard] = open_tensor_file(file_in(directory, shard), inert=inert)
             held = opened[shard].state
             if not isinstance(held, Mapping):
                 raise ForeignFileError("it holds no mapping of names to tensors", str(directory / shard), "shard")

@@ -1,0 +1,1 @@
+"""Directories that are one checkpoint, as Hugging Face's libraries write them."""
