@@ -202,12 +202,28 @@ def _check_features(index: object) -> None:
 
 
 def _fields(
-    value: object, what: str, keys: tuple[str, ...], *, newer: bool, optional: tuple[str, ...] = ()
+    value: object,
+    what: str,
+    keys: tuple[str, ...],
+    *,
+    newer: bool,
+    optional: tuple[str, ...] = (),
+    known: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
-    """Return the known entries of a map, after checking that they are all there and in order."""
+    """Return the entries of a map, after checking that they are all there and in order.
+
+    Args:
+        value: The map.
+        what: What to call it.
+        keys: The keys that it has to have.
+        newer: Whether to pass over keys that are not `known` (16.1).
+        optional: Those of the `keys` that may be absent.
+        known: The keys that version 1.0 knows in such maps; `keys`, if None.
+    """
+    known = keys if known is None else known
     if not isinstance(value, dict):
         _fail("index-schema", f"{what} is not a map")
-    found = [key for key in value if key in keys] if newer else list(value)
+    found = [key for key in value if key in known] if newer else list(value)
     expected = [key for key in keys if key not in optional or key in value]
     if found != expected:
         _fail("index-schema", f"{what} has the keys {_names(found)}, expected {_names(expected)}")
@@ -256,7 +272,8 @@ def _parse_member(value: object, newer: bool) -> Member:
     name = value.get("name") if isinstance(value, dict) else None
     has_header = isinstance(name, str) and name.endswith(SAFETENSORS)
     keys = tuple(key for key in MEMBER_KEYS if key != "header" or has_header)
-    fields = _fields(value, "a member", keys + (() if codec == "none" else STORED_KEYS), newer=newer)
+    keys += () if codec == "none" else STORED_KEYS
+    fields = _fields(value, "a member", keys, newer=newer, known=MEMBER_KEYS + STORED_KEYS)
     for key, kind in (
         ("name", str),
         ("codec", str),

@@ -220,6 +220,13 @@ def _versions() -> Iterator[Vector]:
     entries = [{key: value for key, value in newer.entries()[0].items() if key != "codec"}]
     description = "A missing key is refused in a newer minor too"
     yield invalid("16.1-missing", description, SCHEMA, newer.with_index(members=entries), clauses="5.4")
+    plain = newer.entries()[0]
+    for key, value in (("header", b"{}"), ("stored_digests", plain["digests"])):
+        place = list(plain).index("digests") + (key != "header")
+        pairs = [*list(plain.items())[:place], (key, value), *list(plain.items())[place:]]
+        slug = f"16.1-{key.replace('_', '-')}-too-many"
+        description = f"A newer minor with {key} where it must be absent: a key that is known"
+        yield invalid(slug, description, SCHEMA, newer.with_index(members=[Map(pairs)]), clauses="5.4")
     description = "An unknown key with a value outside the plain profile"
     yield invalid("16.1-ext", description, SCHEMA, newer.with_index(x=TensorName("w")), clauses="10.6")
     twice = pack(Map([*newer.index_map().items(), ("new", 1), ("new", 1)]))
