@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Never, NoReturn, Self, SupportsFloat, TypeVar
+from typing import Never, Self, SupportsFloat
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs.retention import Mode, RetentionPolicy
-from ckptfmt._core.torch.checkpointer_start import RunStart
+from ckptfmt._core.torch.checkpointer_loop import RunLoop
 from ckptfmt._core.torch.distributed.ranks import ranks
-from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.components import refuse_keywords
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.loop import Loop
-from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
 from ckptfmt._core.training.saving.last_step import LastStep
-from ckptfmt._core.training.saving.leaving import leave
 from ckptfmt._core.training.saving.outcomes import FailedSave, Outcomes
-from ckptfmt._core.training.saving.run_saves import Place, Plan, RunSaves
+from ckptfmt._core.training.saving.run_saves import RunSaves
 from ckptfmt._core.training.saving.run_writer import SaveOptions, WhenBusy
-from ckptfmt._core.training.saving.save_schedule import Deadline, Due, Schedule, deadline_seconds
+from ckptfmt._core.training.saving.save_schedule import Deadline, Schedule, deadline_seconds
 from ckptfmt._core.training.saving.tidying import Tidying
 from ckptfmt._core.training.watchdog import HangTimer
 from ckptfmt.errors import CkptfmtError, SupersededError, UsageError
 
 __all__ = ["Checkpointer"]
 
-T = TypeVar("T")
 
-
-class Checkpointer(RunStart):
+class Checkpointer(RunLoop):
     """Saves a training run and resumes it, so that it ends bit-identical to one that was never interrupted.
 
     ```python
@@ -152,109 +147,14 @@ class Checkpointer(RunStart):
             raise UsageError(f"save_interval_epochs is {save_interval_epochs}; pass a number of at least 1, or None")
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
-        self._interval_epochs = save_interval_epochs
         run = Run(train_url, run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         options = SaveOptions(background, when_busy, Tidying(run, policy))
         outcomes = Outcomes(on_failed_save, max_failed_saves)
         saves = RunSaves(run.claim, schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())
-        super().__init__(run, Loop(), saves, schedule, LeaveSignals(signals), HangTimer(hang_timeout))
-        self._last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
-
-    def epochs(self, n: int) -> Iterator[int]:
-        """Yield the numbers of the epochs to train, up to n - 1; after a resume, beginning with the unfinished one.
-
-        If the body does not call `end_epoch()`, the epoch ends without metrics. After the last epoch, the save in
-        progress is finished, and retried at once if it fails.
-
-        Raises:
-            UsageError: `resume()` was not called, or an epoch is open.
-        """
-        self._attend()
-        try:
-            for epoch in self._loop.epochs(n):
-                yield epoch
-                if self.epoch == epoch:
-                    self.end_epoch()
-        finally:
-            # After a break, the program may take any time.
-            self._hang.stop()
-        self._saves.finish(self.global_step, self._gather)
-        self.close()
-
-    def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
-
-        The batches and their order are those of an uninterrupted run: for shuffling loaders, any number of workers,
-        loaders with a `generator=`, and samplers and data sets that count their passes. After a resume, the pass starts
-        again, and the batches already trained on are loaded and dropped, which takes their loading time. The last few
-        of them are compared with their recorded fingerprints. A loader with a usable `state_dict()` continues at once:
-        a batch that comes again is refused; samples that come again, and a pass of another length, are reported. If its
-        state restores another order, and no recorded sample comes again in the next batches, nothing can show that.
-
-        The state that determines the order is restored if it is in attributes (slots and class attributes included), in
-        variables that the code of samplers, data sets and collate functions refers to, or in the global generators. If
-        the epochs of the run differed, an epoch that repeats an earlier one after a resume is refused. If only one
-        epoch was finished before the resume, a repetition is detected, and reported, when the next epoch begins.
-
-        Code after the loop must not use variables set only in its body: after a resume the loop may run zero times.
-
-        Call `set_epoch()` and the like before this method. Two cases are not exact, and are reported. Persistent
-        workers restart with new random states. And a data set or sampler that is iterated in this process and draws
-        from the global generators must not depend on its earlier draws, as a shuffle buffer does: give it a generator
-        of its own, or the resume may be refused.
-
-        Args:
-            loader: A DataLoader, or any other iterable that yields the same batches for the same random states.
-
-        Raises:
-            UsageError: The call is outside `epochs()`, or the second one in an epoch.
-            MismatchError: The loader differs from that of the checkpoint or yields other batches, and
-                `resume(allow_mismatch=["progress"])` did not allow it.
-        """
-        return self._loop.batches(loader)
-
-    def step(self, **metrics: SupportsFloat) -> None:
-        """Count a step, and save if a save is due. Call it once per batch, after all work on the batch.
-
-        Args:
-            metrics: Values to record in the checkpoint, read only if one is saved.
-
-        Raises:
-            SystemExit: A signal or the deadline asked to exit, and everything is saved; with code 75.
-            UsageError: The call is outside `batches()`, or the second one for a batch.
-            CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` asks for an error; always
-                SupersededError.
-        """
-        self._loop.count_step()
-        self._hang.reset()
-        due = self._saves.stepped(self._place, leave=self._signals.received is not None)
-        if due is not Due.NOTHING:
-            self._save(metrics)
-        if due is Due.SAVE_AND_LEAVE:
-            self._leave()
-        if self._last_step is not None:
-            self._last_step.note(self.global_step, self._moment)
-
-    def end_epoch(self, **metrics: SupportsFloat) -> None:
-        """Count a finished epoch, and save.
-
-        Args:
-            metrics: Values to record in the checkpoint, such as `val_loss=0.31`.
-
-        Raises:
-            SystemExit: As in `step()`.
-            UsageError: No epoch is open.
-            CkptfmtError: As in `step()`.
-        """
-        self._loop.end_epoch()
-        self._hang.reset()
-        leave = self._saves.ended_epoch(self._place, leave=self._signals.received is not None)
-        if leave or (self._interval_epochs is not None and self.epoch % self._interval_epochs == 0):
-            self._save(metrics)
-        self._schedule.pause()
-        if leave:
-            self._leave()
+        last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
+        start = (run, Loop(), saves, schedule, LeaveSignals(signals), HangTimer(hang_timeout))
+        super().__init__(*start, interval_epochs=save_interval_epochs, last_step=last_step)
 
     def save(self, **metrics: SupportsFloat) -> None:
         """Save now. Like every save it runs in the background; `wait()` returns when it is done.
@@ -282,22 +182,6 @@ class Checkpointer(RunStart):
         self._saves.settle()
         return self._saves.last
 
-    def close(self) -> None:
-        """Finish the save of this process, restore the signal handlers, and stop watching for hangs.
-
-        The end of the loop over `epochs()` does the same; a second call does nothing. Safe in `finally`: unlike
-        `wait()`, it does not wait for other ranks.
-
-        Raises:
-            CkptfmtError: As in `step()`.
-        """
-        self._hang.stop()
-        try:
-            self._saves.close()
-        finally:
-            self._run.claim.release()
-            self._signals.remove()
-
     def __enter__(self) -> Self:
         return self
 
@@ -315,26 +199,6 @@ class Checkpointer(RunStart):
             # The failed save is already reported; the error that ended the block matters more.
             if error is None or isinstance(failure, SupersededError):
                 raise
-
-    @property
-    def _place(self) -> Place:
-        return Place(self.global_step, self.epoch)
-
-    def _moment(self) -> Moment:
-        return Moment(self._loop.progress(), rng.capture())
-
-    def _gather(self) -> Plan | None:
-        return self._run.gather(self._moment)
-
-    def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
-        self._loop.require_place()
-        self._saves.save(self.global_step, self._gather, metrics)
-
-    def _leave(self) -> NoReturn:
-        try:
-            leave(self._saves, self.global_step, self._gather, self._signals.received, ranks)
-        finally:
-            self.close()
 
 
 def _options() -> list[str]:
