@@ -76,7 +76,9 @@ def names(number: int) -> dict[str, Any]:
     net = network()
     optimizer = torch.optim.AdamW(net.parameters())
     return {
-        "args": argparse.Namespace(train_url=Path(f"run-{number}"), epochs=2),
+        "args": argparse.Namespace(train_url=Path(f"run-{number}"), epochs=2, max_steps=5),
+        "nn": nn,
+        "get_batch": lambda: (torch.rand(2, 4), torch.randint(3, (2,))),
         "net": net,
         "wider_net": network(classes=5),
         "ema": torch.optim.swa_utils.AveragedModel(net),

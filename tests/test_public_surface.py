@@ -103,6 +103,7 @@ ckptfmt.torch.Checkpointer(train_url, components=None, *, save_interval_steps=No
     keep_every_steps=None, keep_best=None, hang_timeout=None, run_id=None, codec='none', **unknown)
 ckptfmt.torch.Checkpointer.batches(self, loader)
 ckptfmt.torch.Checkpointer.close(self)
+ckptfmt.torch.Checkpointer.cycle(self, loader, *, set_epoch=None)
 ckptfmt.torch.Checkpointer.end_epoch(self, **metrics)
 ckptfmt.torch.Checkpointer.epoch
 ckptfmt.torch.Checkpointer.epochs(self, n)
@@ -114,6 +115,7 @@ ckptfmt.torch.Checkpointer.resume(self, resume='auto', *, allow_mismatch=(), tak
 ckptfmt.torch.Checkpointer.run_id
 ckptfmt.torch.Checkpointer.save(self, **metrics)
 ckptfmt.torch.Checkpointer.step(self, **metrics)
+ckptfmt.torch.Checkpointer.steps(self, n=None)
 ckptfmt.torch.Checkpointer.train_url
 ckptfmt.torch.Checkpointer.wait(self)
 ckptfmt.torch.Checkpointer.warm_start(self, path, *, source=None, rename=None, strip_prefix='', partial=False,

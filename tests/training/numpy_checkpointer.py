@@ -88,6 +88,18 @@ class Checkpointer:
             yield epoch
             self._loop.end_epoch()
             self._saves.save(self._loop.step, self._gather, {})
+        self._end()
+
+    def steps(self, n: int) -> Iterator[int]:
+        for step in self._loop.steps(n):
+            yield step
+            self.step()
+        self._end()
+
+    def cycle(self, loader: Iterable[T]) -> Iterator[T]:
+        return self._loop.cycle(loader)
+
+    def _end(self) -> None:
         self._saves.finish(self._loop.step, self._gather)
         self._saves.close()
         self._run.claim.release()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ckptfmt._core.training.progress import Progress, RandomState
+from ckptfmt._core.training.progress import CycleProgress, Progress, RandomState
 
 T = TypeVar("T")
 
@@ -62,5 +62,9 @@ def progress_tree(progress: Progress[bool, EpochPosition]) -> dict[str, Any]:
 
 
 def progress_of(tree: Mapping[str, Any]) -> Progress[bool, EpochPosition]:
-    position = None if tree["position"] is None else EpochPosition(**tree["position"])
-    return Progress(tree["step"], tree["epoch"], tree["loader"], position)
+    cycles = tuple(CycleProgress(it["rounds"], it["loader"], _position_of(it["position"])) for it in tree["cycles"])
+    return Progress(tree["step"], tree["epoch"], tree["loader"], _position_of(tree["position"]), tree["loop"], cycles)
+
+
+def _position_of(tree: Mapping[str, Any] | None) -> EpochPosition | None:
+    return None if tree is None else EpochPosition(**tree)

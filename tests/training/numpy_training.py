@@ -1,6 +1,6 @@
 """A training in NumPy that signals itself in a step. Its last line of output: its steps, and its final weights.
 
-Arguments: directory, number of the step in which to send a signal (0: none), the signal.
+Arguments: directory, number of the step in which to send a signal (0: none), the signal, kind of the loop.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +47,47 @@ class Net:
 class Loader:
     """Batches in another order in each pass."""
 
-    def __init__(self) -> None:
-        self.samples = np.random.default_rng(7).standard_normal((16 * BATCHES, SIZE), np.float32)
+    def __init__(self, batches: int = BATCHES) -> None:
+        self.batches = batches
+        self.samples = np.random.default_rng(7).standard_normal((16 * batches, SIZE), np.float32)
 
     def __iter__(self) -> Iterator[Array]:
         order = np.random.permutation(len(self.samples))
-        return (self.samples[order[start::BATCHES]] for start in range(BATCHES))
+        return (self.samples[order[start :: self.batches]] for start in range(self.batches))
 
 
 def main() -> None:
+    train = {"epochs": train_in_epochs, "steps": train_in_steps}[sys.argv[4]]
     directory, signal_step, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     np.random.seed(3)
-    net, loader = Net(), Loader()
+    net = Net()
     ckpt = Checkpointer(directory, {"net": net}, keep_last=3)
     ckpt.resume()
     print(ckpt.step_count, flush=True)
+
+    def may_signal() -> None:
+        if ckpt.step_count + 1 == signal_step:
+            os.kill(os.getpid(), number)
+
+    train(ckpt, net, may_signal)
+    imported = [name for name in sys.modules if name.startswith("ckptfmt._core.torch")]
+    print(ckpt.step_count, hashlib.sha256(net.weights.tobytes()).hexdigest(), imported)
+
+
+def train_in_epochs(ckpt: Checkpointer, net: Net, may_signal: Callable[[], None]) -> None:
+    loader = Loader()
     for _ in ckpt.epochs(EPOCHS):
         for batch in ckpt.batches(loader):
             net.train(batch)
-            if ckpt.step_count + 1 == signal_step:
-                os.kill(os.getpid(), number)
+            may_signal()
             ckpt.step()
-    imported = [name for name in sys.modules if name.startswith("ckptfmt._core.torch")]
-    print(ckpt.step_count, hashlib.sha256(net.weights.tobytes()).hexdigest(), imported)
+
+
+def train_in_steps(ckpt: Checkpointer, net: Net, may_signal: Callable[[], None]) -> None:
+    """Train on two loaders with rounds of different lengths, and on numbers that no loader gives."""
+    np.random.standard_normal(3)  # code before the loop may draw
+    data, more = ckpt.cycle(Loader()), ckpt.cycle(Loader(BATCHES - 3))
+    for _ in ckpt.steps(STEPS):
+        net.train(next(data))
+        net.train(next(more) + np.float32(np.random.random()))
+        may_signal()

@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIG
 PROGRAM = "import sys; sys.modules['torch'] = None; from tests.training.numpy_training import main; main()"
 
 
-def train(directory: Path, signal_step: int = 0, number: int = 0) -> tuple[int, list[str]]:
+def train(directory: Path, signal_step: int = 0, number: int = 0, loop: str = "epochs") -> tuple[int, list[str]]:
     """Train in a process that signals itself in a step; return its exit code, and the lines that it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(directory), str(signal_step), str(number)],
+        [sys.executable, "-c", PROGRAM, str(directory), str(signal_step), str(number), loop],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,
@@ -29,14 +29,15 @@ def train(directory: Path, signal_step: int = 0, number: int = 0) -> tuple[int, 
     return done.returncode, done.stdout.splitlines()
 
 
-def test_a_numpy_training_is_killed_and_resumes_bit_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["epochs", "steps"])
+def test_a_numpy_training_is_killed_and_resumes_bit_exactly(tmp_path: Path, loop: str) -> None:
     run = tmp_path / "run"
-    assert train(run, 9, signal.SIGKILL) == (-signal.SIGKILL, ["0"])
-    code, lines = train(run, 17, signal.SIGTERM)
+    assert train(run, 9, signal.SIGKILL, loop) == (-signal.SIGKILL, ["0"])
+    code, lines = train(run, 17, signal.SIGTERM, loop)
     # The save of a step is durable before that of the next one begins: eight steps were whole when it was killed.
     assert (code, lines) in [(75, ["7"]), (75, ["8"])]
-    assert train(run, 25, signal.SIGKILL) == (-signal.SIGKILL, ["17"])  # nothing is lost after a request to leave
-    resumed, calm = train(run), train(tmp_path / "calm")
+    assert train(run, 25, signal.SIGKILL, loop) == (-signal.SIGKILL, ["17"])  # nothing is lost after a request to leave
+    resumed, calm = train(run, loop=loop), train(tmp_path / "calm", loop=loop)
     assert resumed[1][0] in ("23", "24")
     assert calm[1][0] == "0"
     assert (resumed[0], resumed[1][-1]) == (calm[0], calm[1][-1])

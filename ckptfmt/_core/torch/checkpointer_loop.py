@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, SupportsFloat, TypeVar
 
 from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.run.progress import Moment
+from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
 from ckptfmt._core.training.saving.run_saves import Place, Plan
@@ -42,17 +44,45 @@ class RunLoop(RunStart):
         Raises:
             UsageError: `resume()` was not called, or an epoch is open.
         """
-        self._attend()
-        try:
+        with self._attended():
             for epoch in self._loop.epochs(n):
                 yield epoch
                 if self.epoch == epoch:
                     self.end_epoch()
-        finally:
-            # After a break, the program may take any time.
-            self._hang.stop()
-        self._saves.finish(self.global_step, self._gather)
-        self.close()
+            self._finish()
+
+    def steps(self, n: int | None = None) -> Iterator[int]:
+        """Yield the numbers of the steps to train, up to n - 1; after a resume, beginning with the next one.
+
+        ```python
+        for step in ckpt.steps(max_steps):
+            x, y = get_batch()
+            ...
+            optimizer.step()
+            ckpt.step(loss=loss)
+        ```
+
+        It takes the place of `range(max_steps)` or of a `while` loop in a program without epochs. A larger `n` in a
+        later process continues the run. If the body does not call `step()`, the step ends without metrics when the body
+        does. The last step is saved.
+
+        Data may come from a function that draws from the global generators, from generators among the components, or
+        from `cycle()`. A run that is trained in epochs cannot continue in a loop over steps, nor the other way round.
+
+        Args:
+            n: Number of steps of the whole run; None: until a `break`.
+
+        Raises:
+            UsageError: `resume()` was not called, or a step is open.
+            MismatchError: The run was trained in a loop over `epochs()`, and `resume(allow_mismatch=["progress"])` did
+                not allow it.
+        """
+        with self._attended():
+            for step in self._loop.steps(n):
+                yield step
+                if self.global_step == step:
+                    self.step()
+            self._finish()
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
@@ -86,22 +116,49 @@ class RunLoop(RunStart):
         """
         return self._loop.batches(loader)
 
+    def cycle(self, loader: Iterable[T], *, set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
+        """Return an endless iterator over the batches of `loader`, for loops over `steps()`.
+
+        ```python
+        data = ckpt.cycle(train_loader)
+        for step in ckpt.steps(max_steps):
+            images, labels = next(data)
+        ```
+
+        When a round is over, the loader begins again, as in `while True: yield from loader`. A resumed run continues in
+        the middle of the round, with the same batches, and loads only those of this round again; what `batches()` says
+        of loaders holds here, too. Several cycles are told apart by the order in which they are created.
+
+        Take batches only between the beginning of a step and its `step()`.
+
+        Args:
+            loader: A DataLoader, or any other iterable that can be iterated again.
+            set_epoch: Called with the number of each round before it begins, counted from 0, such as the `set_epoch` of
+                a `DistributedSampler`.
+
+        Raises:
+            UsageError: `resume()` was not called. From `next()`: a batch is taken outside a step, or the loader is
+                empty.
+            MismatchError: From `next()`, as from `batches()`.
+        """
+        return self._loop.cycle(loader, set_epoch)
+
     def step(self, **metrics: SupportsFloat) -> None:
-        """Count a step, and save if a save is due. Call it once per batch, after all work on the batch.
+        """Count a step, and save if a save is due. Call it once per batch or step, after all work on it.
 
         Args:
             metrics: Values to record in the checkpoint, read only if one is saved.
 
         Raises:
             SystemExit: A signal or the deadline asked to exit, and everything is saved; with code 75.
-            UsageError: The call is outside `batches()`, or the second one for a batch.
+            UsageError: The call is outside `batches()` and `steps()`, or the second one for a batch or step.
             CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` asks for an error; always
                 SupersededError.
         """
         self._loop.count_step()
         self._hang.reset()
         due = self._saves.stepped(self._place, leave=self._signals.received is not None)
-        if due is not Due.NOTHING:
+        if due is not Due.NOTHING or self._loop.is_at_end:
             self._save(metrics)
         if due is Due.SAVE_AND_LEAVE:
             self._leave()
@@ -143,6 +200,19 @@ class RunLoop(RunStart):
         finally:
             self._run.claim.release()
             self._signals.remove()
+
+    @contextmanager
+    def _attended(self) -> Iterator[None]:
+        self._attend()
+        try:
+            yield
+        finally:
+            # After a break, the program may take any time.
+            self._hang.stop()
+
+    def _finish(self) -> None:
+        self._saves.finish(self.global_step, self._gather)
+        self.close()
 
     @property
     def _place(self) -> Place:

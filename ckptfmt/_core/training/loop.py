@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.look_ahead import LookAhead
 from ckptfmt._core.training.notices import notify
-from ckptfmt._core.training.progress import P, Progress, RandomState, S
+from ckptfmt._core.training.progress import CycleProgress, LoopKind, P, Progress, RandomState, S
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.tracking import Generators, TrackerFactory
-from ckptfmt.errors import UsageError
+from ckptfmt.errors import MismatchError, UsageError
 
 __all__ = ["LoopState"]
 
@@ -26,12 +28,14 @@ class Phase(Enum):
     """`resume()` was not called."""
     BETWEEN = auto()
     """Between two epochs, or before the first."""
+    STEP = auto()
+    """The loop over `steps()` is working on a step."""
     EPOCH = auto()
     """In an epoch, before its pass over the data."""
     BATCH = auto()
     """The loop is working on a batch."""
     STEPPED = auto()
-    """The batch is done: `step()` was called."""
+    """The batch or step is done: `step()` was called."""
     PASSED = auto()
     """In an epoch, after its pass over the data."""
 
@@ -62,7 +66,14 @@ class LoopState(Generic[S, P]):
         self._epoch_steps = 0
         self._look_ahead = LookAhead()
         self._missed_steps = False
+        self._kind: LoopKind | None = None
+        self._last_step: int | None = None
+        self._has_trained = False
+        self._has_cycled = False
+        self._cycles: list[Cycle[Any]] = []
+        self._resumed_cycles: tuple[CycleProgress[S, P], ...] = ()
         self._epoch_random: RandomState = {}
+        self._allow_mismatch = False
         self._tracker = make_tracker(allow_mismatch=False)
         # What a resumed run has yet to restore, until the loop has reached its position.
         self._pending: Progress[S, P] | None = None
@@ -81,7 +92,12 @@ class LoopState(Generic[S, P]):
     @property
     def between_epochs(self) -> bool:
         """Whether no epoch is open."""
-        return self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
+        return self._kind != "epochs" or self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last step of `steps()` is done."""
+        return self._kind == "steps" and self._phase is Phase.STEPPED and self.step == self._last_step
 
     def begin(self, progress: Progress[S, P], random: RandomState | None, *, allow_mismatch: bool = False) -> None:
         """Set the position from which the loop continues, and the states of the global generators there.
@@ -95,6 +111,9 @@ class LoopState(Generic[S, P]):
         self.epoch = progress.epoch
         self._pending = progress
         self._pending_random = random
+        self._kind = progress.loop
+        self._resumed_cycles = progress.cycles
+        self._allow_mismatch = allow_mismatch
         self._tracker = self._make_tracker(allow_mismatch=allow_mismatch)
         self._phase = Phase.BETWEEN
         if random is not None:
@@ -114,6 +133,8 @@ class LoopState(Generic[S, P]):
                     "save() called in an epoch outside its batches, so a resume would repeat work; call it right after "
                     "step(), or let end_epoch() save"
                 )
+            case Phase.STEP:
+                raise UsageError("save() called before the step is done; call it right after step()")
             case Phase.BATCH:
                 raise UsageError(
                     "save() called between a batch and its step(), so a resume would skip the batch; call step() first"
@@ -122,29 +143,65 @@ class LoopState(Generic[S, P]):
     def progress(self) -> Progress[S, P]:
         """Return the progress of the run, at a position from which it can be resumed."""
         self.require_place()
-        loader = self._tracker.state()
-        if loader is not None:
-            stepped = self._phase is Phase.STEPPED
-            position = self._tracker.position(self._epoch_random, self._consumed) if stepped else None
-            return Progress(self.step, self.epoch, loader, position)
         waiting = self._pending or Progress()
-        return Progress(self.step, self.epoch, waiting.loader, waiting.position)
+        # A cycle that this process has not created yet stays where it was.
+        cycles = (*(cycle.progress() for cycle in self._cycles), *self._resumed_cycles[len(self._cycles) :])
+        now = Progress(self.step, self.epoch, waiting.loader, waiting.position, self._kind, cycles)
+        loader = self._tracker.state()
+        if loader is None:
+            return now
+        stepped = self._phase is Phase.STEPPED
+        position = self._tracker.position(self._epoch_random, self._consumed) if stepped else None
+        return replace(now, loader=loader, position=position)
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the number of each epoch from the current one to n - 1. End each epoch before the next."""
-        if self._phase is Phase.UNRESUMED:
-            raise UsageError(
-                "epochs() called before resume(); call resume() once: without a checkpoint it starts a run"
-            )
+        self._enter("epochs")
+        self._note_if_finished(self.epoch, n)
         while self.epoch < n:
             if self._phase is not Phase.BETWEEN:
                 raise UsageError(f"epochs() called while epoch {self.epoch} is open; call end_epoch() first")
             self._catch_up_epoch()
             self._epoch_random = self._generators.capture()
             self._consumed = self._epoch_batches = self._epoch_steps = 0
+            self._has_cycled = False
             self._look_ahead.begin_epoch()
             self._phase = Phase.EPOCH
             yield self.epoch
+
+    def steps(self, n: int | None) -> Iterator[int]:
+        """Yield the number of each step from the current one to n - 1, or without end. Count each before the next."""
+        self._enter("steps")
+        self._last_step = n
+        if n is not None:
+            self._note_if_finished(self.step, n)
+        if self._pending_random is not None:  # code before the loop may have drawn
+            self._generators.restore(self._pending_random)
+        while n is None or self.step < n:
+            if self._phase not in (Phase.BETWEEN, Phase.STEPPED):
+                raise UsageError(f"steps() called while step {self.step} is open; loop over steps() once at a time")
+            self._phase = Phase.STEP
+            yield self.step
+        self._phase = Phase.BETWEEN
+
+    def cycle(self, loader: Iterable[T], set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
+        """Return an endless iterator over the rounds of a loader."""
+        if self._phase is Phase.UNRESUMED:
+            raise UsageError("cycle() called before resume(); call resume() once, before cycle()")
+        number = len(self._cycles)
+        resumed = self._resumed_cycles[number] if number < len(self._resumed_cycles) else None
+        tracker = self._make_tracker(allow_mismatch=self._allow_mismatch)
+        made = Cycle(
+            loader,
+            set_epoch,
+            tracker=tracker,
+            generators=self._generators,
+            require_step=self._require_step,
+            warn_of_look_ahead=self._warn_of_look_ahead,
+            resumed=resumed,
+        )
+        self._cycles.append(made)
+        return made
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield the batches of the epoch's one pass over `loader`, from the current position on."""
@@ -154,6 +211,8 @@ class LoopState(Generic[S, P]):
                 if self.between_epochs
                 else "batches() may be called only once per epoch"
             )
+        if self._has_cycled:
+            raise UsageError("a batch of cycle() was taken before batches(); take it inside the loop over batches()")
         iterator = self._catch_up_pass(loader)
         epoch = self.epoch
         self._phase = Phase.PASSED
@@ -172,13 +231,20 @@ class LoopState(Generic[S, P]):
         """Count one optimizer step: the batch is done."""
         if self._phase is Phase.STEPPED:
             raise UsageError("step() called twice for one batch; call it once, after all work on the batch")
-        if self._phase is not Phase.BATCH:
+        if self._phase not in (Phase.BATCH, Phase.STEP):
             raise UsageError(
-                "step() called outside the loop over batches(); call it for each batch before taking the next one"
+                "step() called outside the loops over batches() and steps(); call it for each batch before taking the "
+                "next one, or loop over steps()"
             )
+        self._note_unused_cycles()
         self.step += 1
         self._epoch_steps += 1
+        self._has_trained = True
         self._look_ahead.stepped()
+        for cycle in self._cycles:
+            cycle.stepped()
+        if self._kind == "steps":
+            self._pending_random = None
         self._phase = Phase.STEPPED
 
     def end_epoch(self) -> None:
@@ -190,10 +256,56 @@ class LoopState(Generic[S, P]):
             self._warn_of_missed_steps()
         self._tracker.end()
         self.epoch += 1
+        self._has_trained = True
         self._phase = Phase.BETWEEN
         self._pending_random = None
         if self._pending is not None:  # the epoch had no pass over the data
             self._pending = replace(self._pending, position=None)
+
+    def _enter(self, kind: LoopKind) -> None:
+        """Begin a loop of one kind.
+
+        Raises:
+            UsageError: `resume()` was not called.
+            MismatchError: The run was trained in a loop of another kind.
+        """
+        if self._phase is Phase.UNRESUMED:
+            raise UsageError(
+                f"{kind}() called before resume(); call resume() once: without a checkpoint it starts a run"
+            )
+        if self._kind not in (None, kind):
+            found = f"progress: trained in a loop over {self._kind}() so far, in one over {kind}() now"
+            if not self._allow_mismatch:
+                advice = "use the same kind of loop, or resume with allow_mismatch=['progress']"
+                raise MismatchError("the place in the run cannot be restored", [f"{found}; {advice}"])
+            notify(found)
+            self._pending = Progress(self.step, self.epoch)
+        self._kind = kind
+
+    def _note_if_finished(self, done: int, n: int) -> None:
+        if 0 < done >= n and not self._has_trained and self._ranks.world().rank == 0:
+            notify(f"nothing left to train: {done} of {n} {self._kind} done", logging.INFO)
+
+    def _require_step(self) -> None:
+        """Check that a batch of a cycle may be taken now, so that a resume takes it again in the same place."""
+        match self._phase:
+            case Phase.EPOCH:
+                self._has_cycled = True
+            case Phase.STEPPED:
+                raise UsageError(
+                    "a batch of cycle() was taken after step(), so a resume would skip it; take it before step()"
+                )
+            case Phase.UNRESUMED | Phase.BETWEEN:
+                raise UsageError(
+                    "a batch of cycle() was taken outside the loop over steps(), so a resume would skip it; call "
+                    "next() inside the loop, and iterate steps() first in a zip()"
+                )
+
+    def _note_unused_cycles(self) -> None:
+        """Report positions in the checkpoint that the first step after the resume did not use."""
+        unused = len(self._resumed_cycles) - len(self._cycles)
+        if not self._has_trained and unused > 0 and self._ranks.world().rank == 0:
+            notify(f"the checkpoint has the places of {unused} more cycle(), which this loop does not use")
 
     def _warn_of_missed_steps(self) -> None:
         if self._ranks.world().rank == 0:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-__all__ = ["Position", "Progress", "RandomState"]
+__all__ = ["CycleProgress", "LoopKind", "Position", "Progress", "RandomState"]
 
 RandomState = dict[str, Any]
 """Name of a generator -> its state, in values that the format supports."""
+
+LoopKind = Literal["epochs", "steps"]
+"""The method of the Checkpointer that a loop iterates over."""
 
 
 class Position(Protocol):
@@ -29,6 +32,21 @@ P = TypeVar("P", bound=Position)
 
 
 @dataclass(frozen=True)
+class CycleProgress(Generic[S, P]):
+    """Progress of an endless series of rounds over a loader.
+
+    Attributes:
+        rounds: Number of rounds finished.
+        loader: State of the loader now; None before the first batch.
+        position: The position in the current round; None before the first batch.
+    """
+
+    rounds: int = 0
+    loader: S | None = None
+    position: P | None = None
+
+
+@dataclass(frozen=True)
 class Progress(Generic[S, P]):
     """Progress of a run.
 
@@ -37,12 +55,16 @@ class Progress(Generic[S, P]):
         epoch: Number of epochs finished.
         loader: State of the loader now; None before the first pass.
         position: The position in the unfinished epoch; None between two epochs.
+        loop: The kind of the loop; None before the first step.
+        cycles: Progress of each `cycle`, in the order of their creation.
     """
 
     step: int = 0
     epoch: int = 0
     loader: S | None = None
     position: P | None = None
+    loop: LoopKind | None = None
+    cycles: tuple[CycleProgress[S, P], ...] = ()
 
     @property
     def consumed(self) -> int:

@@ -23,6 +23,8 @@ __all__ = ["Moment", "Progress", "progress_of", "progress_tree"]
 
 Progress = training.Progress[LoaderState, EpochPosition]
 """Progress of a run in a loop over a DataLoader."""
+CycleProgress = training.CycleProgress[LoaderState, EpochPosition]
+"""Progress of an endless series of rounds over a DataLoader."""
 
 
 def progress_tree(progress: Progress) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def progress_tree(progress: Progress) -> dict[str, Any]:
         "epoch": progress.epoch,
         "loader": None if progress.loader is None else _loader_tree(progress.loader),
         "pass": None if progress.position is None else _position_tree(progress.position),
+        "loop": progress.loop,
+        "cycles": [_cycle_tree(cycle) for cycle in progress.cycles],
     }
 
 
@@ -41,14 +45,45 @@ def progress_of(tree: object) -> Progress:
     Raises:
         MismatchError: The tree is not from `progress_tree` of this version. The difference says where.
     """
-    tree = fields(tree, "progress", {"step": int, "epoch": int, "loader": (dict, NoneType), "pass": (dict, NoneType)})
+    parts: dict[str, Any] = dict.fromkeys(("loader", "pass"), (dict, NoneType))
+    tree = fields(tree, "progress", {**parts, "step": int, "epoch": int, "loop": (str, NoneType), "cycles": list})
     loader, position = tree["loader"], tree["pass"]
+    cycles = [_cycle_of(cycle, f"progress.cycles[{number}]") for number, cycle in enumerate(tree["cycles"])]
     return Progress(
         step=tree["step"],
         epoch=tree["epoch"],
         loader=None if loader is None else _loader_of(loader, "progress.loader"),
         position=None if position is None else _position_of(position, "progress.pass"),
+        loop=_kind_of(tree["loop"], "progress.loop"),
+        cycles=tuple(cycles),
     )
+
+
+def _cycle_tree(cycle: CycleProgress) -> dict[str, Any]:
+    return {
+        "rounds": cycle.rounds,
+        "loader": None if cycle.loader is None else _loader_tree(cycle.loader),
+        "pass": None if cycle.position is None else _position_tree(cycle.position),
+    }
+
+
+def _cycle_of(tree: object, path: str) -> CycleProgress:
+    parts: dict[str, Any] = dict.fromkeys(("loader", "pass"), (dict, NoneType))
+    tree = fields(tree, path, {**parts, "rounds": int})
+    if (tree["loader"] is None) != (tree["pass"] is None):
+        raise unfit(path, "has only one of `loader` and `pass`")
+    return CycleProgress(
+        tree["rounds"],
+        None if tree["loader"] is None else _loader_of(tree["loader"], f"{path}.loader"),
+        None if tree["pass"] is None else _position_of(tree["pass"], f"{path}.pass", in_epoch=False),
+    )
+
+
+def _kind_of(kind: str | None, path: str) -> training.LoopKind | None:
+    match kind:
+        case None | "epochs" | "steps":
+            return kind
+    raise unfit(path, f"is {kind!r}")
 
 
 class Moment(NamedTuple):
@@ -119,7 +154,7 @@ def _history_of(tree: object, path: str) -> History:
     )
 
 
-def _position_of(tree: object, path: str) -> EpochPosition:
+def _position_of(tree: object, path: str, *, in_epoch: bool = True) -> EpochPosition:
     parts: dict[str, type] = dict.fromkeys(("epoch_random", "random", "loader", "marks"), dict)
     own: dict[str, type] = {"consumed": int, "order": str, "resumed": bool, "seen": str}
     tree = fields(tree, path, {**parts, **own, "batches": (int, NoneType)})
@@ -132,7 +167,7 @@ def _position_of(tree: object, path: str) -> EpochPosition:
         seen=tree["seen"],
     )
     marks = _marks_of(tree["marks"], f"{path}.marks")
-    for random in (tree["epoch_random"], tree["random"], *marks.random.values()):
+    for random in (*([tree["epoch_random"]] if in_epoch else []), tree["random"], *marks.random.values()):
         rng.check(random)
     return EpochPosition(tree["epoch_random"], start, tree["consumed"], marks)
 
