@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptfmt._core.container.adapter_set import AdapterSet, EncoderSet
 from ckptfmt._core.container.adapters import Adapter
+from ckptfmt._core.container.cures import cure_for
 from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS
@@ -254,9 +255,9 @@ class _Flattener:
             self.markers.add(None)
             return self.tensor(encoded, path)
         if encoded is NotImplemented:
-            place = self.place(path)
-            advice = "ckptfmt never pickles: save its numbers, text or tensors (a state_dict) instead"
-            raise StateError(place, f"{type(value)} cannot be expressed", advice)
+            raise StateError(
+                self.place(path), f"{type(value)} cannot be expressed", cure_for(value, path[-1] if path else None)
+            )
         if isinstance(encoded, Typed) and encoded.name == encoder.marker:
             self.markers.add(encoder.marker)
             return self.encode(encoded if self.mark else encoded.value, path, level)
