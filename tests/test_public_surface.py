@@ -139,7 +139,7 @@ ckptfmt.torch.UndecidedError
 ckptfmt.torch.UsageError
 ckptfmt.torch.WarmStartReport(path, lineage, loaded, converted=(), resized=(), kept=(), unused=(), restored=(),
     fresh=(), per_rank=(), step=0, epoch=0)
-ckptfmt.torch.load(path, map_location=None, *, rank=None)
+ckptfmt.torch.load(path, map_location=None, *, weights_only=True, mmap=None, rank=None, inert=())
 ckptfmt.torch.open(path)
 ckptfmt.torch.restore(path, components=None, *, allow_mismatch=(), verify_first=False, progress=None, **unknown)
 ckptfmt.torch.save(obj, path, *, step=None, epoch=None, metrics=None, run_id=None, parent=None, user=None,

@@ -10,8 +10,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "ckptfmt.torch") from error
 
 from ckptfmt._core.torch.checkpointer import Checkpointer
+from ckptfmt._core.torch.loading import load
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
-from ckptfmt._core.torch.save_load import load, open, save
+from ckptfmt._core.torch.save_load import open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
 from ckptfmt._core.training.lineage import Ancestor
 from ckptfmt._core.training.report import ComponentReport, ResumeReport

@@ -107,7 +107,21 @@ def write_plan(
             if other is not None:
                 return other
         file.commit(written_bytes=written.file_bytes)
-    return SaveReport(file.path, written.identity, written.file_bytes, plan.components, plan.per_rank)
+    return _report(file.path, written, plan)
+
+
+def write_plan_to(sink: Sink, path: str, plan: SavePlan) -> SaveReport:
+    """Write a planned checkpoint to a sink, which messages and the report call `path`.
+
+    Raises:
+        StateError: As for `write_plan`.
+        StorageError: The sink raised it.
+    """
+    return _report(path, write_file(sink, plan.members, plan.metadata), plan)
+
+
+def _report(path: str, written: WrittenFile, plan: SavePlan) -> SaveReport:
+    return SaveReport(path, written.identity, written.file_bytes, plan.components, plan.per_rank)
 
 
 def write_file(sink: Sink, members: Sequence[MemberPlan | StoredMember], metadata: Metadata) -> WrittenFile:

@@ -192,6 +192,7 @@ class TensorFile(ABC):
 
     Attributes:
         path: The file, as it was named.
+        paths: The files that its content is in, by name: itself, or those of a directory.
         form: Its format: `ckptfmt`, `safetensors`, `npz`.
         file_bytes: Length of the file.
         metadata: Facts about the checkpoint; all absent where the format has none.
@@ -204,6 +205,7 @@ class TensorFile(ABC):
     """
 
     path: str
+    paths: tuple[str, ...]
     form: str
     file_bytes: int
     metadata: Metadata
@@ -217,6 +219,7 @@ class TensorFile(ABC):
     def __init__(self, source: Source) -> None:
         self._source = source
         self.path = source.path
+        self.paths = (source.path,)
         self.file_bytes = source.size
 
     @property

@@ -9,7 +9,7 @@ from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.detect import Reader, detect
 from ckptfmt._core.storage import Source, open_source
 
-__all__ = ["open_tensor_file"]
+__all__ = ["open_source_tensors", "open_tensor_file"]
 
 
 def open_tensor_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> TensorFile:
@@ -25,7 +25,11 @@ def open_tensor_file(path: str | os.PathLike[str], *, inert: Collection[str] = (
         UnsafeInputError: It asks for code to be run.
         StorageError: It cannot be read.
     """
-    source = open_source(path)
+    return open_source_tensors(open_source(path), inert=inert)
+
+
+def open_source_tensors(source: Source, *, inert: Collection[str] = ()) -> TensorFile:
+    """As `open_tensor_file`, of an open source. It is closed with the result, or if it cannot be opened."""
     try:
         return _open(detect(source), source, inert)
     except BaseException:

@@ -1,27 +1,27 @@
-"""`save`, `open` and `load`: checkpoints of PyTorch states, in place of `torch.save` and `torch.load`."""
+"""`save` and `open`: checkpoints of PyTorch states, in place of `torch.save`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.planning import SavePlan, make_metadata, plan_save
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.container.writer import SaveReport, write_plan
+from ckptfmt._core.container.writer import SaveReport, write_plan, write_plan_to
 from ckptfmt._core.format.index import ROOT, Metadata
 from ckptfmt._core.storage.local.paths import refuse_swapped
+from ckptfmt._core.storage.open_files import OpenedSink, is_open_file
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
-from ckptfmt._core.torch.tensors.map_location import MapLocation, relocate
 
-__all__ = ["load", "open", "plan_state", "read_state", "save"]
+__all__ = ["open", "plan_state", "read_state", "save"]
 
 
 def save(
     obj: object,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BinaryIO,
     *,
     step: int | None = None,
     epoch: int | None = None,
@@ -41,7 +41,9 @@ def save(
     Args:
         obj: A dict such as `{"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}`, a bare
             state dict, or anything else that section 11.6 of the specification lists.
-        path: The file. An existing one is replaced once the new one is durable.
+        path: The file. An existing one is replaced once the new one is durable. Or a file open for writing, such as
+            `io.BytesIO`: the checkpoint is written from its position on, neither atomically nor durably, and the
+            position is then at its end.
         step: Optimizer steps done.
         epoch: Epochs finished. None: taken from `obj["epoch"]`, where the documented PyTorch loop puts the number of
             the last finished epoch, counted from 0; one is added.
@@ -53,15 +55,22 @@ def save(
         codec: `none`, `zstd`, or a mapping of component names to these.
 
     Raises:
-        UsageError: The arguments are swapped, or `path` is not a path.
+        UsageError: The arguments are swapped, or `path` is neither a path nor a file open for writing bytes.
         StateError: `obj` contains a value that the format does not support; the message names the path to it.
         StorageError: The file could not be written; an existing one is untouched.
     """
-    refuse_swapped(obj, path, "save(obj, path)")
+    if not is_open_file(path):
+        refuse_swapped(obj, path, "save(obj, path)")
     metadata = make_metadata(
         obj, step=step, epoch=epoch, metrics=metrics, run_id=run_id, parent=parent, user=user, created=created
     )
-    return write_plan(path, plan_state(obj, metadata=metadata, codec=codec))
+    plan = plan_state(obj, metadata=metadata, codec=codec)
+    if not is_open_file(path):
+        return write_plan(path, plan)
+    sink = OpenedSink(path)
+    report = write_plan_to(sink, sink.path, plan)
+    sink.finish()
+    return report
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
@@ -72,28 +81,6 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
         StorageError: The file cannot be read.
     """
     return Checkpoint.open(path, TORCH_ADAPTERS)
-
-
-def load(path: str | os.PathLike[str], map_location: MapLocation = None, *, rank: int | None = None) -> Any:
-    """Return the saved object, every byte of the file verified. No code from the file is executed.
-
-    Mappings become dicts, and a module's state dict an OrderedDict with the versions of its modules.
-
-    Args:
-        path: The file.
-        map_location: Where tensors go, as in `torch.load`. A file contains values and no devices, so every tensor comes
-            from the CPU: None leaves it there; a device or its name moves it; a mapping is looked up with `"cpu"`; a
-            callable takes each tensor's storage and `"cpu"`, and returns a storage or None.
-        rank: Rank of which to return values that differ between the ranks of a data-parallel job. None: a
-            `ckptfmt.PerRank` of all their values.
-
-    Raises:
-        MismatchError: Some values differ between ranks, and that rank has none.
-        FormatError: The file is not valid; IntegrityError if a byte has changed.
-        StorageError: The file cannot be read.
-    """
-    with open(path) as checkpoint:
-        return relocate(read_state(checkpoint, rank), map_location)
 
 
 def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, str]) -> SavePlan:
@@ -112,7 +99,7 @@ def plan_state(state: object, *, metadata: Metadata, codec: str | Mapping[str, s
 
 
 def read_state(checkpoint: Checkpoint, rank: int | None = None) -> Any:
-    """Return the whole state of a checkpoint that `open` opened, with the versions of its modules (see `load`)."""
+    """Return the whole state of an open checkpoint, with the versions of its modules (see `loading.load`)."""
     state = checkpoint.load(rank)
     if ROOT in checkpoint:
         return versions.attach(state, checkpoint[ROOT].text_metadata)

@@ -20,7 +20,8 @@ class Ancestor:
     """A file that a run started from, directly or through other runs.
 
     Attributes:
-        identity: Identity, 64 hex digits (spec 12.1); for other formats, the BLAKE3 digest of the bytes.
+        identity: Identity, 64 hex digits (spec 12.1); for other formats, the BLAKE3 digest of the bytes, or of
+            the digests of several files.
         name: File name; None if unknown.
         run_id: Id of its run; None if not recorded.
         step: Step; None if not recorded.

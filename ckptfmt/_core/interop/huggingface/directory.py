@@ -54,13 +54,20 @@ class CheckpointDirectory(TensorFile):
 
     def __init__(self, path: str, found: _Found) -> None:
         self.path = path
+        self.paths = tuple(str(found.directory / name) for name in sorted(found.used))
         self.form = found.form
         self.files = tuple(found.files)
         self.metadata = found.metadata
         entries = {entry.name: entry for entry in store_for(path).list()}
         self.file_bytes = sum(entries[name].nbytes or 0 for name in found.used if name in entries)
         self._left = sorted(found.names - found.used)
+        self._state = found.state
         self._components = components_of(found.state, found.text)
+
+    @property
+    def state(self) -> object:
+        """See `TensorFile.state`: what each component holds, by name."""
+        return self._state
 
     @property
     def components(self) -> Mapping[str, ComponentSource]:

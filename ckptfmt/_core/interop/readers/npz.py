@@ -181,6 +181,11 @@ class _Data:
         """See `StorageData.read`."""
         return self._member.read(self._begin + start, nbytes)
 
+    def private_map(self) -> memoryview | None:
+        """See `StorageData.private_map`."""
+        memory = self._member.private_map()
+        return None if memory is None else memory[self._begin : self._begin + self.nbytes]
+
     def finish(self) -> None:
         """See `StorageData.finish`."""
         self._member.finish()

@@ -30,6 +30,13 @@ class StorageData(Protocol):
     def read(self, start: int, nbytes: int) -> BytesLike:
         """Return a range of them. Raises ForeignFileError if they are not what their checksum says."""
 
+    def private_map(self) -> memoryview | None:
+        """Return all of them, checked, as memory that the system reads from the file when it is touched.
+
+        It may be written; the file stays as it is. None if they do not lie in a file as they are. Raises
+        ForeignFileError.
+        """
+
     def finish(self) -> None:
         """Check what has not been checked by reading. Raises ForeignFileError."""
 
@@ -57,6 +64,10 @@ class RangeData:
         """Return a range of them as bytes of their own."""
         return RangeData(self._source, self._offset + start, nbytes)
 
+    def private_map(self) -> memoryview | None:
+        """See `StorageData.private_map`."""
+        return self._source.private_view(self._offset, self.nbytes)
+
     def finish(self) -> None:
         """Nothing to do: there is no checksum."""
 
@@ -71,6 +82,9 @@ class MemoryData:
     def read(self, start: int, nbytes: int) -> BytesLike:
         """See `StorageData.read`."""
         return self._data[start : start + nbytes]
+
+    def private_map(self) -> None:
+        """Return None: they lie in no file."""
 
     def finish(self) -> None:
         """Nothing to do: there is no checksum."""
@@ -152,6 +166,16 @@ class MemberData:
                 self._rework.spend(start - self._position, self._name)
             self._skip(start - self._position)
         return self._take(nbytes)
+
+    def private_map(self) -> memoryview | None:
+        """See `StorageData.private_map`."""
+        if self._member.method != STORED:
+            return None
+        try:
+            self.finish()
+        except ForeignFileError as error:
+            raise error.at(self._source.path, self._form) from error
+        return self._source.private_view(self._member.offset, self.nbytes)
 
     def finish(self) -> None:
         """Check the content, if that was not done by reading all of it.

@@ -11,14 +11,14 @@ import torch
 
 from ckptfmt._core.container.chunk_reader import normalize_truth_values
 from ckptfmt._core.container.numpy_adapter import NumpyAdapter
-from ckptfmt._core.container.per_rank import place_of
+from ckptfmt._core.container.per_rank import PerRank, place_of
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.dtypes import BOOL, COMPLEX_PARTS
 from ckptfmt._core.format.index import ROOT
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
+from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR, PER_RANK
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.located import located
 from ckptfmt._core.pth.data.dtypes import ElementType
@@ -35,6 +35,7 @@ __all__ = ["FileStates"]
 _Path = tuple[Any, ...]
 _SETS: Mapping[str, Callable[[Iterable[Any]], object]] = {"python.set": set, "python.frozenset": frozenset}
 _LARGE_BYTES = 1 << 20
+_ANY_ALIGNMENT = 16  # that of the largest element
 _KNOWN = frozenset({*LAYOUTS, "torch.Size", "torch.dtype", "torch.device"})
 
 
@@ -45,11 +46,16 @@ class FileStates:
 
     Args:
         file: The file. It must stay open.
+        mmap: Whether large tensors that lie in a file as they are stay there, in a private memory map. None: only those
+            of `.safetensors` files, which have no checksum to compare first.
+        whole_inert: Whether what is in inert objects is built, too: tensors in them are then tensors.
     """
 
-    def __init__(self, file: TensorFile) -> None:
+    def __init__(self, file: TensorFile, *, mmap: bool | None = None, whole_inert: bool = False) -> None:
         self.file = file
-        self._tensors = _Tensors()
+        self._whole_inert = whole_inert
+        self._mmap = mmap
+        self._tensors = _Tensors(mapped=mmap is True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,13 +80,15 @@ class FileStates:
     def _read(self, name: str, tree: object) -> Any:
         # PyTorch warns about experimental dtypes.
         with located(self.file.path), warnings.catch_warnings(action="ignore"):
-            return _Tree(name, self._tensors).value(tree)
+            mapped = self._mmap is not False
+            return _Tree(name, self._tensors, mapped=mapped, whole_inert=self._whole_inert).value(tree)
 
 
 class _Tensors:
     """Tensors of one file, created on demand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mapped: bool) -> None:
+        self._mapped = mapped
         self._storages: dict[int, torch.Tensor] = {}
         self._views: dict[tuple[object, ...], torch.Tensor] = {}
         self._kept: list[StorageData] = []  # keeps the ids in the keys unique
@@ -111,6 +119,10 @@ class _Tensors:
     def _storage(self, data: StorageData) -> torch.Tensor:
         """Return the bytes of a storage. Reading the last one verifies the checksum."""
         memory = self._storages.get(id(data))
+        if memory is None and self._mapped and data.nbytes >= _LARGE_BYTES:
+            memory = _tensor_in(data.private_map(), _ANY_ALIGNMENT)
+            if memory is not None:
+                self._storages[id(data)] = memory
         if memory is None:
             starts = range(0, data.nbytes, CHUNK_BYTES)
             pieces = (data.read(start, min(CHUNK_BYTES, data.nbytes - start)) for start in starts)
@@ -121,9 +133,11 @@ class _Tensors:
 class _Tree:
     """Builds the state of one component from the nodes that `pth` has read."""
 
-    def __init__(self, component: str, tensors: _Tensors) -> None:
+    def __init__(self, component: str, tensors: _Tensors, *, mapped: bool, whole_inert: bool) -> None:
         self._component = component
         self._tensors = tensors
+        self._whole_inert = whole_inert
+        self._mapped = mapped
         self._adapter = TorchAdapter()
         self._numpy = NumpyAdapter()
         self._made: dict[int, object] = {}
@@ -168,6 +182,8 @@ class _Tree:
                 return {self.value(key): self.value(item, (*path, key)) for key, item in pairs}
             case Typed(word, list(elements)) if word in _SETS:
                 return _SETS[word](self.value(elements))
+            case Typed(word, list(values)) if word == PER_RANK:
+                return PerRank(tuple(self.value(values, path)))
             case Typed("torch.quantized", dict(parts)):
                 tensor = _quantized({name: self.value(part, (*path, name)) for name, part in parts.items()})
                 return node if tensor is None else tensor
@@ -177,7 +193,7 @@ class _Tree:
                 except FormatError as error:
                     place = place_of(self._component, path)
                     raise UnsupportedFileError(f"{place}: {error.problems[0].message}") from error
-        return node
+        return Typed(node.name, self.value(node.value, path)) if self._whole_inert else node
 
     def _stored(self, source: TensorSource, path: _Path) -> object:
         """Return a tensor with data of its own."""
@@ -187,7 +203,8 @@ class _Tree:
             place = place_of(self._component, path)
             raise UnsupportedFileError(f"{place}: PyTorch has no tensor of {dtype} and shape {list(shape)}")
         tensor, memory = self._adapter.empty(dtype, shape)
-        mapped = _mapped(source, tensor) if len(memory) >= _LARGE_BYTES and dtype != BOOL else None
+        wanted = self._mapped and len(memory) >= _LARGE_BYTES and dtype != BOOL
+        mapped = _mapped(source, tensor) if wanted else None
         if mapped is not None:
             tensor = mapped
         else:
@@ -206,12 +223,16 @@ class _Tree:
 
 def _mapped(source: TensorSource, like: torch.Tensor) -> torch.Tensor | None:
     """Return a tensor in a memory map of its file, which takes no additional memory; None if not possible."""
-    memory = source.private_map()
+    flat = _tensor_in(source.private_map(), like.dtype.itemsize)
+    return None if flat is None else flat.view(like.dtype).view(like.shape)
+
+
+def _tensor_in(memory: memoryview | None, alignment: int) -> torch.Tensor | None:
+    """Return the bytes of a memory map as a tensor; None if there is no map, or it is not aligned."""
     if memory is None:
         return None
     flat = torch.frombuffer(memory, dtype=torch.uint8)
-    aligned = flat.data_ptr() % like.dtype.itemsize == 0
-    return flat.view(like.dtype).view(like.shape) if aligned else None
+    return flat if flat.data_ptr() % alignment == 0 else None
 
 
 def _dtype(kind: ElementType) -> torch.dtype:

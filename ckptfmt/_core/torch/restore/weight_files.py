@@ -9,17 +9,17 @@ from typing import Any
 
 from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.component import Component
-from ckptfmt._core.container.per_rank import choose
+from ckptfmt._core.container.per_rank import PerRank, choose
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.chunks import CHUNK_BYTES
-from ckptfmt._core.format.digest import digest_stream
+from ckptfmt._core.format.digest import digest, digest_stream
 from ckptfmt._core.format.index import ROOT, Metadata, shown_name
 from ckptfmt._core.format.packing import Typed
 from ckptfmt._core.interop.detect import Reader, detect_path
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.storage import open_source
 from ckptfmt._core.storage.local.paths import name_as_text, path_text
-from ckptfmt._core.storage.resolve import look
+from ckptfmt._core.storage.resolve import is_directory, look
 from ckptfmt._core.torch import save_load as io
 from ckptfmt._core.torch.restore.file_states import FileStates
 from ckptfmt._core.torch.restore.modules import is_state_dict
@@ -129,14 +129,14 @@ def open_origin(path: str | os.PathLike[str], inert: Collection[str] = ()) -> Or
     """Open a file to start from. Later reads are on demand; nothing in a file is ever run.
 
     Args:
-        path: A file of any format that `interop.opening.open_tensors` reads, with any name.
+        path: A file or directory of any format that `interop.opening.open_tensors` reads, with any name.
         inert: Names in pickles to keep as inert data (see `pth.reading.read_state`).
 
     Raises:
         CkptfmtError: The file cannot be read, is damaged, or is refused because of what it would run.
     """
     name = path_text(path)
-    if detect_path(name) is not Reader.NATIVE:
+    if is_directory(name) or detect_path(name) is not Reader.NATIVE:
         return _from_foreign(name, inert)
     with io.open(name) as checkpoint:
         facts, identity = checkpoint.metadata, checkpoint.identity
@@ -168,20 +168,25 @@ def _read_component(name: str, part: Component, rank: int, per_rank: PerRankCoun
 
 
 def _from_foreign(path: str, inert: Collection[str]) -> Origin:
-    entry, itself = look(path), _foreign(path)
+    entry = look(path)
     kinds = (TensorSource, Typed)  # no other node becomes a tensor
 
-    def load(names: Collection[str], _rank: int, _per_rank: PerRankCounts) -> dict[str, Any]:
+    def load(names: Collection[str], rank: int, per_rank: PerRankCounts) -> dict[str, Any]:
         if not names:
             return {}
         with open_tensors(path, inert=inert) as file:
             if look(path) != entry:
                 raise ChangedError(f"{path}: another file has taken its place meanwhile")
             states = FileStates(file)
-            return {name: states.whole() if name == ROOT else states.component(name) for name in names}
+            found = {name: states.whole() if name == ROOT else states.component(name) for name in names}
+        for name, state in found.items():
+            if isinstance(state, PerRank):
+                per_rank[name] = {name: len(state.values)}
+                found[name] = state.values[rank if rank < len(state.values) else 0]
+        return found
 
     with open_tensors(path, inert=inert) as file:
-        content, names = file.state, FileStates(file).names
+        content, names, itself = file.state, FileStates(file).names, _foreign(path, file.paths)
         if is_state_dict(content, kinds):
             return Origin(path, Metadata(), (itself,), [ROOT], load)
         if not isinstance(content, Mapping):
@@ -190,9 +195,17 @@ def _from_foreign(path: str, inert: Collection[str]) -> Origin:
         return Origin(path, Metadata(), (itself,), names, load, models)
 
 
-def _foreign(path: str) -> Ancestor:
-    """Return a file without an identity, identified by the digest of its bytes."""
+def _foreign(path: str, files: Sequence[str]) -> Ancestor:
+    """Return a checkpoint without an identity, identified by the digest of its bytes.
+
+    Several files are identified by the digest of their digests, one after the other.
+    """
+    digests = [*map(_digest_of, files)]
+    identity = digests[0] if len(digests) == 1 else digest(b"".join(digests))
+    return Ancestor(identity.hex(), name_as_text(path))
+
+
+def _digest_of(path: str) -> bytes:
     with open_source(path) as source:
         starts = range(0, source.size, CHUNK_BYTES)
-        identity = digest_stream(source.read(start, min(CHUNK_BYTES, source.size - start)) for start in starts)
-    return Ancestor(identity.hex(), name_as_text(path))
+        return digest_stream(source.read(start, min(CHUNK_BYTES, source.size - start)) for start in starts)

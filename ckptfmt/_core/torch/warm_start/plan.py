@@ -175,7 +175,8 @@ def warm_start(
     recognized.
 
     Args:
-        path: A `.ckptfmt`, `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
+        path: A `.ckptfmt`, `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file, whole pickled modules included, or a
+            Hugging Face directory with all of its shards.
         model: The model, or several models by name.
         source: Component of the file to take the weights from; None: the only one that can belong to a model. For
             several models, a mapping of their names to components; models that it does not name take the component with
