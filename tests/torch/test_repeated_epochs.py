@@ -6,11 +6,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ckptfmt import MismatchError
 from ckptfmt.torch import Checkpointer
@@ -257,12 +258,12 @@ def noisy(labels: Callable[[int], torch.Tensor]) -> Make:
     return lambda _: ((torch.rand(16), batch) for batch in labels(next(calls)))
 
 
-def steps(directory: Path, make: Make, stop: int | None = None) -> int:
+def steps(directory: Path, make: Make, stop: int | None = None, epochs: int = EPOCHS) -> int:
     torch.manual_seed(0)
     ckpt = Checkpointer(directory, {}, save_interval_steps=1, background=False, signals=())
     ckpt.resume(quiet=True)
     done = 0
-    for epoch in ckpt.epochs(EPOCHS):
+    for epoch in ckpt.epochs(epochs):
         for _ in ckpt.batches(make(epoch)):
             ckpt.step()
             done += 1
@@ -290,3 +291,77 @@ def test_noise_on_top_of_a_fixed_order_is_no_repetition(
 
     assert steps(tmp_path, noisy(fixed), stop) + steps(tmp_path, noisy(fixed)) == EPOCHS * BATCHES
     assert capsys.readouterr().err == ""
+
+
+def test_a_repetition_is_told_where_no_later_epoch_could_show_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(tmp_path, hidden(), 0)
+    steps(tmp_path, hidden(), epochs=2)
+    assert capsys.readouterr().err.count("ckptfmt: loader: ") == 1
+
+
+def test_the_last_epoch_of_a_loader_in_order_is_no_repetition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(tmp_path, always(loader_of(Augmented()))(), 0)
+    steps(tmp_path, always(loader_of(Augmented()))(), epochs=2)
+    assert capsys.readouterr().err == ""
+
+
+class Augmented(Dataset[torch.Tensor]):
+    """Samples of which nothing is the same twice."""
+
+    def __len__(self) -> int:
+        return 4 * BATCHES * 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return index + torch.rand(16)
+
+
+CALLS = ModuleType("calls")  # attributes of modules are not searched
+
+
+class Hidden(Sampler[int]):
+    """Orders by a count of calls that the search does not find."""
+
+    def __len__(self) -> int:
+        return len(Augmented())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(order(next(CALLS.count), 2 * BATCHES).flatten().tolist())
+
+
+def loader_of(data: Any, **options: Any) -> DataLoader[Any]:
+    return DataLoader(data, 4, **options)
+
+
+def augmented(workers: int = 0) -> Make:
+    CALLS.count = itertools.count()  # type: ignore[attr-defined]  # made here
+    return always(loader_of(Augmented(), sampler=Hidden(), num_workers=workers))()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_noise_in_every_field_does_not_hide_a_repetition_of_indices(tmp_path: Path, workers: int) -> None:
+    steps(tmp_path, augmented(workers), 1)
+    with pytest.raises(MismatchError):
+        steps(tmp_path, augmented(workers))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_other_workers_change_what_is_known_of_indices(tmp_path: Path) -> None:
+    def fixed(workers: int) -> Make:
+        return always(loader_of(Augmented(), sampler=range(40), num_workers=workers))()
+
+    steps(tmp_path, fixed(1), 0)
+    steps(tmp_path, fixed(0), 1)
+    assert steps(tmp_path, fixed(0)) == 10 * (EPOCHS - 2)
+
+
+def test_a_repetition_of_indices_is_told_after_the_last_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps(tmp_path, augmented(), 0)
+    steps(tmp_path, augmented(), epochs=2)
+    assert capsys.readouterr().err.count("ckptfmt: loader: ") == 1

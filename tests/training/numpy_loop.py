@@ -50,6 +50,9 @@ class Repetition:
     def end(self) -> None:
         self._pass_random = None
 
+    def finish(self) -> None:
+        pass
+
     def state(self) -> bool | None:
         return self._begun or None
 

@@ -168,6 +168,7 @@ class LoopState(Generic[S, P]):
             self._look_ahead.begin_epoch()
             self._phase = Phase.EPOCH
             yield self.epoch
+        self._tracker.finish()
 
     def steps(self, n: int | None) -> Iterator[int]:
         """Yield the number of each step from the current one to n - 1, or without end. Count each before the next."""

@@ -57,6 +57,9 @@ class Tracker(Protocol[S, P]):
     def end(self) -> None:
         """Note that the epoch is over."""
 
+    def finish(self) -> None:
+        """Report what no further epoch will show."""
+
     def state(self) -> S | None:
         """Return the state of the loader now; None if this process has begun no pass."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Beginning", "Beginnings", "Verdict"]
+__all__ = ["Beginning", "Beginnings", "Orders", "Verdict"]
 
 _ENOUGH = 4
 
@@ -115,3 +115,48 @@ class Beginnings:
             # Two alike in one process show that the loader always begins this way.
             repeated=like and not self.differed and resumed and (self.repeated or not self.alike),
         )
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Records of the beginnings of passes, by batches and by indices.
+
+    Noise in all fields of a batch hides a repeated order, but not in the indices. A data set that shuffles itself
+    shows in the batches only.
+
+    Attributes:
+        batches: By the first batches.
+        indices: By the first indices, where they are known.
+    """
+
+    batches: Beginnings = Beginnings()
+    indices: Beginnings = Beginnings()
+
+    @property
+    def repeated(self) -> bool:
+        """Whether either has `Beginnings.repeated`."""
+        return self.batches.repeated or self.indices.repeated
+
+    def judge(self, batches: Beginning, indices: Beginning) -> Verdict:
+        """Return the worse verdict of both."""
+        known = self._comparable(indices)
+        return max(self.batches.judge(batches), known.judge(indices), key=list(Verdict).index)
+
+    def tells_of_repetition(self, batches: Beginning, indices: Beginning) -> bool:
+        """Return whether `Beginnings.tells_of_repetition` holds for either."""
+        known = self._comparable(indices)
+        return self.batches.tells_of_repetition(batches) or known.tells_of_repetition(indices)
+
+    def followed_by(self, batches: Beginning, indices: Beginning, *, resumed: bool) -> Orders:
+        """Return the records with one more pass; see `Beginnings.followed_by`."""
+        known = self._comparable(indices)
+        return Orders(self.batches.followed_by(batches, resumed=resumed), known.followed_by(indices, resumed=resumed))
+
+    def _comparable(self, indices: Beginning) -> Beginnings:
+        """Return the record of indices; an empty one if it begins at another draw, with other workers."""
+        one, other = (_first_draw(beginning) for beginning in (self.indices.last, indices))
+        return self.indices if other in ("", one) else Beginnings()
+
+
+def _first_draw(indices: Beginning) -> str:
+    return indices.head[0][0].partition(" ")[0] if indices.head else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from ckptfmt._core.torch.live_objects.attributes import walk
 from ckptfmt._core.torch.live_objects.contents import is_a
@@ -16,6 +16,7 @@ __all__ = [
     "has_started",
     "has_workers",
     "is_known_sampler",
+    "is_sequential",
     "is_steady",
     "is_torchdata",
     "length_of",
@@ -59,6 +60,11 @@ def is_steady(loader: object) -> bool:
 def is_known_sampler(sampler: object) -> bool:
     known = type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
     return sampler is None or known or isinstance(sampler, Stateful)
+
+
+def is_sequential(loader: object) -> bool:
+    """Return whether a loader is a DataLoader that draws the indices 0, 1, 2 and so on in each pass."""
+    return type(loader) is DataLoader and not streams(loader) and type(loader.sampler) is SequentialSampler
 
 
 def is_torchdata(loader: object) -> bool:

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
-from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings, Verdict
+from ckptfmt._core.torch.loader.beginnings import Beginning, Orders, Verdict
+from ckptfmt._core.torch.loader.indices import IndexRecord
 from ckptfmt._core.torch.loader.kinds import (
     dataloaders,
     has_started,
     has_workers,
+    is_sequential,
     is_steady,
     is_torchdata,
     length_of,
@@ -48,14 +50,14 @@ class LoaderState:
         history: Its observed behaviour; empty at the start of a pass.
         workers_started: Whether its persistent workers run. They draw a seed only when they start.
         own: Result of the loader's own `state_dict()`; None without one.
-        beginnings: Beginnings of its passes; empty at the start of a pass.
+        orders: Beginnings of its passes; empty at the start of a pass.
     """
 
     remembered: Remembered
     history: History
     workers_started: bool
     own: Any = None
-    beginnings: Beginnings = field(default_factory=Beginnings)
+    orders: Orders = field(default_factory=Orders)
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ class LoaderTracker:
         self._warned_of_workers = False
         self._start: PassStart | None = None
         self._loader: Iterable[object] | None = None
-        self._beginnings = Beginnings()
+        self._orders = Orders()
+        self._indices = IndexRecord()
         self._is_noted = False
-        """Whether the first batches of the current pass are in `_beginnings`."""
+        """Whether the first batches of the current pass are in `_orders`."""
         self._resumed = False
         self._ended = ""
         """Fingerprint of the list of batches at the end of the last pass."""
@@ -146,7 +149,9 @@ class LoaderTracker:
         seen = "" if order else self._memory.seen()
         self._resumed |= then is not None
         self._start = PassStart(rng.capture(), state, length_of(loader), order, then is not None, seen)
-        return self._continue(loader, iter(loader), BatchMarks(), 0)
+        iterator = iter(loader)
+        self._indices = IndexRecord(loader, iterator)
+        return self._continue(loader, iterator, BatchMarks(), 0)
 
     def resume(self, loader: Iterable[T], position: EpochPosition, now: LoaderState) -> tuple[Iterator[T], int]:
         """Return to the position in a pass that another process had reached.
@@ -173,7 +178,7 @@ class LoaderTracker:
             self._memory = LoaderMemory()
             return self.begin(loader), 0
         self._start = position.start
-        self._beginnings = now.beginnings
+        self._orders = now.orders
         self._resumed = True
         batches = self._continue(loader, iterator, position.marks, position.consumed)
         if now.own is not None:
@@ -188,6 +193,14 @@ class LoaderTracker:
             self._ended = order_of(self._loader)
         self._start = None
 
+    def finish(self) -> None:
+        """Report what no further epoch will show."""
+        if self._orders.repeated and not is_sequential(self._loader):
+            notify(
+                "loader: the last epoch began like the only one before the resume; unless its order is meant to be the "
+                "same, it could not be restored"
+            )
+
     def state(self) -> LoaderState | None:
         """Return the state of the loader now; None if this process has begun no pass."""
         if self._loader is None:
@@ -197,7 +210,7 @@ class LoaderTracker:
         if own is not None:
             self._warn_of_workers(self._loader)
         started = workers_started(self._loader)
-        return LoaderState(remembered, self._memory.history, started, own, self._beginnings)
+        return LoaderState(remembered, self._memory.history, started, own, self._orders)
 
     def position(self, epoch_random: rng.RandomState, consumed: int) -> EpochPosition | None:
         """Return the position in the current pass. Call `state` first."""
@@ -254,15 +267,15 @@ class LoaderTracker:
         if self._is_noted or start is None:
             return
         self._is_noted = True
-        new, known = Beginning(head, start.seen), self._beginnings
+        new, known = (Beginning(head, start.seen), Beginning(self._indices.head, start.seen)), self._orders
         if start.resumed:
-            self._judge(known.judge(new))
-        if known.tells_of_repetition(new):
+            self._judge(known.judge(*new))
+        if known.tells_of_repetition(*new):
             notify(
                 "loader: the first epoch after the resume repeated the batches of the one before, this one differs: "
                 "unless that is intended, it used wrong batches, because their order could not be restored"
             )
-        self._beginnings = known.followed_by(new, resumed=start.resumed)
+        self._orders = known.followed_by(*new, resumed=start.resumed)
 
     def _judge(self, verdict: Verdict) -> None:
         repeats = "this epoch begins like an earlier one, although the epochs of the run differed"
@@ -301,6 +314,7 @@ class LoaderTracker:
             self._warn_of_workers(loader)
         else:
             iterator = iter(loader)
+            self._indices = IndexRecord(loader, iterator)
             there, other = repeat(iterator, consumed, position.marks, steady=is_steady(loader))
             if there < consumed:
                 raise lost(f"{consumed} batches were consumed, but it has only {there} now")
@@ -325,7 +339,7 @@ class LoaderTracker:
             raise lost(f"the data order differs from the checkpoint's: {which}", *others)
 
     def _recall_between(self, loader: Iterable[object], then: LoaderState) -> None:
-        self._beginnings = then.beginnings
+        self._orders = then.orders
         others = self._memory.meet(loader, length_of(loader), then.history)
         if then.own is not None:
             load_own(loader, then.own)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.live_objects.snapshots import is_content
-from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings
+from ckptfmt._core.torch.loader.beginnings import Beginning, Beginnings, Orders
 from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
 from ckptfmt._core.torch.loader.repetition import Rows
@@ -100,7 +100,7 @@ def _loader_tree(loader: LoaderState) -> dict[str, Any]:
         "workers_started": loader.workers_started,
         "own": loader.own,
         "history": _history_tree(loader.history),
-        "beginnings": _beginnings_tree(loader.beginnings),
+        "orders": {name: _beginnings_tree(kept) for name, kept in vars(loader.orders).items()},
     }
 
 
@@ -129,7 +129,7 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
 
 
 def _loader_of(tree: object, path: str) -> LoaderState:
-    parts: dict[str, type] = dict.fromkeys(("generators", "values", "history", "beginnings"), dict)
+    parts: dict[str, type] = dict.fromkeys(("generators", "values", "history", "orders"), dict)
     tree = fields(tree, path, {**parts, "workers_started": bool, "own": object})
     remembered = Remembered(
         mapping_of(tree["generators"], f"{path}.generators", dict),
@@ -139,8 +139,14 @@ def _loader_of(tree: object, path: str) -> LoaderState:
         if not is_content(value):
             raise unfit(f"{path}.values", f"{name!r} has an unknown form")
     history = _history_of(tree["history"], f"{path}.history")
-    beginnings = _beginnings_of(tree["beginnings"], f"{path}.beginnings")
-    return LoaderState(remembered, history, tree["workers_started"], tree["own"], beginnings)
+    orders = fields(tree["orders"], f"{path}.orders", {"batches": dict, "indices": dict})
+    return LoaderState(
+        remembered,
+        history,
+        tree["workers_started"],
+        tree["own"],
+        Orders(**{name: _beginnings_of(kept, f"{path}.orders.{name}") for name, kept in orders.items()}),
+    )
 
 
 def _history_of(tree: object, path: str) -> History:
