@@ -885,9 +885,52 @@ def _holds_per_rank(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_per_rank, value))
 
 
+def _is_sparse(layout: str) -> Callable[[Any, Tensors], bool]:
+    """11.6 t and u, with the shapes of 11.9."""
+    keys = ["compressed_indices", "plain_indices", "values", "size"]
+    types: dict[str, Callable[[Any, Tensors], bool]] = dict.fromkeys(keys[:2], _tensor_of("I64", "I32"))
+    if layout == "coo":
+        types = {"indices": _tensor_of("I64")}
+    types |= {"values": _are_elements, "size": _are_uints}
+    if layout == "coo":
+        types |= {"is_coalesced": lambda value, _: isinstance(value, bool)}
+
+    def check(value: Any, tensors: Tensors) -> bool:
+        if not _map_of(**types)(value, tensors):
+            return False
+        parts = dict(value.value)
+        elements = parts["values"].value if _is("tensor")(parts["values"]) else parts["values"].value[1].value
+        values, size = list(tensors[elements].shape), parts["size"]
+        if not _is("tensor")(parts["values"]):
+            del values[-1]  # real and imaginary part
+        if layout == "coo":
+            return _coo_fits(tensors[parts["indices"].value].shape, values, size)
+        compressed, plain = (tensors[parts[key].value] for key in keys[:2])
+        return compressed.dtype == plain.dtype and _compressed_fits(layout, compressed.shape, plain.shape, values, size)
+
+    return check
+
+
+def _coo_fits(indices: list[int], values: list[int], size: list[int]) -> bool:
+    sparse = indices[0] if len(indices) == 2 else len(size) + 1
+    return values[:1] == indices[1:] and len(size) >= sparse and size[sparse:] == values[1:]
+
+
+def _compressed_fits(layout: str, compressed: list[int], plain: list[int], values: list[int], size: list[int]) -> bool:
+    batches = len(compressed) - 1
+    if batches < 0 or len(size) < batches + 2:
+        return False
+    batch, (rows, columns), dense = size[:batches], size[batches : batches + 2], size[batches + 2 :]
+    blocks = values[batches + 1 : batches + 3] if layout in ("bsr", "bsc") else [1, 1]
+    if len(blocks) < 2 or 0 in blocks or rows % blocks[0] or columns % blocks[1]:
+        return False
+    slices = rows // blocks[0] if layout in ("csr", "bsr") else columns // blocks[1]
+    inside = blocks if layout in ("bsr", "bsc") else []
+    right = compressed == [*batch, slices + 1] and len(plain) == batches + 1 and plain[:-1] == batch
+    return right and values == [*plain, *inside, *dense]
+
+
 _NUMPY = [dtype for dtype, bits in BITS.items() if bits >= 8]
-_INDICES = _tensor_of("I64", "I32")
-_COMPRESSED = _map_of(compressed_indices=_INDICES, plain_indices=_INDICES, values=_are_elements, size=_are_uints)
 TYPES: dict[str, Callable[[Any, Tensors], bool]] = {
     "frozenset": lambda value, _: _is("set")(value),
     "datetime": _iso(f"{DATE}T{TIME}", _is_real_datetime),
@@ -902,13 +945,7 @@ TYPES: dict[str, Callable[[Any, Tensors], bool]] = {
     "torch.Size": _are_uints,
     "torch.dtype": _is_name(r"[A-Za-z_]\w*"),
     "torch.device": _is_name(r"[A-Za-z_]\w*(:(0|[1-9]\d*))?"),
-    "torch.sparse_coo": _map_of(
-        indices=_tensor_of("I64"),
-        values=_are_elements,
-        size=_are_uints,
-        is_coalesced=lambda value, _: isinstance(value, bool),
-    ),
-    **{f"torch.sparse_{layout}": _COMPRESSED for layout in ("csr", "csc", "bsr", "bsc")},
+    **{f"torch.sparse_{layout}": _is_sparse(layout) for layout in ("coo", "csr", "csc", "bsr", "bsc")},
 }
 
 

@@ -31,6 +31,7 @@ from ckptfmt._core.format.packing import (
     encode,
     timestamp_of,
 )
+from ckptfmt._core.format.sparse import SPARSE, sparse_fault
 from ckptfmt._core.format.tensors import METADATA_KEY
 from ckptfmt._core.format.trees import PER_RANK
 from ckptfmt.errors import StateError
@@ -221,7 +222,11 @@ class _Flattener:
     def typed(self, value: Typed, path: _Path, level: int) -> Typed:
         self.enter(2, path, level)
         if value.name != PER_RANK:
-            return Typed(value.name, self.encode(value.value, path, level + 1))
+            encoded = Typed(value.name, self.encode(value.value, path, level + 1))
+            fault = sparse_fault(encoded, self.tensors) if value.name in SPARSE else None
+            if fault is not None:
+                raise StateError(self.place(path), f"a {value.name} {fault}", "store its parts as tensors of their own")
+            return encoded
         if self._in_per_rank or not self.per_rank:
             where = " inside another" if self._in_per_rank else ""
             raise StateError(self.place(path), f"a PerRank{where}", "give the value of one rank")

@@ -8,13 +8,11 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, TypeGuard
 
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
-from ckptfmt._core.format.layout import MAX_UINT
 from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.sparse import SPARSE, are_sizes, sparse_fault
 from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt.errors import Problem
 
-SPARSE_COO = "torch.sparse_coo"
-SPARSE_COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
 NUMPY_ARRAY = "numpy.ndarray"
 NUMPY_SCALAR = "numpy.scalar"
 PER_RANK = "per_rank"
@@ -96,8 +94,8 @@ def _typed_fault(typed: Typed, tensors: Mapping[str, TensorEntry]) -> str | None
     if typed.name == NUMPY_ARRAY:
         fits = _is_tensor(value, tensors, _SCALAR_BYTES.keys()) or (isinstance(value, Typed) and value.name == "C128")
         return None if fits else "is not a tensor of a dtype that NumPy has"
-    if typed.name in _SPARSE:
-        return _sparse_fault(value, tensors, _SPARSE[typed.name])
+    if typed.name in SPARSE:
+        return sparse_fault(typed, tensors)
     check = _CHECKS.get(typed.name)
     return check(value) if check is not None else None
 
@@ -141,26 +139,11 @@ def _numpy_scalar(value: object) -> str | None:
 
 
 def _sizes(value: object) -> str | None:
-    return None if _are_ints(value) and all(0 <= size <= MAX_UINT for size in value) else "is not an array of sizes"
+    return None if are_sizes(value) else "is not an array of sizes"
 
 
 def _name(form: str) -> Callable[[object], str | None]:
     return lambda value: None if isinstance(value, str) and re.fullmatch(form, value) else "is not a name"
-
-
-def _sparse_fault(
-    value: object, tensors: Mapping[str, TensorEntry], index_dtypes: Mapping[str, Collection[str]]
-) -> str | None:
-    """Return what is wrong with the parts of a sparse tensor, given the dtypes that each of its indices may have."""
-    flags = ["is_coalesced"] if "indices" in index_dtypes else []
-    keys = [*index_dtypes, "values", "size", *flags]
-    if not isinstance(value, dict) or list(value) != keys:
-        return f"is not a map of {', '.join(keys)}"
-    values = value["values"]
-    fits = isinstance(values, TensorRef) or (isinstance(values, Typed) and values.name in COMPLEX_PARTS)
-    fits = fits and all(_is_tensor(value[key], tensors, dtypes) for key, dtypes in index_dtypes.items())
-    fits = fits and _sizes(value["size"]) is None and all(isinstance(value[flag], bool) for flag in flags)
-    return None if fits else f"has {', '.join(keys)} of the wrong types"
 
 
 def _is_tensor(value: object, tensors: Mapping[str, TensorEntry], dtypes: Collection[str]) -> bool:
@@ -189,10 +172,4 @@ _CHECKS: Mapping[str, Callable[[object], str | None]] = {
     "torch.Size": _sizes,
     "torch.dtype": _name(r"[A-Za-z_][A-Za-z0-9_]*"),
     "torch.device": _name(r"[A-Za-z_][A-Za-z0-9_]*(:(0|[1-9][0-9]*))?"),
-}
-
-# The indices of each sparse type, and the dtypes that they may have; PyTorch would convert others.
-_SPARSE: Mapping[str, Mapping[str, Collection[str]]] = {
-    SPARSE_COO: {"indices": ("I64",)},
-    **dict.fromkeys(SPARSE_COMPRESSED, dict.fromkeys(("compressed_indices", "plain_indices"), ("I64", "I32"))),
 }

@@ -16,6 +16,7 @@ def all_typed() -> Iterator[Vector]:
     yield from _plain()
     yield from _tensors()
     yield from _sparse()
+    yield from _shapes()
 
 
 def _typed(name: str, what: str, value: object, *tensors: Tensor) -> Vector:
@@ -183,3 +184,56 @@ def _sparse() -> Iterator[Vector]:
     yield _typed("torch.sparse_bsr", "indices-u64", unsigned, c, tensor("p", "U64", 2), v)
     yield _typed("torch.sparse_csc", "indices-i16", unsigned, tensor("c", "I16", 3), p, v)
     yield _typed("torch.sparse_csr", "parts-of-coo", coo, i, v)
+    yield _typed("torch.sparse_csr", "indices-of-two-dtypes", unsigned, c, tensor("p", "I32", 2), v)
+
+
+def _shapes() -> Iterator[Vector]:
+    def coo(what: str, indices: list[int], values: list[int], size: list[int], typed: str = "") -> Vector:
+        i, v = tensor("i", "I64", *indices), tensor("v", "F64" if typed else "F32", *values)
+        elements = Typed(typed, TensorName("v")) if typed else TensorName("v")
+        parts = {"indices": TensorName("i"), "values": elements, "size": size, "is_coalesced": False}
+        return _misfit("coo", what, parts, i, v)
+
+    def compressed(
+        layout: str, what: str, slices: list[int], plain: list[int], values: list[int], size: list[int]
+    ) -> Vector:
+        c, p, v = tensor("c", "I64", *slices), tensor("p", "I64", *plain), tensor("v", "F32", *values)
+        names = {"compressed_indices": "c", "plain_indices": "p", "values": "v"}
+        parts = {key: TensorName(name) for key, name in names.items()}
+        return _misfit(layout, what, {**parts, "size": size}, c, p, v)
+
+    yield coo("indices of one dimension", [2], [2], [2])
+    yield coo("indices of three dimensions", [2, 2, 1], [2], [2, 3])
+    yield coo("fewer values than indices", [2, 3], [2], [2, 3])
+    yield coo("values without a dimension", [2, 1], [], [2, 3])
+    yield coo("a size of too few dimensions", [2, 2], [2], [2])
+    yield coo("a size of too many dimensions", [2, 2], [2], [2, 3, 4])
+    yield coo("another dense dimension", [2, 2], [2, 4], [2, 3, 5])
+    yield coo("real and imaginary part taken for a dimension", [2, 2], [2, 2], [2, 3, 2], "C128")
+    yield compressed("csr", "too few slices", [2], [2], [2], [2, 3])
+    yield compressed("csr", "as many slices as columns", [4], [2], [2], [2, 3])
+    yield compressed("csc", "as many slices as rows", [3], [2], [2], [2, 3])
+    yield compressed("csr", "fewer values than indices", [3], [3], [2], [2, 3])
+    yield compressed("csr", "compressed indices without a dimension", [], [2], [2], [2, 3])
+    yield compressed("csr", "plain indices of two dimensions", [3], [2, 1], [2, 1], [2, 3])
+    yield compressed("csr", "a size of one dimension", [3], [2], [2], [2])
+    yield compressed("csr", "another batch of plain indices", [2, 3], [3, 2], [2, 2], [2, 2, 3])
+    yield compressed("csr", "another batch in the size", [2, 3], [2, 2], [2, 2], [3, 2, 3])
+    yield compressed("csr", "another batch of values", [2, 3], [2, 2], [3, 2], [2, 2, 3])
+    yield compressed("csr", "another dense dimension", [3], [2], [2, 4], [2, 3, 5])
+    yield compressed("csr", "values in blocks", [3], [2], [2, 1, 1], [2, 3])
+    yield compressed("bsr", "values without blocks", [3], [2], [2], [2, 3])
+    yield compressed("bsr", "blocks of one dimension", [3], [2], [2, 1], [2, 3])
+    yield compressed("bsr", "blocks without rows", [1], [0], [0, 0, 1], [0, 3])
+    yield compressed("bsc", "blocks without columns", [1], [0], [0, 1, 0], [2, 0])
+    yield compressed("bsr", "blocks that do not divide the rows", [2], [2], [2, 2, 1], [3, 3])
+    yield compressed("bsc", "blocks that do not divide the columns", [2], [2], [2, 1, 2], [3, 3])
+    yield compressed("bsr", "as many slices as rows", [5], [2], [2, 2, 3], [4, 6])
+    yield compressed("bsc", "as many slices as rows of blocks", [4], [2], [2, 2, 3], [6, 6])
+
+
+def _misfit(layout: str, what: str, parts: Mapping[str, object], *tensors: Tensor) -> Vector:
+    slug = what.replace(" ", "-")
+    description = f"A typed torch.sparse_{layout} whose shapes do not fit: {what}"
+    value = Typed(f"torch.sparse_{layout}", dict(parts))
+    return tree(f"11.9-{layout}-{slug}", description, "typed-value", value, *tensors)

@@ -190,6 +190,28 @@ def _typed() -> Iterator[Vector]:
     )
     sparse = Typed("torch.sparse_csr", {**parts, "size": [2, 2, 2]})
     yield tree("typed-torch-sparse-batch", "torch.sparse_csr with a batch dimension", sparse, *batch)
+    wide = (
+        Tensor("c", "I64", [3], struct.pack("<3q", 0, 1, 2)),
+        Tensor("p", "I64", [2], struct.pack("<2q", 2, 0)),
+        Tensor("v", "F32", [2], struct.pack("<2f", 1.0, 2.0)),
+    )
+    sparse = Typed("torch.sparse_csc", {**parts, "size": [3, 2]})
+    yield tree("typed-torch-sparse-columns", "torch.sparse_csc with fewer columns than rows", sparse, *wide)
+    blocks = (
+        Tensor("c", "I64", [1, 3], struct.pack("<3q", 0, 1, 2)),
+        Tensor("p", "I64", [1, 2], struct.pack("<2q", 1, 0)),
+        Tensor("v", "F32", [1, 2, 2, 3, 1], struct.pack("<12f", *range(12))),
+    )
+    sparse = Typed("torch.sparse_bsr", {**parts, "size": [1, 4, 6, 1]})
+    description = "torch.sparse_bsr with a batch, blocks of 2 x 3 and a dense dimension"
+    yield tree("typed-torch-sparse-blocks", description, sparse, *blocks)
+    nothing = (
+        Tensor("c", "I64", [1], struct.pack("<q", 0)),
+        Tensor("p", "I64", [0], b""),
+        Tensor("v", "F32", [0], b""),
+    )
+    sparse = Typed("torch.sparse_csr", {**parts, "size": [0, 0]})
+    yield tree("typed-torch-sparse-empty", "torch.sparse_csr without rows and columns", sparse, *nothing)
     ranks = {
         "avg": Typed("per_rank", [TensorName("avg.0"), TensorName("avg.1")]),
         "seen": Typed("per_rank", [[1], [], {"a": None}]),

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
 from ckptfmt._core.format.packing import TensorRef, Timestamp, Typed, datetime_of
-from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR, SPARSE_COMPRESSED, SPARSE_COO
+from ckptfmt._core.format.sparse import SPARSE
+from ckptfmt._core.format.trees import NUMPY_ARRAY, NUMPY_SCALAR
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.interop.scalars import scalar_of
 from ckptfmt._core.pth.data.dtypes import STORAGES, TYPES
@@ -195,7 +196,7 @@ class Pickler:
             kind, _, index = value.partition(":")
             arguments = (kind, int(index)) if index.isascii() and index.isdigit() and len(index) < 10 else (kind,)
             self.call("torch", "device", lambda: self.sequence(arguments, component, path))
-        elif (name == SPARSE_COO or name in SPARSE_COMPRESSED) and isinstance(value, dict):
+        elif name in SPARSE and isinstance(value, dict):
             self.sparse(name, value, component, path)
         elif name == "torch.quantized" and isinstance(value, dict) and value.get("dtype") in _QUANTIZED:
             self.quantized(value, component, path)

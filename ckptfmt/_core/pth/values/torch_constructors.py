@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.format.trees import SPARSE_COMPRESSED, SPARSE_COO
+from ckptfmt._core.format.sparse import SPARSE_COMPRESSED, SPARSE_COO
 from ckptfmt._core.pth.data.dtypes import TYPES, ElementType
 from ckptfmt._core.pth.data.tensors import TensorView, view_of
 from ckptfmt._core.pth.names.spellings import canonical

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ckptfmt._core.format.packing import Typed
-from ckptfmt._core.format.trees import SPARSE_COMPRESSED, SPARSE_COO
+from ckptfmt._core.format.sparse import SPARSE_COMPRESSED, SPARSE_COO
 
 __all__ = ["LAYOUTS", "decode", "encode"]
 
@@ -40,7 +40,7 @@ def decode(typed: Typed) -> torch.Tensor:
 
     Raises:
         ValueError: A block has no elements.
-        RuntimeError: The parts do not fit together, for example an index is beyond the size (11.9). PyTorch may raise
+        RuntimeError: The parts do not fit together, for example an index is beyond the size (11.11). PyTorch may raise
             other standard errors too.
     """
     parts = dict(typed.value)
