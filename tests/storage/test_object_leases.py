@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from ckptfmt._core.storage.base import Store, Tag
+from ckptfmt._core.storage.buckets.memory import MemoryBucket
+from ckptfmt._core.storage.buckets.store import BucketStore
 from ckptfmt._core.storage.leases import hold as holds
 from ckptfmt._core.storage.leases.hold import Hold
 from ckptfmt._core.storage.leases.holders import this_process
 from ckptfmt._core.storage.leases.lease import Holder, Lease, lease_name
 from ckptfmt._core.storage.leases.objects import ObjectLeases
 from ckptfmt._core.storage.local.store import LocalStore
-from ckptfmt._core.storage.memory import Bucket, MemoryStore
 from ckptfmt._core.storage.resolve import leases_in
 from ckptfmt.errors import LeaseError, StorageError
 
@@ -29,7 +30,7 @@ THEIRS = Lease("r", 4, "cd" * 16, ELSEWHERE)
 
 @pytest.fixture(params=["memory", "local"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return LocalStore(tmp_path) if request.param == "local" else MemoryStore(Bucket(), "runs", "memory://a/runs")
+    return LocalStore(tmp_path) if request.param == "local" else BucketStore(MemoryBucket(), "runs", "memory://a/runs")
 
 
 def publish(store: Store, lease: Lease, before: Lease | None = None) -> Hold:
@@ -113,7 +114,7 @@ def test_a_holder_elsewhere_that_is_silent_is_not_seen_to_live(store: Store) -> 
     assert not ObjectLeases(store).seems_alive(THEIRS, watch_seconds=0.1)
 
 
-class Deaf(MemoryStore):
+class Deaf(BucketStore):
     """A store whose answers get lost: what is asked for is done."""
 
     deaf = False
@@ -124,7 +125,7 @@ class Deaf(MemoryStore):
 
 
 def test_a_change_whose_answer_was_lost_counts() -> None:
-    store = Deaf(Bucket(), "", "memory://deaf")
+    store = Deaf(MemoryBucket(), "", "memory://deaf")
     store.deaf = True
     hold = ObjectLeases(store).publish(MINE, None)
     assert hold is not None
@@ -138,14 +139,14 @@ def test_a_change_whose_answer_was_lost_counts() -> None:
 
 
 def test_a_store_that_does_not_answer_says_nothing_of_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore(Bucket(), "", "memory://a")
+    store = BucketStore(MemoryBucket(), "", "memory://a")
     hold = publish(store, MINE)
 
     def fail(*_: object, **__: object) -> None:
         raise StorageError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryStore, "swap", fail)
+        patch.setattr(BucketStore, "swap", fail)
         assert hold.touch()
     assert hold.touch()
 

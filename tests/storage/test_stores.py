@@ -11,8 +11,9 @@ import pytest
 
 from ckptfmt import StorageError
 from ckptfmt._core.storage.base import Store
+from ckptfmt._core.storage.buckets.memory import MemoryBucket, memory_bucket
+from ckptfmt._core.storage.buckets.store import BucketStore
 from ckptfmt._core.storage.local.store import LocalStore
-from ckptfmt._core.storage.memory import Bucket, MemoryStore, bucket
 from ckptfmt._core.storage.probing import probe
 from ckptfmt._core.storage.resolve import locate, store_for
 from ckptfmt.testing.stores import StoreTests, content_of, names_in, publish
@@ -34,7 +35,7 @@ class TestMemoryStore(StoreTests):
 @pytest.fixture
 def careless() -> Store:
     """A store that ignores the conditions of requests, as some services do."""
-    return MemoryStore(Bucket(conditions=False), "", "memory://careless")
+    return BucketStore(MemoryBucket(conditions=False), "", "memory://careless")
 
 
 def test_a_store_that_ignores_conditions_is_found_out(careless: Store) -> None:
@@ -53,10 +54,11 @@ def test_a_store_that_ignores_conditions_is_found_out(careless: Store) -> None:
 
 
 def test_a_store_that_ignores_conditions_serves_who_is_alone(careless: Store) -> None:
-    publish(careless, "a.ckptfmt", b"content")
+    content = b"content" * 40_000  # more than is read when an object is opened
+    publish(careless, "a.ckptfmt", content)
     with careless.lock():
         assert publish(careless, "a.ckptfmt", b"second") == careless.path("a-2.ckptfmt")
-    assert content_of(careless, "a.ckptfmt") == b"content"
+    assert content_of(careless, "a.ckptfmt") == content
     with closing(careless.open("a.ckptfmt")) as source:
         careless.remove("a.ckptfmt")
         with pytest.raises(StorageError):
@@ -74,8 +76,8 @@ def test_a_prefix_is_a_place_of_its_own(place: str, tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_holder_that_died_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckptfmt._core.storage.memory._STALE_SECONDS", 0.05)
-    store = MemoryStore(Bucket(), "", "memory://dead")
+    monkeypatch.setattr("ckptfmt._core.storage.buckets.store._STALE_SECONDS", 0.05)
+    store = BucketStore(MemoryBucket(), "", "memory://dead")
     store.swap(".ckptfmt.lock", None, b"of a process that is gone")
     with store.lock(wait_seconds=30):
         found = store.read(".ckptfmt.lock")
@@ -113,5 +115,5 @@ def test_the_name_of_a_bucket_is_no_object() -> None:
 
 
 def test_buckets_are_told_apart_by_name() -> None:
-    assert bucket("one") is bucket("one")
-    assert bucket("one") is not bucket("two")
+    assert memory_bucket("one") is memory_bucket("one")
+    assert memory_bucket("one") is not memory_bucket("two")

@@ -15,11 +15,12 @@ from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.pins import pin, unpin
 from ckptfmt._core.runs.pins import PIN
 from ckptfmt._core.runs.scan import scan
-from ckptfmt._core.storage import memory
+from ckptfmt._core.storage.buckets import memory
+from ckptfmt._core.storage.buckets.memory import MemoryBucket
+from ckptfmt._core.storage.buckets.store import BucketStore
 from ckptfmt._core.storage.leases import hold as holds
 from ckptfmt._core.storage.leases import holders
 from ckptfmt._core.storage.leases.lease import Holder, Lease
-from ckptfmt._core.storage.memory import Bucket
 from ckptfmt._core.storage.resolve import leases_in, locate, store_for
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt.errors import HeldError, StorageError, SupersededError
@@ -122,8 +123,8 @@ def test_a_damaged_checkpoint_is_marked_and_not_resumed_from(url: str) -> None:
 
 def store_marks(url: str) -> list[str]:
     name, _, prefix = url.removeprefix("memory://").partition("/")
-    found, _ = memory.bucket(name).page(f"{prefix}/", "")
-    return [key.removeprefix(f"{prefix}/") for key, _ in found if key.endswith(".quarantined")]
+    found = memory.memory_bucket(name).list(f"{prefix}/")
+    return [it.key.removeprefix(f"{prefix}/") for it in found if it.key.endswith(".quarantined")]
 
 
 def test_a_pin_is_for_the_checkpoint_that_it_names(url: str) -> None:
@@ -172,14 +173,14 @@ def test_a_run_that_is_taken_over_while_a_checkpoint_is_written_gets_no_more(
 
 def test_a_run_that_is_taken_over_before_it_is_tidied_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ckpt = train(url, 1, keep_last=1)
-    make_durable = memory.MemoryStore.make_durable
+    make_durable = BucketStore.make_durable
 
-    def and_steal(store: memory.MemoryStore, name: str) -> None:
+    def and_steal(store: BucketStore, name: str) -> None:
         make_durable(store, name)
         with stolen(url):
             pass
 
-    monkeypatch.setattr(memory.MemoryStore, "make_durable", and_steal)
+    monkeypatch.setattr(BucketStore, "make_durable", and_steal)
     with pytest.raises(SupersededError):
         save_and_wait(ckpt)
     assert len(scan(url)) == 2
@@ -236,7 +237,7 @@ def test_what_had_to_give_way_is_not_resumed_from_however_far_it_was(url: str) -
 @pytest.fixture
 def careless(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store that ignores the conditions of requests, as some services do."""
-    monkeypatch.setitem(memory._buckets, "careless", Bucket(conditions=False))
+    monkeypatch.setitem(memory._buckets, "careless", MemoryBucket(conditions=False))
     return "memory://careless/run"
 
 
@@ -257,18 +258,18 @@ def test_a_store_that_returns_something_else_than_was_sent_has_nothing_durable(
 ) -> None:
     ckpt = train(url, 2, keep_last=1)
     assert steps(url) == [2]
-    put = Bucket.put
+    put = MemoryBucket.put
 
-    def cut(self: Bucket, key: str, content: bytes, **conditions: Any) -> Any:
+    def cut(self: MemoryBucket, key: str, content: bytes, **conditions: Any) -> Any:
         return put(self, key, content[:-1] if key.endswith(".ckptfmt") else content, **conditions)
 
-    def flip(self: Bucket, key: str, content: bytes, **conditions: Any) -> Any:
+    def flip(self: MemoryBucket, key: str, content: bytes, **conditions: Any) -> Any:
         changed = content[:-9] + b"?" + content[-8:] if key.endswith(".ckptfmt") else content
         return put(self, key, changed, **conditions)
 
     for number, disturbed in enumerate((cut, flip)):
         with monkeypatch.context() as patch:
-            patch.setattr(Bucket, "put", disturbed)
+            patch.setattr(MemoryBucket, "put", disturbed)
             ckpt.save(loss=5.0 + number)
             saved = ckpt.wait()
         assert isinstance(ckpt.last_error, StorageError)
@@ -292,8 +293,8 @@ def test_a_store_that_cannot_be_written_is_resumed_from_all_the_same(
 
     ckpt = Checkpointer(url, {"net": torch.nn.Linear(30, 30)})
     with monkeypatch.context() as patch:
-        patch.setattr(memory.MemoryStore, "swap", refuse)
-        patch.setattr(memory.MemoryStore, "create", refuse)
+        patch.setattr(BucketStore, "swap", refuse)
+        patch.setattr(BucketStore, "create", refuse)
         assert ckpt.resume(quiet=True).step == 1
         ckpt.save(loss=2)
         ckpt.wait()

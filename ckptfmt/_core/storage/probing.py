@@ -11,6 +11,8 @@ from ckptfmt.errors import ChangedError, StorageError
 
 __all__ = ["ProbeReport", "probe"]
 
+_LARGE_BYTES = 256 << 10
+
 
 @dataclass(frozen=True)
 class ProbeReport:
@@ -46,7 +48,7 @@ class ProbeReport:
 
 
 def probe(store: Store) -> ProbeReport:
-    """Check a store with small temporary objects.
+    """Check a store with temporary objects, 256 KiB at most.
 
     Raises:
         StorageError: The store cannot be read or written.
@@ -101,11 +103,17 @@ def _removes_by_version(store: Store, name: str) -> bool:
 
 
 def _reads_one_version(store: Store, name: str) -> bool:
-    store.remove(name)
-    tag = store.swap(name, None, b"6")
+    _replace(store, name, b"6")
     with closing(store.open(name)) as source:
-        store.swap(name, tag, b"7")
+        _replace(store, name, b"7")
         try:
             return source.read(0, 1) == b"6"
         except ChangedError:
             return True
+
+
+def _replace(store: Store, name: str, byte: bytes) -> None:
+    """Publish an object that is too large to be read whole when it is opened."""
+    with store.create(name, replace=True) as file:
+        file.write(byte * _LARGE_BYTES)
+        file.commit()

@@ -226,10 +226,11 @@ def _store_at(url: str, asked: str) -> Store:
     """Return the store at a URL; errors name the whole URL that was asked for."""
     scheme, _, rest = url.partition("://")
     if scheme.lower() == "memory":
-        from ckptfmt._core.storage.memory import MemoryStore, bucket
+        from ckptfmt._core.storage.buckets.memory import memory_bucket
+        from ckptfmt._core.storage.buckets.store import BucketStore
 
         name, _, prefix = rest.partition("/")
-        return MemoryStore(bucket(name), prefix.strip("/"), url)
+        return BucketStore(memory_bucket(name), prefix.strip("/"), url)
     raise StorageError(f"{asked}: {scheme}:// is not supported; {_SUPPORTED}")
 
 

@@ -11,13 +11,22 @@ from typing import Protocol, Self
 from ckptfmt._core.storage.base import Guard, Source
 from ckptfmt.errors import StorageError
 
-__all__ = ["Upload", "UploadedFile"]
+__all__ = ["Upload", "UploadedFile", "part_bytes_for"]
 
-PART_BYTES = 16 << 20
-"""Size of a part. Common object stores accept 10,000 parts of at least 5 MiB."""
+_PART_BYTES = 16 << 20
+_MOST_PARTS = 9000  # common object stores accept 10,000 parts of at least 5 MiB; a compressed state may turn out larger
 
 _TAIL_BYTES = 64 << 10
 """Number of bytes at the end of an object that are read back: in a checkpoint, its trailer and most of its index."""
+
+
+def part_bytes_for(expected_bytes: int | None) -> int:
+    """Return the length of the parts of an upload.
+
+    Args:
+        expected_bytes: Expected length of the object; None if it is unknown.
+    """
+    return max(_PART_BYTES, -((expected_bytes or 0) // -_MOST_PARTS))
 
 
 class Upload(Protocol):
@@ -54,6 +63,7 @@ class UploadedFile:
         path: URL of the object.
         begin: Begins the upload.
         guard: Held while the object becomes visible.
+        part_bytes: Length of the parts.
 
     Attributes:
         path: URL of the object.
@@ -61,12 +71,20 @@ class UploadedFile:
         waiting_bytes: Number of bytes that wait in memory.
     """
 
-    def __init__(self, path: str, begin: Callable[[], Upload], guard: Guard = nullcontext) -> None:
+    def __init__(
+        self,
+        path: str,
+        begin: Callable[[], Upload],
+        guard: Guard = nullcontext,
+        *,
+        part_bytes: int = _PART_BYTES,
+    ) -> None:
         self.path = path
         self.position = 0
         self.waiting_bytes = 0
         self._begin = begin
         self._guard = guard
+        self._part_bytes = part_bytes
         self._upload: Upload | None = None
         self._lock = threading.Lock()
         self._waiting: dict[int, bytes] = {}
@@ -189,6 +207,6 @@ class UploadedFile:
         self.waiting_bytes -= len(data)
         self._sent += len(data)
         self._part += data
-        while len(self._part) >= PART_BYTES:
-            self._append(self._opened(), bytes(self._part[:PART_BYTES]))
-            del self._part[:PART_BYTES]
+        while len(self._part) >= self._part_bytes:
+            self._append(self._opened(), bytes(self._part[: self._part_bytes]))
+            del self._part[: self._part_bytes]

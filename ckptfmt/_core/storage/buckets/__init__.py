@@ -1,0 +1,1 @@
+"""Stores that are buckets of an object store, or behave like one."""
