@@ -64,6 +64,9 @@ def _index() -> Iterator[Vector]:
     yield index(
         "5.2-feature", description, {**good, "required_features": ["sparse"]}, "feature-unknown", clauses="16.2"
     )
+    sharded = {**good, "required_features": ["sharded"]}
+    description = "The feature of checkpoints in several files, which is reserved"
+    yield index("5.2-feature-sharded", description, sharded, "feature-unknown", clauses="16.4")
     yield index(
         "5.2-feature-empty", "A feature with an empty name", {**good, "required_features": [""]}, "feature-unknown"
     )

@@ -225,7 +225,8 @@ def _typed() -> Iterator[Vector]:
         Typed("os.system", "true"),
         Typed("this.s", 1),
         Typed("", None),
+        Typed("shard", ["a", 1]),
         Typed("my.Type", {"w": TensorName("w"), "t": Tuple([1])}),
     ]
     description = "Type names that nobody knows stay inert data, and what they hold counts as always"
-    yield tree("typed-unknown", description, unknown, floats("w", 1.0), clauses="11.2 11.8 14.3")
+    yield tree("typed-unknown", description, unknown, floats("w", 1.0), clauses="11.2 11.8 14.3 16.3 16.4")
