@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NoReturn, SupportsFloat, TypeVar
 
 from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.run.progress import Moment
+from ckptfmt._core.training.batches import Batches
 from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
@@ -84,8 +86,12 @@ class RunLoop(RunStart):
                     self.step()
             self._finish()
 
-    def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
+    def batches(self, loader: Iterable[T]) -> Batches[T]:
+        """Return the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
+
+        The result is an iterator with the length of the loader. Its `start` is the number of batches that earlier
+        processes have trained on, for progress bars and schedules: `tqdm(batches, initial=batches.start)`. To number
+        the batches, use `enumerate()` of this object.
 
         The batches and their order are those of an uninterrupted run: for shuffling loaders, any number of workers,
         loaders with a `generator=`, and samplers and data sets that count their passes. After a resume, the pass starts
@@ -115,6 +121,23 @@ class RunLoop(RunStart):
                 `resume(allow_mismatch=["progress"])` did not allow it.
         """
         return self._loop.batches(loader)
+
+    def enumerate(self, loader: Iterable[T]) -> Iterator[tuple[int, T]]:
+        """Yield the number of each batch in the epoch, and the batch; after a resume, the numbers continue, too.
+
+        ```python
+        for i, (images, labels) in ckpt.enumerate(train_loader):
+        ```
+
+        Args:
+            loader: As for `batches`.
+
+        Raises:
+            CkptfmtError: As from `batches`.
+        """
+        batches = self.batches(loader)
+        for done, batch in zip(count(), batches):
+            yield batches.start + done, batch
 
     def cycle(self, loader: Iterable[T], *, set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
         """Return an endless iterator over the batches of `loader`, for loops over `steps()`.

@@ -51,6 +51,14 @@ class RunFacts:
         return self._loop.epoch
 
     @property
+    def is_resumed_epoch(self) -> bool:
+        """Whether an earlier process began the current epoch, and trained on batches of it.
+
+        What is set up for each epoch, such as sums, must then stay as it was restored.
+        """
+        return self._loop.is_resumed_epoch
+
+    @property
     def last_saved(self) -> SaveReport | None:
         """The last durable checkpoint written since `resume()`; None if there is none.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
+from ckptfmt._core.training.batches import Batches, counts_over
 from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.look_ahead import LookAhead
 from ckptfmt._core.training.notices import notify
@@ -61,6 +62,7 @@ class LoopState(Generic[S, P]):
         self.epoch = 0
         self._phase = Phase.UNRESUMED
         self._consumed = 0
+        self._batches_done_before = 0
         # What this process has done in the current epoch.
         self._epoch_batches = 0
         self._epoch_steps = 0
@@ -93,6 +95,11 @@ class LoopState(Generic[S, P]):
     def between_epochs(self) -> bool:
         """Whether no epoch is open."""
         return self._kind != "epochs" or self._phase in (Phase.UNRESUMED, Phase.BETWEEN)
+
+    @property
+    def is_resumed_epoch(self) -> bool:
+        """Whether an earlier process began the current epoch, and trained on batches of it."""
+        return self._phase is not Phase.BETWEEN and self._batches_done_before > 0
 
     @property
     def is_at_end(self) -> bool:
@@ -163,6 +170,7 @@ class LoopState(Generic[S, P]):
                 raise UsageError(f"epochs() called while epoch {self.epoch} is open; call end_epoch() first")
             self._catch_up_epoch()
             self._epoch_random = self._generators.capture()
+            self._batches_done_before = 0 if self._pending is None else self._pending.consumed
             self._consumed = self._epoch_batches = self._epoch_steps = 0
             self._has_cycled = False
             self._look_ahead.begin_epoch()
@@ -204,17 +212,17 @@ class LoopState(Generic[S, P]):
         self._cycles.append(made)
         return made
 
-    def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of the epoch's one pass over `loader`, from the current position on."""
-        if self._phase is not Phase.EPOCH:
-            raise UsageError(
-                "batches() called outside the loop over epochs()"
-                if self.between_epochs
-                else "batches() may be called only once per epoch"
-            )
-        if self._has_cycled:
-            raise UsageError("a batch of cycle() was taken before batches(); take it inside the loop over batches()")
+    def batches(self, loader: Iterable[T]) -> Batches[T]:
+        """Return the batches of the epoch's one pass over `loader`, from the current position on."""
+        self._require_epoch()
+        return Batches(loader, self._batches_done_before, lambda batches: self._iterate(loader, batches))
+
+    def _iterate(self, loader: Iterable[T], batches: Batches[T]) -> Iterator[T]:
+        self._require_epoch()
         iterator = self._catch_up_pass(loader)
+        batches.begin_at(self._consumed)
+        if self._consumed:
+            self._note_counts(counts_over(batches))
         epoch = self.epoch
         self._phase = Phase.PASSED
         for batch in iterator:
@@ -282,6 +290,23 @@ class LoopState(Generic[S, P]):
             notify(found)
             self._pending = Progress(self.step, self.epoch)
         self._kind = kind
+
+    def _require_epoch(self) -> None:
+        if self._phase is not Phase.EPOCH:
+            raise UsageError(
+                "batches() called outside the loop over epochs(); in a loop over steps(), use cycle()"
+                if self.between_epochs
+                else "batches() may be called only once per epoch"
+            )
+        if self._has_cycled:
+            raise UsageError("a batch of cycle() was taken before batches(); take it inside the loop over batches()")
+
+    def _note_counts(self, counts: Sequence[int]) -> None:
+        if any(count < self._consumed for count in counts) and self._ranks.world().rank == 0:
+            notify(
+                f"enumerate() begins at {min(counts)} although {self._consumed} batches of this epoch are done: what "
+                "depends on its number differs from an uninterrupted run; use ckpt.enumerate(loader)"
+            )
 
     def _note_if_finished(self, done: int, n: int) -> None:
         if 0 < done >= n and not self._has_trained and self._ranks.world().rank == 0:
