@@ -80,6 +80,7 @@ def names(number: int) -> dict[str, Any]:
         "nn": nn,
         "get_batch": lambda: (torch.rand(2, 4), torch.randint(3, (2,))),
         "net": net,
+        "backbone": nn.Linear(2, 2),
         "wider_net": network(classes=5),
         "ema": torch.optim.swa_utils.AveragedModel(net),
         "optimizer": optimizer,

@@ -97,6 +97,9 @@ ckptfmt.open(path)
 ckptfmt.save(state, path, *, step=None, epoch=None, metrics=None, run_id=None, parent=None, user=None, created=None,
     codec='none')
 ckptfmt.torch.Ancestor(identity, name=None, run_id=None, step=None, epoch=None)
+ckptfmt.torch.Batches(loader, start, begin)
+ckptfmt.torch.Batches.resumed
+ckptfmt.torch.Batches.start
 ckptfmt.torch.Checkpointer(train_url, components=None, *, save_interval_steps=None, save_interval_minutes=None,
     save_interval_epochs=1, max_overhead=None, signals=..., deadline='slurm', save_on_exception=False,
     background=True, when_busy='wait', on_failed_save='warn', max_failed_saves=None, keep_last=None,
@@ -105,9 +108,11 @@ ckptfmt.torch.Checkpointer.batches(self, loader)
 ckptfmt.torch.Checkpointer.close(self)
 ckptfmt.torch.Checkpointer.cycle(self, loader, *, set_epoch=None)
 ckptfmt.torch.Checkpointer.end_epoch(self, **metrics)
+ckptfmt.torch.Checkpointer.enumerate(self, loader)
 ckptfmt.torch.Checkpointer.epoch
 ckptfmt.torch.Checkpointer.epochs(self, n)
 ckptfmt.torch.Checkpointer.global_step
+ckptfmt.torch.Checkpointer.is_resumed_epoch
 ckptfmt.torch.Checkpointer.last_error
 ckptfmt.torch.Checkpointer.last_saved
 ckptfmt.torch.Checkpointer.parent
@@ -121,7 +126,10 @@ ckptfmt.torch.Checkpointer.wait(self)
 ckptfmt.torch.Checkpointer.warm_start(self, path, *, source=None, rename=None, strip_prefix='', partial=False,
     resize=False, also_restore=(), keep_counters=False, inert=(), quiet=False)
 ckptfmt.torch.ComponentReport(name, restored, differences=(), notes=(), per_rank=(), empty=False)
+ckptfmt.torch.Cycle(rounds)
+ckptfmt.torch.Cycle.rounds
 ckptfmt.torch.HeldError
+ckptfmt.torch.Peek(directory, path=None, identity=None, run_id=None, step=0, epoch=0)
 ckptfmt.torch.RankError
 ckptfmt.torch.RestoreError
 ckptfmt.torch.RestoreReport(path, identity, step, epoch, components, unexpected)
@@ -141,6 +149,7 @@ ckptfmt.torch.WarmStartReport(path, lineage, loaded, converted=(), resized=(), k
     fresh=(), per_rank=(), step=0, epoch=0)
 ckptfmt.torch.load(path, map_location=None, *, weights_only=True, mmap=None, rank=None, inert=())
 ckptfmt.torch.open(path)
+ckptfmt.torch.peek(train_url, *, run_id=None, inert=())
 ckptfmt.torch.restore(path, components=None, *, allow_mismatch=(), verify_first=False, progress=None, **unknown)
 ckptfmt.torch.save(obj, path, *, step=None, epoch=None, metrics=None, run_id=None, parent=None, user=None,
     created=None, codec='none')

@@ -14,8 +14,11 @@ from ckptfmt._core.torch.loading import load
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
 from ckptfmt._core.torch.save_load import open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
+from ckptfmt._core.training.batches import Batches
+from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.lineage import Ancestor
 from ckptfmt._core.training.report import ComponentReport, ResumeReport
+from ckptfmt._core.training.resume.peek import Peek, peek
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import (
     HeldError,
@@ -31,9 +34,12 @@ from ckptfmt.errors import (
 
 __all__ = [
     "Ancestor",
+    "Batches",
     "Checkpointer",
     "ComponentReport",
+    "Cycle",
     "HeldError",
+    "Peek",
     "RankError",
     "RestoreError",
     "RestoreReport",
@@ -48,11 +54,12 @@ __all__ = [
     "WarmStartReport",
     "load",
     "open",
+    "peek",
     "restore",
     "save",
     "warm_start",
 ]
 
-for _function in (load, open, restore, save, warm_start):
+for _function in (load, open, peek, restore, save, warm_start):
     _function.__module__ = __name__  # their public home. A class keeps its own, by which its source is found
 del _function

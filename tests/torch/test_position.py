@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ckptfmt.torch import Checkpointer
+import ckptfmt.torch
+from ckptfmt.torch import Checkpointer, ResumeError, UsageError
 from tests.torch.tiny import final_state
 
 SAMPLES = 12
@@ -52,14 +53,14 @@ def train(directory: Path, numbering: Numbering, kill: int | None = None) -> dic
     torch.manual_seed(0)
     net = nn.Linear(4, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    loader = DataLoader(torch.randn(SAMPLES, 4), shuffle=True)  # type: ignore[arg-type]  # a tensor will do
+    loader: Any = DataLoader(torch.randn(SAMPLES, 4), shuffle=True)  # type: ignore[arg-type]  # a tensor will do
     ckpt = Checkpointer(directory, {"net": net, "optimizer": optimizer}, save_interval_steps=1)
     ckpt.resume(quiet=True)
     for _ in ckpt.epochs(2):
         for i, batch in numbering(ckpt, loader):
             optimizer.param_groups[0]["lr"] = 0.1 * (1 - i / len(loader))
             optimizer.zero_grad()
-            (net(batch) ** 2).sum().backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
+            (net(batch) ** 2).sum().backward()
             optimizer.step()
             ckpt.step()
             if ckpt.global_step == kill:
@@ -115,3 +116,74 @@ def test_an_epoch_that_was_begun_by_an_earlier_process(tmp_path: Path) -> None:
     assert seen(5) == [False, False]
     assert seen(6) == [True]
     assert seen(None) == [True, False]
+
+
+def unfreeze_in_training(directory: Path, kill: int | None = None) -> dict[str, str]:
+    """Train the head alone for two epochs, then the body, too."""
+    torch.manual_seed(0)
+    body, head = nn.Linear(4, 4), nn.Linear(4, 1)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    found = ckptfmt.torch.peek(directory)
+    if found.epoch > 2:
+        optimizer.add_param_group({"params": body.parameters(), "lr": 0.01})
+    components = {"body": body, "head": head, "optimizer": optimizer}
+    ckpt = Checkpointer(directory, components, save_interval_steps=1)
+    report = ckpt.resume(found, quiet=True)
+    assert (report.path, report.run_id) == (found.path, found.run_id or report.run_id)
+    assert (report.step, report.epoch) == (found.step, found.epoch)
+    for epoch in ckpt.epochs(4):
+        for batch in ckpt.batches(torch.split(torch.rand(6, 4), 2)):
+            optimizer.zero_grad()
+            (head(body(batch)) ** 2).sum().backward()
+            optimizer.step()
+            ckpt.step()
+            if ckpt.global_step == kill:
+                ckpt.close()
+                return {}
+        if epoch == 2:
+            optimizer.add_param_group({"params": body.parameters(), "lr": 0.01})
+        ckpt.end_epoch()
+    return final_state(directory)
+
+
+def test_parameter_groups_that_are_added_in_training(tmp_path: Path) -> None:
+    expected = unfreeze_in_training(tmp_path / "calm")
+    for kill in (2, 6, 9, 11):
+        unfreeze_in_training(tmp_path / f"{kill}", kill)
+        assert unfreeze_in_training(tmp_path / f"{kill}") == expected, kill
+
+
+def some_epochs(directory: Path, n: int, found: Any = "auto") -> Checkpointer:
+    ckpt = Checkpointer(directory, {})
+    ckpt.resume(found, quiet=True)
+    list(ckpt.epochs(n))
+    return ckpt
+
+
+def test_a_peek_changes_nothing_and_finds_what_a_resume_would(tmp_path: Path) -> None:
+    nothing = ckptfmt.torch.peek(tmp_path / "run")
+    assert (nothing.path, nothing.step, nothing.epoch, nothing.run_id) == (None, 0, 0, None)
+    assert not (tmp_path / "run").exists()
+    ckpt = some_epochs(tmp_path / "run", 3, nothing)
+    newest = max((tmp_path / "run").glob("*.ckptfmt"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    before = sorted((tmp_path / "run").iterdir())
+    found = ckptfmt.torch.peek(tmp_path / "run")
+    assert sorted((tmp_path / "run").iterdir()) == before  # no quarantine: that is for `resume`
+    assert (found.epoch, found.run_id) == (2, ckpt.run_id)
+    again = Checkpointer(tmp_path / "run", {})
+    assert again.resume(found, quiet=True).path == found.path
+
+
+def test_another_checkpoint_than_peeked_at_is_refused(tmp_path: Path) -> None:
+    nothing = ckptfmt.torch.peek(tmp_path)
+    some_epochs(tmp_path, 1)
+    with pytest.raises(ResumeError):
+        some_epochs(tmp_path, 2, nothing)
+    found = ckptfmt.torch.peek(tmp_path)
+    some_epochs(tmp_path, 2)
+    with pytest.raises(ResumeError):
+        some_epochs(tmp_path, 3, found)
+    with pytest.raises(UsageError):
+        some_epochs(tmp_path / "other", 3, found)
+    assert some_epochs(tmp_path, 3, ckptfmt.torch.peek(tmp_path)).epoch == 3

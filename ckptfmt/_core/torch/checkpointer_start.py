@@ -17,6 +17,7 @@ from ckptfmt._core.torch.warm_start.plan import Mapped, Request, WarmStartReport
 from ckptfmt._core.training.notices import show
 from ckptfmt._core.training.preemption import LeaveSignals
 from ckptfmt._core.training.report import ResumeReport, render_report
+from ckptfmt._core.training.resume.peek import Peek
 from ckptfmt._core.training.saving.run_saves import RunSaves
 from ckptfmt._core.training.saving.save_schedule import Schedule
 from ckptfmt._core.training.watchdog import HangTimer
@@ -46,7 +47,7 @@ class RunStart(RunFacts):
 
     def resume(
         self,
-        resume: str | os.PathLike[str] = "auto",
+        resume: str | os.PathLike[str] | Peek = "auto",
         *,
         allow_mismatch: Collection[str] = (),
         takeover: bool = False,
@@ -65,7 +66,8 @@ class RunStart(RunFacts):
 
         Args:
             resume: `auto`: resume if there is a checkpoint, else start. `must`: resume, or fail. `never`: start a new
-                run. Anything else is a path: of the checkpoint to resume from, or of a directory of checkpoints.
+                run. The result of `ckptfmt.torch.peek`: like `auto`, and fail if another checkpoint is the newest now.
+                Anything else is a path: of the checkpoint to resume from, or of a directory of checkpoints.
             allow_mismatch: Components, `rng` and `progress` among them, of which only what fits is restored; the
                 report lists the rest.
             takeover: Take the run over even if a live process of another job, or of no job, is saving it. Without it,

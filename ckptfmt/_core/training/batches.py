@@ -24,12 +24,15 @@ class Batches(Iterator[T]):
     `len()` is that of the loader: the number of batches of the whole pass.
     """
 
-    def __init__(self, loader: Iterable[T], start: int, iterate: Callable[[Batches[T]], Iterator[T]]) -> None:
+    def __init__(self, loader: Iterable[T], start: int, begin: Callable[[Batches[T]], tuple[Iterator[T], int]]) -> None:
         self._loader = loader
         self._start = start
-        self._iterator = iterate(self)
+        self._begin = begin
+        self._iterator: Iterator[T] | None = None
 
     def __next__(self) -> T:
+        if self._iterator is None:
+            self._iterator, self._start = self._begin(self)
         return next(self._iterator)
 
     def __len__(self) -> int:
@@ -44,10 +47,6 @@ class Batches(Iterator[T]):
     def resumed(self) -> bool:
         """Whether an earlier process began the pass."""
         return self._start > 0
-
-    def begin_at(self, start: int) -> None:
-        """Note where the pass really began, which is known once the loader is there."""
-        self._start = start
 
 
 def counts_over(iterator: object) -> list[int]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ckptfmt._core.training.look_ahead import LookAhead
 from ckptfmt._core.training.progress import CycleProgress
 from ckptfmt._core.training.tracking import Generators, Tracker
 from ckptfmt.errors import UsageError
 
-__all__ = ["Cycle"]
+__all__ = ["Cycle", "Rounds"]
 
 T = TypeVar("T")
 
 
-class Cycle(Generic[T]):
-    """An iterator over the batches of a loader, which begins the loader again after each round.
+class Rounds(Generic[T]):
+    """Endless rounds over a loader.
 
     Each round is a pass with a known start. A resumed run therefore loads only the batches of the current round again.
 
@@ -30,7 +30,7 @@ class Cycle(Generic[T]):
         resumed: The progress to continue from; None to begin.
 
     Attributes:
-        rounds: Number of rounds finished.
+        finished: Number of rounds finished.
     """
 
     def __init__(
@@ -54,12 +54,10 @@ class Cycle(Generic[T]):
         self._iterator: Iterator[T] | None = None
         self._consumed = 0
         self._look_ahead = LookAhead()
-        self.rounds = 0 if resumed is None else resumed.rounds
+        self.finished = 0 if resumed is None else resumed.rounds
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
+    def next_batch(self) -> T:
+        """Return the next batch; the first one of a new round after the last one of a round."""
         self._require_step()
         if self._iterator is None:
             self._iterator = self._open()
@@ -67,13 +65,13 @@ class Cycle(Generic[T]):
             batch = next(self._iterator)
         except StopIteration:
             self._tracker.end()
-            self.rounds += 1
+            self.finished += 1
             self._iterator = self._begin()
             try:
                 batch = next(self._iterator)
             except StopIteration:
                 raise UsageError(
-                    f"cycle(): round {self.rounds} of the loader has no batches; pass a loader that can be iterated "
+                    f"cycle(): round {self.finished} of the loader has no batches; pass a loader that can be iterated "
                     "again, not an iterator"
                 ) from None
         self._consumed += 1
@@ -90,7 +88,7 @@ class Cycle(Generic[T]):
         loader = self._tracker.state()
         if loader is None:
             return self._resumed or CycleProgress()
-        return CycleProgress(self.rounds, loader, self._tracker.position({}, self._consumed))
+        return CycleProgress(self.finished, loader, self._tracker.position({}, self._consumed))
 
     def _open(self) -> Iterator[T]:
         """Begin the first round or, after a resume, return to the position in the checkpoint."""
@@ -98,7 +96,7 @@ class Cycle(Generic[T]):
         if resumed is None or resumed.position is None:
             return self._begin()
         if self._set_epoch is not None:
-            self._set_epoch(self.rounds)
+            self._set_epoch(self.finished)
         random = self._generators.capture()
         iterator, self._consumed = self._tracker.resume(self._loader, resumed.position, resumed.loader)
         self._generators.restore(random)
@@ -107,5 +105,20 @@ class Cycle(Generic[T]):
     def _begin(self) -> Iterator[T]:
         self._consumed = 0
         if self._set_epoch is not None:
-            self._set_epoch(self.rounds)
+            self._set_epoch(self.finished)
         return self._tracker.begin(self._loader)
+
+
+class Cycle(Iterator[T]):
+    """The batches of a loader, round after round, from `Checkpointer.cycle`."""
+
+    def __init__(self, rounds: Rounds[T]) -> None:
+        self._rounds = rounds
+
+    def __next__(self) -> T:
+        return self._rounds.next_batch()
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds finished since the start of the run."""
+        return self._rounds.finished

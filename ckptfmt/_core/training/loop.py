@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from ckptfmt._core.training.batches import Batches, counts_over
-from ckptfmt._core.training.cycle import Cycle
+from ckptfmt._core.training.cycle import Cycle, Rounds
 from ckptfmt._core.training.look_ahead import LookAhead
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.progress import CycleProgress, LoopKind, P, Progress, RandomState, S
@@ -72,7 +72,7 @@ class LoopState(Generic[S, P]):
         self._last_step: int | None = None
         self._has_trained = False
         self._has_cycled = False
-        self._cycles: list[Cycle[Any]] = []
+        self._rounds: list[Rounds[Any]] = []
         self._resumed_cycles: tuple[CycleProgress[S, P], ...] = ()
         self._epoch_random: RandomState = {}
         self._allow_mismatch = False
@@ -152,7 +152,7 @@ class LoopState(Generic[S, P]):
         self.require_place()
         waiting = self._pending or Progress()
         # A cycle that this process has not created yet stays where it was.
-        cycles = (*(cycle.progress() for cycle in self._cycles), *self._resumed_cycles[len(self._cycles) :])
+        cycles = (*(rounds.progress() for rounds in self._rounds), *self._resumed_cycles[len(self._rounds) :])
         now = Progress(self.step, self.epoch, waiting.loader, waiting.position, self._kind, cycles)
         loader = self._tracker.state()
         if loader is None:
@@ -197,10 +197,10 @@ class LoopState(Generic[S, P]):
         """Return an endless iterator over the rounds of a loader."""
         if self._phase is Phase.UNRESUMED:
             raise UsageError("cycle() called before resume(); call resume() once, before cycle()")
-        number = len(self._cycles)
+        number = len(self._rounds)
         resumed = self._resumed_cycles[number] if number < len(self._resumed_cycles) else None
         tracker = self._make_tracker(allow_mismatch=self._allow_mismatch)
-        made = Cycle(
+        rounds = Rounds(
             loader,
             set_epoch,
             tracker=tracker,
@@ -209,20 +209,23 @@ class LoopState(Generic[S, P]):
             warn_of_look_ahead=self._warn_of_look_ahead,
             resumed=resumed,
         )
-        self._cycles.append(made)
-        return made
+        self._rounds.append(rounds)
+        return Cycle(rounds)
 
     def batches(self, loader: Iterable[T]) -> Batches[T]:
         """Return the batches of the epoch's one pass over `loader`, from the current position on."""
         self._require_epoch()
-        return Batches(loader, self._batches_done_before, lambda batches: self._iterate(loader, batches))
 
-    def _iterate(self, loader: Iterable[T], batches: Batches[T]) -> Iterator[T]:
-        self._require_epoch()
-        iterator = self._catch_up_pass(loader)
-        batches.begin_at(self._consumed)
-        if self._consumed:
-            self._note_counts(counts_over(batches))
+        def begin(batches: Batches[T]) -> tuple[Iterator[T], int]:
+            self._require_epoch()
+            iterator = self._catch_up_pass(loader)
+            if self._consumed:
+                self._note_counts(counts_over(batches))
+            return self._counted(iterator), self._consumed
+
+        return Batches(loader, self._batches_done_before, begin)
+
+    def _counted(self, iterator: Iterator[T]) -> Iterator[T]:
         epoch = self.epoch
         self._phase = Phase.PASSED
         for batch in iterator:
@@ -250,8 +253,8 @@ class LoopState(Generic[S, P]):
         self._epoch_steps += 1
         self._has_trained = True
         self._look_ahead.stepped()
-        for cycle in self._cycles:
-            cycle.stepped()
+        for rounds in self._rounds:
+            rounds.stepped()
         if self._kind == "steps":
             self._pending_random = None
         self._phase = Phase.STEPPED
@@ -329,7 +332,7 @@ class LoopState(Generic[S, P]):
 
     def _note_unused_cycles(self) -> None:
         """Report positions in the checkpoint that the first step after the resume did not use."""
-        unused = len(self._resumed_cycles) - len(self._cycles)
+        unused = len(self._resumed_cycles) - len(self._rounds)
         if not self._has_trained and unused > 0 and self._ranks.world().rank == 0:
             notify(f"the checkpoint has the places of {unused} more cycle(), which this loop does not use")
 

@@ -19,6 +19,7 @@ from ckptfmt._core.torch.run.progress import Progress, progress_of
 from ckptfmt._core.torch.state.inert import inert_objects
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.report import ResumeReport
+from ckptfmt._core.training.resume.peek import Peek, require_peeked
 from ckptfmt._core.training.resume.resume_point import ResumePoint, find_resume_point, released_if_it_fails
 from ckptfmt._core.training.resume.selection import new_patience
 from ckptfmt._core.training.saving.background_saver import wait_for_all
@@ -30,7 +31,7 @@ __all__ = ["resume_run"]
 def resume_run(
     run: Run,
     loop: Loop,
-    resume: str | os.PathLike[str],
+    resume: str | os.PathLike[str] | Peek,
     allow_mismatch: Collection[str],
     inert: Collection[str] = (),
     *,
@@ -44,7 +45,11 @@ def resume_run(
     _compare_ranks(run)
     with ExitStack() as stack, released_if_it_fails(run, ranks):
         opener = CheckpointOpener({**run.components, RNG: None, PROGRESS: None}, stack, inert)
-        point = find_resume_point(run, resume, opener, ranks, takeover=takeover, inert=inert)
+        wanted = "auto" if isinstance(resume, Peek) else resume
+        point = find_resume_point(run, wanted, opener, ranks, takeover=takeover, inert=inert)
+        if isinstance(resume, Peek):
+            path, identity = (None, None) if point.file is None else (point.file.path, point.file.identity)
+            require_peeked(resume, run.directory, path, identity)
         run.id = point.run_id
         if point.checkpoint is None:
             loop.begin(Progress(), None)
