@@ -17,6 +17,7 @@ from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt._core.storage.probing import probe
 from ckptfmt._core.storage.resolve import locate, store_for
 from ckptfmt.testing.stores import StoreTests, content_of, names_in, publish
+from tests.s3_server import S3Server
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no locks, so that the store does not claim to compare")
@@ -30,6 +31,12 @@ class TestMemoryStore(StoreTests):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         return store_for(f"memory://{tmp_path.name}/runs/digits")
+
+
+class TestS3Store(StoreTests):
+    @pytest.fixture
+    def store(self, s3: S3Server) -> Store:
+        return store_for(f"{s3.new_bucket()}/runs/digits")
 
 
 @pytest.fixture
@@ -94,7 +101,17 @@ def test_urls_of_files_are_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["s3://bucket/run", "ftp://host/a", "file://elsewhere/a", "file:a/b", "memory+x://a", "", "a\0b"]
+    "location",
+    [
+        "nosuch://bucket/run",
+        "s3:///run",
+        "file://elsewhere/a",
+        "file:a/b",
+        "memory+x://a",
+        "https://host/a?b=1",
+        "",
+        "a\0b",
+    ],
 )
 def test_what_no_store_is_for_is_refused_by_name(location: str) -> None:
     if location == "file:a/b":
@@ -106,7 +123,17 @@ def test_what_no_store_is_for_is_refused_by_name(location: str) -> None:
         with pytest.raises(StorageError, match=re.escape(f"{location}/a.ckptfmt: ")):
             locate(f"{location}/a.ckptfmt")
         assert location in str(caught.value)
-        assert "memory://" in str(caught.value) or "file:///" in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://bucket/run", "obstore"), ("nosuch://bucket/run", "fsspec")])
+def test_without_the_extra_a_store_is_refused_and_the_extra_named(
+    url: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"ckptfmt._core.storage.buckets.{package}_bucket", raising=False)
+    with pytest.raises(StorageError) as caught:
+        store_for(url)
+    assert all(word in str(caught.value) for word in (url, package, "ckptfmt[remote]"))
 
 
 def test_the_name_of_a_bucket_is_no_object() -> None:

@@ -16,6 +16,7 @@ from ckptfmt._core.ops.directory.pins import pin, unpin
 from ckptfmt._core.runs.pins import PIN
 from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.buckets import memory
+from ckptfmt._core.storage.buckets.doors import bucket_at, split_url
 from ckptfmt._core.storage.buckets.memory import MemoryBucket
 from ckptfmt._core.storage.buckets.store import BucketStore
 from ckptfmt._core.storage.leases import hold as holds
@@ -33,8 +34,16 @@ ELSEWHERE = Holder("node7", 42, "another-boot", "", "2026-01-01T00:00:00Z", "slu
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def memory_url(tmp_path: Path) -> str:
     return f"memory://{tmp_path.parent.name}/{tmp_path.name}"
+
+
+@pytest.fixture(params=["memory", "s3"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory":
+        url: str = request.getfixturevalue("memory_url")
+        return url
+    return f"{request.getfixturevalue('s3').new_bucket()}/runs/digits"
 
 
 def train(url: str, count: int = 3, **options: Any) -> Checkpointer:
@@ -122,8 +131,8 @@ def test_a_damaged_checkpoint_is_marked_and_not_resumed_from(url: str) -> None:
 
 
 def store_marks(url: str) -> list[str]:
-    name, _, prefix = url.removeprefix("memory://").partition("/")
-    found = memory.memory_bucket(name).list(f"{prefix}/")
+    root, prefix = split_url(url)
+    found = bucket_at(root, url).list(f"{prefix}/")
     return [it.key.removeprefix(f"{prefix}/") for it in found if it.key.endswith(".quarantined")]
 
 
@@ -235,7 +244,7 @@ def test_what_had_to_give_way_is_not_resumed_from_however_far_it_was(url: str) -
 
 
 @pytest.fixture
-def careless(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def careless(monkeypatch: pytest.MonkeyPatch) -> str:
     """A store that ignores the conditions of requests, as some services do."""
     monkeypatch.setitem(memory._buckets, "careless", MemoryBucket(conditions=False))
     return "memory://careless/run"
@@ -254,10 +263,10 @@ def test_a_store_that_ignores_conditions_is_reported_and_serves_one_writer(
 
 
 def test_a_store_that_returns_something_else_than_was_sent_has_nothing_durable(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ckpt = train(url, 2, keep_last=1)
-    assert steps(url) == [2]
+    ckpt = train(memory_url, 2, keep_last=1)
+    assert steps(memory_url) == [2]
     put = MemoryBucket.put
 
     def cut(self: MemoryBucket, key: str, content: bytes, **conditions: Any) -> Any:
@@ -274,11 +283,11 @@ def test_a_store_that_returns_something_else_than_was_sent_has_nothing_durable(
             saved = ckpt.wait()
         assert isinstance(ckpt.last_error, StorageError)
         assert saved is not None
-        assert [file.path for file in scan(url) if file.usable] == [saved.path], "the good one stays"
+        assert [file.path for file in scan(memory_url) if file.usable] == [saved.path], "the good one stays"
     ckpt.save(loss=9)
     ckpt.close()
     assert ckpt.last_error is None
-    assert [file.metadata.step for file in scan(url) if file.usable] == [2]
+    assert [file.metadata.step for file in scan(memory_url) if file.usable] == [2]
 
 
 def test_a_store_that_cannot_be_written_is_resumed_from_all_the_same(

@@ -1,7 +1,7 @@
 """From a path or URL to its store.
 
-`runs/digits` is a directory, `file:///runs/digits` is the same directory by its URL, and `memory://NAME/PREFIX` is in
-the memory of this process. Add new kinds of stores here.
+`runs/digits` is a directory, and `file:///runs/digits` is the same directory by its URL. All other URLs are those of
+buckets, of which `buckets.doors` knows the libraries; `memory://NAME/PREFIX` is in the memory of this process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
-_SUPPORTED = "use a local path, file:///PATH or memory://NAME/PREFIX"
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
@@ -224,14 +223,11 @@ def is_directory(location: str | os.PathLike[str]) -> bool:
 
 def _store_at(url: str, asked: str) -> Store:
     """Return the store at a URL; errors name the whole URL that was asked for."""
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() == "memory":
-        from ckptfmt._core.storage.buckets.memory import memory_bucket
-        from ckptfmt._core.storage.buckets.store import BucketStore
+    from ckptfmt._core.storage.buckets.doors import bucket_at, split_url  # most programs use local files only
+    from ckptfmt._core.storage.buckets.store import BucketStore
 
-        name, _, prefix = rest.partition("/")
-        return BucketStore(memory_bucket(name), prefix.strip("/"), url)
-    raise StorageError(f"{asked}: {scheme}:// is not supported; {_SUPPORTED}")
+    root, prefix = split_url(url)
+    return BucketStore(bucket_at(root, asked), prefix, url)
 
 
 def _local(location: str | os.PathLike[str]) -> str | None:
