@@ -21,7 +21,14 @@ SOURCE = ROOT / "build" / "docs"
 SITE = ROOT / "build" / "site"
 FILES = (
     *("*.md", "LICENSE", "docs/*.md", "examples/*.py"),
-    *("spec/*.md", "spec/*.py", "spec/vectors/README.md", "spec/vectors/*.json", "spec/vectors/valid/flat.ckptfmt"),
+    *(
+        "spec/*.md",
+        "spec/*.py",
+        "spec/*.json",
+        "spec/vectors/README.md",
+        "spec/vectors/*.json",
+        "spec/vectors/valid/flat.ckptfmt",
+    ),
     *("benchmarks/*.md", "benchmarks/*.py", "benchmarks/results/*"),
 )
 MODULES = ("ckptfmt", "ckptfmt.errors", "ckptfmt.torch", "ckptfmt.testing")

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spec.vectors.making.annotate import annotated, annotated_identity
+from spec.vectors.making.examples import tree_dump, zstd_dump
 from spec.vectors.making.invalid_container import all_container
 from spec.vectors.making.invalid_index import all_index
 from spec.vectors.making.invalid_members import all_members
@@ -82,14 +83,11 @@ def clauses(vectors: Iterable[Vector], duties: dict[str, list[str]]) -> str:
     return json.dumps({clause: rows[clause] for clause in ordered}, indent=1) + "\n"
 
 
-def hex_dump() -> str:
-    """Return what section A of the spec shows."""
-    return f"```\n{annotated(example())}\n```\n"
-
-
-def identity_dump() -> str:
-    """Return what clause 12.2 of the spec shows."""
-    return f"```\n{annotated_identity(example())}\n```\n"
+def examples() -> dict[str, str]:
+    """Return the examples in the spec, by the name of their marks."""
+    shown = {"": annotated(example()), "identity": annotated_identity(example())}
+    shown |= {"zstd": zstd_dump(), "tree": tree_dump()}
+    return {name: f"```\n{dump}\n```\n" for name, dump in shown.items()}
 
 
 def between_marks(text: str, content: str, name: str = "") -> str:
@@ -119,8 +117,8 @@ def main() -> int:
     write_vectors(vectors, HERE)
     duties = json.loads((HERE / "duties.json").read_text(encoding="utf-8"))
     CLAUSES.write_text(clauses(vectors, duties), encoding="utf-8")
-    update(SPEC, hex_dump())
-    update(SPEC, identity_dump(), "identity")
+    for name, content in examples().items():
+        update(SPEC, content, name)
     print(f"{len(vectors)} vectors")
     return 0
 

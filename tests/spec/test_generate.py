@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+import struct
 from pathlib import Path
 
 import pytest
 
+from ckptfmt._core.format.codec import decode_chunk
+from ckptfmt._core.format.dtypes import DTYPES
+from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.unpacking import decode
 from spec.vectors import generate
+from spec.vectors.making import examples
+from spec.vectors.making.values import pack
 from spec.vectors.making.vector import Vector
 from tests.spec.vectors import FOLDER, ROOT, SPEC
 
@@ -34,10 +41,24 @@ def test_the_list_of_clauses_is_current(made: list[Vector]) -> None:
     assert generate.CLAUSES.read_text(encoding="utf-8") == generate.clauses(made, duties)
 
 
-def test_the_annotated_file_in_the_spec_is_current() -> None:
+def test_the_examples_in_the_spec_are_current() -> None:
     text = SPEC.read_text(encoding="utf-8")
-    assert generate.between_marks(text, generate.hex_dump()) == text
-    assert generate.between_marks(text, generate.identity_dump(), "identity") == text
+    for name, dump in generate.examples().items():
+        assert generate.between_marks(text, dump, name) == text
+
+
+def test_the_examples_in_the_spec_are_read_by_the_library() -> None:
+    data, stored = examples.chunk()
+    decoded = bytearray(len(data))
+    decode_chunk(stored, memoryview(decoded), DTYPES["F32"].split, member="net.safetensors", tensor="w")
+    assert decoded == data == struct.pack("<2f", 0.5, -2.0)
+    tree = decode(pack(examples.TREE))
+    assert tree == {
+        "lr": 0.1,
+        "betas": (0.9, 0.999),
+        "exp_avg": TensorRef("exp_avg"),
+        "device": Typed("torch.device", "cuda:0"),
+    }
 
 
 def test_the_spec_folder_never_imports_the_library() -> None:

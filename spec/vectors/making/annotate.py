@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from spec.vectors.making.container import (
@@ -15,7 +15,7 @@ from spec.vectors.making.container import (
     component_identity,
     identity_rows,
 )
-from spec.vectors.making.values import Timestamp, pack
+from spec.vectors.making.values import TensorName, Timestamp, Tuple, Typed, pack
 
 WIDTH = 16
 
@@ -33,28 +33,33 @@ def annotated(file: File) -> str:
     Raises:
         AssertionError: The parts are not the file.
     """
-    data, parts = file.encode(), list(_parts(file))
-    assert b"".join(part.data for part in parts) == data
-    lines, offset = [f"{'offset':8}{'bytes':{3 * WIDTH + 1}}meaning"], 0
-    for part in parts:
-        lines += _lines(offset, part)
-        offset += len(part.data)
-    return "\n".join(line.rstrip() for line in lines)
+    parts = list(_parts(file))
+    assert b"".join(part.data for part in parts) == file.encode()
+    return dumped(parts)
 
 
 def annotated_identity(file: File) -> str:
     """Return what the identity of the component in a file with one safetensors member is the digest of (12.2)."""
     (member,) = file.members
-    tensors = identity_rows(member)
-    data = pack([None, tensors])
-    parts = list(_value([None, tensors], 0, ""))
-    assert b"".join(part.data for part in parts) == data
+    identity = component_identity(None, member).hex()
+    dump = annotated_value([None, identity_rows(member)])
+    return "\n".join([dump, "", f"BLAKE3: {identity[:32]}", f"        {identity[32:]}"])
+
+
+def annotated_value(value: object) -> str:
+    """Return the hex dump of a value."""
+    parts = list(_value(value, 0, ""))
+    assert b"".join(part.data for part in parts) == pack(value)
+    return dumped(parts)
+
+
+def dumped(parts: Iterable[Part]) -> str:
+    """Return the hex dump of parts."""
     lines, offset = [f"{'offset':8}{'bytes':{3 * WIDTH + 1}}meaning"], 0
     for part in parts:
         lines += _lines(offset, part)
         offset += len(part.data)
-    identity = component_identity(None, member).hex()
-    return "\n".join([*(line.rstrip() for line in lines), "", f"BLAKE3: {identity[:32]}", f"        {identity[32:]}"])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _lines(offset: int, part: Part) -> Iterator[str]:
@@ -110,8 +115,21 @@ def _value(value: object, depth: int, label: str) -> Iterator[Part]:
         case list():
             head, what = pack(value)[:1], f"array of {len(value)}"
             items = [(content, "") for content in value]
+        case bytes() if label == "digests: ":
+            yield Part(pack(value)[: -len(value)], f"{indent}{label}bin of {len(value)} bytes")
+            for number, start in enumerate(range(0, len(value), 32)):
+                yield Part(value[start : start + 32], f"{indent}  {'tensor bias' if number else 'header block'}")
+            return
         case bytes():
             head, what, items = pack(value), f"bin of {len(value)} bytes", []
+        case TensorName():
+            head, what, items = pack(value), f'ext 1: tensor "{value.name}"', []
+        case Tuple():
+            payload = list(value.items)
+            head, what, items = pack(value)[: -len(pack(payload))], "ext 2: tuple", [(payload, "")]
+        case Typed():
+            head = pack(value)[: -len(pack([value.name, value.value]))]
+            what, items = "ext 6: typed", [([value.name, value.value], "")]
         case Timestamp():
             head, what, items = pack(value), f"timestamp {value.seconds}", []
         case _:
