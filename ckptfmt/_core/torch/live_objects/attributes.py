@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeGuard
@@ -104,7 +104,7 @@ class _Place:
     """Whether it is an object that code refers to: only its generators belong to the loader."""
 
 
-def walk(root: object, *, code: bool = True) -> Iterator[Slot]:
+def walk(root: object, *, code: bool = True, repeated: bool = False) -> Iterator[Slot]:
     """Yield the attributes of an object, then those of their values, and so on; each object once.
 
     A DataLoader is searched for its samplers, data set and collate function; a list of batches is not searched.
@@ -115,8 +115,17 @@ def walk(root: object, *, code: bool = True) -> Iterator[Slot]:
     Args:
         root: The object.
         code: Whether to follow what the user's code refers to: class attributes, closure variables and globals.
+        repeated: Yield only values that can be changed in place, but each as often as something leads to it, items of
+            plain lists and dicts included.
     """
-    yield from _Walk(root, code=code).slots()
+    if not repeated:
+        yield from _Walk(root, code=code).slots()
+        return
+    for slot in _Walk(root, code=code).all_slots():
+        if _is_changeable(slot.value):
+            yield slot
+            if is_plain(slot.value):
+                yield from _plain_inside(slot)
 
 
 class _Walk:
@@ -129,16 +138,24 @@ class _Walk:
         self._rest = _MAX_REFERENCES
 
     def slots(self) -> Iterator[Slot]:
+        """Yield the slots of values that were not seen before."""
+        return (slot for slot, is_new in self._visit() if is_new)
+
+    def all_slots(self) -> Iterator[Slot]:
+        """Yield all slots."""
+        return (slot for slot, _ in self._visit())
+
+    def _visit(self) -> Iterator[tuple[Slot, bool]]:
         while self._waiting or self._functions:
             while self._waiting:
                 place = self._waiting.popleft()
                 for slot in (*_slots(place), *self._of_class(place)):
-                    if self._is_new(slot, place) and not (place.strange and not is_generator(slot.value)):
-                        yield slot
+                    is_new = self._is_new(slot, place)
+                    if not (place.strange and not is_generator(slot.value)):
+                        yield slot, is_new
             if self._functions:
                 for slot in self._referred_to(self._functions.popleft()):
-                    if self._is_new(slot, None):
-                        yield slot
+                    yield slot, self._is_new(slot, None)
 
     def _is_new(self, slot: Slot, place: _Place | None) -> bool:
         """Return whether a value is new, and queue its contents."""
@@ -202,6 +219,23 @@ class _Walk:
             return []
         self._rest -= len(found)
         return found if self._rest > 0 else []
+
+
+def _is_changeable(value: object) -> bool:
+    try:
+        if is_scalar(value) or is_a(value, (tuple, frozenset, str, bytes, MethodType)):
+            return False
+        return size(value) is not None or is_a(value, (set, torch.Tensor, np.ndarray)) or _is_generator_or_more(value)
+    except Exception:  # noqa: BLE001 - as in _is_generator_or_more
+        return False
+
+
+def _plain_inside(slot: Slot) -> Iterator[Slot]:
+    for key, part in _items(slot.value):
+        if _is_changeable(part):
+            inner = replace(slot, path=f"{slot.path}[{key!r}]", holder=slot.value, key=key, value=part)
+            yield inner
+            yield from _plain_inside(inner)
 
 
 def _is_strange(value: object) -> bool:

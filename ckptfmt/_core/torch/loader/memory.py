@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ckptfmt._core.torch.live_objects.aliases import put_references
 from ckptfmt._core.torch.live_objects.attributes import Slot, is_generator, walk
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
@@ -28,6 +29,7 @@ from ckptfmt._core.torch.live_objects.snapshots import (
     mark_in,
     take_snapshots,
 )
+from ckptfmt._core.torch.loader.rebinding import Rebinding
 from ckptfmt._core.torch.loader.recall import put_generators, put_values
 
 __all__ = ["History", "LoaderMemory", "Remembered"]
@@ -47,10 +49,12 @@ class Remembered:
     Attributes:
         generators: States of the generators of the loader, its samplers and its data set, by path.
         values: Values that passes have changed so far, by path, in the form of `snapshots.content`.
+        references: Paths that passes make refer to other objects, with another path to the present one.
     """
 
     generators: Mapping[str, Any]
     values: Mapping[str, Any]
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class History:
         lost: Objects with a change that cannot be saved: path of the object -> path of an example.
         streams: Iterators that continue from pass to pass.
         build: Configuration of the loader: numbers, flags and kinds of its samplers, and its length.
+        rebound: Paths that passes make refer to other objects, with another path to the one before the first pass.
     """
 
     passes: int = 0
@@ -75,6 +80,7 @@ class History:
     lost: Mapping[str, str] = field(default_factory=dict)
     streams: tuple[str, ...] = ()
     build: Mapping[str, str] = field(default_factory=dict)
+    rebound: Mapping[str, str] = field(default_factory=dict)
 
 
 class LoaderMemory:
@@ -82,6 +88,7 @@ class LoaderMemory:
 
     def __init__(self) -> None:
         self.history = History()
+        self._rebinding = Rebinding()
         self._first: Snapshots | None = None
         """The first snapshot in this process."""
         self._begun: Snapshots = {}
@@ -108,7 +115,7 @@ class LoaderMemory:
         build = {path: seen.mark for path, seen in snapshots.items() if _is_build(path, seen) and path not in initial}
         build = dict(list(build.items())[:_MAX_BUILD]) | {LENGTH: str(length)}
         self.history = replace(history, passes=history.passes + 1, initial=initial, outside=outside, build=build)
-        return self._begin_from(slots)
+        return self._begin_from(loader, slots)
 
     def changed_outside(self, snapshots: Snapshots) -> list[str]:
         """Return what has changed since the end of the last epoch and may affect the data."""
@@ -138,7 +145,8 @@ class LoaderMemory:
         slots = list(walk(loader))
         snapshots = take_snapshots(slots)
         history = self.history
-        inside, initial, lost_parts = set(history.inside), dict(history.initial), dict(history.lost)
+        rebound = self._rebinding.note(loader, history.rebound)
+        inside, initial, lost_parts = set(history.inside), dict(history.initial), {**rebound.lost, **history.lost}
         streams = set(history.streams)
         for path, seen in snapshots.items():
             if seen.kind is not Kind.ITERATOR or mark_in(self._begun, path) != seen.mark:
@@ -158,7 +166,7 @@ class LoaderMemory:
                 if after is not None and (after.kind is not Kind.GENERATOR or after.shared):
                     inside.add(path)
                 initial.setdefault(path, self._initial(path, self._begun))
-            elif not kept.shared:
+            elif not kept.shared and not rebound.covers(path):
                 lost_parts.setdefault(kept.owner, path)
         self._latest = snapshots
         self.history = replace(
@@ -167,6 +175,7 @@ class LoaderMemory:
             inside=tuple(sorted(inside)),
             lost=lost_parts,
             streams=tuple(sorted(streams)),
+            rebound=rebound.initial,
         )
         return slots
 
@@ -191,7 +200,8 @@ class LoaderMemory:
             if path not in values and seen is not None and seen.kind is Kind.PLAIN:
                 values[path] = {"plain": seen.plain}
         lost_too = {path for path, seen in self._begun.items() if seen.owner in self.history.lost}
-        return Remembered(begun.generators, {path: value for path, value in values.items() if path not in lost_too})
+        values = {path: value for path, value in values.items() if path not in lost_too}
+        return Remembered(begun.generators, values, self._rebinding.at_the_beginning(self.history.rebound))
 
     def meet(self, loader: object, length: int | None, history: History) -> list[str]:
         """Take a snapshot of a rebuilt loader, before anything is restored.
@@ -200,7 +210,11 @@ class LoaderMemory:
             Differences, certain or possible, from the loader of the checkpoint, one line each.
         """
         self._first = take_snapshots(walk(loader))
-        return _differences(history, self._first, length)
+        self._rebinding.meet(loader)
+        # An object has the path that is found first, which may have led to another one then.
+        alias = {path for path in history.build if path not in self._first and self._rebinding.leads_to(path)}
+        history = replace(history, build={path: mark for path, mark in history.build.items() if path not in alias})
+        return list(dict.fromkeys(_differences(history, self._first, length)))
 
     def recall_beginning(self, loader: object, history: History, begun: Remembered) -> None:
         """Restore a rebuilt loader to its state at the start of the current pass, as far as that is known.
@@ -209,9 +223,10 @@ class LoaderMemory:
             MismatchError: Its generators differ from those of the checkpoint.
         """
         self.history = history
+        put_references(loader, begun.references)
         put_values(loader, begun.values)
         put_generators(loader, begun.generators, may_be_missing=True)
-        self._begin_from(list(walk(loader)))
+        self._begin_from(loader, list(walk(loader)))
         self._begun_values = dict(begun.values)
 
     def recall_now(self, loader: object, now: Remembered) -> list[str]:
@@ -225,6 +240,7 @@ class LoaderMemory:
         Raises:
             MismatchError: Its generators differ from those of the checkpoint.
         """
+        self._rebinding.put_now(loader, now.references)
         snapshots = take_snapshots(walk(loader))
         untouched = {
             path: value
@@ -249,8 +265,9 @@ class LoaderMemory:
         """
         met = self._first
         assert met is not None
+        snapshots = take_snapshots(walk(loader))
+        self._rebinding.put_between(loader, history.rebound, then.references)
         slots = {slot.path: slot for slot in walk(loader)}
-        snapshots = take_snapshots(slots.values())
         initial, outside, values = dict(history.initial), dict(history.outside), {}
         for path, value in then.values.items():
             if path in outside or mark_in(snapshots, path) != mark_in(met, path):
@@ -281,7 +298,8 @@ class LoaderMemory:
             if history.passes == 1 and path in met and mark_in(met, path) not in (initial.get(path), "None")
         ]
 
-    def _begin_from(self, slots: list[Slot]) -> Remembered:
+    def _begin_from(self, loader: object, slots: list[Slot]) -> Remembered:
+        self._rebinding.begin(loader)
         self._begun = self._latest = take_snapshots(slots)
         remembered = self._remembered(slots)
         self._begun_values = dict(remembered.values)
@@ -298,7 +316,7 @@ class LoaderMemory:
                     self.history = replace(self.history, lost={**self.history.lost, slot.owner: slot.path})
                 else:
                     values[slot.path] = saved
-        return Remembered(generators, values)
+        return Remembered(generators, values, self._rebinding.now(self.history.rebound))
 
     def _initial(self, path: str, snapshots: Snapshots) -> str:
         return mark_in(snapshots if self._first is None else self._first, path)

@@ -97,6 +97,7 @@ def _loader_tree(loader: LoaderState) -> dict[str, Any]:
     return {
         "generators": loader.remembered.generators,
         "values": loader.remembered.values,
+        "references": loader.remembered.references,
         "workers_started": loader.workers_started,
         "own": loader.own,
         "history": _history_tree(loader.history),
@@ -129,11 +130,12 @@ def _position_tree(position: EpochPosition) -> dict[str, Any]:
 
 
 def _loader_of(tree: object, path: str) -> LoaderState:
-    parts: dict[str, type] = dict.fromkeys(("generators", "values", "history", "orders"), dict)
+    parts: dict[str, type] = dict.fromkeys(("generators", "values", "references", "history", "orders"), dict)
     tree = fields(tree, path, {**parts, "workers_started": bool, "own": object})
     remembered = Remembered(
         mapping_of(tree["generators"], f"{path}.generators", dict),
         mapping_of(tree["values"], f"{path}.values", dict),
+        mapping_of(tree["references"], f"{path}.references", str),
     )
     for name, value in remembered.values.items():
         if not is_content(value):
@@ -150,7 +152,7 @@ def _loader_of(tree: object, path: str) -> LoaderState:
 
 
 def _history_of(tree: object, path: str) -> History:
-    marks = ("initial", "outside", "lost", "build")
+    marks = ("initial", "outside", "lost", "build", "rebound")
     tree = fields(tree, path, {"passes": int, "inside": list, "streams": list, **dict.fromkeys(marks, dict)})
     return History(
         passes=tree["passes"],
