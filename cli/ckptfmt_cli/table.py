@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Style, Terminal
-from ckptfmt_cli.text import cells, shorten
+from ckptfmt_cli.text import cells, shorten, shorten_alike
 
 __all__ = ["GAP", "Cell", "Column", "table"]
 
@@ -25,12 +25,14 @@ class Column:
         align: Alignment of its cells; `right` for numbers.
         shrinks_to: Width to which it may be shortened if the table is too wide; None: never.
         leaves: If that is not enough, columns are left out in the order of these numbers, 1 first; 0: never.
+        alike: Whether its cells are names that begin alike, and are shortened there.
     """
 
     title: str
     align: Literal["left", "right"] = "left"
     shrinks_to: int | None = None
     leaves: int = 0
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def table(
     kept = _kept(widths, columns, room)
     columns = [columns[position] for position in kept]
     widths = _fit([widths[position] for position in kept], columns, room - GAP * (len(kept) - 1))
+    for position, column, width in zip(kept, columns, widths, strict=True):
+        if column.alike:
+            shortened = shorten_alike([line[position].text for line in body], width, terminal.ellipsis)
+            for line, text in zip(body, shortened, strict=True):
+                line[position] = replace(line[position], text=text)
     return [" " * indent + _line([line[position] for position in kept], columns, widths, terminal) for line in lines]
 
 

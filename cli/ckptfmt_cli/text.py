@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "shape",
     "shorten",
+    "shorten_alike",
     "size",
     "timestamp",
 ]
@@ -25,6 +26,7 @@ _LISTED = 5  # JSON names them all
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _NARROW = re.compile("[ -~\xa1-\u02ff\u2026\u2581-\u2588\u2591]*")
 """ASCII, Latin, and what we draw with: one column each."""
+_BOUNDARY = re.compile("[._/-]")
 _MINUTE, _HOUR, _DAY, _YEAR = 60, 3_600, 86_400, 365 * 86_400
 
 
@@ -40,8 +42,10 @@ def size(nbytes: int) -> str:
 
 
 def count(number_of: int, noun: str) -> str:
-    """Return a number with its noun: `1 file`, `12,000 files`."""
-    return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"
+    """Return a number with its noun: `1 file`, `12,000 files`, `2 directories`."""
+    if number_of != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number_of:,} {noun}"
 
 
 def number(value: int | None) -> str:
@@ -121,6 +125,26 @@ def shorten(text: str, width: int, ellipsis: str = "…") -> str:
     head = "".join(_take(letters, (room + 1) // 2))
     tail = "".join(_take(letters[::-1], room - cells(head))[::-1])
     return f"{head}{ellipsis}{tail}"
+
+
+def shorten_alike(texts: Sequence[str], width: int, ellipsis: str = "…") -> list[str]:
+    """Return escaped texts in at most `width` columns, shortened where they are all the same: at their beginning.
+
+    They are cut at the end of a word where that is enough. Only what is still too long is shortened in the middle.
+    """
+    excess = max(map(cells, texts), default=0) - width
+    prefix = _common_prefix(texts) if len(set(texts)) > 1 and all(map(_NARROW.fullmatch, texts)) else ""
+    if excess > 0 and len(prefix) > len(ellipsis):
+        least = min(len(prefix), excess + len(ellipsis))
+        cut = next((found.end() for found in _BOUNDARY.finditer(prefix) if found.end() >= least), least)
+        texts = [ellipsis + text[cut:] for text in texts]
+    return [shorten(text, width, ellipsis) for text in texts]
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    pairs = zip(first, last, strict=False)
+    return first[: next((at for at, (one, other) in enumerate(pairs) if one != other), len(first))]
 
 
 def _graphemes(text: str) -> list[str]:

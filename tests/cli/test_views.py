@@ -284,6 +284,43 @@ def test_ls_says_which_metrics_a_narrow_terminal_has_no_room_for(golden: Golden)
     golden("ls-narrow.txt", list_lines(list_report(), Terminal(width=60), NOW))
 
 
+def long_report(count: int = 60) -> ListReport:
+    """Return the report of a long run: one row in ten is special."""
+    marks = {17: (Mark.BEST,), 30: (Mark.PINNED,), 31: (Mark.PINNED,), count - 1: (Mark.RESUME, Mark.NEWEST)}
+    entries = tuple(
+        _entry(
+            f"ckpt-{500 * number:08d}.ckptfmt",
+            RUN,
+            None,
+            500 * number,
+            *marks.get(number, ()),
+            val_loss=1 / (1 + number),
+        )
+        for number in range(count)
+    )
+    others = tuple(
+        ListEntry(f"runs/digits/bad-{number:02d}.ckptfmt", EntryState.DAMAGED, 7, error="no checkpoint")
+        for number in range(25)
+    )
+    return ListReport("runs/digits", (*entries, *others), _runs(entries), sum(it.file_bytes or 0 for it in entries))
+
+
+def test_ls_folds_long_runs(golden: Golden) -> None:
+    golden("ls-long.txt", list_lines(long_report(), PLAIN, NOW))
+    text = "\n".join(list_lines(long_report(), PLAIN, NOW, everything=True))
+    assert all(entry.name in text for entry in long_report().entries)
+
+
+def test_ls_folds_no_single_row() -> None:
+    entries = list_lines(long_report(20), PLAIN, NOW)
+    assert all(entry.name in "\n".join(entries) for entry in long_report(20).entries[:20])
+
+
+def test_ls_shows_values_that_are_not_finite_in_red() -> None:
+    lines = list_lines(list_report(), Terminal(colour=True), NOW)
+    assert sum(click.style("nan", fg="red", bold=True) in line for line in lines) == 2  # in the curve and the table
+
+
 def test_ls_is_not_fooled_by_names() -> None:
     entries = (
         _entry(HOSTILE, HOSTILE, 1, 2, **{HOSTILE: 1.0}),

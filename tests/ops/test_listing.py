@@ -143,6 +143,7 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     good, bad = document["entries"]
     assert list(good) == [
         *("path", "name", "state", "file_bytes", "identity", "metadata", "problems", "error", "writer", "marks"),
+        "is_directory",
     ]
     assert good["marks"] == ["resume", "newest"]
     (run,) = document["runs"]
@@ -155,3 +156,93 @@ def test_the_json_form(save: Save, tmp_path: Path) -> None:
     assert good["metadata"]["metrics"] == {"loss": "-Infinity"}
     assert (bad["state"], bad["identity"], bad["problems"][0]["code"]) == ("incomplete", None, "too-short")
     assert document["counts"] == {"ok": 1, "incomplete": 1, "damaged": 0, "unreadable": 0}
+
+
+def best_of(directory: Path) -> tuple[str, str] | None:
+    """Return the metric that the only run is judged by, and the step of its best checkpoint."""
+    (run,) = list_directory(directory).runs
+    assert run.curve is not None
+    return run.curve.name, Path(run.curve.best or "none").stem
+
+
+def test_the_best_is_judged_by_what_the_run_records(save: Save, tmp_path: Path) -> None:
+    for step, (loss, score) in enumerate([(0.1, 0.5), (0.3, 0.9), (0.2, 0.7)]):
+        recorded = {"keep_best": ["quality", "max"]} if step else {"keep_best": ["val_loss", "min"]}
+        save(f"{step}.ckptfmt", run_id="r", step=step, metrics={"val_loss": loss, "quality": score}, user=recorded)
+    assert best_of(tmp_path) == ("quality", "1")  # as the newest has it
+    report = list_directory(tmp_path, metric="val_loss")
+    assert [Path(run.curve.best or "").stem for run in report.runs if run.curve is not None] == ["0"]
+    (other,) = list_directory(tmp_path, mode="min").runs
+    assert other.curve is not None
+    assert Path(other.curve.best or "").stem == "0"
+
+
+@pytest.mark.parametrize(
+    "recorded", [["quality"], ["quality", "most"], "quality", {"quality": "max"}, ["absent", "max"]]
+)
+def test_a_record_of_another_form_does_not_count(save: Save, tmp_path: Path, recorded: object) -> None:
+    save("a.ckptfmt", run_id="r", step=1, metrics={"val_loss": 0.5, "quality": 1.0}, user={"keep_best": recorded})
+    assert best_of(tmp_path) == ("val_loss", "a")
+
+
+def test_a_metric_of_ends_of_epochs_comes_before_one_of_steps(save: Save, tmp_path: Path) -> None:
+    save("0.ckptfmt", run_id="r", step=2, epoch=0, metrics={"loss": 0.5})
+    save("1.ckptfmt", run_id="r", step=3, epoch=1, metrics={"top1": 0.4})
+    save("2.ckptfmt", run_id="r", step=5, epoch=1, metrics={"loss": 0.01})
+    save("3.ckptfmt", run_id="r", step=6, epoch=2, metrics={"top1": 0.6})
+    save("4.ckptfmt", run_id="r", step=7, epoch=2, metrics={"loss": 0.02})
+    assert best_of(tmp_path) == ("top1", "3")
+
+
+def test_a_step_at_which_an_epoch_ends_is_not_its_end(save: Save, tmp_path: Path) -> None:
+    save("0.ckptfmt", run_id="r", step=6, epoch=2, metrics={"top1": 0.6})
+    save("1.ckptfmt", run_id="r", step=12, epoch=3, metrics={"loss": 0.01})
+    save("2.ckptfmt", run_id="r", step=12, epoch=4, metrics={"top1": 0.5})
+    assert best_of(tmp_path) == ("top1", "0")
+
+
+def test_of_metrics_of_steps_one_on_held_out_data_comes_first(save: Save, tmp_path: Path) -> None:
+    for step, value in enumerate((0.5, 0.3, 0.4)):
+        save(f"{step}.ckptfmt", run_id="r", step=step, metrics={"loss": 1 - value, "val_loss": value})
+    assert best_of(tmp_path) == ("val_loss", "1")
+
+
+def trainer_directory(path: Path, step: int, loss: float) -> None:
+    """Write what the Trainer of Hugging Face keeps of a step."""
+    path.mkdir()
+    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    (path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    state = {"global_step": step, "epoch": step / 500, "log_history": [{"step": step, "eval_loss": loss}]}
+    (path / "trainer_state.json").write_text(json.dumps(state))
+
+
+def test_checkpoint_directories_of_hugging_face_are_entered(tmp_path: Path) -> None:
+    for step, loss in ((1000, 0.2), (500, 0.4), (1500, 0.3)):
+        trainer_directory(tmp_path / f"checkpoint-{step}", step, loss)
+    (tmp_path / "checkpoint-2000").mkdir()  # begun, and no checkpoint yet
+    (tmp_path / "checkpoint-500" / "below").mkdir()
+    report = list_directory(tmp_path)
+    assert [(entry.name, entry.is_directory) for entry in report.entries] == [
+        ("checkpoint-500", True),
+        ("checkpoint-1000", True),
+        ("checkpoint-1500", True),
+    ]
+    assert report.entries[0].metadata.step == 500
+    assert report.entries[0].metadata.metrics == {"eval_loss": 0.4}
+    assert best_of(tmp_path) == ("eval_loss", "checkpoint-1000")
+    assert [run.newest for run in report.runs] == [str(tmp_path / "checkpoint-1500")]
+    assert report.total_bytes == sum(entry.file_bytes or 0 for entry in report.entries) > 0
+
+
+def test_one_of_them_is_listed_as_itself_and_without_its_parts(tmp_path: Path) -> None:
+    trainer_directory(tmp_path / "checkpoint-500", 500, 0.4)
+    (tmp_path / "checkpoint-500" / "optimizer.pt").write_bytes(b"x")
+    (entry,) = list_directory(tmp_path / "checkpoint-500").entries
+    assert entry.path == str(tmp_path / "checkpoint-500")
+
+
+def test_one_with_a_broken_part_is_unusable(tmp_path: Path) -> None:
+    trainer_directory(tmp_path / "checkpoint-500", 500, 0.4)
+    (tmp_path / "checkpoint-500" / "model.safetensors").write_bytes(b"x")
+    (entry,) = list_directory(tmp_path).entries
+    assert (entry.state, entry.is_directory) == (EntryState.DAMAGED, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,56 @@ def test_a_damaged_tree_is_named_and_the_rest_is_told(save: Save) -> None:
     report = inspect_file(path)
     assert [problem.member for problem in report.state.problems] == ["optimizer.msgpack"]
     assert [part.name for part in report.components] == ["optimizer", "notes"]
+
+
+def generators() -> dict[str, Any]:
+    """Return the states of generators as programs save them."""
+    mersenne = torch.get_rng_state()
+    python, numpy = random.getstate(), np.random.get_state()
+    return {
+        "trainer": {"python": python, "numpy": numpy, "cpu": mersenne},
+        "accelerate": {"random_state": python, "numpy_random_seed": numpy, "torch_manual_seed": mersenne},
+        "torch": mersenne,
+        "cuda": [torch.zeros(16, dtype=torch.uint8)],
+        "python": python,
+        "numpy": numpy,
+        "pcg": np.random.default_rng(1).bit_generator.state,
+        "of a component": {"kind": "torch.cpu", "state": mersenne},
+    }
+
+
+@pytest.mark.parametrize("name", generators())
+@pytest.mark.parametrize("form", ["ckptfmt", "pth"])
+def test_states_of_generators_are_known_by_their_content(tmp_path: Path, name: str, form: str) -> None:
+    state = {"net": {"w": torch.ones(2)}, "dice": generators()[name]}
+    if form == "ckptfmt":
+        ckptfmt.torch.save(state, tmp_path / "a")
+    else:
+        torch.save(state, tmp_path / "a")
+    report = inspect_file(tmp_path / "a")
+    assert [part.role for part in report.components] == [Role.WEIGHTS, Role.RANDOM]
+    assert [info.component for info in report.state.random] == ["dice"]
+    assert all(info.generators for info in report.state.random)
+
+
+@pytest.mark.parametrize("name", ["trainer", "accelerate", "torch", "cuda"])
+def test_a_file_of_generators_alone_holds_nothing_to_train_with(tmp_path: Path, name: str) -> None:
+    torch.save(generators()[name], tmp_path / "rng_state.pth")
+    report = inspect_file(tmp_path / "rng_state.pth")
+    assert {part.role for part in report.components} == {Role.RANDOM}
+    assert report.state.resume.answer is Resumable.NO
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(3), (torch.ones(3), torch.ones(2)), [torch.ones(2)], 0.5, 3, "text", None, True],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_that_a_loop_carries_on_are_no_weights(tmp_path: Path, value: object) -> None:
+    report = report_of(tmp_path / "a.ckptfmt", {"net": {"w": torch.ones(2)}, "it": value})
+    assert [part.role for part in report.components] == [Role.WEIGHTS, Role.VARIABLES]
+
+
+def test_the_component_of_variables_is_known_by_its_name(tmp_path: Path) -> None:
+    report = report_of(tmp_path / "a.ckptfmt", {"variables": {"hidden": torch.ones(2)}, "net": {"w": torch.ones(2)}})
+    assert [part.role for part in report.components] == [Role.VARIABLES, Role.WEIGHTS]

@@ -12,6 +12,7 @@ import torch
 
 import ckptfmt.torch
 from ckptfmt import StorageError
+from ckptfmt._core.ops.directory.listing import Mark, list_directory
 from ckptfmt._core.ops.directory.pins import pin
 from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.local.publication.atomic_file import AtomicFile
@@ -173,3 +174,17 @@ def test_saves_remove_what_killed_ones_have_left_and_nothing_that_is_being_writt
         train(tmp_path)
         assert len(list(tmp_path.glob(".*.tmp"))) == 1
     assert not left.exists()
+
+
+def test_ls_marks_as_best_what_is_kept_as_best(tmp_path: Path) -> None:
+    ckpt = Checkpointer(
+        tmp_path, {"net": dense_net(0)}, save_interval_steps=2, keep_last=2, keep_best=("quality", "max")
+    )
+    ckpt.resume(quiet=True)
+    for epoch in ckpt.epochs(4):
+        for _ in ckpt.batches(range(3)):
+            ckpt.step(loss=1 / (ckpt.global_step + 1))
+        ckpt.end_epoch(quality=[0.1, 0.9, 0.2, 0.3][epoch])
+    ckpt.close()
+    best = [entry for entry in list_directory(tmp_path).entries if Mark.BEST in entry.marks]
+    assert [entry.metadata.metrics for entry in best] == [{"quality": 0.9}]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import pairwise
 
+from ckptfmt._core.format.index import Metadata
 from ckptfmt._core.runs.retention import Mode
 
 __all__ = ["main_metric", "mode_of"]
@@ -31,11 +33,32 @@ def mode_of(metric: str) -> Mode | None:
     return None
 
 
-def main_metric(names: Iterable[str]) -> str | None:
-    """Return the metric that people look at first: on held-out data if there is one, and of a known direction."""
-    every = list(dict.fromkeys(names))
-    ranked = sorted(every, key=lambda name: (mode_of(name) is None, not _HELD_OUT & set(_words(name))))
+def main_metric(training: Sequence[Metadata]) -> str | None:
+    """Return the metric that people look at first.
+
+    It is one measured at the ends of epochs rather than at single steps, of a known direction, and on held-out data,
+    in this order, as far as there is one.
+
+    Args:
+        training: Metadata of the checkpoints of a run, the oldest first.
+    """
+    every = dict.fromkeys(name for facts in training for name in facts.metrics or ())
+    of_steps = _measured_within_epochs(training)
+    ranked = sorted(
+        every, key=lambda name: (name in of_steps, mode_of(name) is None, not _HELD_OUT & set(_words(name)))
+    )
     return ranked[0] if ranked else None
+
+
+def _measured_within_epochs(training: Sequence[Metadata]) -> set[str]:
+    """Return the metrics of checkpoints within an epoch.
+
+    The first one with a number of finished epochs is at its end, unless the epoch after it ends with the same step.
+    """
+    within = [after for before, after in pairwise(training) if before.epoch == after.epoch]
+    within += [before for before, after in pairwise(training) if before.step == after.step is not None]
+    within += [facts for facts in training if not facts.epoch]
+    return {name for facts in within for name in facts.metrics or ()}
 
 
 def _words(metric: str) -> list[str]:

@@ -149,6 +149,7 @@ class Checkpointer(RunLoop):
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         run = Run(train_url, run_id, components, codec)
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
+        run.judged_by = None if policy.best is None else policy.best[:2]
         options = SaveOptions(background, when_busy, Tidying(run, policy))
         outcomes = Outcomes(on_failed_save, max_failed_saves)
         saves = RunSaves(run.claim, schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())

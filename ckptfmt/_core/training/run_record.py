@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from ckptfmt._core.container.planning import make_metadata
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.runs.judged_by import judged_as_user_data
+from ckptfmt._core.runs.retention import Mode
 from ckptfmt._core.storage.resolve import fixed_directory
 from ckptfmt._core.training.claiming import RunClaim
 from ckptfmt._core.training.lineage import Ancestor, lineage_as_user_data
@@ -31,6 +33,7 @@ class RunRecord:
         id: Id of the run; None until it is known.
         claim: The right of this process to save the run.
         lineage: The file that the run started from, then the one that file's run started from, and so on.
+        judged_by: Metric that its checkpoints are judged by, and its direction; None without one.
         unreadable: Checkpoints with bytes that the device cannot read, path -> error. Their content is unknown.
         protected: Paths of checkpoints that this process never removes.
     """
@@ -40,6 +43,7 @@ class RunRecord:
         self.id = run_id
         self.claim = RunClaim(self.directory)
         self.lineage: tuple[Ancestor, ...] = ()
+        self.judged_by: tuple[str, Mode] | None = None
         self.unreadable: Mapping[str, CkptfmtError] = {}
         self.protected: frozenset[str] = frozenset()
 
@@ -74,5 +78,5 @@ class RunRecord:
             run_id=self.id,
             generation=self.claim.renew(),
             parent=self.parent,
-            user=lineage_as_user_data(self.lineage),
+            user={**(lineage_as_user_data(self.lineage) or {}), **judged_as_user_data(self.judged_by)} or None,
         )

@@ -29,11 +29,14 @@ Examples:
 )
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path())
 @click.option(
-    "--metric", metavar="NAME", help="Metric to draw, and to find the best by; by default the most likely one."
+    "--metric",
+    metavar="NAME",
+    help="Metric to draw, and to find the best by; by default that of the run's keep_best, or the most likely one.",
 )
 @click.option(
     "--mode", type=click.Choice(["min", "max"]), help="Whether lower or higher is better, if the name does not say."
 )
+@click.option("--all", "everything", is_flag=True, help="Show every checkpoint of long runs.")
 @inert_option
 @json_option
 @click.pass_context
@@ -42,6 +45,7 @@ def command(
     directory: str,
     metric: str | None,
     mode: Literal["min", "max"] | None,
+    everything: bool,
     inert: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -49,8 +53,9 @@ def command(
 
     Sorted by run, generation, step and epoch as stored in the files, never by names or file times. Unusable files are
     listed separately: incomplete (cut off, or a temporary file that was never published), damaged, unreadable. Only
-    structure and index of each file are read; `ckptfmt verify` checks the data as well. *.pth and *.pt files are
-    listed too. Subdirectories are not searched.
+    structure and index of each file are read; `ckptfmt verify` checks the data as well. *.pth and *.pt files and the
+    checkpoint-N directories of Hugging Face are listed too; `latest` does not choose among the latter. Other
+    subdirectories are not searched.
 
     Exit code: 0 listed, 1 nothing to list, 3 DIR cannot be read.
     """
@@ -58,7 +63,7 @@ def command(
     if as_json:
         write_json(report.to_json())
     elif report.entries:
-        write_lines(list_lines(report, Terminal.of(sys.stdout), datetime.now(UTC)))
+        write_lines(list_lines(report, Terminal.of(sys.stdout), datetime.now(UTC), everything=everything))
     if not report.entries:
         say(f"{directory}: no checkpoints in this directory")
         ctx.exit(1)

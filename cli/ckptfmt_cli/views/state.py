@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from ckptfmt._core.format.index import shown_name
 from ckptfmt._core.interop.base import RankedValue
 from ckptfmt._core.ops.inspection.component_roles import PlaceInfo, SchedulerInfo
 from ckptfmt._core.ops.inspection.inspect import StateInfo
@@ -24,14 +25,17 @@ _UNREMARKABLE = {"momentum": 0, "weight_decay": 0, "nesterov": False, "amsgrad":
 def state_texts(state: StateInfo) -> Iterator[tuple[str, str]]:
     """Yield the label and text of each fact, what training can do with the file last."""
     for optimizer in state.optimizers:
-        yield optimizer.component, _optimizer(optimizer)
+        yield shown_name(optimizer.component), _optimizer(optimizer)
         yield "", _progress_of(optimizer)
     for scheduler in state.schedulers:
-        yield scheduler.component, _scheduler(scheduler)
+        yield shown_name(scheduler.component), _scheduler(scheduler)
     for random in state.random:
-        yield random.component, "states of " + _joined(random.generators) if random.generators else "no states"
+        yield (
+            shown_name(random.component),
+            "states of " + _joined(random.generators) if random.generators else "no states",
+        )
     for place in state.places:
-        yield place.component, _place(place)
+        yield shown_name(place.component), _place(place)
     for ranks, places in _by_ranks(state.per_rank).items():
         yield "per rank", f"{_joined(_few(places))} of {count(ranks, 'rank')}"
     for problem in state.problems:

@@ -154,7 +154,9 @@ def _parts(file: TensorFile, component: str | None, *, whole: bool) -> tuple[Com
 
 
 def _is_weights(part: ComponentSource) -> bool:
-    return (part.flat or isinstance(part.tree(), dict)) and role_of(part.name, part.tree()) is Role.WEIGHTS
+    return (part.flat or isinstance(part.tree(), dict)) and role_of(
+        part.name, part.tree(), part.tensors
+    ) is Role.WEIGHTS
 
 
 def _report(request: Request, written: Exported, form: str) -> ConvertReport:

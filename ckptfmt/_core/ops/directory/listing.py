@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
 
 from ckptfmt._core.catalog import choose_newest, resume_candidates, scan_all
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.ops.directory.checkpoint_directories import checkpoint_directories
 from ckptfmt._core.ops.report_json import float_json, metadata_json, problem_json
+from ckptfmt._core.runs.judged_by import judged_by
 from ckptfmt._core.runs.metric_names import main_metric, mode_of
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import Mode, best_first
@@ -64,7 +66,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class ListEntry:
-    """One file of the directory.
+    """One checkpoint of the directory: a file, or a directory.
 
     Attributes:
         path: The directory as it was named, joined with the file's name.
@@ -76,6 +78,7 @@ class ListEntry:
         error: Why the file could not be read; None if it could.
         writer: For a temporary file, whether its writer is alive; None for a published file.
         marks: Marks such as `newest` and `best`.
+        is_directory: Whether it is a directory that is one checkpoint.
     """
 
     path: str
@@ -87,6 +90,7 @@ class ListEntry:
     error: str | None = None
     writer: Writer | None = None
     marks: tuple[Mark, ...] = ()
+    is_directory: bool = False
 
     @property
     def name(self) -> str:
@@ -98,7 +102,8 @@ class ListEntry:
 
         Keys: `path`, `name`, `state` (an `EntryState`), `file_bytes` (or null), `identity` (or null), `metadata`
         (see `metadata_json`; all null unless the state is `ok`), `problems` (see `problem_json`), `error` (or
-        null), `writer` (`living`, `none` or `unknown` for a temporary file, else null), `marks` (array of `Mark`).
+        null), `writer` (`living`, `none` or `unknown` for a temporary file, else null), `marks` (array of `Mark`),
+        `is_directory` (boolean).
         """
         return {
             "path": self.path,
@@ -111,6 +116,7 @@ class ListEntry:
             "error": self.error,
             "writer": None if self.writer is None else self.writer.value,
             "marks": [mark.value for mark in self.marks],
+            "is_directory": self.is_directory,
         }
 
 
@@ -214,20 +220,26 @@ def list_directory(
 ) -> ListReport:
     """Return the checkpoints that are directly in a directory.
 
-    These are the files named `*.ckptfmt`, `*.pth` and `*.pt`, and temporary files that are not published yet or never
-    will be. Subdirectories are not searched. Only structure and index of each file are read.
+    These are the files named `*.ckptfmt`, `*.pth` and `*.pt`, temporary files that are not published yet or never will
+    be, and directories such as `checkpoint-500` of Hugging Face's Trainer or Accelerate. No other subdirectories are
+    searched. Only structure and index of each file are read.
 
     Args:
         directory: The directory.
-        metric: The metric to report; None for the most likely one.
-        mode: Whether lower or higher is better; None if its name decides.
+        metric: The metric to report; None for the one that the run keeps its best checkpoints by or, if it records
+            none, the most likely one.
+        mode: Whether lower or higher is better; None if the run's record or else the metric's name decides.
         inert: See `interop.opening.open_tensors`.
 
     Raises:
         StorageError: The directory cannot be listed.
     """
     directory = os.fspath(directory)
-    files = scan_all(directory, inert=inert)
+    resumable = scan_all(directory, inert=inert)
+    directories = checkpoint_directories(directory, inert=inert)
+    if any(found.path == directory for found in directories):
+        resumable = tuple(file for file in resumable if file.name.endswith(EXTENSION))  # the others are parts of it
+    files = (*resumable, *directories)
     usable = sorted((file for file in files if file.usable), key=_order)
     groups = groupby(usable, key=lambda file: file.run_id)
     runs = tuple(_run(run_id, list(group), metric, mode) for run_id, group in groups)
@@ -239,9 +251,11 @@ def list_directory(
     others = [*(_unusable(file) for file in files if not file.usable), *unfinished]
     others.sort(key=lambda entry: entry.name)
     total = distinct_bytes(files) + sum(entry.file_bytes or 0 for entry in unfinished)
-    resumed = choose_newest(resume_candidates(files), lambda file: file).file
-    entries = (_entry(file, runs, resumed) for file in usable)
-    return ListReport(directory, (*entries, *others), runs, total)
+    resumed = choose_newest(resume_candidates(resumable), lambda file: file).file
+    entries = [*(_entry(file, runs, resumed) for file in usable), *others]
+    paths = {file.path for file in directories}
+    marked = (replace(entry, is_directory=True) if entry.path in paths else entry for entry in entries)
+    return ListReport(directory, tuple(marked), runs, total)
 
 
 def _order(file: CheckpointReference) -> tuple[bool, str, tuple[int, int, int, datetime], str]:
@@ -277,8 +291,12 @@ def _state_of(error: CkptfmtError) -> EntryState:
 def _run(run_id: str | None, files: Sequence[CheckpointReference], metric: str | None, mode: Mode | None) -> RunInfo:
     """Return the report of one run, given its checkpoints, the oldest first."""
     once = distinct(files)
-    names = [name for file in once for name in file.metadata.metrics or ()]
-    chosen = metric or main_metric(names)
+    training = [file.metadata for file in once]
+    names = {name for facts in training for name in facts.metrics or ()}
+    recorded = next((found for facts in reversed(training) if (found := judged_by(facts)) is not None), None)
+    chosen = metric or main_metric(training)
+    if recorded is not None and recorded[0] in names and metric in (None, recorded[0]):
+        chosen, mode = recorded[0], mode or recorded[1]
     in_training = [
         file for file in once if run_id is not None or (file.metadata.step, file.metadata.epoch) != (None, None)
     ]

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.packing import TensorRef, Typed
 from ckptfmt._core.interop.training_facts import count
+from ckptfmt._core.ops.inspection.generator_states import generators_in, holds_generators
 from ckptfmt._core.ops.inspection.optimizers import is_optimizer
-from ckptfmt._core.ops.report_json import integer_json, tree_json
+from ckptfmt._core.ops.report_json import tree_json
 
 __all__ = [
     "PlaceInfo",
@@ -32,25 +34,30 @@ class Role(StrEnum):
     SCALER = "scaler"
     RANDOM = "rng"
     PROGRESS = "progress"
+    VARIABLES = "variables"
+    """Values that the loop carries on: tensors and plain values that belong to no object."""
     OTHER = "other"
 
 
 _RANDOM = "rng"
 _PROGRESS = "progress"
-_GENERATORS = frozenset({"python", "numpy", "torch", "cuda"})
+_VARIABLES = "variables"
 
 
-def role_of(name: str, tree: object) -> Role:
+def role_of(name: str, tree: object, tensors: Mapping[str, TensorSource]) -> Role:
     """Return the role of a component.
 
     Args:
         name: Its name.
         tree: Its tree; None if it is a flat mapping of tensors.
+        tensors: Its tensors by name.
     """
-    if name == _RANDOM or (isinstance(tree, dict) and len(_GENERATORS & tree.keys()) > 1):
+    if name == _VARIABLES:
+        return Role.VARIABLES
+    if name == _RANDOM or holds_generators(dict(tensors) if tree is None else tree, tensors):
         return Role.RANDOM
     if tree is None:
-        return Role.WEIGHTS
+        return Role.WEIGHTS if tensors else Role.VARIABLES  # the value None is no flat mapping
     if is_optimizer(tree):
         return Role.OPTIMIZER
     if isinstance(tree, dict):
@@ -61,7 +68,9 @@ def role_of(name: str, tree: object) -> Role:
         if name == _PROGRESS and "step" in tree:
             return Role.PROGRESS
     leaves = list(_leaves(tree))
-    return Role.WEIGHTS if leaves and all(isinstance(leaf, TensorRef) for leaf in leaves) else Role.OTHER
+    if leaves and all(isinstance(leaf, TensorRef) for leaf in leaves):
+        return Role.WEIGHTS if isinstance(tree, dict) else Role.VARIABLES
+    return Role.VARIABLES if not isinstance(tree, dict | list | tuple | Typed) else Role.OTHER
 
 
 def _leaves(tree: object) -> Iterator[object]:
@@ -164,29 +173,10 @@ class RandomInfo:
         return {"component": self.component, "generators": list(self.generators)}
 
 
-def look_at_random(component: str, tree: object, tensors: Mapping[str, object]) -> RandomInfo:
+def look_at_random(component: str, tree: object, tensors: Mapping[str, TensorSource]) -> RandomInfo:
     """Return which generators' states a component holds; those of several processes are named once."""
-    found = dict.fromkeys(_generators(dict(tensors) if tree is None else tree))
+    found = dict.fromkeys(generators_in(dict(tensors) if tree is None else tree, tensors))
     return RandomInfo(component, tuple(found))
-
-
-def _generators(tree: object) -> Iterator[str]:
-    if isinstance(tree, list | tuple):
-        for item in tree:
-            yield from _generators(item)
-    if not isinstance(tree, dict):
-        return
-    if not _GENERATORS & tree.keys() and all(isinstance(value, dict) for value in tree.values()):
-        for value in tree.values():
-            yield from _generators(value)
-        return
-    for name, state in tree.items():
-        if name == "numpy" and isinstance(state, dict) and isinstance(state.get("bit_generator"), str):
-            yield f"numpy {state['bit_generator']}"
-        elif name == "cuda" and isinstance(state, list):
-            yield f"cuda of {len(state)} device{'' if len(state) == 1 else 's'}"
-        else:
-            yield name if isinstance(name, str) else repr(integer_json(name) if isinstance(name, int) else name)
 
 
 @dataclass(frozen=True)

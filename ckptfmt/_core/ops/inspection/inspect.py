@@ -241,7 +241,7 @@ def inspect_file(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -
 def report_of(file: TensorFile, path: str) -> InspectReport:
     """Return the content of an open file."""
     trees, per_rank, problems = _trees(file)
-    roles = {name: role_of(name, tree) for name, tree in trees.items()}
+    roles = {name: role_of(name, tree, file.components[name].tensors) for name, tree in trees.items()}
     components = [_component_info(part, roles.get(name, Role.OTHER)) for name, part in file.components.items()]
     return InspectReport(
         path=path,
