@@ -30,6 +30,7 @@ from tests.spec.vectors import INVALID, ROOT, SMALL, VALID, Vector
 
 NEED_ZSTD = {"zstd-compressed", "zstd-compressed-planes", "zstd-longest-block"}
 NEED_ZSTD |= {"8.2-broken-block", "8.4-block-regenerates-more", "8.4-checksum-compressed"}
+NEED_ZSTD |= {"8.4-less-content-compressed", "8.4-more-content-compressed"}
 READER = ROOT / "spec" / "minimal_reader.py"
 
 

@@ -22,7 +22,7 @@ def members(vector: Vector, extension: str, tmp_path: Path) -> dict[str, bytes]:
     data: defaultdict[str, bytes] = defaultdict(bytes)
 
     def keep(member: str, _: str | None, chunk: bytes) -> None:
-        component, _, found = member.rpartition(".")
+        component, _, found = member.rpartition(".") if "." in member else (member, "", "")
         if found == extension:
             data[component] += chunk
 

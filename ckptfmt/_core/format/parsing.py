@@ -286,13 +286,14 @@ def _parse_member(value: object, newer: bool) -> Member:
     for key in ("offset", "stored_bytes", "logical_bytes"):
         if not _is_uint(fields[key]):
             _fail("index-schema", f"{key} of member {name!r} is not an integer from 0 to 2^63 - 1")
-    sizes = fields.pop("stored_chunk_bytes", None)
-    if sizes is not None and not (_is_list_of(sizes, int) and all(map(_is_uint, sizes))):
+    has_sizes = "stored_chunk_bytes" in fields
+    sizes = fields.pop("stored_chunk_bytes", [])
+    if not (_is_list_of(sizes, int) and all(map(_is_uint, sizes))):
         _fail(
             "index-schema",
             f"stored_chunk_bytes of member {name!r} is not an array of integers from 0 to 2^63 - 1",
         )
-    return Member(**fields, stored_chunk_bytes=None if sizes is None else tuple(sizes))
+    return Member(**fields, stored_chunk_bytes=tuple(sizes) if has_sizes else None)
 
 
 def _is_uint(value: object) -> bool:

@@ -313,8 +313,8 @@ def _components(members: Sequence[Member]) -> dict[str, Any]:
     by_name = {item.name: item for item in members}
     result: dict[str, Any] = {}
     for item in members:
-        component, _, extension = item.name.rpartition(".")
-        if extension not in ("msgpack", "safetensors") or component in result:
+        component, _, _ = item.name.rpartition(".")
+        if not item.name.endswith((".msgpack", ".safetensors")) or component in result:
             continue
         tree, weights = by_name.get(f"{component}.msgpack"), by_name.get(f"{component}.safetensors")
         result[component] = {

@@ -143,6 +143,8 @@ def _metadata() -> Iterator[Vector]:
         "metrics-integer": ("A metric is an integer", {"metrics": {"loss": 1}}),
         "metrics-nil": ("A metric is nil", {"metrics": {"loss": None}}),
         "metrics-key": ("The name of a metric is not a str", {"metrics": Map([(1, 1.0)])}),
+        "metrics-mixed": ("One of two metrics is an integer", {"metrics": {"loss": 1.0, "steps": 1}}),
+        "metrics-key-mixed": ("One of two names of metrics is not a str", {"metrics": Map([("a", 1.0), (1, 1.0)])}),
         "metrics-array": ("metrics is an array", {"metrics": []}),
         "created-number": ("created is an integer", {"created": 1_700_000_000}),
         "created-text": ("created is a str", {"created": "2024-01-01T00:00:00Z"}),
@@ -154,6 +156,7 @@ def _metadata() -> Iterator[Vector]:
         "parent-text": ("parent is a str", {"parent": "0" * 32}),
         "producer-bin": ("producer is a bin", {"producer": b"x"}),
         "user-array": ("user is an array", {"user": []}),
+        "user-key-mixed": ("One of two keys of user is not a str", {"user": Map([("a", 1), (1, 1)])}),
         "user-key": ("A key of user is not a str", {"user": Map([(1, 1)])}),
     }
     for slug, (description, metadata) in wrong.items():
@@ -200,6 +203,7 @@ def _entries() -> Iterator[Vector]:
         yield entry(f"5.4-{slug}", f"A wrong type or a number out of range: {slug}", ONE, {**good, **change})
     good = File([ZIP]).index_map()["members"][0]
     wrong = {
+        "chunk-bytes-nil": {"stored_chunk_bytes": None},
         "chunk-bytes-bin": {"stored_chunk_bytes": b"\x01"},
         "chunk-bytes-negative": {"stored_chunk_bytes": [-1]},
         "chunk-bytes-2-63": {"stored_chunk_bytes": [1 << 63]},

@@ -40,6 +40,12 @@ def _names() -> Iterator[Vector]:
         "letter-not-ascii": "é",
         "nul": "a\0b",
         "line-end": "a\n",
+        "comma": "a,b",
+        "at": "a@b",
+        "bracket": "a[b",
+        "caret": "a^b",
+        "backtick": "a`b",
+        "brace": "a{b",
         "dot-last": "a.",
         "dot-alone": ".",
         "device": "nul",
@@ -99,6 +105,9 @@ def _sizes() -> Iterator[Vector]:
         made = ONE.edited(logical_bytes=number)
         description = f"logical_bytes is {number} for codec none, stored_bytes is 1"
         yield invalid(f"6.6-logical-{what}", description, problem, [made], also="digest-count", member="one")
+    short = opaque("one", b"12").edited(logical_bytes=1, digests=digest(b"1"))
+    description = "logical_bytes is 1 for codec none, with the digest of one byte, and stored_bytes is 2"
+    yield invalid("6.6-logical-smaller", description, problem, [short], member="one")
     made = ZIP.edited(logical_bytes=1 << 60)
     description = "logical_bytes is 2^60 for codec zstd, with one digest"
     yield invalid(
@@ -213,13 +222,14 @@ def _digests() -> Iterator[Vector]:
     yield invalid(
         "7.3-zero", "A stored chunk without bytes; the sum is right", problem, [made], also="zstd-frame", **where
     )
+    made = pair.edited(stored_chunk_bytes=[sum(sizes)])
+    yield invalid("7.3-one-less", "One stored chunk for three; the sum is right", problem, [made], **where)
     text = b"text " * 20
-    slack = (
-        frames.header(100) + frames.block(frames.RAW, 0, b"", last=False) * 340 + frames.block(frames.RAW, 100, text)
-    )
-    assert len(slack) > 100 + 1024
+    start = frames.header(100, width=8, window=0)
+    slack = start + frames.block(frames.RAW, 0, b"", last=False) * 336 + frames.block(frames.RAW, 100, text)
+    assert len(slack) == 100 + 1025
     made = opaque("log", text, codec="zstd", encode=lambda *_: slack)
-    description = "A stored chunk more than 1024 bytes longer than the logical one, of empty blocks"
+    description = "A stored chunk 1025 bytes longer than the logical one, with empty blocks"
     yield invalid("7.3-too-long", description, problem, [made], member="log")
     stored = ZIP.entry["stored_digests"]
     for slug, value in (

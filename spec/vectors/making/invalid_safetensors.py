@@ -146,7 +146,15 @@ def _json() -> Iterator[Vector]:
     }
     for slug, (text, description) in texts.items():
         yield _header(f"9.2-{slug}", description, problem, text)
-    for slug, metadata in (("empty", {}), ("array", []), ("null", None), ("number", {"k": 1}), ("object", {"k": {}})):
+    for slug, metadata in (
+        ("empty", {}),
+        ("array", []),
+        ("null", None),
+        ("number", {"k": 1}),
+        ("object", {"k": {}}),
+        ("mixed", {"k": "v", "l": 1}),
+        ("mixed-first", {"k": 1, "l": "v"}),
+    ):
         text = json_text({"__metadata__": metadata, "w": good})
         yield _header(f"9.2-metadata-{slug}", f"__metadata__ is {metadata}", problem, text)
     for key in good:
@@ -215,6 +223,7 @@ def _canonical() -> Iterator[Vector]:
         "minus-zero": (GOOD.replace(b"[0,", b"[-0,"), "Minus zero"),
         "fraction": (GOOD.replace(b"[2]", b"[2.0]"), "An integer with a fraction"),
         "exponent": (GOOD.replace(b"[2]", b"[2e0]"), "An integer with an exponent"),
+        "zero-exponent": (GOOD.replace(b"[0,", b"[0e99,"), "Zero with a large exponent"),
         "exponent-negative": (GOOD.replace(b"[2]", b"[20e-1]"), "An integer with a negative exponent"),
         "fraction-in-offsets": (GOOD.replace(b"8]", b"8.0]"), "An integer of data_offsets with a fraction"),
     }

@@ -85,6 +85,12 @@ def _plain() -> Iterator[Vector]:
             "days-negative": [-(10**9), 0, 0],
             "big-days": [2**64, 0, 0],
             "days-true": [True, 0, 0],
+            "four-numbers": [0, 0, 0, 0],
+            "bin": bytes(3),
+            "tuple": Tuple([0, 0, 0]),
+            "seconds-negative": [0, -1, 0],
+            "microseconds-10-6": [0, 0, 10**6],
+            "microseconds-float": [0, 0, 0.0],
         },
         "numpy.scalar": {
             "number": 1,
@@ -92,6 +98,7 @@ def _plain() -> Iterator[Vector]:
             "three-elements": ["F32", bytes(4), 1],
             "unknown-dtype": ["F33", bytes(4)],
             "dtype-bin": [b"F32", bytes(4)],
+            "dtype-array": [["F32"], bytes(4)],
             "short": ["F32", bytes(3)],
             "long": ["F64", bytes(9)],
             "text": ["U8", "a"],
@@ -117,7 +124,14 @@ def _plain() -> Iterator[Vector]:
             "nested": [1, Typed("per_rank", [2, 3])],
             "nested-deeper": [{"a": [Tuple([Typed("my.Type", Typed("per_rank", [2, 3]))])]}, 1],
         },
-        "torch.dtype": {"number": 32, "empty": "", "digit-first": "8bits", "dot": "torch.float32", "path": "../x"},
+        "torch.dtype": {
+            "number": 32,
+            "empty": "",
+            "digit-first": "8bits",
+            "dot": "torch.float32",
+            "path": "../x",
+            "not-ascii": "flo\u00e4t",
+        },
         "torch.device": {
             "array": ["cuda", 0],
             "empty": "",
@@ -127,6 +141,8 @@ def _plain() -> Iterator[Vector]:
             "hyphen": "no-device",
             "two-colons": "cuda:0:0",
             "line-end-behind": "cpu\n",
+            "not-ascii": "cud\u00e4",
+            "digits-not-ascii": "cuda:1\u0661",
         },
     }
     for name, values in wrong.items():

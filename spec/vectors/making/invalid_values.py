@@ -122,6 +122,7 @@ def _keys() -> Iterator[Vector]:
         "tuple": Tuple([1]),
         "timestamp": Timestamp(1),
         "big-integer": 1 << 64,
+        "big-integer-negative": -(1 << 63) - 1,
         "complex": Complex(1.0, 0.0),
         "tensor": TensorName("w"),
         "typed": Typed("x", 1),
@@ -232,6 +233,8 @@ def _ext() -> Iterator[Vector]:
         ),
         "complex-8": (5, bytes(8), "A complex number of 8 bytes"),
         "complex-15": (5, bytes(15), "A complex number of 15 bytes"),
+        "complex-17": (5, bytes(17), "A complex number of 17 bytes"),
+        "complex-24": (5, bytes(24), "A complex number of 24 bytes"),
         "complex-0": (5, b"", "A complex number of 0 bytes"),
         "typed-one": (6, pack(["x"]), "A typed value of one element"),
         "typed-three": (6, pack(["x", 1, 2]), "A typed value of three elements"),
@@ -242,6 +245,13 @@ def _ext() -> Iterator[Vector]:
     }
     for slug, (type_, payload, description) in cases.items():
         yield tree(f"10.7-{slug}", description, problem, ext(type_, payload))
+    yield tree(
+        "10.1-ext-beyond-payload",
+        "A tuple in a tuple reaches beyond the payload of the outer one",
+        "msgpack-invalid",
+        b"\x92\xd5\x02\x91\xd4\x02\x90",
+        clauses="10.7",
+    )
     inner = ext(2, pack(Raw(b"\x92\xc0")))
     yield tree(
         "10.1-array-beyond-payload",
@@ -262,6 +272,10 @@ def _references() -> Iterator[Vector]:
     inside = [TensorName("w"), TensorName("v"), Typed("my.Type", [TensorName("u")])]
     description = "A reference to a missing tensor in a typed value that nobody knows"
     yield tree("11.2-missing-in-typed", description, "tree-reference", inside, *weights)
+    inside = [TensorName("w"), Tuple([TensorName("u")]), TensorName("v")]
+    yield tree(
+        "11.2-missing-in-tuple", "A reference to a missing tensor in a tuple", "tree-reference", inside, *weights
+    )
     yield tree(
         "11.2-unreferenced",
         "A tensor that the tree does not refer to",

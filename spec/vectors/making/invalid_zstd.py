@@ -38,6 +38,8 @@ def _frames() -> Iterator[Vector]:
     yield _log("8.2-not-zstd", "The chunk as it is, without a frame", TEXT)
     yield _log("8.2-gzip", "A gzip member", bytes.fromhex("1f8b0800000000000203") + bytes(20))
     yield _log("8.2-old-magic", "The magic number of a frame of zstd 0.7", b"\x27" + good[1:])
+    yield _log("8.2-next-magic", "A frame's magic number and one", b"\x29" + good[1:])
+    yield _log("8.2-one-byte", "A stored chunk of one byte", good[:1])
     yield _log("8.2-only-magic", "A frame's magic number and nothing else", good[:4])
     yield _log("8.2-byte-behind", "A byte behind the frame", good + b"\0")
     yield _log("8.2-frame-behind", "An empty frame behind the frame", good + frames.raw(b""))
@@ -55,6 +57,9 @@ def _frames() -> Iterator[Vector]:
     size = 200 << 10
     big = frames.header(size) + frames.block(RLE, size, b"\0")
     yield _log("8.2-block-too-large", "A block of more than 128 KiB", big, data=bytes(size))
+    size = (128 << 10) + 1
+    larger = frames.header(size) + frames.block(RLE, size, b"\0")
+    yield _log("8.2-block-131073", "A block of a byte more than 128 KiB", larger, data=bytes(size))
     small = frames.header(2048, window=0) + frames.block(RLE, 2048, b"\0")
     yield _log("8.2-block-beyond-window", "A block larger than the window of 1 KiB", small, data=bytes(2048))
 
@@ -79,8 +84,15 @@ def _headers() -> Iterator[Vector]:
     header = frames.header(SIZE, flags=1)
     unnamed = header[:5] + b"\0" + header[5:]
     yield _log("8.4-dictionary-0", "Dictionary_ID_Flag is 1, and the dictionary's number 0: none", unnamed + body)
+    unannounced = frames.header(SIZE, width=0, window=0) + bytes([SIZE]) + body
+    description = "A content size that the header does not announce: it stands where the first block begins"
+    yield _log("8.4-content-size-unannounced", description, unannounced)
+    for flag in (1, 2, 3):
+        header = frames.header(SIZE, flags=flag)
+        yield _log(f"8.4-dictionary-flag-{flag}", f"Dictionary_ID_Flag is {flag}, and no ID follows", header + body)
     checked, checksum = frames.header(SIZE, flags=4), frames.PANGRAM_CHECKSUM
     yield _log("8.4-checksum", "A wrong checksum of the content", checked + body + bytes(4))
+    yield _log("8.4-checksum-ones", "A checksum of ones", checked + body + b"\xff" * 4)
     yield _log("8.4-checksum-missing", "A frame that promises a checksum and has none", checked + body)
     yield _log("8.4-checksum-cut", "The checksum's last byte is missing", checked + body + checksum[:3])
     yield _log("8.4-checksum-not-promised", "A checksum that the header does not promise", frames.raw(TEXT) + checksum)
@@ -108,6 +120,10 @@ def _headers() -> Iterator[Vector]:
     yield _log("8.4-less-content", "Less content than declared", frames.header(SIZE) + half)
     more = frames.block(RAW, SIZE, TEXT, last=False) + frames.block(RAW, 1, b"!")
     yield _log("8.4-more-content", "More content than declared", frames.header(SIZE) + more)
+    for number, what in ((SIZE - 1, "less"), (SIZE + 1, "more")):
+        description = f"A compressed block of {number} bytes where {SIZE} are declared"
+        block = frames.repeated(b"A", number)
+        yield _log(f"8.4-{what}-content-compressed", description, frames.header(SIZE) + block, data=b"A" * SIZE)
     bomb = frames.header(SIZE, window=13 << 3) + frames.block(RLE, 128 << 10, b"\0", last=False) * 200
     bomb += frames.block(RLE, 128 << 10, b"\0")
     description = "RLE blocks of 25 MiB where 192 bytes are declared"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from spec.vectors.making import frames
 from spec.vectors.making.container import BITS, File, Tensor, msgpack, opaque, safetensors
 from spec.vectors.making.samples import floats, pattern, tensor
-from spec.vectors.making.values import Float, Map, Set, TensorName, Timestamp, Tuple, pack
+from spec.vectors.making.values import Float, Map, Set, TensorName, Timestamp, Tuple, Typed, pack
 from spec.vectors.making.vector import Vector, valid
 
 
@@ -85,6 +86,9 @@ def _files() -> Iterator[Vector]:
     weights = [tensor("w", "F32", 4, 4), tensor("x", "F32", 4, 4)]
     members = [msgpack("net.msgpack", tied), safetensors("net.safetensors", weights)]
     yield valid("tied-weights", "One tensor in two places, and an equal one that is another", "11.2", File(members))
+    parts = [Tuple([TensorName("w")]), {"a": Typed("my.Type", Tuple([TensorName("x")]))}]
+    members = [msgpack("net.msgpack", parts), safetensors("net.safetensors", weights)]
+    yield valid("references-in-tuples", "Tensors to which only tuples refer", "11.2", File(members))
     tree = [1, {"w": TensorName("w")}, opaque_text := "text"]
     members = [msgpack("_root.msgpack", tree), safetensors("_root.safetensors", [floats("w", 1.0)])]
     yield valid(
@@ -106,6 +110,8 @@ def _files() -> Iterator[Vector]:
         opaque("auxiliary.nul", b"6"),
         opaque("y" * 148, b"7"),
         opaque("end-", b"8"),
+        opaque("msgpack", b"9"),
+        opaque("safetensors", b"10"),
         msgpack("A.msgpack", 1),
         msgpack("a.msgpack.msgpack", 2),
         msgpack("y" * 148 + ".msgpack", 3),
@@ -135,6 +141,13 @@ def _files() -> Iterator[Vector]:
     two_names = {"b": TensorName("b"), "a": TensorName("a")}
     two = [floats("b", 1.0), floats("a", 2.0)]
     members = [msgpack("net.msgpack", two_names), safetensors("net.safetensors", two)]
+    names = ["\U00010000", "\ufffd", *("n" * count for count in (31, 32, 255, 256, 65_536)), *"abcdefghij"]
+    sizes = [(1, 127), (1, 128), (255,), (256,), (65_535,), (65_536, 0), (2**32 - 1, 0), (2**32, 0)]
+    shapes = [*sizes, *[()] * (len(names) - len(sizes))]
+    many = [Tensor(name, "U8", shape, bytes(math.prod(shape))) for name, shape in zip(names, shapes, strict=True)]
+    made = safetensors("net.safetensors", many, codec="zstd")
+    description = "Names and numbers of every length in an identity; names that UTF-16 sorts in another order"
+    yield valid("identity-lengths", description, "12.2", File([made]))
     description = "A tree whose tensors are not in the order of their names; a writer has to store it flat (11.3)"
     yield valid("identity-tree", description, "1.2 11.3 12.2", File(members))
 
@@ -176,6 +189,9 @@ def _tensors() -> Iterator[Vector]:
         longer = 4088 - missing - len(safetensors("", [floats("", 1.0)]).entry["header"])
         name = "header-full" if missing == 0 else "header-two-pages"
         yield flat(name, f"The header {what}", "9.1", [floats("n" * longer, 1.0)])
+    long = {"": "x" * (4 << 20)}
+    description = "A header block of two chunks"
+    yield flat("header-two-chunks", description, "7.1 9.1 9.5", [floats("w", 1.0)], text_metadata=long)
     short = b"two chunks. "
     nbytes = (4 << 20) + len(short) - (4 << 20) % len(short)
     big = Tensor("w", "U8", [nbytes], short * (nbytes // len(short)))
@@ -227,6 +243,10 @@ def _zstd() -> Iterator[Vector]:
     yield one("zstd-longest-chunk", "A stored chunk 1024 bytes longer than the logical one", "7.3", padded, text)
     stored = frames.header(192, flags=4) + frames.block(frames.RAW, 192, text) + frames.PANGRAM_CHECKSUM
     yield one("zstd-checksum", "A frame with a checksum of its content", "8.4", stored, text)
+    for count, checksum in frames.CHECKSUMS.items():
+        start = text[:count]
+        stored = frames.header(count, flags=4) + frames.block(frames.RAW, count, start) + bytes.fromhex(checksum)
+        yield one(f"zstd-checksum-{count}", f"A checksum of {count} bytes of content", "8.4", stored, start)
     (low, low_frame), (high, high_frame) = frames.COMPRESSED_PLANES
     pairs = bytes(byte for pair in zip(low, high, strict=True) for byte in pair)
     made = safetensors(
@@ -260,8 +280,16 @@ def _zstd() -> Iterator[Vector]:
 def _limits() -> Iterator[Vector]:
     members = [opaque(f"m{number}", b"1") for number in range(4096)]
     yield valid("limit-members", "4,096 members, as many as there may be", "13.1", File(members))
-    keys = [[Map([(0, None)])] * 131_064, Set([None, True, 2, 0.5]), Map([(number, None) for number in range(4)])]
-    description = "131,072 keys and set elements that are neither str nor bin, as many as there may be"
+    keys = [
+        {"a": None},
+        {b"a": None},
+        [Map([(0, None)])] * 131_064,
+        Set([None, True, 2, 0.5]),
+        Map([(number, None) for number in range(4)]),
+    ]
+    description = (
+        "131,072 keys and set elements that are neither str nor bin, as many as there may be, and two that are"
+    )
     yield valid("limit-keys", description, "13.1", File([msgpack("tree.msgpack", keys)]))
 
 
@@ -288,4 +316,6 @@ def _versions() -> Iterator[Vector]:
     newer = File(made.members, made.metadata, minor=7, index=pack(index))
     description = "A newer minor with keys that are not known, at every place where there may be some"
     yield valid("newer-minor", description, "3.4 16.1", newer)
+    unknown = File(minor=1).with_index(zzz=1)
+    yield valid("newer-minor-1", "The first newer minor, with a key that is not known", "3.4 16.1", unknown)
     yield valid("newer-minor-largest", "The largest minor, and nothing else new", "3.4", File(minor=65535))

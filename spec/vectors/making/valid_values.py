@@ -38,8 +38,13 @@ def _values() -> Iterator[Vector]:
     yield tree("bins", "Binary strings", "10.2", [b"", bytes(1), pattern(255), pattern(256)])
     arrays = [[], [None] * 15, [None] * 16, {}, Map([(i, None) for i in range(15)]), Map([(i, i) for i in range(16)])]
     yield tree("containers", "Arrays and maps of 0, 15 and 16 elements", "10.2 10.4", arrays)
-    wide = ["a" * 65536, bytes(65536), [None] * 65536]
-    yield tree("wide", "A str, a bin and an array of 65,536: the longest formats", "10.2", wide)
+    wide = ["a" * 65536, bytes(65536), [None] * 65536, Map([(f"{i:x}", None) for i in range(65536)])]
+    wide.append(Tuple([None] * 65536))
+    yield tree("wide", "A str, a bin, an array, a map and an ext of 65,536: the longest formats", "10.2", wide)
+    wide = ["a" * 65535, bytes(65535), [None] * 65535, Map([(f"{i:x}", None) for i in range(32768)])]
+    wide += [Tuple([None] * 65532), Tuple(["a" * 253]), Tuple(["a" * 252]), Tuple(["a" * 30]), "a" * 32768, [1] * 32768]
+    wide += [Tuple([b"a" * 32768]), bytes(32768)]
+    yield tree("wide-16", "The longest of each that 16 bits can count, and others", "10.2", wide)
     keys = [
         None,
         True,
@@ -80,6 +85,7 @@ def _values() -> Iterator[Vector]:
     yield tree("sets", "Sets, sorted by their encoded bytes", "10.7", sets)
     times = [
         (0, 0),
+        (1_700_000_000, 0),
         (2**32 - 1, 0),
         (2**32, 0),
         (0, 1000),
@@ -131,7 +137,11 @@ def _typed() -> Iterator[Vector]:
         "typed-numpy-ndarray", "numpy.ndarray, of a dtype of section 9 and of C128", arrays, floats("a", 1.0), doubles
     )
     whole = {dtype: bits for dtype, bits in BITS.items() if bits % 8 == 0}
+    every = [tensor(dtype, dtype, 2, seed=60) for dtype in whole]
+    arrays = [Typed("numpy.ndarray", TensorName(dtype)) for dtype in whole]
+    yield tree("typed-numpy-dtypes", "numpy.ndarray of every dtype that NumPy has", arrays, *every)
     scalars = [Typed("numpy.scalar", [dtype, tensor("", dtype, seed=60).data]) for dtype in whole]
+    scalars.append(Typed("numpy.scalar", ["BOOL", b"\1"]))
     scalars.append(Typed("numpy.scalar", ["C128", struct.pack("<2d", 1.0, -2.0)]))
     yield tree("typed-numpy-scalar", "numpy.scalar of every dtype", scalars)
     torch = [
@@ -154,6 +164,10 @@ def _typed() -> Iterator[Vector]:
     complex_values = Tensor("v", "F64", [2, 2], struct.pack("<4d", 1.0, 2.0, -1.0, 0.5))
     description = "torch.sparse_coo of complex values"
     yield tree("typed-torch-sparse-complex", description, Typed("torch.sparse_coo", complex_), indices, complex_values)
+    narrow = {**complex_, "values": Typed("C32", TensorName("v"))}
+    halves_ = Tensor("v", "F16", [2, 2], struct.pack("<4e", 1.0, 2.0, -1.0, 0.5))
+    description = "torch.sparse_coo of values of complex32"
+    yield tree("typed-torch-sparse-c32", description, Typed("torch.sparse_coo", narrow), indices, halves_)
     compressed = Tensor("c", "I64", [3], struct.pack("<3q", 0, 1, 2))
     plain = Tensor("p", "I64", [2], struct.pack("<2q", 1, 0))
     for layout in ("csr", "csc", "bsr", "bsc"):
