@@ -1,13 +1,15 @@
 """Locks on small objects, for stores whose only means of exclusion is compare-and-swap.
 
 A lock object contains the token of its holder, or nothing. A program takes the lock by swapping the empty content for
-its token. The token of a dead holder stays. A program that has seen the same token for long enough, by its own clock,
-swaps it for its own. A slow holder may therefore lose the lock. This is safe because every change under a lock is
+its token. The token of a dead holder stays. A program swaps it for its own if the holder was a process of this machine
+that is dead, or if it has seen the same token for long enough, by its own clock. A slow holder may therefore lose the
+lock. This is safe because every change under a lock is
 conditional as well: it replaces only the expected content and removes only the named version.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -16,6 +18,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from ckptfmt._core.storage.base import Small, Tag
+from ckptfmt._core.storage.leases import holders
+from ckptfmt._core.storage.leases.lease import Holder
 from ckptfmt.errors import LockedError
 
 __all__ = ["SmallObjects", "object_lock"]
@@ -71,7 +75,7 @@ def object_lock(
     if again and path in _held.paths:
         yield
         return
-    token = secrets.token_hex(16).encode()
+    token = _new_token()
     tag = _take(store, name, token, busy, time.monotonic() + wait_seconds, stale_seconds)
     _held.paths.add(path)
     try:
@@ -95,7 +99,23 @@ def _take(store: SmallObjects, name: str, token: bytes, busy: str, deadline: flo
         time.sleep(_PERIOD_SECONDS)
 
 
+def _new_token() -> bytes:
+    me = holders.this_process()
+    return json.dumps([secrets.token_hex(16), me.host, me.pid, me.machine, me.process]).encode()
+
+
+def _is_dead(token: bytes) -> bool:
+    """Return whether the holder is known to be dead."""
+    try:
+        _, host, pid, machine, process = json.loads(token)
+        return holders.is_running(Holder(host, int(pid), str(machine), str(process), "")) is False
+    except (TypeError, ValueError):
+        return False
+
+
 def _is_stale(path: str, token: bytes, stale_seconds: float) -> bool:
+    if _is_dead(token):
+        return True
     seen, since = _first_seen.get(path, (_FREE, 0.0))
     if seen != token:
         _first_seen[path] = (token, time.monotonic())
