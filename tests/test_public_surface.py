@@ -119,7 +119,7 @@ ckptfmt.torch.Checkpointer.parent
 ckptfmt.torch.Checkpointer.resume(self, resume='auto', *, allow_mismatch=(), takeover=False, inert=(), quiet=False)
 ckptfmt.torch.Checkpointer.run_id
 ckptfmt.torch.Checkpointer.save(self, **metrics)
-ckptfmt.torch.Checkpointer.step(self, **metrics)
+ckptfmt.torch.Checkpointer.step(self, *, accumulating=None, **metrics)
 ckptfmt.torch.Checkpointer.steps(self, n=None)
 ckptfmt.torch.Checkpointer.train_url
 ckptfmt.torch.Checkpointer.wait(self)
@@ -128,6 +128,9 @@ ckptfmt.torch.Checkpointer.warm_start(self, path, *, source=None, rename=None, s
 ckptfmt.torch.ComponentReport(name, restored, differences=(), notes=(), per_rank=(), empty=False)
 ckptfmt.torch.Cycle(rounds)
 ckptfmt.torch.Cycle.rounds
+ckptfmt.torch.Gradients(module)
+ckptfmt.torch.Gradients.load_state_dict(self, state_dict, /)
+ckptfmt.torch.Gradients.state_dict(self)
 ckptfmt.torch.HeldError
 ckptfmt.torch.Peek(directory, path=None, identity=None, run_id=None, step=0, epoch=0)
 ckptfmt.torch.RankError

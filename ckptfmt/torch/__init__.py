@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
 from ckptfmt._core.torch.checkpointer import Checkpointer
 from ckptfmt._core.torch.loading import load
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
+from ckptfmt._core.torch.run.accumulation import Gradients
 from ckptfmt._core.torch.save_load import open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
 from ckptfmt._core.training.batches import Batches
@@ -38,6 +39,7 @@ __all__ = [
     "Checkpointer",
     "ComponentReport",
     "Cycle",
+    "Gradients",
     "HeldError",
     "Peek",
     "RankError",

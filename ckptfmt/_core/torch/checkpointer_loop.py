@@ -10,9 +10,11 @@ from typing import Any, NoReturn, SupportsFloat, TypeVar
 from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.run.accumulation import Accumulation
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.training.batches import Batches
 from ckptfmt._core.training.cycle import Cycle
+from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
 from ckptfmt._core.training.saving.run_saves import Place, Plan
@@ -34,6 +36,8 @@ class RunLoop(RunStart):
 
     def __init__(self, *start: Any, interval_epochs: int | None, last_step: LastStep[Moment] | None) -> None:
         super().__init__(*start)
+        self._accumulation = Accumulation(self._run.components)
+        self._has_reported_gradients = False
         self._interval_epochs = interval_epochs
         self._last_step = last_step
 
@@ -84,6 +88,9 @@ class RunLoop(RunStart):
                 yield step
                 if self.global_step == step:
                     self.step()
+            if self._loop.ends_accumulating:
+                self._note_waiting_gradients("the last step")
+                self._save({})
             self._finish()
 
     def batches(self, loader: Iterable[T]) -> Batches[T]:
@@ -166,10 +173,16 @@ class RunLoop(RunStart):
         """
         return self._loop.cycle(loader, set_epoch)
 
-    def step(self, **metrics: SupportsFloat) -> None:
+    def step(self, *, accumulating: bool | None = None, **metrics: SupportsFloat) -> None:
         """Count a step, and save if a save is due. Call it once per batch or step, after all work on it.
 
+        With gradient accumulation, call it for each micro-batch all the same. Steps of the optimizers among the
+        components are noticed: while gradients wait for one, nothing is saved, signals and the deadline wait, too, and
+        in a loop over batches the step is not counted.
+
         Args:
+            accumulating: Whether gradients wait for an optimizer step. None: find out from the optimizers among the
+                components; for loops without such optimizers, nothing waits.
             metrics: Values to record in the checkpoint, read only if one is saved.
 
         Raises:
@@ -178,14 +191,17 @@ class RunLoop(RunStart):
             CkptfmtError: A save failed, and `on_failed_save` or `max_failed_saves` asks for an error; always
                 SupersededError.
         """
-        self._loop.count_step()
+        waits = self._accumulation.waits()
+        waits = waits if accumulating is None else accumulating
+        self._loop.count_step(accumulating=waits)
         self._hang.reset()
-        due = self._saves.stepped(self._place, leave=self._signals.received is not None)
+        place = Place(self.global_step, self.epoch, waits)
+        due = self._saves.stepped(place, leave=self._signals.received is not None)
         if due is not Due.NOTHING or self._loop.is_at_end:
             self._save(metrics)
         if due is Due.SAVE_AND_LEAVE:
             self._leave()
-        if self._last_step is not None:
+        if self._last_step is not None and not waits:
             self._last_step.note(self.global_step, self._moment)
 
     def end_epoch(self, **metrics: SupportsFloat) -> None:
@@ -201,7 +217,8 @@ class RunLoop(RunStart):
         """
         self._loop.end_epoch()
         self._hang.reset()
-        leave = self._saves.ended_epoch(self._place, leave=self._signals.received is not None)
+        self._note_waiting_gradients("the epoch")
+        leave = self._saves.ended_epoch(Place(self.global_step, self.epoch), leave=self._signals.received is not None)
         if leave or (self._interval_epochs is not None and self.epoch % self._interval_epochs == 0):
             self._save(metrics)
         self._schedule.pause()
@@ -218,6 +235,7 @@ class RunLoop(RunStart):
             CkptfmtError: As in `step()`.
         """
         self._hang.stop()
+        self._accumulation.close()
         try:
             self._saves.close()
         finally:
@@ -227,19 +245,28 @@ class RunLoop(RunStart):
     @contextmanager
     def _attended(self) -> Iterator[None]:
         self._attend()
+        self._accumulation.watch()
         try:
             yield
         finally:
             # After a break, the program may take any time.
             self._hang.stop()
 
+    def _note_waiting_gradients(self, when: str) -> None:
+        """Report, once, gradients that wait for an optimizer step where the run is saved all the same."""
+        if self._has_reported_gradients or not self._accumulation.waits_at_end():
+            return
+        self._has_reported_gradients = True
+        if ranks.world().rank == 0:
+            notify(
+                f"{when} ends with gradients that wait for an optimizer step, and a checkpoint has none: a resumed run "
+                "differs if they are still used; call zero_grad() or step() before, or add ckptfmt.torch.Gradients(net)"
+                " to the components"
+            )
+
     def _finish(self) -> None:
         self._saves.finish(self.global_step, self._gather)
         self.close()
-
-    @property
-    def _place(self) -> Place:
-        return Place(self.global_step, self.epoch)
 
     def _moment(self) -> Moment:
         return Moment(self._loop.progress(), rng.capture())

@@ -42,7 +42,11 @@ class RunFacts:
 
     @property
     def global_step(self) -> int:
-        """Optimizer steps done since the start of the run."""
+        """Optimizer steps done since the start of the run.
+
+        These are the calls of `step()` after which no gradients wait for an optimizer step, however many optimizers
+        stepped; in a loop over `steps()`, the steps of that loop.
+        """
         return self._loop.step
 
     @property

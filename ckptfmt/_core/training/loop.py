@@ -35,6 +35,8 @@ class Phase(Enum):
     """In an epoch, before its pass over the data."""
     BATCH = auto()
     """The loop is working on a batch."""
+    ACCUMULATING = auto()
+    """The batch or step is done, but its gradients wait for an optimizer step."""
     STEPPED = auto()
     """The batch or step is done: `step()` was called."""
     PASSED = auto()
@@ -52,6 +54,7 @@ class LoopState(Generic[S, P]):
     Attributes:
         step: Optimizer steps done since the start of the run.
         epoch: Number of epochs finished.
+        ends_accumulating: Whether gradients waited for an optimizer step when the loop over `steps()` ended.
     """
 
     def __init__(self, generators: Generators, make_tracker: TrackerFactory[S, P], ranks: Ranks) -> None:
@@ -72,6 +75,7 @@ class LoopState(Generic[S, P]):
         self._last_step: int | None = None
         self._has_trained = False
         self._has_cycled = False
+        self.ends_accumulating = False
         self._rounds: list[Rounds[Any]] = []
         self._resumed_cycles: tuple[CycleProgress[S, P], ...] = ()
         self._epoch_random: RandomState = {}
@@ -140,6 +144,11 @@ class LoopState(Generic[S, P]):
                     "save() called in an epoch outside its batches, so a resume would repeat work; call it right after "
                     "step(), or let end_epoch() save"
                 )
+            case Phase.ACCUMULATING:
+                raise UsageError(
+                    "save() called while gradients wait for an optimizer step, so a resume would lose them; call it "
+                    "after the optimizer's step"
+                )
             case Phase.STEP:
                 raise UsageError("save() called before the step is done; call it right after step()")
             case Phase.BATCH:
@@ -187,10 +196,11 @@ class LoopState(Generic[S, P]):
         if self._pending_random is not None:  # code before the loop may have drawn
             self._generators.restore(self._pending_random)
         while n is None or self.step < n:
-            if self._phase not in (Phase.BETWEEN, Phase.STEPPED):
+            if self._phase not in (Phase.BETWEEN, Phase.STEPPED, Phase.ACCUMULATING):
                 raise UsageError(f"steps() called while step {self.step} is open; loop over steps() once at a time")
             self._phase = Phase.STEP
             yield self.step
+        self.ends_accumulating = self._phase is Phase.ACCUMULATING
         self._phase = Phase.BETWEEN
 
     def cycle(self, loader: Iterable[T], set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
@@ -239,9 +249,13 @@ class LoopState(Generic[S, P]):
                 raise UsageError("end_epoch() called inside the loop over batches(); call it after that loop")
             self._phase = Phase.PASSED
 
-    def count_step(self) -> None:
-        """Count one optimizer step: the batch is done."""
-        if self._phase is Phase.STEPPED:
+    def count_step(self, *, accumulating: bool = False) -> None:
+        """Note that a batch or a step of `steps()` is done, and count the optimizer step.
+
+        Args:
+            accumulating: Whether its gradients wait for an optimizer step: then the batch is not counted as one.
+        """
+        if self._phase in (Phase.STEPPED, Phase.ACCUMULATING):
             raise UsageError("step() called twice for one batch; call it once, after all work on the batch")
         if self._phase not in (Phase.BATCH, Phase.STEP):
             raise UsageError(
@@ -249,7 +263,8 @@ class LoopState(Generic[S, P]):
                 "next one, or loop over steps()"
             )
         self._note_unused_cycles()
-        self.step += 1
+        if self._kind == "steps" or not accumulating:
+            self.step += 1
         self._epoch_steps += 1
         self._has_trained = True
         self._look_ahead.stepped()
@@ -257,7 +272,7 @@ class LoopState(Generic[S, P]):
             rounds.stepped()
         if self._kind == "steps":
             self._pending_random = None
-        self._phase = Phase.STEPPED
+        self._phase = Phase.ACCUMULATING if accumulating else Phase.STEPPED
 
     def end_epoch(self) -> None:
         """Count a finished epoch."""
@@ -320,7 +335,7 @@ class LoopState(Generic[S, P]):
         match self._phase:
             case Phase.EPOCH:
                 self._has_cycled = True
-            case Phase.STEPPED:
+            case Phase.STEPPED | Phase.ACCUMULATING:
                 raise UsageError(
                     "a batch of cycle() was taken after step(), so a resume would skip it; take it before step()"
                 )

@@ -45,6 +45,8 @@ class Place(NamedTuple):
 
     step: int
     epoch: int
+    accumulating: bool = False
+    """Whether gradients wait for an optimizer step: nothing may be saved."""
 
 
 class _Attempt(NamedTuple):
@@ -116,7 +118,7 @@ class RunSaves:
         self._outcomes.begin(path, step, time.monotonic())
 
     def stepped(self, place: Place, *, leave: bool) -> Due:
-        """Record a finished step, and return what all ranks do now.
+        """Record a finished step, and return what all ranks do now. Nothing, while gradients accumulate.
 
         Rank 0 decides when to save; any rank can ask to leave.
 
@@ -131,6 +133,8 @@ class RunSaves:
         self.poll()
         saving = self._was_busy or self._writer.busy
         self._was_busy = self._writer.busy
+        if place.accumulating:
+            return self._agree(place, Due.NOTHING)
         due = self._schedule.stepped(place.step, time.monotonic(), time.time(), saving=saving)
         return self._agree(place, Due.SAVE_AND_LEAVE if leave else due)
 
@@ -247,13 +251,17 @@ class RunSaves:
         busy = self._options.when_busy == "skip" and self._writer.busy
         if due is Due.SAVE and (busy or self._ranks.world().rank != 0):
             due = Due.NOTHING
-        most, over, *places = self._ranks.largest(
-            due.value, int(self._writer.finished is not None), place.step, -place.step, place.epoch, -place.epoch
-        )
-        if places != [place.step, -place.step, place.epoch, -place.epoch]:
+        here = [number for part in place for number in (int(part), -int(part))]
+        most, over, *places = self._ranks.largest(due.value, int(self._writer.finished is not None), *here)
+        if places[:4] != here[:4]:
             raise UsageError(
                 f"ranks do not make the same calls: some are at step {-places[1]} after {-places[3]} epochs, "
                 f"others at step {places[0]} after {places[2]}; give each rank the same number of batches"
+            )
+        if places != here:
+            raise UsageError(
+                "ranks do not make the same calls: gradients wait for an optimizer step on some ranks only; let the "
+                "optimizers of all ranks step at the same time"
             )
         if over:
             self.settle()
