@@ -67,7 +67,7 @@ def test_ext_types() -> None:
 
 
 def test_type_names() -> None:
-    text = "\n".join(row[2] for row in table("row | in memory"))
+    text = "\n".join(row[2] for row in table("row | value"))
     found = [name for phrase in re.findall(r"typed (`[^`]+`(?:(?:, | or )`[^`]+`)*):", text) for name in names(phrase)]
     assert sorted(found) == sorted(REGISTRY["type_names"])
     assert minimal_reader.TYPES.keys() == set(found)
