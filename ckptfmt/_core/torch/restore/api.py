@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -26,6 +27,8 @@ from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import RestoreError, error_for
 
 __all__ = ["ComponentStates", "RestoreReport", "restore"]
+
+_SOON_READ_BYTES = 256 << 20
 
 
 class ComponentStates:
@@ -195,13 +198,9 @@ def restore(
     allowed = name_list("allow_mismatch", allow_mismatch)
     takers = checked_components(components)
     with io.open(path) as checkpoint:
-        with collector_paused():
-            states = ComponentStates(checkpoint, takers)
-            plan = states.plan(takers, states.trees, allowed)
-            plan.require_fit()
-        if verify_first:
-            _fill(checkpoint, {name: {} for name in states.trees}, None)
-        reports = states.restore(plan, progress)
+        # After a pause, the collector goes through all that was made meanwhile: once is enough if the rest is soon done.
+        with collector_paused() if checkpoint.file_bytes <= _SOON_READ_BYTES else nullcontext():
+            reports = _restore(checkpoint, takers, allowed, progress, verify_first=verify_first)
         return RestoreReport(
             path=checkpoint.path,
             identity=checkpoint.identity,
@@ -210,6 +209,23 @@ def restore(
             components=reports,
             unexpected=tuple(name for name in checkpoint if name not in takers),
         )
+
+
+def _restore(
+    checkpoint: Checkpoint,
+    takers: Mapping[str, Stateful],
+    allow_mismatch: Collection[str],
+    progress: Callable[[int], None] | None,
+    *,
+    verify_first: bool,
+) -> tuple[ComponentReport, ...]:
+    with collector_paused():
+        states = ComponentStates(checkpoint, takers)
+        plan = states.plan(takers, states.trees, allow_mismatch)
+        plan.require_fit()
+    if verify_first:
+        _fill(checkpoint, {name: {} for name in states.trees}, None)
+    return states.restore(plan, progress)
 
 
 def _keep_own_buffers(plan: ComponentPlan) -> None:

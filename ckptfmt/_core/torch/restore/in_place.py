@@ -148,13 +148,19 @@ class Placement:
             self._repeats.append((taker, first))
         elif not taker.numel():
             return taker
-        else:
-            place = taker.device, taker.data_ptr(), taker.shape, taker.stride()
-            if self._places.setdefault(place, taker) is taker:
-                # Tensors tied here but not in the file have the same bits there: either one will do.
-                self.targets.setdefault(origin.component, {})[origin.tensor] = target_of(taker)
+        elif self._is_first_at_its_place(taker):
+            # Tensors tied here but not in the file have the same bits there: either one will do.
+            self.targets.setdefault(origin.component, {})[origin.tensor] = target_of(taker)
         self._written.append(taker)
         return taker
+
+    def _is_first_at_its_place(self, taker: torch.Tensor) -> bool:
+        """Return whether this is the first tensor with this memory, shape and strides."""
+        first = self._places.setdefault(taker.data_ptr(), taker)
+        if first is taker:
+            return True
+        place = _place_of(taker)
+        return place != _place_of(first) and self._places.setdefault(place, taker) is taker
 
 
 class _WithVersions(dict[str, Any]):
@@ -201,6 +207,10 @@ def _placed(key: str, value: Any, parameter: torch.Tensor, step_on_device: bool)
     if key == "step":
         return value.to(dtype=torch.float32, device=parameter.device) if step_on_device else value
     return value.to(device=parameter.device)
+
+
+def _place_of(tensor: torch.Tensor) -> Hashable:
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 _EMPTY = torch.empty(0)
