@@ -120,48 +120,81 @@ def plan_header(
         FormatError: A dtype, shape or length is not allowed.
         LimitError: The header would be too large (13.1).
     """
-    placed = _place(list(tensors))
-    header = Header(placed, MappingProxyType(dict(text_metadata or {})), _encode_text(placed, text_metadata))
+    facts = list(tensors)
+    kinds = _kinds_of(facts)
+    placed = _place(facts, kinds)
+    header = Header(placed, MappingProxyType(dict(text_metadata or {})), _encode_text(placed, kinds, text_metadata))
     _check_size(len(header.text))
     return header
 
 
-def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorEntry, ...]:
-    """Return the tensors with the places of their data: multiples of a page, then of 64 bytes, then the rest (9.4)."""
-    sizes: list[int] = []
-    groups: list[int] = []
-    totals = [0, 0, 0]
+class _Kind(NamedTuple):
+    """What all tensors of one dtype and shape have in common: there are few kinds, even of many tensors.
+
+    Attributes:
+        dtype: Their dtype.
+        shape: Their shape.
+        nbytes: Length of their data in bytes.
+        group: The group of their data (9.4): 0 for multiples of a page, 1 of 64 bytes, 2 for the rest.
+        text: What the header says of them.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    group: int
+    text: str
+
+
+def _kinds_of(facts: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[_Kind]:
+    """Return the kind of each tensor, after checking name, dtype and shape."""
+    known: dict[tuple[str, tuple[int, ...]], _Kind] = {}
+    kinds = []
     for name, dtype, shape in facts:
         if name == METADATA_KEY:
             _fail("header-json", f"no tensor can be named {METADATA_KEY}; choose another name", name)
-        if dtype not in DTYPES:
-            _fail("tensor-dtype", f"its dtype is {dtype!r}, which this version of the format does not know", name)
-        if not _is_shape(shape):
-            _fail("tensor-shape", f"its shape {_shorten(shape)} is not allowed", name)
-        nbytes = tensor_nbytes(dtype, shape)
-        if nbytes is None:
-            _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
-        group = 2 if nbytes % _LINE_BYTES else 1 if nbytes % _PAGE_BYTES else 0
-        sizes.append(nbytes)
-        groups.append(group)
-        totals[group] += nbytes
+        kind = known.get((dtype, shape))
+        if kind is None:
+            kind = known[dtype, shape] = _kind_of(name, dtype, shape)
+        kinds.append(kind)
+    return kinds
+
+
+def _kind_of(name: str, dtype: str, shape: tuple[int, ...]) -> _Kind:
+    if dtype not in DTYPES:
+        _fail("tensor-dtype", f"its dtype is {dtype!r}, which this version of the format does not know", name)
+    if not _is_shape(shape):
+        _fail("tensor-shape", f"its shape {_shorten(shape)} is not allowed", name)
+    nbytes = tensor_nbytes(dtype, shape)
+    if nbytes is None:
+        _fail("tensor-offsets", f"{dtype} data of shape {list(shape)} is not a whole number of bytes", name)
+    group = 2 if nbytes % _LINE_BYTES else 1 if nbytes % _PAGE_BYTES else 0
+    return _Kind(dtype, shape, nbytes, group, f'"dtype":"{dtype}","shape":[{",".join(map(str, shape))}]')
+
+
+def _place(facts: Sequence[tuple[str, str, tuple[int, ...]]], kinds: Sequence[_Kind]) -> tuple[TensorEntry, ...]:
+    """Return the tensors with the places of their data: multiples of a page, then of 64 bytes, then the rest (9.4)."""
+    totals = [0, 0, 0]
+    for kind in kinds:
+        totals[kind.group] += kind.nbytes
     ends = [0, totals[0], totals[0] + totals[1]]
     entries = []
-    for (name, dtype, shape), nbytes, group in zip(facts, sizes, groups, strict=True):
+    for (name, _, _), (dtype, shape, nbytes, group, _) in zip(facts, kinds, strict=True):
         begin = ends[group]
-        ends[group] = begin + nbytes
-        entries.append(TensorEntry(name, dtype, shape, begin, begin + nbytes))
+        ends[group] = end = begin + nbytes
+        entries.append(TensorEntry(name, dtype, shape, begin, end))
     return tuple(entries)
 
 
-def _encode_text(tensors: Iterable[TensorEntry], text_metadata: Mapping[str, str] | None) -> bytes:
+def _encode_text(
+    tensors: Sequence[TensorEntry], kinds: Sequence[_Kind], text_metadata: Mapping[str, str] | None
+) -> bytes:
     items = []
     if text_metadata:
         items.append(f'"{METADATA_KEY}":{_json(dict(text_metadata))}')
     quoted = json.encoder.encode_basestring  # what `json.dumps` with `ensure_ascii=False` uses
-    for name, dtype, shape, begin, end in tensors:
-        sizes = ",".join(map(str, shape))
-        items.append(f'{quoted(name)}:{{"dtype":"{dtype}","shape":[{sizes}],"data_offsets":[{begin},{end}]}}')
+    for (name, _, _, begin, end), kind in zip(tensors, kinds, strict=True):
+        items.append(f'{quoted(name)}:{{{kind.text},"data_offsets":[{begin},{end}]}}')
     text = f"{{{','.join(items)}}}"
     try:
         return text.encode()
@@ -212,6 +245,7 @@ def _parse_canonical(text: bytes) -> Header | None:
         facts = [(name, entry["dtype"], tuple(entry["shape"])) for name, entry in document.items()]
         if not facts or (text_metadata and not all(type(value) is str for value in text_metadata.values())):
             return None
+        del document  # what is made next can have its memory
         header = plan_header(facts, text_metadata)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -261,6 +295,7 @@ def _parse_strictly(text: bytes, member: str | None) -> Header:
     if not facts:
         _fail("header-json", "the header lists no tensor", member=member)
     try:
+        del document  # what is made next can have its memory
         header = plan_header(facts, text_metadata)
     except FormatError as error:
         raise error_for([replace(problem, member=member) for problem in error.problems]) from error
