@@ -167,7 +167,7 @@ class Component:
                 values = dict(zip(read, self._make([(name, adapters.primary) for name in read]), strict=True))
                 return {name: values[name] if name in values else given[name] for name in self.tensors}
             tree = self.structure() if tree is _ALL else tree
-            uses = [use for use in tensor_uses(tree, adapters) if use[0] not in given]
+            uses = tensor_uses(tree, adapters, given)
             made = dict(zip(uses, self._make(uses), strict=True))
             try:
                 return unflatten(tree, lambda name, by: given[name] if name in given else made[name, by], adapters)

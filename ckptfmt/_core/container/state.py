@@ -7,7 +7,7 @@ specification, and makes them again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS
 from ckptfmt._core.format.index import ROOT, are_component_names, shown_name
 from ckptfmt._core.format.packing import (
+    LEAVES,
     MAX_DEPTH,
     MAX_LOOSE_KEYS,
     MAX_MSGPACK_BYTES,
@@ -324,14 +325,25 @@ class _Flattener:
             raise StateError(self.place(path), f"more than {MAX_VALUES} values", "put long lists into arrays")
 
 
-def tensor_uses(tree: object, adapters: AdapterSet) -> list[tuple[str, Adapter]]:
-    """Return which tensors a tree refers to, each with the adapter that has to make it, without repetition."""
+def tensor_uses(tree: object, adapters: AdapterSet, given: Container[str] = ()) -> list[tuple[str, Adapter]]:
+    """Return which tensors a tree refers to, each with the adapter that has to make it, without repetition.
+
+    Args:
+        tree: The tree.
+        adapters: The adapters.
+        given: Names of tensors to leave out.
+    """
     found: dict[tuple[str, Adapter], None] = {}
 
     def look(node: Any, adapter: Adapter) -> None:
+        kind = type(node)
+        if kind is TensorRef:
+            if node.name not in given:
+                found[node.name, adapter] = None
+            return
+        if kind in LEAVES:
+            return
         match node:
-            case TensorRef(name):
-                found[name, adapter] = None
             case Typed(name, value):
                 look(value, adapters.maker(name, adapter))
             case dict():
@@ -356,9 +368,12 @@ def unflatten(tree: object, tensor: Callable[[str, Adapter], object], adapters: 
     """
 
     def decode(node: Any, adapter: Adapter) -> object:
+        kind = type(node)
+        if kind is TensorRef:
+            return tensor(node.name, adapter)
+        if kind in LEAVES:
+            return node
         match node:
-            case TensorRef(name):
-                return tensor(name, adapter)
             case Typed(name, value):
                 maker = adapters.maker(name, adapter)
                 typed = Typed(name, decode(value, maker))

@@ -27,6 +27,7 @@ __all__ = [
     "EXT_TIMESTAMP",
     "EXT_TUPLE",
     "EXT_TYPED",
+    "LEAVES",
     "MAX_DEPTH",
     "MAX_LOOSE_KEYS",
     "MAX_MSGPACK_BYTES",
@@ -67,6 +68,10 @@ class Typed:
 
     name: str
     value: Any
+
+
+LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, set})
+"""Types of the values that stay as they are wherever a tree is walked or rebuilt. To ask this first is quick."""
 
 
 def encode(tree: object) -> bytes:

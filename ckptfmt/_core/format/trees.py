@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, TypeGuard
 
 from ckptfmt._core.format.dtypes import COMPLEX_PARTS, ELEMENTS
-from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.packing import LEAVES, TensorRef, Typed
 from ckptfmt._core.format.sparse import SPARSE, are_sizes, sparse_fault
 from ckptfmt._core.format.tensors import TensorEntry
 from ckptfmt.errors import Problem
@@ -52,9 +52,13 @@ def walk(tree: object) -> Iterator[object]:
     pending = [tree]
     while pending:
         node = pending.pop()
+        kind = type(node)
+        if kind is TensorRef:
+            yield node
+            continue
+        if kind in LEAVES:
+            continue
         match node:
-            case TensorRef():
-                yield node
             case Typed(_, value):
                 yield node
                 pending.append(value)

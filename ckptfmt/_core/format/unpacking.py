@@ -125,16 +125,21 @@ class _Decoder:
 
     def sized(self, first: int, level: int, start: int) -> object:
         """Read a value whose first byte is followed by a length or a number."""
+        if first in _EXT:  # first what there is most of: tensors, then the numbers and names of parameters
+            nbytes = self.length(_EXT[first])
+            if nbytes in _FIXEXT_LENGTHS:
+                self.fail("msgpack-canonical", f"an ext value of {nbytes} bytes has a shorter encoding", start)
+            return self.extension(nbytes, level, start)
         if first in _UINT:
             return self.length(_UINT[first])
+        if first in _STR:
+            return self.text(self.length(_STR[first]))
         if first in _INT:
             nbytes, limit = _INT[first]
             number = int.from_bytes(self.take(nbytes), "big", signed=True)
             if number >= limit:
                 self.fail("msgpack-canonical", f"the integer {number} has a shorter or unsigned encoding", start)
             return number
-        if first in _STR:
-            return self.text(self.length(_STR[first]))
         if first in _BIN:
             return self.take(self.length(_BIN[first]))
         if first in _ARRAY:
@@ -143,11 +148,6 @@ class _Decoder:
             return self.mapping(self.length(_MAP[first]), level)
         if first in _FIXEXT:
             return self.extension(_FIXEXT[first], level, start)
-        if first in _EXT:
-            nbytes = self.length(_EXT[first])
-            if nbytes in _FIXEXT_LENGTHS:
-                self.fail("msgpack-canonical", f"an ext value of {nbytes} bytes has a shorter encoding", start)
-            return self.extension(nbytes, level, start)
         if first == 0xCA:
             self.fail("msgpack-canonical", "float 32 is not used", start)
         self.fail("msgpack-invalid", "0xC1 is not a MessagePack format", start)
@@ -177,7 +177,8 @@ class _Decoder:
         for _ in range(pairs):
             start = self.position
             key = self.value(level)
-            self.check_key(key, start)
+            if type(key) is not str:
+                self.check_key(key, start)
             if key in result:
                 self.fail("msgpack-key", f"the key {key!r} stands twice in one map", start)
             result[key] = self.value(level)
@@ -202,6 +203,8 @@ class _Decoder:
             self.fail("msgpack-invalid", "the bytes end within an ext value", start)
         if self.plain and code != packing.EXT_TIMESTAMP:
             self.fail("index-schema", f"ext type {code} does not belong into the index", start)
+        if code == packing.EXT_TENSOR:
+            return self.reference(nbytes, start)
         self.end = stop
         try:
             value = self.payload(code, nbytes, level, start)
@@ -211,13 +214,14 @@ class _Decoder:
             self.end = outer_end
         return value
 
+    def reference(self, nbytes: int, start: int) -> TensorRef:
+        try:
+            return TensorRef(str(self.take(nbytes), "utf-8"))
+        except UnicodeDecodeError:
+            self.fail("ext-payload", "a tensor's name is not valid UTF-8", start)
+
     def payload(self, code: int, nbytes: int, level: int, start: int) -> object:
         match code:
-            case packing.EXT_TENSOR:
-                try:
-                    return TensorRef(str(self.take(nbytes), "utf-8"))
-                except UnicodeDecodeError:
-                    self.fail("ext-payload", "a tensor's name is not valid UTF-8", start)
             case packing.EXT_TUPLE:
                 return tuple(self.elements(level, start))
             case packing.EXT_SET:

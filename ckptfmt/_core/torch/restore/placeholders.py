@@ -6,7 +6,7 @@ With them, a checkpoint can be compared with live objects before its data is rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.component import Component
 from ckptfmt._core.container.per_rank import choose
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.format.packing import TensorRef, Typed
+from ckptfmt._core.format.packing import TensorRef
+from ckptfmt._core.format.trees import walk
 from ckptfmt._core.torch.restore.modules import same_bits
 from ckptfmt._core.torch.state.parameter_names import groups_of
 from ckptfmt._core.torch.tensors.dtypes import DTYPES, shape_in_torch
@@ -57,7 +58,7 @@ class Skeletons:
         self._checkpoint = checkpoint
         self._world = world
         self._origins: dict[int, tuple[Origin, torch.Tensor]] = {}  # the tensor is kept, so its id stays unique
-        self._kinds: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
+        self._kinds: dict[tuple[str, tuple[int, ...]], torch.Tensor | None] = {}
 
     def read(self, name: str, live: object) -> Any:
         """Return the state of a component.
@@ -76,7 +77,8 @@ class Skeletons:
         """
         component = self._checkpoint[name]
         tree = None if component.flat else self._own(component)
-        instead = {tensor: self._stand_in(component, tensor) for tensor in _deferred(component, tree, live)}
+        stand_ins = ((tensor, self._stand_in(component, tensor)) for tensor in _deferred(component, tree, live))
+        instead = {tensor: stand_in for tensor, stand_in in stand_ins if stand_in is not None}
         state = component.load(instead) if component.flat else component.load(instead, tree)
         return versions.attach(state, component.text_metadata)
 
@@ -107,41 +109,41 @@ class Skeletons:
         entry = component.tensors[origin.tensor]
         return entry.dtype, entry.shape, component.tensor_digests(origin.tensor)
 
-    def _stand_in(self, component: Component, name: str) -> torch.Tensor:
+    def _stand_in(self, component: Component, name: str) -> torch.Tensor | None:
+        """Return a new placeholder; None if PyTorch has no tensor of this dtype and shape."""
         entry = component.tensors[name]
         kind = entry.dtype, entry.shape
-        like = self._kinds.get(kind)
-        if like is None:
+        if kind not in self._kinds:
             shape = shape_in_torch(*kind)
-            assert shape is not None  # `_deferred` yields only tensors with a shape
-            like = self._kinds[kind] = torch.empty(shape, dtype=DTYPES[entry.dtype], device="meta")
+            empty = None if shape is None else torch.empty(shape, dtype=DTYPES[entry.dtype], device="meta")
+            self._kinds[kind] = empty
+        like = self._kinds[kind]
+        if like is None:
+            return None
         tensor = like.detach()  # a new one like it, at a quarter of the cost
         self._origins[id(tensor)] = Origin(component.name, name), tensor
         return tensor
 
 
-def _deferred(component: Component, tree: object, live: object) -> Iterator[str]:
-    """Yield the names of the tensors that need not be read for a comparison.
+def _deferred(component: Component, tree: object, live: object) -> Iterable[str]:
+    """Return the names of the tensors that need not be read for a comparison.
 
     Args:
         component: The component.
         tree: The required part of its tree; None if it is flat.
         live: The object to restore.
     """
-    known = (name for name, entry in component.tensors.items() if shape_in_torch(entry.dtype, entry.shape) is not None)
     if isinstance(live, nn.Module):
         if component.flat:
-            yield from known
-            return
+            return component.tensors
         candidates = _tensors_in(tree)
     elif groups_of(live) is not None and not component.flat:
         candidates = _moments_in(tree, component)
     else:
-        return
+        return ()
     # A tensor that also occurs where its values matter, or as a part of something else, is read.
-    everywhere = Counter(_all_in(tree))
-    here = Counter(candidates)
-    yield from (name for name in known if here[name] and here[name] == everywhere[name])
+    everywhere = Counter([node.name for node in walk(tree) if type(node) is TensorRef])
+    return [name for name, count in Counter(candidates).items() if count == everywhere[name]]
 
 
 def _tensors_in(tree: object) -> Iterator[str]:
@@ -156,16 +158,3 @@ def _moments_in(tree: object, component: Component) -> Iterator[str]:
     for number, state in states.items():
         if isinstance(number, int) and isinstance(state, Mapping):
             yield from (name for name in _tensors_in(state) if component.tensors[name].shape)
-
-
-def _all_in(tree: object) -> Iterator[str]:
-    if type(tree) is TensorRef:
-        yield tree.name
-    elif isinstance(tree, Typed):
-        yield from _all_in(tree.value)
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _all_in(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _all_in(value)
