@@ -36,6 +36,7 @@ NewBuffer = Callable[[int], memoryview]
 """Makes the buffer of a worker, given its length in bytes."""
 
 _READERS = CORES + 1  # one waits for the disk while the others hash
+_JOINED_BYTES = 1 << 20
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
 _CACHED_PIECE_BYTES = 1 << 20
@@ -59,7 +60,7 @@ class ReadRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Neighbouring segments of one member, about a chunk together, or a chunk of one; one read brings them all.
+    """Neighbouring segments of one member, about a MiB together, or a chunk of one; one read brings them all.
 
     Attributes:
         member: The member.
@@ -149,7 +150,7 @@ def _groups(requests: Iterable[ReadRequest]) -> Iterator[_Group]:
         if not size:
             continue
         joins = request.member is member and segment.first_chunk == following
-        if segments and not (joins and nbytes + size <= CHUNK_BYTES and len(segments) < _MAX_SEGMENTS):
+        if segments and not (joins and nbytes + size <= _JOINED_BYTES and len(segments) < _MAX_SEGMENTS):
             assert member is not None  # there are segments of it
             yield _Group(member, segments, targets, nbytes)
             segments, targets, nbytes = [], [], 0
@@ -243,9 +244,9 @@ class _Reader:
         begin = 0
         for segment, target, found in zip(segments, targets, digests, strict=True):
             end = begin + segment.nbytes
-            faults = [] if sound else _check(member, segment, found)
-            problems += faults
-            if not faults:
+            if not sound and (faults := _check(member, segment, found)):
+                problems += faults
+            elif target is not None:
                 _deliver(data[begin:end], target)
             begin = end
         return problems
@@ -315,12 +316,12 @@ class _Reader:
 
 def _deliver(data: memoryview, target: ReadTarget) -> None:
     """Bring verified bytes to their place."""
-    if isinstance(target, memoryview) and len(data) > _SMALL_BYTES:
-        copy_bytes(data, target)
-    elif isinstance(target, memoryview):
-        target[:] = data
-    elif target is not None:
+    if callable(target):
         target(0, data)
+    elif target is not None and len(data) > _SMALL_BYTES:
+        copy_bytes(data, target)
+    elif target is not None:
+        target[:] = data
 
 
 def _check(member: Member, segment: Segment, found: bytes) -> list[Problem]:

@@ -198,7 +198,7 @@ def restore(
     allowed = name_list("allow_mismatch", allow_mismatch)
     takers = checked_components(components)
     with io.open(path) as checkpoint:
-        # After a pause, the collector goes through all that was made meanwhile: once is enough if the rest is soon done.
+        # After a pause, the collector goes through all that was made meanwhile: once, if the rest is soon done.
         with collector_paused() if checkpoint.file_bytes <= _SOON_READ_BYTES else nullcontext():
             reports = _restore(checkpoint, takers, allowed, progress, verify_first=verify_first)
         return RestoreReport(

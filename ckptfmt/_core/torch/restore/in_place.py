@@ -61,7 +61,7 @@ class Placement:
         self._path = path
         self.targets: dict[str, dict[str, ReadTarget]] = {}
         self._skeletons = skeletons
-        self._first: dict[tuple[str, str], torch.Tensor] = {}
+        self._first: dict[int, torch.Tensor] = {}
         self._repeats: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._places: dict[Hashable, torch.Tensor] = {}
         self._written: list[torch.Tensor] = []
@@ -143,7 +143,7 @@ class Placement:
         taker = live if live is not None and fits(live, saved) else None
         if taker is None:
             taker = new_tensor(saved.shape, saved.dtype, "cpu" if parameter is None else parameter.device)
-        first = self._first.setdefault(origin, taker)
+        first = self._first.setdefault(id(saved), taker)  # the skeletons keep it, and have one for each origin
         if first is not taker:
             self._repeats.append((taker, first))
         elif not taker.numel():
@@ -194,19 +194,19 @@ class _Assign:
         for number, values in states.items():
             parameter = self._numbered.get(number)
             if parameter is not None:
-                on_device = flags[id(parameter)]
-                state[parameter] = {key: _placed(key, value, parameter, on_device) for key, value in values.items()}
+                device, on_device = parameter.device, flags[id(parameter)]
+                state[parameter] = {key: _placed(key, value, device, on_device) for key, value in values.items()}
         optimizer.__setstate__({"state": state, "param_groups": optimizer.param_groups})
         # It has stepped: a scheduler that steps next must not warn about the wrong order.
         optimizer._opt_called = True  # type: ignore[attr-defined]  # where LRScheduler looks
 
 
-def _placed(key: str, value: Any, parameter: torch.Tensor, step_on_device: bool) -> Any:
+def _placed(key: str, value: Any, device: torch.device, step_on_device: bool) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     if key == "step":
-        return value.to(dtype=torch.float32, device=parameter.device) if step_on_device else value
-    return value.to(device=parameter.device)
+        return value.to(dtype=torch.float32, device=device) if step_on_device else value
+    return value if value.device == device else value.to(device=device)
 
 
 def _place_of(tensor: torch.Tensor) -> Hashable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -265,7 +266,7 @@ def new_tensor(
     takes
     several times as long.
     """
-    nbytes = torch.Size(shape).numel() * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _LARGE_BYTES or torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     memory = torch.from_numpy(np.empty(nbytes + _ALIGNMENT, np.uint8))
