@@ -27,6 +27,7 @@ FILES = (
         "spec/*.json",
         "spec/vectors/README.md",
         "spec/vectors/*.json",
+        "spec/vectors/*.py",
         "spec/vectors/valid/flat.ckptfmt",
     ),
     *("benchmarks/*.md", "benchmarks/*.py", "benchmarks/results/*"),
