@@ -134,7 +134,7 @@ def _timedelta(value: object) -> str | None:
 
 
 def _numpy_scalar(value: object) -> str | None:
-    match value:
+    match value if isinstance(value, list) else None:  # a pattern of a list would take a tuple as well
         case ["BOOL", bytes(data)]:
             return None if data in (b"\0", b"\1") else "is neither 0 nor 1"
         case [str(dtype), bytes(data)] if _SCALAR_BYTES.get(dtype) == len(data):

@@ -95,6 +95,7 @@ def _plain() -> Iterator[Vector]:
         "numpy.scalar": {
             "number": 1,
             "one-element": ["F32"],
+            "tuple": Tuple(["F32", bytes(4)]),
             "three-elements": ["F32", bytes(4), 1],
             "unknown-dtype": ["F33", bytes(4)],
             "dtype-bin": [b"F32", bytes(4)],
