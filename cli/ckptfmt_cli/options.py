@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import click
+
+from ckptfmt._core.storage.resolve import is_gone
 
 __all__ = ["inert_option", "json_option", "refuse_others", "require_absent"]
 
@@ -42,5 +43,5 @@ def require_absent(path: str, *, force: bool) -> None:
     Raises:
         UsageError: `path` exists and `force` is not set.
     """
-    if Path(path).exists() and not force:
+    if not force and not is_gone(path):
         raise click.UsageError(f"{path} already exists; choose another name, or add --force to replace it")

@@ -6,8 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import ckptfmt
 from ckptfmt._core.ops.comparison.diff import diff_files
@@ -32,14 +34,19 @@ from ckptfmt.testing.stores import content_of, names_in, publish
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@pytest.fixture(params=["local", "file", "memory"])
+@pytest.fixture(params=["local", "file", "memory", "s3", "fsspec"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3').new_bucket()}/runs/digits"
+    if request.param == "fsspec":
+        fsspec.register_implementation("inmemory", MemoryFileSystem)
+        return f"inmemory://{tmp_path.name}/runs/digits"
     places = {"local": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}/runs/digits"}
     return places[request.param]
 
 
-def save(place: str, step: int, run_id: str = "r") -> str:
-    weights = np.random.default_rng(step).standard_normal(5000)
+def save(place: str, step: int, run_id: str = "r", seed: int = 0) -> str:
+    weights = np.random.default_rng(step + 100 * seed).standard_normal(5000)
     facts = {"step": step, "run_id": run_id, "metrics": {"loss": 1 / step}, "created": START + timedelta(hours=step)}
     return ckptfmt.save({"net": {"w": weights}}, store_for(place).path(f"{step}.ckptfmt"), **facts).path  # type: ignore[arg-type]  # of several kinds
 
@@ -96,7 +103,7 @@ def test_prune_keeps_what_is_pinned_newest_or_new(place: str) -> None:
     assert Mark.PINNED in entries[paths[2]]
     planned = plan_prune(place, RetentionPolicy(keep_last=2))
     assert [file.path for file in planned.plan.removed] == [paths[1], paths[3], paths[4]]
-    save(place, 3)  # of the same name, and another version
+    save(place, 3, seed=1)  # of the same name, and another version
     pin(paths[4])
     result = apply_prune(planned)
     assert [file.path for file in result.report.removed] == [paths[1]]

@@ -7,7 +7,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ckptfmt import StorageError
 from ckptfmt._core.storage.base import Store
@@ -144,3 +146,18 @@ def test_the_name_of_a_bucket_is_no_object() -> None:
 def test_buckets_are_told_apart_by_name() -> None:
     assert memory_bucket("one") is memory_bucket("one")
     assert memory_bucket("one") is not memory_bucket("two")
+
+
+def test_a_file_system_that_shows_what_is_being_written_is_left_clean(tmp_path: Path) -> None:
+    fsspec.register_implementation("inmemory", MemoryFileSystem)
+    store = store_for(f"inmemory://{tmp_path.name}/runs")
+    with store.create("a.ckptfmt") as file:
+        file.write(b"content")
+    assert names_in(store) == set()
+    assert publish(store, "a.ckptfmt", b"content") == store.path("a.ckptfmt")
+    assert publish(store, "a.ckptfmt", b"other") == store.path("a-2.ckptfmt")
+    assert content_of(store, "a.ckptfmt") == b"content"
+    with closing(store.open("a.ckptfmt")) as source:
+        publish(store, "a.ckptfmt", b"replaced", replace=True)
+        assert source.read(0, 7) == b"content"
+    assert len(probe(store).not_guaranteed) >= 3

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.directory.pins import pin, unpin
@@ -260,6 +262,19 @@ def test_a_store_that_ignores_conditions_is_reported_and_serves_one_writer(
     assert len(said.splitlines()) == 1 + 5, "each guarantee that is missing"
     assert run_tiny(tmp_path).lines == log.lines
     assert capsys.readouterr().err == "", "a directory guarantees all of them"
+
+
+def test_a_store_of_fsspec_is_reported_and_serves_one_writer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fsspec.register_implementation("inmemory", MemoryFileSystem)
+    url = f"inmemory://{tmp_path.name}/run"
+    log = run_tiny(url)
+    said = capsys.readouterr().err
+    assert said.count("ckptfmt: ") == 1
+    assert url in said.splitlines()[0]
+    assert run_tiny(tmp_path).lines == log.lines
+    assert len(names(url)) == len(names(tmp_path))
 
 
 def test_a_store_that_returns_something_else_than_was_sent_has_nothing_durable(

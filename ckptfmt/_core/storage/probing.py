@@ -57,9 +57,10 @@ def probe(store: Store) -> ProbeReport:
     try:
         return ProbeReport(
             store.location,
-            create_if_absent=_creates_once(store, name),
-            publish_if_absent=_publishes_beside(store, f"{name}-published"),
-            compare_and_swap=_swaps_once(store, name),
+            # Where a store claims nothing, a check that succeeds has been lucky.
+            create_if_absent=_creates_once(store, name) and store.properties.create_if_absent,
+            publish_if_absent=_publishes_beside(store, f"{name}-published") and store.properties.create_if_absent,
+            compare_and_swap=_swaps_once(store, name) and store.properties.compare_and_swap,
             conditional_removal=_removes_by_version(store, name),
             pinned_reads=_reads_one_version(store, name),
         )

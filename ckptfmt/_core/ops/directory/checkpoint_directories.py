@@ -12,7 +12,7 @@ from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.base import Entry
 from ckptfmt._core.storage.local.paths import children, is_directory, is_link
-from ckptfmt._core.storage.resolve import is_url
+from ckptfmt._core.storage.resolve import is_url, store_for
 from ckptfmt.errors import CkptfmtError, StorageError
 
 __all__ = ["checkpoint_directories"]
@@ -36,6 +36,7 @@ def checkpoint_directories(
     """
     if is_url(directory):
         return ()
+    directory = store_for(directory).location  # of a `file` URL, the path
     if is_checkpoint_directory(directory):
         return (_look(Path(directory), inert),)
     return tuple(_look(path, inert) for path in _candidates(directory))

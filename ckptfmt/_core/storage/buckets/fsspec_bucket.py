@@ -1,7 +1,8 @@
 """The door to fsspec: file systems for the schemes that obstore lacks, such as `hf://` and `sftp://`.
 
 Their requests have no conditions. What this module checks before it writes, another program may change in between, so
-it claims none of the guarantees that need conditions.
+it claims none of the guarantees that need conditions. Some show a file while it is written: without its end, nobody
+takes it for a checkpoint.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -23,7 +25,7 @@ __all__ = ["FsspecBucket", "fsspec_bucket"]
 _PROPERTIES = Properties(
     create_if_absent=False,
     compare_and_swap=False,
-    atomic_replace=True,
+    atomic_replace=False,
     random_access_writes=False,
     exclusive_publication=False,
     local_reads=False,
@@ -86,8 +88,9 @@ class FsspecBucket:
                 found = self._files.ls(directory, detail=True, refresh=True)
         except FileNotFoundError:
             return iter(())
-        names = ((str(info["name"]).rstrip("/").rpartition("/")[2], info) for info in found)
-        return iter([_stored(prefix + name, info) for name, info in names if info["type"] == "file"])
+        places = [(*str(info["name"]).rpartition("/")[::2], info) for info in found if info["type"] == "file"]
+        inside = directory.strip("/")  # of a file, its own name is listed
+        return iter([_stored(prefix + name, info) for place, name, info in places if place.strip("/") == inside])
 
     def head(self, key: str) -> StoredObject | None:
         """Return what is known of an object; None if it does not exist."""
@@ -158,10 +161,15 @@ class FsspecBucket:
 
     def upload(self, key: str, path: str, *, part_bytes: int, replace: bool) -> _Upload:
         """Begin an upload."""
+        before = self.head(key)
+        if before is not None and not replace:
+            error = StorageError(f"{path}: another program has just published under this name; save again")
+            error.errno = errno.EEXIST
+            raise error
         with self._errors(key, "cannot be written"):
             self._make_parent(key)
             file = self._files.open(self._full(key), "wb", block_size=part_bytes, autocommit=False)
-        return _Upload(self, file, key, path, replace=replace)
+        return _Upload(self, file, key, path, shown=self.head(key) != before)
 
     @contextmanager
     def errors_of_upload(self, key: str) -> Iterator[None]:
@@ -193,14 +201,22 @@ class FsspecBucket:
 
 
 class _Upload:
-    """An upload (see `upload.Upload`)."""
+    """An upload (see `upload.Upload`).
 
-    def __init__(self, bucket: FsspecBucket, file: Any, key: str, path: str, *, replace: bool) -> None:
+    Args:
+        bucket: The bucket.
+        file: The file, open for writing.
+        key: Key of the object.
+        path: URL of the object, for messages.
+        shown: Whether the file system shows the file while it is written.
+    """
+
+    def __init__(self, bucket: FsspecBucket, file: Any, key: str, path: str, *, shown: bool) -> None:
         self._bucket = bucket
         self._file = file
         self._key = key
         self._path = path
-        self._replace = replace
+        self._shown = shown
 
     def append(self, part: bytes) -> None:
         """Send the next part."""
@@ -209,10 +225,6 @@ class _Upload:
 
     def complete(self) -> None:
         """Make the object visible."""
-        if not self._replace and self._bucket.head(self._key) is not None:
-            error = StorageError(f"{self._path}: another program has just published under this name; save again")
-            error.errno = errno.EEXIST
-            raise error
         with self._bucket.errors_of_upload(self._key):
             self._file.close()
             self._file.commit()
@@ -228,11 +240,20 @@ class _Upload:
         """Discard what was sent."""
         with self._bucket.errors_of_upload(self._key):
             self._file.discard()
+        if self._shown:
+            self._bucket.delete(self._key)
 
 
 def _stored(key: str, info: Mapping[str, Any]) -> StoredObject:
-    facts = [f"{name}={info[name]}" for name in _VERSIONS if info.get(name) is not None]
+    facts = [f"{name}={_plain(info[name])}" for name in _VERSIONS if info.get(name) is not None]
     return StoredObject(key, info["size"], Version(" ".join([*facts, f"size={info['size']}"])))
+
+
+def _plain(value: object) -> str:
+    """Return a fact in one form: some file systems give a time as a number here, and as a datetime there."""
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _tag(content: bytes) -> Tag:

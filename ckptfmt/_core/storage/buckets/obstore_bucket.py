@@ -44,6 +44,8 @@ _ENVIRONMENT = ("AWS_", "AZURE_", "GOOGLE_")
 _HTTP_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+_SERVER = re.compile(r"https?://[^/\s]+")
+_UNREACHABLE = "error sending request"
 _TAG_SEPARATOR = "\n"
 
 
@@ -354,11 +356,14 @@ def _tag_of(e_tag: str | None, version: str | None) -> Tag:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error, and what the service says."""
+    """Return in one line why a request failed: what the service says, or the library."""
     text = str(error)
-    code, message = _CODE.search(text), _MESSAGE.search(text)
-    said = ": ".join(it[1] for it in (code, message) if it is not None)
+    said = ": ".join(it[1] for it in (_CODE.search(text), _MESSAGE.search(text)) if it is not None)
     if said:
         return said
-    line = next(iter(text.splitlines()), "") or type(error).__name__
-    return line.split(" - HTTP error", 1)[-1].removeprefix(": ") if " - HTTP error" in line else line
+    line = (next(iter(text.splitlines()), "") or type(error).__name__).rpartition(" - ")[2]
+    line = line.removeprefix("HTTP error: ").removeprefix("Server returned non-2xx status code: ").rstrip(": ")
+    server = _SERVER.search(text)
+    if line == _UNREACHABLE and server is not None:
+        return f"{server[0]} cannot be reached"
+    return line
