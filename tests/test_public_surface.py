@@ -122,6 +122,7 @@ ckptfmt.torch.Checkpointer.save(self, **metrics)
 ckptfmt.torch.Checkpointer.step(self, *, accumulating=None, **metrics)
 ckptfmt.torch.Checkpointer.steps(self, n=None)
 ckptfmt.torch.Checkpointer.train_url
+ckptfmt.torch.Checkpointer.variables(self, **values)
 ckptfmt.torch.Checkpointer.wait(self)
 ckptfmt.torch.Checkpointer.warm_start(self, path, *, source=None, rename=None, strip_prefix='', partial=False,
     resize=False, also_restore=(), keep_counters=False, inert=(), quiet=False)

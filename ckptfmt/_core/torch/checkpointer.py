@@ -81,8 +81,9 @@ class Checkpointer(RunLoop):
             resolved at construction: the run stays in that directory. Or the URL of a store, such as
             `memory://NAME/PREFIX`.
         components: Objects to save and restore, by name: anything with `state_dict()` and `load_state_dict()` (modules,
-            optimizers, schedulers, scalers, averages, your own objects), and random generators of Python, NumPy and
-            PyTorch. They are restored in this order. Names consist of ASCII letters, digits and `_ . -`; `rng` and
+            optimizers, schedulers, scalers, averages, your own objects), random generators of Python, NumPy and
+            PyTorch, and dicts and dataclass instances of plain values and tensors, which are restored in place. None is
+            left out. They are restored in this order. Names consist of ASCII letters, digits and `_ . -`; `rng` and
             `progress` are reserved.
         save_interval_steps: Save every N steps.
         save_interval_minutes: Save when N minutes have passed since the last save.
@@ -147,7 +148,7 @@ class Checkpointer(RunLoop):
             raise UsageError(f"save_interval_epochs is {save_interval_epochs}; pass a number of at least 1, or None")
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
-        run = Run(train_url, run_id, components, codec)
+        run = Run(train_url, run_id, components, codec, _options())
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         run.judged_by = None if policy.best is None else policy.best[:2]
         options = SaveOptions(background, when_busy, Tidying(run, policy))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from ckptfmt._core.storage.resolve import absolute
 from ckptfmt._core.torch.checkpointer_properties import RunFacts
 from ckptfmt._core.torch.distributed.ranks import ranks
+from ckptfmt._core.torch.live_objects.live_values import Variables
 from ckptfmt._core.torch.resume.resuming import resume_run
 from ckptfmt._core.torch.run.components import Run
 from ckptfmt._core.torch.run.loop import Loop
@@ -21,6 +23,7 @@ from ckptfmt._core.training.resume.peek import Peek
 from ckptfmt._core.training.saving.run_saves import RunSaves
 from ckptfmt._core.training.saving.save_schedule import Schedule
 from ckptfmt._core.training.watchdog import HangTimer
+from ckptfmt.errors import UsageError
 
 __all__ = ["RunStart"]
 
@@ -44,6 +47,34 @@ class RunStart(RunFacts):
         self._schedule = schedule
         self._signals = signals
         self._hang = hang
+
+    def variables(self, **values: Any) -> Variables:
+        """Return an object with these values as attributes, which is saved and restored with the run.
+
+        ```python
+        state = ckpt.variables(best=math.inf, patience=0, hidden=None)
+        ckpt.resume()
+        for epoch in ckpt.epochs(args.epochs):
+            ...
+            state.best = min(state.best, val_loss)
+            ckpt.end_epoch(val_loss=val_loss)
+        ```
+
+        For what a loop carries from one iteration to the next: plain values, tensors and arrays, and lists, tuples and
+        dicts of them. Tensors are saved without their graphs; a restored one is on the same kind of device. In the
+        checkpoint it is the component `variables`.
+
+        Args:
+            values: The values of a new run, by name.
+
+        Raises:
+            UsageError: The call comes after `resume()` or a second time, or a value cannot be saved.
+        """
+        if self._loop.resumed:
+            raise UsageError("variables() called after resume(), which restores them; call it before")
+        made = Variables(**values)
+        self._run.add_variables(made)
+        return made
 
     def resume(
         self,

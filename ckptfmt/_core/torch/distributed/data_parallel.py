@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from ckptfmt._core.torch.distributed.wrappers import plain_namer, unwrap
 
@@ -46,11 +47,17 @@ def sharded_by(component: object) -> str | None:
     if isinstance(component, zero):
         return "ZeroRedundancyOptimizer"
     if not isinstance(component, nn.Module):
-        return None
+        groups = component.param_groups if isinstance(component, Optimizer) else []
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        return "DTensor" if _have_dtensors(parameters) else None
     fsdp = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", ())
     if any(isinstance(part, fsdp) for part in component.modules()):
         return "FullyShardedDataParallel"
-    return "DTensor" if any(hasattr(parameter, "full_tensor") for parameter in component.parameters()) else None
+    return "DTensor" if _have_dtensors([*component.parameters(), *component.buffers()]) else None
+
+
+def _have_dtensors(tensors: Iterable[object]) -> bool:
+    return any(hasattr(tensor, "full_tensor") for tensor in tensors)
 
 
 def _parallel_parts(module: nn.Module) -> Iterator[DistributedDataParallel]:

@@ -7,20 +7,27 @@ from collections.abc import Collection, Mapping
 
 from ckptfmt._core.format.index import are_component_names, is_component_name
 from ckptfmt._core.torch.live_objects.generators import as_stateful
+from ckptfmt._core.torch.live_objects.live_values import as_live_values
 from ckptfmt._core.training.stateful import Stateful
 from ckptfmt.errors import UsageError
 
 __all__ = ["checked_components", "name_list", "refuse_keywords"]
 
+_STATE_KEYS = ({"state", "param_groups"}, {"last_epoch", "_step_count"}, {"scale", "_growth_tracker"})
 _EXAMPLE = '{"net": net, "optimizer": optimizer}'
 
 
-def checked_components(components: object, reserved: Collection[str] = ()) -> dict[str, Stateful]:
+def checked_components(
+    components: object, reserved: Collection[str] = (), options: Collection[str] = ()
+) -> dict[str, Stateful]:
     """Return the components by name, each as an object with `state_dict()` and `load_state_dict()`.
+
+    A component that is None is left out.
 
     Args:
         components: The mapping from the caller.
         reserved: Names that no component may have.
+        options: Names of the caller's options, to recognize one among the components.
 
     Raises:
         UsageError: The value is not a mapping, a name cannot name a component (spec 6), or an object has no
@@ -32,7 +39,11 @@ def checked_components(components: object, reserved: Collection[str] = ()) -> di
         raise UsageError(f"components are a {_kind(components)}; pass a mapping such as {_EXAMPLE}")
     if _is_state_dict(components):
         raise UsageError(f"components are a state dict; pass a mapping of names to objects such as {_EXAMPLE}")
-    checked = {name: _checked(name, component, reserved) for name, component in components.items()}
+    checked = {
+        name: _checked(name, component, reserved, options)
+        for name, component in components.items()
+        if component is not None
+    }
     if not are_component_names(checked):
         raise UsageError(f"components {', '.join(map(repr, checked))}: two names differ in case only; rename one")
     return checked
@@ -76,7 +87,7 @@ def name_list(option: str, names: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _checked(name: object, component: object, reserved: Collection[str]) -> Stateful:
+def _checked(name: object, component: object, reserved: Collection[str], options: Collection[str]) -> Stateful:
     if not isinstance(name, str) or not is_component_name(name):
         rule = "at most 148 ASCII letters, digits and _ . -, neither with _ in front nor a name that Windows reserves"
         raise UsageError(f"{name!r} cannot name a component; use {rule}")
@@ -87,17 +98,33 @@ def _checked(name: object, component: object, reserved: Collection[str]) -> Stat
     stateful = as_stateful(component)
     if isinstance(stateful, Stateful):
         return stateful
-    if isinstance(component, Mapping):
-        found = f"component {name!r} is a {'state dict' if _is_state_dict(component) else _kind(component)}"
+    if isinstance(component, Mapping) and _is_state_dict(component):
+        found = f"component {name!r} is a state dict"
         raise UsageError(f"{found}, a frozen copy that training does not update; pass the object itself")
+    values = as_live_values(component)
+    if values is not None:
+        values.require(f"component {name!r}")
+        return values
+    kind = _kind(component)
     if isinstance(component, int | float | complex | str | bytes):
-        found = f"component {name!r} is a plain {_kind(component)}, which cannot be restored in place"
-        raise UsageError(f"{found}; keep values in an object of your own with state_dict() and load_state_dict()")
-    raise UsageError(f"component {name!r} ({_kind(component)}) has no state_dict() and load_state_dict(); add both")
+        close = difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+        if close:
+            raise UsageError(f"component {name!r} is a plain {kind}; did you mean the option {close[0]}=?")
+        found = f"component {name!r} is a plain {kind}, which cannot be restored in place"
+        raise UsageError(f"{found}; declare it: {_holder(name)}")
+    raise UsageError(
+        f"component {name!r} ({kind}) has no state_dict() and load_state_dict(); add both, or declare the values to "
+        f"keep: {_holder('best')}"
+    )
+
+
+def _holder(name: str) -> str:
+    return f"state = ckpt.variables({name}=...), before resume(), and use state.{name}"
 
 
 def _is_state_dict(value: Mapping[str, object]) -> bool:
-    return hasattr(value, "_metadata") or {"state", "param_groups"} <= value.keys()
+    """Return whether a mapping is the state of a module, an optimizer, a scheduler or a scaler."""
+    return hasattr(value, "_metadata") or any(keys <= value.keys() for keys in _STATE_KEYS)
 
 
 def _kind(value: object) -> str:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ckptfmt._core.torch.distributed.wrappers import plain_state, without_wrapper_names
 from ckptfmt._core.torch.live_objects.generators import StatefulGenerator
+from ckptfmt._core.torch.live_objects.live_values import LiveValues
 from ckptfmt._core.torch.restore.lr_schedulers import compare_scheduler, fit_scheduler
 from ckptfmt._core.torch.restore.modules import compare_module, load_module, same_bits
 from ckptfmt._core.torch.restore.optimizers import OptimizerPlan, load_optimizer, plan_optimizer
@@ -208,6 +209,9 @@ def _plan(
         difference = component.difference(saved)
         if difference is not None:
             return ComponentPlan(name, None, (f"{name}: {difference}",))
+    if isinstance(component, LiveValues):
+        lines = _lines(name, component.differences(saved))
+        return ComponentPlan(name, partial(component.load_state_dict, saved), lines)
     return ComponentPlan(name, partial(component.load_state_dict, saved))
 
 

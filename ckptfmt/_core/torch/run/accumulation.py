@@ -6,15 +6,14 @@ resumed run would take a smaller step, with no sign of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.live_objects.optimizers import optimizers_in
 
 __all__ = ["Accumulation", "Gradients"]
 
@@ -35,7 +34,7 @@ class Accumulation:
 
     def __init__(self, components: Mapping[str, object]) -> None:
         self.holds_gradients = any(isinstance(component, Gradients) for component in components.values())
-        self._optimizers = list(_optimizers(components.values()))
+        self._optimizers = list(optimizers_in(components.values()))
         self._handles: list[RemovableHandle] = []
         self._stepped = False
 
@@ -109,24 +108,6 @@ class Gradients:
         for name, parameter in parameters.items():
             gradient = state_dict.get(name)
             parameter.grad = None if gradient is None else gradient.to(parameter.device).clone()
-
-
-def _optimizers(components: Iterable[object]) -> Iterator[Optimizer]:
-    """Yield each optimizer that is a component or in an attribute of one, inside wrappers such as Accelerate's."""
-    seen: set[int] = set()
-    for component in components:
-        held = vars(component).values() if isinstance(component, nn.Module) else _held(component)
-        for found in (component, *held):
-            # Wrappers do not call the constructor of `Optimizer`, and call the step of the inner one.
-            if isinstance(found, Optimizer) and "_optimizer_step_post_hooks" in vars(found) and id(found) not in seen:
-                seen.add(id(found))
-                yield found
-
-
-def _held(component: object) -> Iterator[object]:
-    if isinstance(component, Optimizer) and "_optimizer_step_post_hooks" in vars(component):
-        return iter(())
-    return (slot.value for slot in walk(component, code=False))
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

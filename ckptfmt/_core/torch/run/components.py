@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from ckptfmt._core.container.planning import SavePlan, choose_codecs, plan_components
 from ckptfmt._core.torch.distributed.data_parallel import sharded_by
 from ckptfmt._core.torch.live_objects.components import checked_components
+from ckptfmt._core.torch.live_objects.live_values import Variables
+from ckptfmt._core.torch.live_objects.optimizers import optimizers_in
 from ckptfmt._core.torch.run.progress import Moment, progress_tree
 from ckptfmt._core.torch.state.collect import Collected, Collector
 from ckptfmt._core.torch.state.empty_components import HollowComponents
@@ -21,12 +23,14 @@ from ckptfmt._core.training.report import the_first
 from ckptfmt._core.training.run_record import RunRecord
 from ckptfmt.errors import StateError, UsageError
 
-__all__ = ["PROGRESS", "RNG", "Run"]
+__all__ = ["PROGRESS", "RNG", "VARIABLES", "Run"]
 
 RNG = "rng"
 """Component of the random states: of one process, or a `PerRank`."""
 PROGRESS = "progress"
 """Component of the progress: of one process, or a `PerRank`."""
+VARIABLES = "variables"
+"""Component of the values from `Checkpointer.variables`."""
 
 
 class Run(RunRecord):
@@ -37,6 +41,7 @@ class Run(RunRecord):
         run_id: Id of the run; None if not known yet.
         components: The objects by name.
         codec: Compression of the components.
+        options: Names of the caller's options, to recognize one among the components.
 
     Attributes:
         components: The objects by name.
@@ -48,17 +53,30 @@ class Run(RunRecord):
         run_id: str | None,
         components: object,
         codec: str | Mapping[str, str],
+        options: Collection[str] = (),
     ) -> None:
         super().__init__(directory, run_id)
-        self.components = checked_components(components, (RNG, PROGRESS))
+        self.components = checked_components(components, (RNG, PROGRESS), options)
         _refuse_sharded(self.components)
+        _require_optimizers(self.components)
         self._codec = codec
         self._collector = Collector(self.components)
         self._reported: set[str] = set()
         try:
-            choose_codecs(codec, [*self.components, RNG, PROGRESS])
+            choose_codecs(codec, [*self.components, RNG, PROGRESS, VARIABLES])
         except StateError as error:
             raise UsageError(str(error)) from None
+
+    def add_variables(self, variables: Variables) -> None:
+        """Add the variables of the loop to the components.
+
+        Raises:
+            UsageError: There is a component of that name.
+        """
+        if VARIABLES in self.components:
+            raise UsageError(f"there is a component {VARIABLES!r} already; call variables() once, with all of them")
+        self.components |= checked_components({VARIABLES: variables})
+        self._collector = Collector(self.components)
 
     @property
     def hollow(self) -> HollowComponents:
@@ -127,6 +145,19 @@ class Run(RunRecord):
                     self._reported.add(place)
                     found = f"{place}: a {kind.__name__} is saved as a plain dict and restored as one"
                     notify(f"{found}; convert it to {kind.__name__} in load_state_dict()", logging.INFO)
+
+
+def _require_optimizers(components: Mapping[str, object]) -> None:
+    """Check that the optimizer of each scheduler is saved, too."""
+    others = [component for component in components.values() if not isinstance(component, LRScheduler)]
+    known = {id(optimizer) for optimizer in optimizers_in(others)}
+    for name, component in components.items():
+        scheduled = optimizers_in([getattr(component, "optimizer", None)] if isinstance(component, LRScheduler) else [])
+        if any(id(optimizer) not in known for optimizer in scheduled):
+            raise UsageError(
+                f"component {name!r} schedules an optimizer that is not among the components; add it: "
+                '"optimizer": optimizer'
+            )
 
 
 def _refuse_sharded(components: Mapping[str, object]) -> None:
