@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from pathlib import Path
 from typing import Any
@@ -53,9 +52,7 @@ def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "component",
     [
-        None,
         nn.Linear,
-        {"w": torch.ones(1)},
         random.SystemRandom(),
         3,
         0.5,
@@ -112,7 +109,7 @@ def test_swapped_arguments_are_told(tmp_path: Path) -> None:
         ckptfmt.torch.warm_start(swapped, path)
 
 
-@pytest.mark.parametrize("path", [3, None, {"w": 1}, io.BytesIO()], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize("path", [3, None, {"w": 1}], ids=lambda it: type(it).__name__)
 def test_what_is_no_path_is_told(path: Any) -> None:
     state: Any = {"net": {"w": torch.ones(1)}}
     for call in (
