@@ -26,6 +26,7 @@ class Column:
         shrinks_to: Width to which it may be shortened if the table is too wide; None: never.
         leaves: If that is not enough, columns are left out in the order of these numbers, 1 first; 0: never.
         alike: Whether its cells are names that begin alike, and are shortened there.
+        within: Title of a column: only cells with the same text there begin alike.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Column:
     shrinks_to: int | None = None
     leaves: int = 0
     alike: bool = False
+    within: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,24 @@ def table(
     columns = [columns[position] for position in kept]
     widths = _fit([widths[position] for position in kept], columns, room - GAP * (len(kept) - 1))
     for position, column, width in zip(kept, columns, widths, strict=True):
-        if column.alike:
-            shortened = shorten_alike([line[position].text for line in body], width, terminal.ellipsis)
-            for line, text in zip(body, shortened, strict=True):
+        for group in _alike(column, columns, kept, body):
+            shortened = shorten_alike([line[position].text for line in group], width, terminal.ellipsis)
+            for line, text in zip(group, shortened, strict=True):
                 line[position] = replace(line[position], text=text)
     return [" " * indent + _line([line[position] for position in kept], columns, widths, terminal) for line in lines]
+
+
+def _alike(
+    column: Column, columns: Sequence[Column], kept: Sequence[int], body: Sequence[list[Cell]]
+) -> Iterable[list[list[Cell]]]:
+    """Return the lines of which the cells in a column begin alike, in groups."""
+    if not column.alike:
+        return []
+    by = next((at for at, other in zip(kept, columns, strict=True) if other.title == column.within), None)
+    groups: dict[str, list[list[Cell]]] = {}
+    for line in body:
+        groups.setdefault("" if by is None else line[by].text, []).append(line)
+    return groups.values()
 
 
 def _cell(item: str | Cell) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 __all__ = [
@@ -133,15 +133,16 @@ def shorten_alike(texts: Sequence[str], width: int, ellipsis: str = "…") -> li
     They are cut at the end of a word where that is enough. Only what is still too long is shortened in the middle.
     """
     excess = max(map(cells, texts), default=0) - width
-    prefix = _common_prefix(texts) if len(set(texts)) > 1 and all(map(_NARROW.fullmatch, texts)) else ""
+    names = {text for text in texts if text}
+    prefix = _common_prefix(names) if len(names) > 1 and all(map(_NARROW.fullmatch, names)) else ""
     if excess > 0 and len(prefix) > len(ellipsis):
         least = min(len(prefix), excess + len(ellipsis))
         cut = next((found.end() for found in _BOUNDARY.finditer(prefix) if found.end() >= least), least)
-        texts = [ellipsis + text[cut:] for text in texts]
+        texts = [ellipsis + text[cut:] if text else text for text in texts]
     return [shorten(text, width, ellipsis) for text in texts]
 
 
-def _common_prefix(texts: Sequence[str]) -> str:
+def _common_prefix(texts: Collection[str]) -> str:
     first, last = min(texts), max(texts)
     pairs = zip(first, last, strict=False)
     return first[: next((at for at, (one, other) in enumerate(pairs) if one != other), len(first))]

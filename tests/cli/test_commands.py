@@ -118,14 +118,19 @@ def test_a_message_cannot_forge_a_line(tmp_path: Path, exists: bool) -> None:
 def test_verify_names_the_damaged_tensor_on_the_line_of_its_file(run_directory: Path) -> None:
     result = invoke("verify", run_directory)
     assert result.exit_code == 1
-    lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
-    assert {Path(name).name for name, text in lines.items() if text == "ok"} == {
-        "ckpt_5.ckptfmt",
-        "ckpt_10.ckptfmt",
-        "ckpt_15.ckptfmt",
-    }
+    *files, total = result.stdout.splitlines()
+    lines = dict(line.split(": ", 1) for line in files)
+    assert {Path(name).name for name in lines} == {"flipped.ckptfmt", "cut.ckptfmt"}
     assert "net conv.weight" in lines[str(run_directory / "flipped.ckptfmt")]
     assert "[trailer-magic]" in lines[str(run_directory / "cut.ckptfmt")]
+    assert "3 ok" in total
+
+
+def test_verify_names_sound_files_on_request(run_directory: Path) -> None:
+    *files, total = invoke("verify", "--all", run_directory).stdout.splitlines()
+    sound = {Path(line.removesuffix(": ok")).name for line in files if line.endswith(": ok")}
+    assert sound == {"ckpt_5.ckptfmt", "ckpt_10.ckptfmt", "ckpt_15.ckptfmt"}
+    assert "3 ok" in total
 
 
 def test_verify_of_sound_files_is_0_and_of_one_says_one_line(run_directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,44 @@ def test_diff_of_the_same(golden: Golden, files: Files) -> None:
 
 
 def test_many_differences_are_cut_and_all_can_be_had(files: Files) -> None:
-    many = {f"layer.{number}.weight": np.full(2, number) for number in range(100)}
+    many = {f"layer_{number}.weight": np.full(2, number) for number in range(100)}
     report = diff_files(*files({"net": many}, {"net": {name: value + 1 for name, value in many.items()}}))
     cut, whole = ("\n".join(diff_lines(report, PLAIN, everything=everything)) for everything in (False, True))
-    assert (cut.count("layer."), whole.count("layer.")) == (40, 100)
+    assert (cut.count("layer_"), whole.count("layer_")) == (40, 100)
     assert " 60 " in cut
     assert "--all" in cut
+
+
+def trained(step: int) -> dict[str, Any]:
+    """Return the state of a training after a step; the optimizer records the names of its parameters."""
+    names = ["embed.weight", *(f"blocks.{at}.{part}" for at in range(8) for part in ("fc.weight", "fc.bias"))]
+    net = {name: np.full((4, 2) if name.endswith("weight") else 2, 1 + 0.5**step) for name in names}
+    moments = {at: {"step": np.array(step, np.float32), "exp_avg": net[name] * step} for at, name in enumerate(names)}
+    groups = [{"lr": 0.1, "params": [*range(len(names))], "param_names": [f"net.{name}" for name in names]}]
+    python = random.Random(step).getstate()
+    rng = {"python": python, "numpy": {"bit_generator": "PCG64", "state": {"state": step}}, "torch": np.ones(2)}
+    return {"net": net, "optimizer": {"state": moments, "param_groups": groups}, "rng": rng, "dice": python}
+
+
+def test_tensors_are_folded_by_module_and_generators_are_one_line(golden: Golden, files: Files) -> None:
+    report = diff_files(*files(trained(1), trained(2)))
+    golden("diff-folded.txt", diff_lines(report, PLAIN, everything=False))
+    whole = "\n".join(diff_lines(report, Terminal(width=120), everything=True))
+    assert "net.blocks.7.fc.weight exp_avg" in whole
+
+
+def test_folded_tensors_are_as_far_apart_as_the_farthest(golden: Golden, files: Files) -> None:
+    report = diff_files(*files(trained(1), trained(2)), values=True)
+    golden("diff-folded-values.txt", diff_lines(report, PLAIN, everything=False))
+
+
+def test_json_names_generators_and_parameters(files: Files) -> None:
+    document = json.loads(invoke("diff", "--json", *files(trained(1), trained(2))).stdout)
+    generators = {item["name"]: item["generators"] for item in document["components"]}
+    assert generators == {"net": [], "optimizer": [], "rng": ["numpy", "python"], "dice": ["dice"]}
+    parameters = {change["before"]["name"]: change["parameter"] for change in document["tensors"]}
+    assert parameters["state.0.exp_avg"] == "net.embed.weight"
+    assert parameters["embed.weight"] is None
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

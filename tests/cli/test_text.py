@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wcwidth import wcswidth
 
 from ckptfmt._escaping import escape
-from ckptfmt_cli.text import age, ago, cells, count, metric, shape, shorten, size, timestamp
+from ckptfmt_cli.text import age, ago, cells, count, metric, shape, shorten, shorten_alike, size, timestamp
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -88,3 +88,29 @@ def test_wide_and_combining_characters_are_measured_as_shown() -> None:
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FF) | st.sampled_from("…▁█░")).map(escape))
 def test_text_that_needs_no_tables_is_measured_like_any_other(text: str) -> None:
     assert cells(text) == wcswidth(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "width", "expected"),
+    [
+        (["run-000.pth", "run-001.pth"], 11, ["run-000.pth", "run-001.pth"]),
+        (["run-000.pth", "run-001.pth"], 10, ["…000.pth", "…001.pth"]),  # cut at the end of a word
+        (["run-000.pth", "run-001.pth"], 7, ["…00.pth", "…01.pth"]),
+        (["net.a.weight", "net.b.weight", ""], 9, ["…a.weight", "…b.weight", ""]),
+        (["alpha", "beta"], 4, ["al…a", "beta"]),  # nothing in common
+        (["alone-and-long"], 7, ["alo…ong"]),
+        (["same-name", "same-name"], 5, ["sa…me", "sa…me"]),
+        (["ab" * 9 + "1", "ab" * 9 + "2"], 3, ["…b1", "…b2"]),
+        ([], 3, []),
+    ],
+)
+def test_names_are_cut_where_they_begin_alike(texts: list[str], width: int, expected: list[str]) -> None:
+    assert shorten_alike(texts, width) == expected
+
+
+@given(st.lists(st.text("ab.-é", max_size=8).map("same-".__add__), max_size=5), st.integers(3, 14))
+def test_names_cut_alike_fit_and_stay_apart_where_there_is_room(names: list[str], width: int) -> None:
+    cut = shorten_alike(names, width)
+    assert all(cells(text) <= width for text in cut)
+    if width >= 9:  # the longest without its beginning, and the mark
+        assert len(set(cut)) == len(set(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 
 import click
 
@@ -22,6 +23,8 @@ from ckptfmt_cli.views.verify import summary_line, verdict_line
 
 __all__ = ["command"]
 
+_NOT_SOUND = frozenset(Verdict) - {Verdict.SOUND}
+
 
 @click.command(
     "verify",
@@ -36,13 +39,22 @@ Examples:
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--quick", is_flag=True, help="Check structure and index only, not the data.")
+@click.option("--all", "everything", is_flag=True, help="Also name the files that are sound.")
 @inert_option
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON, once all files are checked.")
 @click.pass_context
-def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tuple[str, ...], as_json: bool) -> None:
+def command(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    quick: bool,
+    everything: bool,
+    inert: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Check every byte against the digests stored with it, and name the damaged tensors.
 
-    For a PATH that is a directory, the *.ckptfmt files directly in it are checked. Subdirectories are not searched.
+    Of several files, those that are not sound are named, and the last line has the sum. For a PATH that is a directory,
+    the *.ckptfmt files directly in it are checked. Subdirectories are not searched.
 
     Files of other formats (.safetensors, .npz, .pth) are read to the end, but have no digests that could prove them
     sound.
@@ -51,27 +63,30 @@ def command(ctx: click.Context, paths: tuple[str, ...], quick: bool, inert: tupl
     be read or cannot be proved sound.
     """
     selection = select_files(paths)
-    verdicts = _verify(selection, quick=quick, inert=inert, as_lines=not as_json)
+    named = frozenset(Verdict) if everything or len(selection.files) == 1 else _NOT_SOUND
+    verdicts = _verify(selection, quick=quick, inert=inert, named=frozenset() if as_json else named)
     report = VerifyReport(verdicts, selection.empty_directories(verdicts), quick=quick)
     if as_json:
         write_json(report.to_json())
     for directory in report.empty_directories:
         say(f"{directory}: no *.ckptfmt files in this directory")
-    if len(report.files) > 1:
-        say(summary_line(report))
+    if len(report.files) > 1 and not as_json:
+        write_lines([summary_line(report)])
     if quick and not as_json:
         say("checked structure and index only; run without --quick to check the data")
     ctx.exit(_exit_code(report))
 
 
-def _verify(selection: Selection, *, quick: bool, inert: tuple[str, ...], as_lines: bool) -> tuple[FileVerdict, ...]:
-    """Check the files; as lines, each is written as soon as its verdict is known."""
+def _verify(
+    selection: Selection, *, quick: bool, inert: tuple[str, ...], named: Container[Verdict]
+) -> tuple[FileVerdict, ...]:
+    """Check the files; each with a verdict among `named` is written as soon as its verdict is known."""
     terminal = Terminal.of(sys.stdout)
     verdicts = []
     with progress_line() as line:
         for verdict in verify_selection(selection, line.update if line else None, quick=quick, inert=inert):
             verdicts.append(verdict)
-            if as_lines:
+            if verdict.verdict in named:
                 if line:
                     line.hide()
                 write_lines([verdict_line(verdict, terminal)])

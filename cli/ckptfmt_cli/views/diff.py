@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from ckptfmt._core.interop.base import TensorInfo
 from ckptfmt._core.ops.comparison.diff import ComponentDifference, DiffReport, Side
 from ckptfmt._core.ops.comparison.tensor_changes import Change, TensorChange
-from ckptfmt._core.ops.comparison.trees import ABSENT
+from ckptfmt._core.ops.comparison.trees import ABSENT, LeafChange
 from ckptfmt._core.ops.inspection.inspect import InspectReport
 from ckptfmt._core.ops.report_json import tree_json
 from ckptfmt._escaping import escape
 from ckptfmt_cli.table import Cell, Column, table
 from ckptfmt_cli.terminal import Style, Terminal
 from ckptfmt_cli.text import count, listed, metric, shape, shorten
+from ckptfmt_cli.views.change_rows import MOST_TENSORS, ChangeRow, fold_changes, info_of, shown_name
 from ckptfmt_cli.views.component_names import is_unnamed, role_name, tensor_name
 
 __all__ = ["SHOWN_CHANGES", "diff_lines"]
@@ -40,8 +41,8 @@ def diff_lines(report: DiffReport, terminal: Terminal, *, everything: bool) -> l
     if report.facts:
         lines += ["", *_facts(report, terminal)]
     lines += ["", *_components(report, terminal)]
-    if report.values:
-        lines += ["", *_values(report, terminal, everything=everything)]
+    if values := _shown_values(report):
+        lines += ["", *_values(values, terminal, everything=everything)]
     if report.tensors:
         lines += ["", *_tensors(report, terminal, everything=everything)]
     return [*lines, "", *_verdict(report, terminal)]
@@ -81,6 +82,10 @@ def _component(item: ComponentDifference) -> Cell:
         return Cell("same", "dim")
     if item.opaque:
         return Cell("content differs", "warn")
+    if item.generators:
+        *most, last = item.generators
+        names = f"{', '.join(most)} and {last}" if most else last
+        return Cell(f"{names} {'generators differ' if most else 'generator differs'}", "warn")
     parts = [count(item.values, "value")] if item.values else []
     if item.tensors:
         parts.append(count(item.tensors, "tensor"))
@@ -88,24 +93,47 @@ def _component(item: ComponentDifference) -> Cell:
     return Cell(f"{' and '.join(parts)} {verb}, {count(item.equal, 'tensor')} equal", "warn")
 
 
-def _values(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
+def _shown_values(report: DiffReport) -> list[LeafChange]:
+    """Return the values that differ, without those that random generators consist of."""
+    random = {component.name for component in report.components if component.generators}
+    return [leaf for leaf in report.values if leaf.component not in random]
+
+
+def _values(values: Sequence[LeafChange], terminal: Terminal, *, everything: bool) -> list[str]:
     columns = [Column("value", shrinks_to=20), Column("before", shrinks_to=12), Column("after", shrinks_to=12)]
-    shown = report.values if everything else report.values[:SHOWN_CHANGES]
+    shown = values if everything else values[:SHOWN_CHANGES]
     rows = [
         (item.place, *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))
         for item in shown
         for sides in [(item.before, item.after)]
     ]
-    return [*table(columns, rows, terminal), *_more(len(report.values) - len(shown), terminal)]
+    return [*table(columns, rows, terminal), *_more(len(values) - len(shown), terminal)]
 
 
 def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> list[str]:
-    compared = any(change.values is not None for change in report.tensors)
+    random = {component.name for component in report.components if component.generators}
+    changes = [change for change in report.tensors if not _components_of(change) & random]
+    fold = not everything and len(changes) > MOST_TENSORS
+    rows = fold_changes(changes) if fold else [ChangeRow((change,), _name(change)) for change in changes]
+    shown = rows if everything else rows[:SHOWN_CHANGES]
+    counts = Counter(change.change for change in report.tensors)
+    total = ", ".join(f"{number:,} {change.value}" for change, number in counts.items())
+    return [
+        *(_change_table(report, shown, terminal, folded=fold) if shown else []),
+        *_more(len(rows) - len(shown), terminal),
+        *([""] if shown else []),
+        *wrap(f"{count(len(report.tensors), 'tensor')}: {total}; {report.equal_tensors:,} equal", terminal.width),
+    ]
+
+
+def _change_table(report: DiffReport, rows: Sequence[ChangeRow], terminal: Terminal, *, folded: bool) -> list[str]:
+    compared = any(change.values is not None for row in rows for change in row.changes)
     named = not all(is_unnamed(item.name) for item in report.components)
     columns = [
         Column("change"),
         *([Column("component", shrinks_to=9, leaves=3)] if named else []),
-        Column("tensor", shrinks_to=12),
+        *([Column("tensors", "right", leaves=5)] if folded else []),
+        Column("module" if folded else "tensor", shrinks_to=12, alike=True, within="component"),
         *(
             [
                 Column("max abs", "right"),
@@ -114,34 +142,38 @@ def _tensors(report: DiffReport, terminal: Terminal, *, everything: bool) -> lis
                 Column("changed", "right", leaves=4),
             ]
             if compared
-            else [Column("dtype and shape", shrinks_to=14, leaves=4)]
+            else [Column("parts" if folded else "dtype and shape", shrinks_to=14, leaves=4)]
         ),
     ]
-    shown = report.tensors if everything else report.tensors[:SHOWN_CHANGES]
-    rows = [_row(report, change, compared=compared, named=named) for change in shown]
-    counts = Counter(change.change for change in report.tensors)
-    total = ", ".join(f"{number:,} {change.value}" for change, number in counts.items())
+    cells = [_row(report, row, compared=compared, named=named, folded=folded) for row in rows]
+    hint = [terminal.paint("by module; --all shows each tensor", "dim")] if folded else []
+    return [*table(columns, cells, terminal), *hint]
+
+
+def _row(report: DiffReport, row: ChangeRow, *, compared: bool, named: bool, folded: bool) -> list[str | Cell]:
+    first = row.changes[0]
+    within = all(report.within(change) for change in row.changes)
+    word = Cell("within" if within else first.change.value, "dim" if within else _STYLES.get(first.change, "warn"))
+    number_of = [f"{len(row.changes):,}"] if folded else []
+    head: list[str | Cell] = [word, *([_component_of(first)] if named else []), *number_of, row.name]
+    if not compared:
+        return [*head, ", ".join(row.parts) if folded else _form(first)]
+    found = [change.values for change in row.changes if change.values is not None]
+    if not found:
+        return [*head, "-", "-", "-", "-"]
+    cosines = [item.cosine for item in found if item.cosine is not None]
+    elements = sum(item.elements for item in found)
     return [
-        *table(columns, rows, terminal),
-        *_more(len(report.tensors) - len(shown), terminal),
-        "",
-        *wrap(f"{count(len(report.tensors), 'tensor')}: {total}; {report.equal_tensors:,} equal", terminal.width),
+        *head,
+        metric(max(item.max_abs for item in found)),
+        metric(max(item.max_rel for item in found)),
+        f"{min(cosines):.6f}" if cosines else "-",
+        f"{sum(item.changed for item in found) / elements if elements else 0.0:.1%}",
     ]
 
 
-def _row(report: DiffReport, change: TensorChange, *, compared: bool, named: bool) -> list[str | Cell]:
-    within = report.within(change)
-    info = change.before or change.after
-    assert info is not None  # a change has at least one side
-    word = Cell("within" if within else change.change.value, "dim" if within else _STYLES.get(change.change, "warn"))
-    head: list[str | Cell] = [word, *([_component_of(change)] if named else []), _name(change)]
-    if not compared:
-        return [*head, _form(change)]
-    if change.values is None:
-        return [*head, "-", "-", "-", "-"]
-    found = change.values
-    cosine = "-" if found.cosine is None else f"{found.cosine:.6f}"
-    return [*head, metric(found.max_abs), metric(found.max_rel), cosine, f"{found.share:.1%}"]
+def _components_of(change: TensorChange) -> set[str]:
+    return {side.component for side in (change.before, change.after) if side is not None}
 
 
 def _component_of(change: TensorChange) -> str:
@@ -152,7 +184,7 @@ def _component_of(change: TensorChange) -> str:
 def _name(change: TensorChange) -> str:
     before, after = change.before, change.after
     if change.change is not Change.RENAMED or before is None or after is None:
-        return (before or after or _nothing()).name
+        return shown_name(change)
     to = after.name if before.component == after.component else tensor_name(after, " ")
     return f"{before.name} -> {to}"
 
@@ -160,16 +192,12 @@ def _name(change: TensorChange) -> str:
 def _form(change: TensorChange) -> str:
     before, after = change.before, change.after
     if before is None or after is None or change.change not in (Change.RESHAPED, Change.RETYPED):
-        return _typed(before or after or _nothing())
+        return _typed(info_of(change))
     return f"{_typed(before)} -> {_typed(after)}"
 
 
 def _typed(info: TensorInfo) -> str:
     return f"{info.dtype} {shape(info.shape)}"
-
-
-def _nothing() -> TensorInfo:
-    raise AssertionError("a change has at least one side")
 
 
 def _verdict(report: DiffReport, terminal: Terminal) -> Iterator[str]:

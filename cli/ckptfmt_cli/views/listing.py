@@ -90,7 +90,7 @@ def _run(
         if first < last:
             yield from rows[first:last]
         else:
-            yield terminal.paint(f"  {terminal.ellipsis} {_folded(entries[last:first])}; --all shows them", "dim")
+            yield _folded(entries[last:first], terminal)
 
 
 def _stretches(entries: Sequence[ListEntry], *, everything: bool) -> Iterator[tuple[int, int]]:
@@ -106,11 +106,12 @@ def _stretches(entries: Sequence[ListEntry], *, everything: bool) -> Iterator[tu
         yield (numbers[0], numbers[-1] + 1) if shown or alone else (numbers[-1] + 1, numbers[0])
 
 
-def _folded(entries: Sequence[ListEntry]) -> str:
-    """Return what is not shown."""
+def _folded(entries: Sequence[ListEntry], terminal: Terminal) -> str:
+    """Return how many checkpoints are not shown, and at which steps if there is room for that."""
     steps = [entry.metadata.step for entry in entries if entry.metadata.step is not None]
     where = f", step {steps[0]} to {steps[-1]}" if len(steps) == len(entries) else ""
-    return f"{count(len(entries), 'more checkpoint')}{where}"
+    texts = [f"  {terminal.ellipsis} {len(entries):,} more{text}; --all shows them" for text in (where, "")]
+    return terminal.paint(next((text for text in texts if cells(text) <= terminal.width), texts[-1]), "dim")
 
 
 def _curve(curve: MetricCurve | None, entries: Sequence[ListEntry], terminal: Terminal) -> Iterator[str]:
@@ -211,7 +212,7 @@ def _others(entries: Sequence[ListEntry], terminal: Terminal, *, everything: boo
         for part in wrap(escape(_why(entry)), max(terminal.width - 4, 20), break_on_hyphens=False):
             yield "    " + terminal.paint(part, "dim")
     if rest:
-        yield terminal.paint(f"  {terminal.ellipsis} {count(rest, 'more file')}; --all shows them", "dim")
+        yield terminal.paint(f"  {terminal.ellipsis} {rest:,} more; --all shows them", "dim")
 
 
 def _why(entry: ListEntry) -> str:

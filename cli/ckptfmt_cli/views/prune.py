@@ -59,7 +59,7 @@ def _table(decisions: Sequence[Decision], terminal: Terminal, now: datetime) -> 
         Column("step", "right", leaves=2),
         Column("age", "right", leaves=1),
         Column("size", "right", leaves=3),
-        Column("file", shrinks_to=12),
+        Column("file", shrinks_to=12, alike=True),
         Column("reason", shrinks_to=16),
     ]
     facts = [_facts(decision, now) for decision in decisions]

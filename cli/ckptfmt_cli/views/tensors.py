@@ -27,7 +27,7 @@ def tensor_lines(tensors: Sequence[TensorInfo], terminal: Terminal, *, all_tenso
     named = not any(is_unnamed(tensor.component) for tensor in tensors)
     columns = [
         *([Column("component", shrinks_to=9)] if named else []),
-        Column("tensor", shrinks_to=16),
+        Column("tensor", shrinks_to=16, alike=True, within="component"),
         Column("dtype", leaves=2),
         Column("shape", shrinks_to=12, leaves=1),
         Column("size", "right"),

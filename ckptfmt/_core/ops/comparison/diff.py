@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ckptfmt._core.format.index import ROOT
@@ -12,7 +13,9 @@ from ckptfmt._core.interop.base import ComponentSource, TensorFile
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.comparison.tensor_changes import Pair, TensorChange, compare_tensors
 from ckptfmt._core.ops.comparison.trees import ABSENT, LeafChange, compare_trees, is_same_value
+from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
+from ckptfmt._core.ops.inspection.optimizers import parameters_of
 from ckptfmt._core.ops.inspection.resumable import Resumable
 from ckptfmt._core.ops.progress import Report
 from ckptfmt._core.ops.report_json import metadata_json
@@ -25,6 +28,11 @@ __all__ = [
     "Side",
     "diff_files",
 ]
+
+
+# At the beginning of a path in the state of several generators, and what that of a single one consists of.
+_GENERATOR = re.compile(r"(?: of rank [0-9]+|[0-9]+)?\.?([a-z_]+)")
+_OF_A_SINGLE_ONE = frozenset({"kind", "state", "bit_generator", "has_uint", "has_gauss", "uinteger", "gauss"})
 
 
 class Side(StrEnum):
@@ -46,6 +54,7 @@ class ComponentDifference:
         tensors: Number of tensors that differ; all of them if only one file contains the component.
         values: Number of values that differ.
         opaque: Whether it is a member that belongs to no component.
+        generators: If it holds states of random generators, those that differ, such as `python` or `numpy`.
     """
 
     name: str
@@ -54,6 +63,7 @@ class ComponentDifference:
     tensors: int = 0
     values: int = 0
     opaque: bool = False
+    generators: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -61,7 +71,11 @@ class ComponentDifference:
         return self.side is Side.BOTH and self.tensors == self.values == 0
 
     def to_json(self) -> dict[str, object]:
-        """Return it in JSON: `name`, `side`, `same`, `equal_tensors`, `changed_tensors`, `changed_values`, `opaque`."""
+        """Return it in JSON.
+
+        Keys: `name`, `side`, `same`, `equal_tensors`, `changed_tensors`, `changed_values`, `opaque`, `generators`
+        (array of names).
+        """
         return {
             "name": self.name,
             "side": self.side.value,
@@ -70,6 +84,7 @@ class ComponentDifference:
             "changed_tensors": self.tensors,
             "changed_values": self.values,
             "opaque": self.opaque,
+            "generators": list(self.generators),
         }
 
 
@@ -206,9 +221,11 @@ def diff_files(
     with open_tensors(before, inert=inert) as one, open_tensors(after, inert=inert) as other:
         reports = report_of(one, os.fspath(before)), report_of(other, os.fspath(after))
         pairs = list(_pairs(one, other))
-        changes = compare_tensors(pairs, values=values or tolerance is not None, progress=progress)
+        found = compare_tensors(pairs, values=values or tolerance is not None, progress=progress)
+        changes = _with_parameters(found, one, other)
         leaves = [leaf for pair in pairs for leaf in _leaf_changes(*pair)]
-        components = [*(_component(pair, changes, leaves) for pair in pairs), *_opaque(one, other)]
+        random = {part.name for report in reports for part in report.components if part.role is Role.RANDOM}
+        components = [*(_component(pair, changes, leaves, random) for pair in pairs), *_opaque(one, other)]
     return DiffReport(
         *reports,
         components=tuple(components),
@@ -252,7 +269,25 @@ def _leaf_changes(one: ComponentSource | None, other: ComponentSource | None) ->
     yield from compare_trees(other.name if one.name == ROOT else one.name, *trees)
 
 
-def _component(pair: Pair, changes: Iterable[TensorChange], leaves: Iterable[LeafChange]) -> ComponentDifference:
+def _with_parameters(changes: tuple[TensorChange, ...], one: TensorFile, other: TensorFile) -> tuple[TensorChange, ...]:
+    """Return the changes with the names of the parameters that an optimizer's tensors are kept for."""
+    names: dict[tuple[str, str], str] = {}
+    for file, side in ((other, [change.after for change in changes]), (one, [change.before for change in changes])):
+        for component in dict.fromkeys(info.component for info in side if info is not None):
+            part = file.components[component]
+            tree = None if part.flat else part.tree()
+            names |= {(component, tensor): name for tensor, name in parameters_of(tree).items()}
+
+    def parameter(change: TensorChange) -> str | None:
+        info = change.before or change.after
+        return None if info is None else names.get((info.component, info.name))
+
+    return tuple(replace(change, parameter=parameter(change)) for change in changes)
+
+
+def _component(
+    pair: Pair, changes: Iterable[TensorChange], leaves: Iterable[LeafChange], random: Collection[str]
+) -> ComponentDifference:
     one, other = pair
     if one is None or other is None:
         part = one or other
@@ -266,13 +301,24 @@ def _component(pair: Pair, changes: Iterable[TensorChange], leaves: Iterable[Lea
         or (change.before is None and change.after is not None and change.after.component == other.name)
     ]
     gone = sum(change.before is not None for change in mine)
+    own = [leaf for leaf in leaves if leaf.component == name]
     return ComponentDifference(
         name=name,
         side=Side.BOTH,
         equal=len(one.tensors) - gone,
         tensors=len(mine),
-        values=sum(leaf.component == name for leaf in leaves),
+        values=len(own),
+        generators=tuple(_generators(name, mine, own)) if name in random else (),
     )
+
+
+def _generators(component: str, changes: Iterable[TensorChange], leaves: Iterable[LeafChange]) -> list[str]:
+    """Return the names of the generators whose states differ."""
+    infos = [change.before or change.after for change in changes]
+    paths = [*(leaf.path for leaf in leaves), *(info.name for info in infos if info is not None)]
+    found = [_GENERATOR.match(path) for path in paths]
+    names = {component if match is None or match[1] in _OF_A_SINGLE_ONE else match[1] for match in found}
+    return sorted(names)
 
 
 def _opaque(one: TensorFile, other: TensorFile) -> Iterator[ComponentDifference]:

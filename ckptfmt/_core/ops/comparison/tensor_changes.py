@@ -50,24 +50,27 @@ class TensorChange:
         before: The tensor in the first file; None if it was added.
         after: The tensor in the second file; None if it was removed.
         values: How far apart the values are; None unless they were compared.
+        parameter: Full name of the parameter that it is kept for, if it belongs to an optimizer that records names.
     """
 
     change: Change
     before: TensorInfo | None
     after: TensorInfo | None
     values: ValueDifference | None = None
+    parameter: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return it in JSON.
 
         Keys: `change`, `before` and `after` (see `TensorInfo.to_json`; null if there is none), `values` (see
-        `ValueDifference.to_json`; null unless they were compared).
+        `ValueDifference.to_json`; null unless they were compared), `parameter` (or null).
         """
         return {
             "change": self.change.value,
             "before": None if self.before is None else self.before.to_json(),
             "after": None if self.after is None else self.after.to_json(),
             "values": None if self.values is None else self.values.to_json(),
+            "parameter": self.parameter,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -15,6 +15,7 @@ from ckptfmt._core.interop.base import TensorInfo
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import report_of
+from ckptfmt._core.ops.inspection.layers import layers_of
 from ckptfmt._core.ops.progress import Progress, Report
 from ckptfmt._core.ops.report_json import float_json
 from ckptfmt._core.runs.reference import CheckpointReference
@@ -176,7 +177,7 @@ class _Norms:
                     skipped.append((file.path, reason(error, file.path)))
             self._done += file.file_bytes or 0
         names = dict.fromkeys(name for _, found in squares for name in found)
-        groups = _groups(names)
+        groups = layers_of(names, MOST_LAYERS)
         curves: dict[str, list[tuple[int, float]]] = {group: [] for group in dict.fromkeys(groups.values())}
         for place, found in squares:
             sums: dict[str, float] = {}
@@ -208,19 +209,6 @@ class _Norms:
 
 def _is_float(tensor: TensorInfo) -> bool:
     return kind_of(tensor.dtype) == "f"
-
-
-def _groups(names: Iterable[str]) -> Mapping[str, str]:
-    """Return the layer that each tensor belongs to: modules as deep as there are few enough of them."""
-    parts = {name: name.split(".")[:-1] or [name] for name in names}
-    deepest = max((len(path) for path in parts.values()), default=1)
-    chosen: dict[str, str] = {}
-    for depth in range(1, deepest + 1):
-        groups = {name: ".".join(path[:depth]) for name, path in parts.items()}
-        if chosen and len(set(groups.values())) > MOST_LAYERS:
-            break
-        chosen = groups
-    return chosen
 
 
 def _name(tensor: TensorInfo) -> str:

@@ -12,7 +12,7 @@ from ckptfmt._core.format.packing import TensorRef
 from ckptfmt._core.interop.base import ComponentSource
 from ckptfmt._core.ops.report_json import tree_json
 
-__all__ = ["GroupInfo", "OptimizerInfo", "is_optimizer", "look_at_optimizer"]
+__all__ = ["GroupInfo", "OptimizerInfo", "is_optimizer", "look_at_optimizer", "parameters_of"]
 
 _READ_STEPS = 64  # step counters read at most: they are all equal, or differ from the first ones on
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})  # one number for a parameter, not one for each element
@@ -119,6 +119,29 @@ def look_at_optimizer(part: ComponentSource, tree: Any) -> OptimizerInfo:
         moments=dict(moments),
         steps=_steps(part, [state["step"] for state in states if "step" in state]),
     )
+
+
+def parameters_of(tree: object) -> dict[str, str]:
+    """Return the full name of the parameter that each tensor of an optimizer's state is kept for.
+
+    Args:
+        tree: The tree of a component. Empty for anything else than an optimizer that records names.
+    """
+    if not is_optimizer(tree):
+        return {}
+    assert isinstance(tree, dict)  # an optimizer's
+    named: dict[object, str] = {}
+    for group in tree["param_groups"]:
+        names = _group(group).names
+        if names is not None and isinstance(group["params"], list):
+            named.update(zip(group["params"], names, strict=False))
+    return {
+        value.name: named[key]
+        for key, state in tree["state"].items()
+        if key in named and isinstance(state, dict)
+        for value in state.values()
+        if isinstance(value, TensorRef)
+    }
 
 
 def _group(group: Mapping[object, object]) -> GroupInfo:
