@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ from typing import cast
 import pytest
 
 from ckptfmt._core.pth.data.archive import read_members
-from ckptfmt._core.pth.data.storages import MemberData
+from ckptfmt._core.pth.data.storages import MemberData, Rework
 from ckptfmt._core.storage import Source, open_source
 
 PIECE = 64 << 10
@@ -57,3 +58,30 @@ def test_each_thread_gets_the_bytes_that_it_asks_for(tmp_path: Path, method: int
     data.finish()
     source.close()
     assert found == [content[start : start + PIECE] for start in starts]
+
+
+def in_pairs(count: int) -> list[int]:
+    """As two threads may read neighbours."""
+    return [start ^ 1 for start in range(count)]
+
+
+def in_strides(count: int) -> list[int]:
+    """As eight threads may read, each its own part in order."""
+    return [part * (count // 8) + start for start in range(count // 8) for part in range(8)]
+
+
+@pytest.mark.parametrize("order", [in_pairs, in_strides])
+def test_threads_that_read_in_turns_do_not_decompress_it_over_and_over(
+    tmp_path: Path, order: Callable[[int], list[int]]
+) -> None:
+    content = Random(0).randbytes(1 << 10) * (16 << 10)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("data/0", content)
+    source = open_source(path)
+    (member,) = read_members(source)
+    data = MemberData(source, member, Rework(4 * len(content)))
+    for start in order(len(content) // PIECE):
+        assert data.read(start * PIECE, PIECE) == content[start * PIECE : (start + 1) * PIECE]
+    data.finish()
+    source.close()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.pth.data.archive import STORED, Member
+from ckptfmt._core.pth.data.inflation import Inflation, Inflations
 from ckptfmt._core.storage import Source
 from ckptfmt.errors import ForeignFileError, UnsupportedFileError
 
@@ -18,6 +19,8 @@ FORM = "PyTorch"
 """What the errors call the format."""
 
 _BLOCK_BYTES = 1 << 20
+_KEPT_ON_THE_WAY = 16
+_MIN_STEP_BYTES = 4 << 20
 
 
 class StorageData(Protocol):
@@ -118,8 +121,8 @@ class MemberData:
     """The content of a member of a zip archive.
 
     It is cheapest to read it once and in order: then each byte is read, decompressed and checked once. A read that
-    does not go on where the last one ended first checks the whole member. A compressed one is decompressed up to
-    there, from its beginning if need be.
+    goes back first checks the whole member. A compressed one is then decompressed up to there, from the nearest of some
+    positions that are kept.
 
     Args:
         source: The archive.
@@ -135,7 +138,11 @@ class MemberData:
         self._form = form
         self._verified = False
         self._lock = threading.RLock()  # tensors that share a storage are read by several threads
-        self._restart()
+        self._position = self._crc = 0
+        """What was checked so far: bytes from the beginning."""
+        is_stored = member.method == STORED
+        self._inflation = None if is_stored else Inflation(source, member)
+        self._kept = None if is_stored else Inflations(source, member)
 
     @property
     def nbytes(self) -> int:
@@ -156,16 +163,29 @@ class MemberData:
         return _fetch(self._source, self._member.offset + start, nbytes)
 
     def _read_in_order(self, start: int, nbytes: int) -> BytesLike:
-        if start < self._position or (start > self._position and self._inflater is None):
+        if start < self._position or (start > self._position and self._kept is None):
             self.finish()
-            self._restart()
-        if self._verified and self._member.method == STORED:
+        if self._verified:
+            if self._kept is not None:
+                return self._read_anywhere(self._kept, start, nbytes)
             return _fetch(self._source, self._member.offset + start, nbytes)
         if start > self._position:
-            if self._rework is not None:
-                self._rework.spend(start - self._position, self._name)
+            self._keep()
+            self._spend(start - self._position)
             self._skip(start - self._position)
         return self._take(nbytes)
+
+    def _read_anywhere(self, kept: Inflations, start: int, nbytes: int) -> bytes:
+        inflation = kept.before(start)
+        self._spend(start - inflation.position)
+        inflation.skip(start - inflation.position)
+        data = inflation.take(nbytes)
+        kept.keep(inflation)
+        return data
+
+    def _spend(self, nbytes: int) -> None:
+        if self._rework is not None:
+            self._rework.spend(nbytes, self._name)
 
     def private_map(self) -> memoryview | None:
         """See `StorageData.private_map`."""
@@ -187,64 +207,41 @@ class MemberData:
             if not self._verified:
                 self._skip(self.nbytes - self._position)
 
-    def _restart(self) -> None:
-        self._position = self._crc = self._fed = 0
-        self._waiting = b""
-        self._inflater = None if self._member.method == STORED else zlib.decompressobj(-zlib.MAX_WBITS)
-
     def _skip(self, nbytes: int) -> None:
+        step = max(self.nbytes // _KEPT_ON_THE_WAY, _MIN_STEP_BYTES)
         while nbytes:
+            begun = self._position // step
             nbytes -= len(self._take(min(nbytes, _BLOCK_BYTES)))
+            if self._position // step > begun:
+                self._keep()
         if not self.nbytes:
             self._take(0)
+
+    def _keep(self) -> None:
+        """Keep the present position for reads that go back."""
+        if self._kept is not None and self._inflation is not None:
+            self._kept.keep(self._inflation.copy())
 
     def _take(self, nbytes: int) -> BytesLike:
         """Return the next bytes, and compare the checksum with the last of them."""
         data: BytesLike
-        if self._inflater is None:
+        if self._inflation is None:
             data = _fetch(self._source, self._member.offset + self._position, nbytes)
         else:
-            data = self._inflate(self._inflater, nbytes)
+            data = self._inflation.take(nbytes)
         self._position += nbytes
-        if not self._verified:
-            self._crc = zlib.crc32(data, self._crc)
-            if self._position == self.nbytes:
-                self._check_end()
+        self._crc = zlib.crc32(data, self._crc)
+        if self._position == self.nbytes:
+            self._check_end()
         return data
 
-    def _inflate(self, inflater: zlib._Decompress, nbytes: int) -> bytes:
-        parts: list[bytes] = []
-        missing = nbytes
-        while missing:
-            if not self._waiting:
-                more = min(_BLOCK_BYTES, self._member.stored_bytes - self._fed)
-                self._waiting = self._source.read(self._member.offset + self._fed, more)
-                self._fed += more
-            try:
-                part = inflater.decompress(self._waiting, missing)
-            except zlib.error as error:
-                raise ForeignFileError(f"its compressed data are damaged ({error})").inside(self._name) from error
-            if not part and (inflater.eof or (not inflater.unconsumed_tail and self._fed == self._member.stored_bytes)):
-                raise ForeignFileError(f"its compressed data end before byte {self.nbytes}").inside(self._name)
-            self._waiting = inflater.unconsumed_tail
-            missing -= len(part)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
     def _check_end(self) -> None:
-        if self._inflater is not None:
-            self._check_nothing_follows(self._inflater)
+        if self._inflation is not None:
+            self._inflation.require_end()
         if self._crc != self._member.crc:
             raise ForeignFileError("its content is damaged: the CRC-32 does not match").inside(self._name)
         self._verified = True
-
-    def _check_nothing_follows(self, inflater: zlib._Decompress) -> None:
-        rest = self._waiting + self._source.read(
-            self._member.offset + self._fed, min(_BLOCK_BYTES, self._member.stored_bytes - self._fed)
-        )
-        more = b"" if inflater.eof else inflater.decompress(rest, 1)
-        if more or not inflater.eof or inflater.unused_data or (rest and inflater.unconsumed_tail):
-            raise ForeignFileError(f"its compressed data do not end at byte {self.nbytes}").inside(self._name)
+        self._inflation = None
 
     @property
     def _name(self) -> str:
