@@ -397,6 +397,30 @@ def test_a_lease_that_cannot_be_understood_is_not_passed_over(tmp_path: Path) ->
     ckpt.close()
 
 
+@pytest.mark.parametrize("place", ["lease", "lock"])
+def test_a_directory_in_the_place_of_a_hidden_file_fails_saves_until_it_is_gone(tmp_path: Path, place: str) -> None:
+    ckpt = Checkpointer(tmp_path, {}, run_id="r")
+    ckpt.resume(quiet=True)
+    path = lease_path(tmp_path, "r") if place == "lease" else tmp_path / ".ckptfmt.lock"
+    path.unlink()
+    path.mkdir()
+    (path / "of somebody").touch()
+    ckpt.save()
+    ckpt.wait()
+    assert isinstance(ckpt.last_error, StorageError | LeaseError)
+    assert str(path) in str(ckpt.last_error)
+    assert (path / "of somebody").exists()
+    with pytest.raises((StorageError, LeaseError)) as caught:
+        Checkpointer(tmp_path, {}, run_id="r").resume(quiet=True)
+    assert str(path) in str(caught.value)
+    shutil.rmtree(path)
+    ckpt.save()
+    ckpt.wait()
+    assert ckpt.last_error is None
+    assert len(names(tmp_path)) == 1
+    ckpt.close()
+
+
 # Other machines.
 
 

@@ -145,9 +145,9 @@ def make_room_for_lease(directory: str | os.PathLike[str], run_id: str) -> bool:
     try:
         _read(path)
     except DamagedLeaseError as error:
-        with contextlib.suppress(OSError):  # it is no directory, or not empty: publishing tells
+        with contextlib.suppress(OSError):  # it is no directory, or not empty
             path.rmdir()
-        return not error.of_a_later_program
+        return not error.of_a_later_program and not path.is_dir()
     except OSError:
         return False
     return False
@@ -180,7 +180,7 @@ def publish_lease(directory: str | os.PathLike[str], lease: Lease, *, durably: b
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise storage_error(str(path), "the run cannot be claimed", error) from error
+        raise storage_error(str(path), "the run cannot be claimed", error, hidden=True) from error
     finally:
         temporary.discard()
     return hold

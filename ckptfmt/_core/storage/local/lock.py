@@ -129,7 +129,7 @@ def _lock(path: Path, busy: str, wait_seconds: float) -> Iterator[None]:
     try:
         file = OwnDescriptor(_open(path))
     except OSError as error:
-        raise storage_error(str(path), "cannot be opened to lock the directory", error) from error
+        raise storage_error(str(path), "cannot be opened to lock the directory", error, hidden=True) from error
     try:
         _take(file.opened, busy, time.monotonic() + wait_seconds)
         yield

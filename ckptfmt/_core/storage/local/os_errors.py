@@ -34,6 +34,7 @@ _PLAIN_WORDS: dict[int, tuple[str, str]] = {
 }
 
 
+_IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST})
 _NO_INODES = (
     "the file system can hold no more files: all of its inodes are in use",
     "remove some files, however small, or choose another disk",
@@ -43,7 +44,7 @@ _NO_INODES = (
 _Kind = TypeVar("_Kind", bound=StorageError)
 
 
-def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> StorageError:
+def storage_error(path: str, failed: str, error: OSError, detail: str = "", *, hidden: bool = False) -> StorageError:
     """Return the `StorageError` for a failed call, with the same `errno`.
 
     Args:
@@ -51,10 +52,11 @@ def storage_error(path: str, failed: str, error: OSError, detail: str = "") -> S
         failed: What could not be done, e.g. `cannot be opened`.
         error: What the operating system said.
         detail: Figures that help, e.g. how much space is needed and free.
+        hidden: Whether the program chose the name, and not the user.
 
     A disk that has space and yet no room for another file is told apart from a full one.
     """
-    return _describe(StorageError, path, failed, error, detail)
+    return _describe(StorageError, path, failed, error, detail, hidden=hidden)
 
 
 def read_error(path: str, offset: int, error: OSError) -> ReadError:
@@ -64,9 +66,13 @@ def read_error(path: str, offset: int, error: OSError) -> ReadError:
     return result
 
 
-def _describe(kind: type[_Kind], path: str, failed: str, error: OSError, detail: str = "") -> _Kind:
+def _describe(
+    kind: type[_Kind], path: str, failed: str, error: OSError, detail: str = "", *, hidden: bool = False
+) -> _Kind:
     said = error.strerror or str(error) or type(error).__name__
     matter, advice = _PLAIN_WORDS.get(error.errno or 0, (said, ""))
+    if hidden and error.errno in _IN_THE_WAY:
+        matter, advice = "a directory is in its place", "move that away"
     if error.errno == errno.ENOSPC and lacks_inodes(Path(path)):
         matter, advice, detail = *_NO_INODES, ""
     text = f"{path}: {failed}: {matter}"

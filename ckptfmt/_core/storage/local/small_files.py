@@ -35,7 +35,7 @@ def read_small(path: Path) -> Small | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise storage_error(str(path), "cannot be read", error) from error
+        raise storage_error(str(path), "cannot be read", error, hidden=True) from error
     if len(content) > MAX_BYTES:
         raise StorageError(f"{path}: longer than {MAX_BYTES:,} bytes, so not a file that ckptfmt wrote; remove it")
     return Small(content, _tag(content))
@@ -79,7 +79,7 @@ def _publish(path: Path, content: bytes, *, durably: bool, replace: bool) -> boo
     except StorageError:
         raise
     except OSError as error:
-        raise storage_error(str(path), "cannot be written", error) from error
+        raise storage_error(str(path), "cannot be written", error, hidden=True) from error
     finally:
         temporary.discard()
     return True
