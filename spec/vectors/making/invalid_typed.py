@@ -15,6 +15,9 @@ def all_typed() -> Iterator[Vector]:
     """Every vector of this module."""
     yield from _plain()
     yield from _tensors()
+    hidden = Typed("my.Type", {"when": [Typed("date", "yesterday")]})
+    description = "A typed date whose value is not as it has to be, inside a typed value of an unknown name"
+    yield tree("11.8-inside-unknown", description, "typed-value", hidden)
     yield from _sparse()
     yield from _shapes()
 
