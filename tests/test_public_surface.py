@@ -113,6 +113,7 @@ ckptfmt.torch.Checkpointer.epoch
 ckptfmt.torch.Checkpointer.epochs(self, n)
 ckptfmt.torch.Checkpointer.global_step
 ckptfmt.torch.Checkpointer.is_resumed_epoch
+ckptfmt.torch.Checkpointer.is_started
 ckptfmt.torch.Checkpointer.last_error
 ckptfmt.torch.Checkpointer.last_saved
 ckptfmt.torch.Checkpointer.parent
@@ -157,6 +158,8 @@ ckptfmt.torch.peek(train_url, *, run_id=None, inert=())
 ckptfmt.torch.restore(path, components=None, *, allow_mismatch=(), verify_first=False, progress=None, **unknown)
 ckptfmt.torch.save(obj, path, *, step=None, epoch=None, metrics=None, run_id=None, parent=None, user=None,
     created=None, codec='none')
+ckptfmt.torch.tensorboard_options(ckpt, *, first_step=1)
+ckptfmt.torch.wandb_options(ckpt)
 ckptfmt.torch.warm_start(path, model, *, source=None, rename=None, strip_prefix='', partial=False, resize=False,
     inert=(), quiet=False)
 ckptfmt.errors.ChangedError

@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
 
 from ckptfmt._core.torch.checkpointer import Checkpointer
 from ckptfmt._core.torch.loading import load
+from ckptfmt._core.torch.loggers import tensorboard_options, wandb_options
 from ckptfmt._core.torch.restore.api import RestoreReport, restore
 from ckptfmt._core.torch.run.accumulation import Gradients
 from ckptfmt._core.torch.save_load import open, save
@@ -59,9 +60,11 @@ __all__ = [
     "peek",
     "restore",
     "save",
+    "tensorboard_options",
+    "wandb_options",
     "warm_start",
 ]
 
-for _function in (load, open, peek, restore, save, warm_start):
+for _function in (load, open, peek, restore, save, tensorboard_options, wandb_options, warm_start):
     _function.__module__ = __name__  # their public home. A class keeps its own, by which its source is found
 del _function

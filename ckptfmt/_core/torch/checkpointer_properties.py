@@ -36,6 +36,11 @@ class RunFacts:
         return self._run.id
 
     @property
+    def is_started(self) -> bool:
+        """Whether `resume()` was called, so that the position in the run is known."""
+        return self._loop.resumed
+
+    @property
     def parent(self) -> str | None:
         """Identity of the checkpoint that the run started from, 64 hex digits; None without one."""
         return self._run.parent
