@@ -23,6 +23,7 @@ from spec.vectors.making.invalid_safetensors import all_safetensors
 from spec.vectors.making.invalid_typed import all_typed
 from spec.vectors.making.invalid_values import all_values
 from spec.vectors.making.invalid_zstd import all_zstd
+from spec.vectors.making.limits import all_limits
 from spec.vectors.making.valid import all_valid, example
 from spec.vectors.making.valid_values import all_valid_values
 from spec.vectors.making.vector import SPEC, Vector, dump, problem_kinds
@@ -38,7 +39,7 @@ def all_vectors() -> list[Vector]:
     Raises:
         ValueError: Two vectors have one name.
     """
-    valid = (all_valid, all_valid_values)
+    valid = (all_valid, all_valid_values, all_limits)
     invalid = (all_container, all_index, all_members, all_zstd, all_safetensors, all_values, all_typed)
     vectors = [vector for module in (*valid, *invalid) for vector in module()]
     names = [vector.name for vector in vectors]

@@ -27,7 +27,7 @@ from spec.vectors.making.container import File, msgpack, opaque, patched, reseal
 from spec.vectors.making.values import Raw
 from tests import strategies
 from tests.spec.answers import described
-from tests.spec.vectors import INVALID, ROOT, SMALL, VALID, Vector
+from tests.spec.vectors import EVERY_VALID, INVALID, ROOT, SMALL, VALID, Vector
 
 NEED_ZSTD = {"zstd-compressed", "zstd-compressed-planes", "zstd-longest-block"}
 NEED_ZSTD |= {"8.2-broken-block", "8.4-block-regenerates-more", "8.4-checksum-compressed"}
@@ -36,7 +36,7 @@ READER = ROOT / "spec" / "minimal_reader.py"
 
 
 @pytest.mark.usefixtures("with_zstd")
-@pytest.mark.parametrize("vector", VALID, ids=lambda vector: vector.name)
+@pytest.mark.parametrize("vector", EVERY_VALID, ids=lambda vector: vector.name)
 def test_valid_vector_is_read(vector: Vector) -> None:
     content = described(BytesIO(vector.data()))
     assert content == vector.content

@@ -119,14 +119,14 @@ def _sizes() -> Iterator[Vector]:
     size = (256 << 20) + 1
     chunks = [b"\xc6" + (size - 5).to_bytes(4, "big") + bytes((4 << 20) - 5), *[bytes(4 << 20)] * 63, b"\0"]
     logical = b"".join(chunks)
-    made = member("t.msgpack", [Segment(logical)], codec="zstd", encode=_zeros_behind)
+    made = member("t.msgpack", [Segment(logical)], codec="zstd", encode=zeros_behind)
     description = "A msgpack member one byte beyond 256 MiB: a bin of zeros, in RLE blocks"
     yield invalid("13.1-msgpack-257-mib", description, "limit-msgpack", [made], member="t.msgpack")
     members = [opaque(f"m{number}", b"1") for number in range(4097)]
     yield invalid("13.1-4097-members", "4097 members", "limit-members", members)
 
 
-def _zeros_behind(chunk: bytes, *_: int) -> bytes:
+def zeros_behind(chunk: bytes, *_: int) -> bytes:
     """Compress a chunk of zeros that may begin with something else: a raw block, and RLE blocks."""
     first = chunk[:5]
     if not any(first):

@@ -81,12 +81,12 @@ def _block() -> Iterator[Vector]:
     big = struct.pack(">Q", 4088) + page[8:]
     yield block("9.1-length-big-endian", "The header's length in the wrong byte order", big)
     text = json_text({"__metadata__": {"": "x" * 99_999_800}, **header_object([W])})
-    made = safetensors(NAME, [W], header=text, codec="zstd", encode=_mostly_x)
+    made = safetensors(NAME, [W], header=text, codec="zstd", encode=mostly_x)
     description = "A header of more than 100,000,000 bytes"
     yield invalid("13.1-header", description, "limit-header", [made], member=NAME, clauses="9.1")
 
 
-def _mostly_x(chunk: bytes, planes: int, exponent_bits: int) -> bytes:
+def mostly_x(chunk: bytes, planes: int, exponent_bits: int) -> bytes:
     """Compress a chunk as raw blocks, and RLE blocks where there is only one byte value."""
     if planes > 1:
         return frames.planes(chunk, planes, exponent_bits)
