@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +195,15 @@ def test_an_interrupt_ends_the_work_on_all_files_soon(save: Save, tmp_path: Path
     for number in range(3):
         sparse_checkpoint(tmp_path / f"{number}.ckptfmt", (64 << 30) // 4)
 
-    def interrupt(_: Progress) -> None:
+    calls = []
+
+    def interrupt(progress: Progress) -> None:
+        calls.append(progress)
         raise KeyboardInterrupt
 
-    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         verify_paths([tmp_path], interrupt)
-    assert time.monotonic() - begun < 40  # to read them all takes minutes, on a busy machine many
+    assert 1 <= len(calls) < 100  # to read them all takes thousands
 
 
 def test_a_quick_check_reads_structure_and_index_only(save: Save, tmp_path: Path) -> None:

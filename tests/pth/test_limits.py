@@ -19,7 +19,7 @@ from tests.pth.attacks import global_of, stream_of, text, zip_of
 
 resource = pytest.importorskip("resource", reason="limits the memory of a process as POSIX does")
 
-MOST_SECONDS = 60
+HANG_SECONDS = 600
 MOST_BYTES = 3 << 30  # of address space; an interpreter with NumPy takes most of one GiB
 
 STORAGE = b"(" + text("storage") + global_of("torch", "FloatStorage") + text("0") + text("cpu")
@@ -231,19 +231,18 @@ def tar_header(name: str, nbytes: int) -> bytes:
 
 
 RUN = """
-import json, resource, sys, time
+import json, resource, sys
 from pathlib import Path
 import ckptfmt
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
 for source in map(Path, sys.argv[2:]):
-    began = time.monotonic()
     try:
         ckptfmt.convert(source, source.with_suffix(".ckptfmt"))
     except ckptfmt.CkptfmtError as error:
         outcome = str(error)
     else:
         outcome = "converted"
-    print(json.dumps([outcome, time.monotonic() - began]))
+    print(json.dumps(outcome))
 """
 HARMLESS = {"huge memo number", "keys with one hash", "code of many classes", "code of many lists that do not end"}
 HEAVY = {
@@ -261,38 +260,34 @@ CASES = dict(cases())
 LIGHT = [name for name in CASES if name not in HEAVY]
 
 
-def run(directory: Path, names: list[str]) -> dict[str, tuple[str, float]]:
-    """Convert files in a process of bounded memory; return what came of each, and in how many seconds."""
+def run(directory: Path, names: list[str]) -> dict[str, str]:
+    """Convert files in a process of bounded memory; return what came of each."""
     paths = [directory / f"{number}.pth" for number in range(len(names))]
     for path, name in zip(paths, names, strict=True):
         path.write_bytes(CASES[name])
     arguments = [sys.executable, "-c", RUN, str(MOST_BYTES), *map(str, paths)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=10 * MOST_SECONDS, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not done.stderr
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sum(path.suffix == ".ckptfmt" for path in directory.iterdir()) == [found for found, _ in outcomes].count(
-        "converted"
-    )
-    return {name: (found, seconds) for name, (found, seconds) in zip(names, outcomes, strict=True)}
+    assert sum(path.suffix == ".ckptfmt" for path in directory.iterdir()) == outcomes.count("converted")
+    return dict(zip(names, outcomes, strict=True))
 
 
 @pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
+def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what came of the files that take little, all in one process."""
     return run(tmp_path_factory.mktemp("light"), LIGHT)
 
 
-def check(name: str, outcome: tuple[str, float]) -> None:
-    found, seconds = outcome
-    assert seconds < MOST_SECONDS
+def check(name: str, found: str) -> None:
     assert len(found.splitlines()) == 1
     assert len(found) < 1000
     assert (found == "converted") == (name in HARMLESS)
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_it_ends_in_one_error(name: str, light: dict[str, tuple[str, float]]) -> None:
+def test_it_ends_in_one_error(name: str, light: dict[str, str]) -> None:
     check(name, light[name])
 
 

@@ -56,6 +56,21 @@ def parse_preamble(preamble: bytes) -> tuple[int, int]:
     return major, minor
 
 
+def require_known_version(version: tuple[int, int], path: str) -> None:
+    """Check that a file holds nothing that a copy written by this program would lose (16.1).
+
+    Raises:
+        UnsupportedVersionError: Its minor version is newer.
+    """
+    major, minor = version
+    if minor > MINOR:
+        message = (
+            f"format version {major}.{minor} may hold more than version {major}.{MINOR}, which this writer knows, and "
+            "a copy would lose that; a newer ckptfmt copies it"
+        )
+        raise error_for(Problem("feature-unknown", message, offset=14), path)
+
+
 @dataclass(frozen=True)
 class Trailer:
     """The last 64 bytes of a file (spec 4).

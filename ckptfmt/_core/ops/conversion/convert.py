@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.index import Metadata
+from ckptfmt._core.format.layout import require_known_version
 from ckptfmt._core.interop.base import TensorFile
 from ckptfmt._core.interop.opening import open_tensors
 from ckptfmt._core.ops.conversion.compare import compare_conversion
@@ -63,6 +64,7 @@ def convert(
         UnsafeInputError: Loading the source would run code. No code was run and nothing was written.
         ForeignFileError: The source is not a valid file of its format.
         StateError: The source contains something that cannot be expressed.
+        UnsupportedVersionError: The source is a native file of a newer version, and may hold what a copy would lose.
         StorageError: The source cannot be read or the target cannot be written; an existing target is unchanged.
         IntegrityError: With `check`: a value in the target differs from the source.
     """
@@ -72,6 +74,8 @@ def convert(
     with open_convertible(source, strict=strict, inert=inert) as file:
         total = sum(tensor.nbytes for tensor in file.tensors) * (3 if check else 1)
         meter = Meter(source, total, progress)
+        if file.version is not None:
+            require_known_version(file.version, source)
         plan = plan_rewrite(file, _metadata(file, run_id), codec=codec, advance=meter.advance)
         with create(target, expected_bytes=plan.file_bytes) as output:
             written = write_file(output, plan.members, plan.metadata)

@@ -13,14 +13,14 @@ from ckptfmt._core.container.writer import write_file
 from ckptfmt._core.format.chunks import CHUNK_BYTES
 from ckptfmt._core.format.digest import DIGEST_BYTES, digest
 from ckptfmt._core.format.index import Member, Metadata
-from ckptfmt._core.format.layout import MEMBER_ALIGNMENT, MINOR, align
+from ckptfmt._core.format.layout import MEMBER_ALIGNMENT, align, require_known_version
 from ckptfmt._core.format.planes import WHOLE
 from ckptfmt._core.ops.component_choice import choice_of
 from ckptfmt._core.ops.progress import Report, Tally
 from ckptfmt._core.storage import Source, create, open_source
 from ckptfmt._core.storage.resolve import same_object
 from ckptfmt._version import __version__
-from ckptfmt.errors import CkptfmtError, NotFoundError, Problem, StorageError, error_for
+from ckptfmt.errors import NotFoundError, Problem, StorageError, error_for
 
 __all__ = ["StripReport", "strip_file"]
 
@@ -86,12 +86,12 @@ def strip_file(
     Raises:
         NotFoundError: A name matches nothing.
         IntegrityError: A byte of what stays has changed; nothing is written.
-        FormatError: `source` is not a valid checkpoint.
+        FormatError: `source` is not a valid checkpoint, or is of a newer version, so that a copy would lose something.
         StorageError: `source` cannot be read or `target` cannot be written.
     """
     with open_source(source) as file:
         checkpoint = Checkpoint(file)
-        _require_known_version(checkpoint)
+        require_known_version(checkpoint.version, checkpoint.path)
         names = [_owner(member) for member in checkpoint.index.members]
         dropped = _dropped(file.path, list(dict.fromkeys(names)), drop, keep)
         members = [member for member, name in zip(checkpoint.index.members, names, strict=True) if name not in dropped]
@@ -123,15 +123,6 @@ def _dropped(path: str, names: list[str], drop: Collection[str], keep: Collectio
     if unknown:
         raise NotFoundError(f"{path}: no component {unknown[0]!r}; {choice_of(names)}")
     return {name for name in names if name in drop or (keep and name not in keep)}
-
-
-def _require_known_version(checkpoint: Checkpoint) -> None:
-    """Raise if the index may hold what this program does not know, which would be lost."""
-    major, minor = checkpoint.version
-    if minor > MINOR:
-        raise CkptfmtError(
-            f"{checkpoint.path}: format {major}.{minor} may hold more than format {major}.{MINOR} can; upgrade ckptfmt"
-        )
 
 
 def _metadata(checkpoint: Checkpoint, *, notes: bool) -> Metadata:
