@@ -44,6 +44,7 @@ _COMMANDS = {
     "prune": "Remove checkpoints that no rule keeps.",
     "pin": "Protect checkpoints from being pruned.",
     "unpin": "Allow checkpoints to be pruned again.",
+    "doctor": "Check that a training program resumes exactly.",
     "plot": "Plot metrics and layer norms over training.",
     "strip": "Write a copy of a checkpoint without some components.",
     "extract": "Write the members of a checkpoint to a directory.",

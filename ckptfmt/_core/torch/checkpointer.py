@@ -19,6 +19,7 @@ from ckptfmt._core.torch.run.loop import Loop
 from ckptfmt._core.torch.saving.change_marks import mark
 from ckptfmt._core.torch.saving.staging import DeviceStaging
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
+from ckptfmt._core.training.rehearsal.plan import current_plan
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.outcomes import FailedSave, Outcomes
 from ckptfmt._core.training.saving.run_saves import RunSaves
@@ -146,6 +147,13 @@ class Checkpointer(RunLoop):
         refuse_keywords("Checkpointer(train_url", _options(), components, unknown)
         if save_interval_epochs is not None and save_interval_epochs < 1:
             raise UsageError(f"save_interval_epochs is {save_interval_epochs}; pass a number of at least 1, or None")
+        rehearsal = current_plan()
+        if rehearsal is not None:
+            # Only the plan decides where, when and how to save.
+            train_url, run_id, signals, deadline, hang_timeout = rehearsal.scratch, None, (), None, None
+            save_interval_steps = save_interval_minutes = save_interval_epochs = max_overhead = None
+            keep_last = keep_every_steps = keep_best = None
+            background, save_on_exception = False, False
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
         run = Run(train_url, run_id, components, codec, _options())
@@ -156,7 +164,7 @@ class Checkpointer(RunLoop):
         saves = RunSaves(run.claim, schedule, options, outcomes, ranks=ranks, staging=DeviceStaging())
         last_step = LastStep(partial(mark, run.components), run.gather, ranks) if save_on_exception else None
         start = (run, Loop(), saves, schedule, LeaveSignals(signals), HangTimer(hang_timeout))
-        super().__init__(*start, interval_epochs=save_interval_epochs, last_step=last_step)
+        super().__init__(*start, interval_epochs=save_interval_epochs, last_step=last_step, rehearsal=rehearsal)
 
     def save(self, **metrics: SupportsFloat) -> None:
         """Save now. Like every save it runs in the background; `wait()` returns when it is done.

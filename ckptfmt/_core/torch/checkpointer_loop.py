@@ -10,11 +10,13 @@ from typing import Any, NoReturn, SupportsFloat, TypeVar
 from ckptfmt._core.torch.checkpointer_start import RunStart
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
+from ckptfmt._core.torch.rehearsal.rehearsal import Rehearsal
 from ckptfmt._core.torch.run.accumulation import Accumulation
 from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.training.batches import Batches
 from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.rehearsal.plan import RehearsalPlan
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
 from ckptfmt._core.training.saving.run_saves import Place, Plan
@@ -32,14 +34,24 @@ class RunLoop(RunStart):
         start: Arguments of `RunStart`.
         interval_epochs: Save at the end of every N-th epoch; None: not at the end of epochs.
         last_step: Record of the last step, to save it after an exception; None: not saved.
+        rehearsal: Plan of the rehearsal that this process takes part in; None: it trains.
     """
 
-    def __init__(self, *start: Any, interval_epochs: int | None, last_step: LastStep[Moment] | None) -> None:
+    def __init__(
+        self,
+        *start: Any,
+        interval_epochs: int | None,
+        last_step: LastStep[Moment] | None,
+        rehearsal: RehearsalPlan | None = None,
+    ) -> None:
         super().__init__(*start)
         self._accumulation = Accumulation(self._run.components)
         self._has_reported_gradients = False
         self._interval_epochs = interval_epochs
         self._last_step = last_step
+        self._rehearsal = None
+        if rehearsal is not None:
+            self._rehearsal = Rehearsal(rehearsal, self._run.components, self._done, self._save_now)
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the numbers of the epochs to train, up to n - 1; after a resume, beginning with the unfinished one.
@@ -85,6 +97,8 @@ class RunLoop(RunStart):
         """
         with self._attended():
             for step in self._loop.steps(n):
+                if self._rehearsal is not None:
+                    self._rehearsal.handed()
                 yield step
                 if self.global_step == step:
                     self.step()
@@ -127,7 +141,10 @@ class RunLoop(RunStart):
             MismatchError: The loader differs from that of the checkpoint or yields other batches, and
                 `resume(allow_mismatch=["progress"])` did not allow it.
         """
-        return self._loop.batches(loader)
+        batches = self._loop.batches(loader)
+        if self._rehearsal is None:
+            return batches
+        return self._rehearsal.batches(batches, lambda: self._loop.consumed)
 
     def enumerate(self, loader: Iterable[T]) -> Iterator[tuple[int, T]]:
         """Yield the number of each batch in the epoch, and the batch; after a resume, the numbers continue, too.
@@ -203,6 +220,8 @@ class RunLoop(RunStart):
             self._leave()
         if self._last_step is not None and not waits:
             self._last_step.note(self.global_step, self._moment)
+        if self._rehearsal is not None:
+            self._rehearsal.stepped()
 
     def end_epoch(self, **metrics: SupportsFloat) -> None:
         """Count a finished epoch, and save.
@@ -224,6 +243,8 @@ class RunLoop(RunStart):
         self._schedule.pause()
         if leave:
             self._leave()
+        if self._rehearsal is not None:
+            self._rehearsal.ended_epoch()
 
     def close(self) -> None:
         """Finish the save of this process, restore the signal handlers, and stop watching for hangs.
@@ -277,6 +298,13 @@ class RunLoop(RunStart):
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._loop.require_place()
         self._saves.save(self.global_step, self._gather, metrics)
+
+    def _done(self) -> tuple[int, int]:
+        return self.epoch, self.global_step
+
+    def _save_now(self) -> None:
+        self._save({})
+        self._saves.settle()
 
     def _leave(self) -> NoReturn:
         try:

@@ -91,6 +91,11 @@ class LoopState(Generic[S, P]):
         return self._phase is not Phase.UNRESUMED
 
     @property
+    def consumed(self) -> int:
+        """Batches of the current epoch that were handed out, those before a resume included."""
+        return self._consumed
+
+    @property
     def new(self) -> bool:
         """Whether the run is new, without a step or an epoch."""
         return self._phase is Phase.BETWEEN and self._pending == Progress() and self._pending_random is None

@@ -1,0 +1,1 @@
+"""Rehearsals of a training program: run, killed, resumed, and compared with the uninterrupted run."""
