@@ -149,6 +149,8 @@ class Checkpointer(RunLoop):
             raise UsageError(f"save_interval_epochs is {save_interval_epochs}; pass a number of at least 1, or None")
         rehearsal = current_plan()
         if rehearsal is not None:
+            if ranks.world().size > 1:
+                raise UsageError("ckptfmt doctor rehearses one process; run the command without a launcher of several")
             # Only the plan decides where, when and how to save.
             train_url, run_id, signals, deadline, hang_timeout = rehearsal.scratch, None, (), None, None
             save_interval_steps = save_interval_minutes = save_interval_epochs = max_overhead = None

@@ -141,10 +141,7 @@ class RunLoop(RunStart):
             MismatchError: The loader differs from that of the checkpoint or yields other batches, and
                 `resume(allow_mismatch=["progress"])` did not allow it.
         """
-        batches = self._loop.batches(loader)
-        if self._rehearsal is None:
-            return batches
-        return self._rehearsal.batches(batches, lambda: self._loop.consumed)
+        return self._loop.batches(loader, None if self._rehearsal is None else self._rehearsed)
 
     def enumerate(self, loader: Iterable[T]) -> Iterator[tuple[int, T]]:
         """Yield the number of each batch in the epoch, and the batch; after a resume, the numbers continue, too.
@@ -298,6 +295,10 @@ class RunLoop(RunStart):
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._loop.require_place()
         self._saves.save(self.global_step, self._gather, metrics)
+
+    def _rehearsed(self, batches: Iterator[T]) -> Iterator[T]:
+        assert self._rehearsal is not None
+        return self._rehearsal.batches(batches, lambda: self._loop.consumed)
 
     def _done(self) -> tuple[int, int]:
         return self.epoch, self.global_step

@@ -227,8 +227,13 @@ class LoopState(Generic[S, P]):
         self._rounds.append(rounds)
         return Cycle(rounds)
 
-    def batches(self, loader: Iterable[T]) -> Batches[T]:
-        """Return the batches of the epoch's one pass over `loader`, from the current position on."""
+    def batches(self, loader: Iterable[T], through: Callable[[Iterator[T]], Iterator[T]] | None = None) -> Batches[T]:
+        """Return the batches of the epoch's one pass over `loader`, from the current position on.
+
+        Args:
+            loader: The loader.
+            through: Takes the batches and returns those to hand out; None: all.
+        """
         self._require_epoch()
 
         def begin(batches: Batches[T]) -> tuple[Iterator[T], int]:
@@ -236,7 +241,8 @@ class LoopState(Generic[S, P]):
             iterator = self._catch_up_pass(loader)
             if self._consumed:
                 self._note_counts(counts_over(batches))
-            return self._counted(iterator), self._consumed
+            counted = self._counted(iterator)
+            return counted if through is None else through(counted), self._consumed
 
         return Batches(loader, self._batches_done_before, begin)
 

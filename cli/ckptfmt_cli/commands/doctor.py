@@ -55,7 +55,7 @@ def command(
     The report names what is not restored: a module or optimizer that is no component, a generator, a variable.
 
     Exit code: 0 every resumed run was exact, 1 one was not, 2 usage error, 3 the program failed, or two uninterrupted
-    runs of it already differ.
+    runs of it already differ: seed it first.
     """
     say("logs and uploads of the program are not redirected; it can see CKPTFMT_DOCTOR in its environment")
     with tempfile.TemporaryDirectory(prefix="ckptfmt-doctor-") as workplace:

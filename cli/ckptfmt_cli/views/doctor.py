@@ -57,8 +57,9 @@ def _case_lines(case: Case) -> Iterator[str]:
 
 
 def _named(finding: Finding) -> str:
-    kind = f" ({finding.type_name})" if finding.type_name and finding.kind in _STATE else ""
-    return escape(f"{finding.kind.value} {finding.name}{kind}")
+    if finding.kind in _STATE:
+        return escape(f"{finding.name} ({finding.type_name})")
+    return escape(f"{finding.kind.value} {finding.name}")
 
 
 def _values(finding: Finding) -> str:

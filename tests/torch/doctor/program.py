@@ -16,9 +16,10 @@ from ckptfmt.torch import Checkpointer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--train_url", default="never-made")
-parser.add_argument("--without", default="")
+parser.add_argument("--without", default="", help="names, with commas between")
 parser.add_argument("--loop", default="epochs", choices=["epochs", "steps"])
 args = parser.parse_args()
+without = args.without.split(",")
 
 
 class Data(Dataset[torch.Tensor]):
@@ -73,7 +74,8 @@ class Hidden:
 
 
 def main() -> None:
-    torch.manual_seed(1)
+    if "seed" not in without:
+        torch.manual_seed(1)
     random.seed(2)
     np.random.seed(3)
     net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 4))
@@ -93,7 +95,8 @@ def main() -> None:
         "best": best,
         "carried": carried,
     }
-    components.pop(args.without, None)
+    for name in without:
+        components.pop(name, None)
     data = Data()
     order = Order(len(data))
     loader = DataLoader(data, batch_size=4, sampler=order)
@@ -123,7 +126,10 @@ def main() -> None:
         for _ in ckpt.steps(1000):
             carried.value = work(next(batches), carried.value)
             ckpt.step()
-    elif args.without == "variable":
+    elif "step" in without:
+        for _ in ckpt.epochs(100):
+            raise ZeroDivisionError("the program has a fault")
+    elif "variable" in without:
         hidden, seen = torch.zeros(4), 0
         for epoch in ckpt.epochs(100):
             order.set_epoch(epoch)

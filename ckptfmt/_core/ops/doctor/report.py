@@ -81,8 +81,8 @@ class Case:
     def to_json(self) -> dict[str, object]:
         """Return it in JSON.
 
-        Keys: `title`, `exact`, `causes` and `effects` (see `Finding.to_json`), `tensors` (names), `failure` (text, empty
-        if there was none).
+        Keys: `title`, `exact`, `causes` and `effects` (see `Finding.to_json`), `tensors` (names), `failure` (text,
+        empty if there was none).
         """
         return {
             "title": self.title,
@@ -103,7 +103,7 @@ class DoctorReport:
         steps: Steps of the uninterrupted run.
         epochs: Epochs that it finished.
         noise: What differs between two uninterrupted runs, the first difference of each thing.
-        cases: The kills.
+        cases: The kills; none if random states or batches differ between two uninterrupted runs.
     """
 
     command: tuple[str, ...]

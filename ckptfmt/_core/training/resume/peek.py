@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ckptfmt._core.catalog import verified_all
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.resolve import fixed_directory, is_directory
+from ckptfmt._core.training.rehearsal.plan import current_plan
 from ckptfmt._core.training.resume.selection import choose, new_patience, select, undecided_if_unknown
 from ckptfmt.errors import ResumeError, UsageError
 
@@ -61,7 +62,8 @@ def peek(train_url: str | os.PathLike[str], *, run_id: str | None = None, inert:
         ResumeError: None of the checkpoints is usable.
         StorageError: The directory cannot be read.
     """
-    directory = fixed_directory(train_url)
+    rehearsal = current_plan()
+    directory = fixed_directory(train_url if rehearsal is None else rehearsal.scratch)
 
     def use(file: CheckpointReference) -> CheckpointReference:
         checked = verified_all(file, inert=inert)
