@@ -16,7 +16,7 @@ from tests.guide_files import make_files, names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"README.md": 3, "distributed.md": 1, "loops.md": 2, "resume.md": 1}
+NOT_RUN = {"README.md": 3, "distributed.md": 1, "doctor.md": 1, "loops.md": 2, "resume.md": 1}
 """How many blocks of each page have a comment `<!-- not run: why -->` before them."""
 LANGUAGES = {"python", "console", "bash"}
 BLOCK = re.compile(

@@ -16,6 +16,7 @@ from ckptfmt._core.torch.run.progress import Moment
 from ckptfmt._core.training.batches import Batches
 from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.rehearsal.journal import Done
 from ckptfmt._core.training.rehearsal.plan import RehearsalPlan
 from ckptfmt._core.training.saving.last_step import LastStep
 from ckptfmt._core.training.saving.leaving import leave
@@ -217,7 +218,7 @@ class RunLoop(RunStart):
             self._leave()
         if self._last_step is not None and not waits:
             self._last_step.note(self.global_step, self._moment)
-        if self._rehearsal is not None:
+        if self._rehearsal is not None and not waits:
             self._rehearsal.stepped()
 
     def end_epoch(self, **metrics: SupportsFloat) -> None:
@@ -298,10 +299,10 @@ class RunLoop(RunStart):
 
     def _rehearsed(self, batches: Iterator[T]) -> Iterator[T]:
         assert self._rehearsal is not None
-        return self._rehearsal.batches(batches, lambda: self._loop.consumed)
+        return self._rehearsal.batches(batches)
 
-    def _done(self) -> tuple[int, int]:
-        return self.epoch, self.global_step
+    def _done(self) -> Done:
+        return Done(self.epoch, self.global_step, self._loop.consumed)
 
     def _save_now(self) -> None:
         self._save({})

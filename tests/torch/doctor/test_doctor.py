@@ -26,7 +26,41 @@ def causes(report: dict[str, Any]) -> set[tuple[str, str]]:
     return {(cause["kind"], cause["name"]) for case in report["cases"] for cause in case["causes"]}
 
 
-@pytest.mark.parametrize("loop", ["epochs", "steps"])
+ACCUMULATING = """
+import torch
+from ckptfmt.torch import Checkpointer
+torch.manual_seed(0)
+net = torch.nn.Linear(3, 3)
+optimizer = torch.optim.AdamW(net.parameters())
+data = torch.utils.data.DataLoader(torch.randn(64, 3), batch_size=4, shuffle=True)
+ckpt = Checkpointer("unused", {"net": net, "optimizer": optimizer})
+ckpt.resume(quiet=True)
+total = 0.0
+for epoch in ckpt.epochs(50):
+    for i, batch in ckpt.enumerate(data):
+        loss = net(batch).square().mean()
+        loss.backward()
+        total += loss.item()
+        if i % 2 == 1:
+            optimizer.step()
+            optimizer.zero_grad()
+        ckpt.step()
+    print(total)
+"""
+
+
+def test_a_script_without_functions_that_accumulates_gradients(tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(ACCUMULATING)
+    result = invoke("doctor", "--json", "--", sys.executable, str(program))
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["deterministic"], "generators that are not used need no seed"
+    assert causes(report) == {("variable", "total in train.py")}
+    assert not any(case["effects"] or case["tensors"] for case in report["cases"])
+
+
+@pytest.mark.parametrize("loop", ["epochs", pytest.param("steps", marks=pytest.mark.slow)])
 def test_nothing_is_found_in_a_program_that_forgets_nothing(tmp_path: Path, loop: str) -> None:
     code, report = examine(tmp_path, "--loop", loop)
     assert code == 0

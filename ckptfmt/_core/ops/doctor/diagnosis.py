@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ckptfmt._core.ops.comparison.diff import diff_files
 from ckptfmt._core.ops.directory.latest import find_latest
-from ckptfmt._core.ops.doctor.judging import causes_of, effects_of, first_differences, telling
+from ckptfmt._core.ops.doctor.judging import causes_of, effects_of, first_differences, is_unused_generator, telling
 from ckptfmt._core.ops.doctor.processes import rehearse
 from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding, FindingKind
 from ckptfmt._core.training.rehearsal.journal import Entry, Moment
@@ -72,14 +72,15 @@ def diagnose(
     whole = made.run("uninterrupted")
     say("second uninterrupted run")
     noise = first_differences(whole, made.run("again"))
+    telling_noise = tuple(finding for finding in noise if not is_unused_generator(finding, whole))
     cases = []
     # Without seeds, anything may differ by chance. Where only results differ, as with some kernels, the rest is judged.
-    unseeded = any(finding.kind in (FindingKind.RANDOM, FindingKind.BATCH) for finding in noise)
+    unseeded = any(finding.kind in (FindingKind.RANDOM, FindingKind.BATCH) for finding in telling_noise)
     for number, kill in enumerate(() if unseeded else _kills(whole)):
         say(f"killed {kill.title}")
         cases.append(made.case(f"kill-{number}", kill, whole, noise))
     last = whole[-1]
-    return DoctorReport(tuple(command), last.step, last.epoch, noise, tuple(cases))
+    return DoctorReport(tuple(command), last.step, last.epoch, telling_noise, tuple(cases))
 
 
 class _Rehearsals:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from ckptfmt._core.ops.doctor.report import Finding, FindingKind
 from ckptfmt._core.training.rehearsal.journal import Entry, Thing
 
-__all__ = ["causes_of", "effects_of", "first_differences", "telling"]
+__all__ = ["causes_of", "effects_of", "first_differences", "is_unused_generator", "telling"]
 
 # The most telling first: a module that is not saved explains more than a batch that differs.
 _ORDER = (
@@ -75,6 +75,11 @@ def effects_of(
         for finding in first_differences(uninterrupted, resumed)
         if finding.kind in _WATCHED and (finding.kind, finding.name) not in known
     )
+
+
+def is_unused_generator(finding: Finding, journal: Sequence[Entry]) -> bool:
+    """Return whether a finding is about a global generator that a run never draws from."""
+    return finding.kind is FindingKind.RANDOM and len({entry.random.get(finding.name) for entry in journal}) == 1
 
 
 def _matched(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:

@@ -102,7 +102,8 @@ class DoctorReport:
         command: The command, with its arguments.
         steps: Steps of the uninterrupted run.
         epochs: Epochs that it finished.
-        noise: What differs between two uninterrupted runs, the first difference of each thing.
+        noise: What differs between two uninterrupted runs, the first difference of each thing; without generators that
+            the program does not use.
         cases: The kills; none if random states or batches differ between two uninterrupted runs.
     """
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.rehearsal.things import Reach, state_digest, value_digest
 from ckptfmt._core.training.rehearsal.frames import program_variables
-from ckptfmt._core.training.rehearsal.journal import Entry, Moment, append
+from ckptfmt._core.training.rehearsal.journal import Done, Entry, Moment, append
 from ckptfmt._core.training.rehearsal.plan import RehearsalPlan
 from ckptfmt._core.training.stateful import Stateful
 
@@ -26,7 +26,7 @@ class Rehearsal:
     Args:
         plan: What to do.
         components: The components by name.
-        place: Returns the epochs and steps done.
+        done: Returns how far the run is.
         save: Saves now, and waits until that is done.
     """
 
@@ -34,13 +34,13 @@ class Rehearsal:
         self,
         plan: RehearsalPlan,
         components: Mapping[str, Stateful],
-        place: Callable[[], tuple[int, int]],
+        done: Callable[[], Done],
         save: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._components = components
         self._reach = Reach(components)
-        self._place = place
+        self._done = done
         self._save = save
         self._is_finished = False
 
@@ -48,44 +48,35 @@ class Rehearsal:
         """Record that the loop gets a step or a batch."""
         self._note(Moment.HANDED, batch)
 
-    def batches(self, batches: Iterator[T], done: Callable[[], int]) -> Iterator[T]:
-        """Yield the batches of an epoch that the plan allows, and record each.
-
-        Args:
-            batches: The batches.
-            done: Returns how many batches of the epoch are done, the last one included.
-        """
+    def batches(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield the batches of an epoch that the plan allows, and record each."""
         for batch in batches:
-            if done() > self._plan.epoch_batches:
-                return
             self.handed(batch)
             yield batch
-            if done() == self._plan.epoch_batches:
+            if self._done().batches >= self._plan.epoch_batches:
                 return
 
     def stepped(self) -> None:
         """Record that a step is done; save, die or end if the plan says so."""
         self._note(Moment.STEPPED)
-        _, step = self._place()
-        if step == self._plan.kill_step:
+        kill_step = self._plan.kill_step
+        if kill_step is not None and self._done().step >= kill_step:
             self._die()
-        if step >= self._plan.stop_step:
+        if self._done().step >= self._plan.stop_step:
             self._end()
 
     def ended_epoch(self) -> None:
         """Record that an epoch is done; save and die if the plan says so."""
         self._note(Moment.ENDED_EPOCH)
-        epoch, _ = self._place()
-        if epoch == self._plan.kill_epoch:
+        if self._done().epoch == self._plan.kill_epoch:
             self._die()
 
     def _note(self, moment: Moment, batch: Any = None) -> None:
-        epoch, step = self._place()
         components = {name: state_digest(component) for name, component in self._components.items()}
         random = {name: value_digest(state) for name, state in rng.capture().items()}
         things = self._reach.things(program_variables())
         digest = "" if batch is None else value_digest(batch)
-        append(self._plan.journal, Entry(moment, epoch, step, digest, components, random, things))
+        append(self._plan.journal, Entry(moment, self._done(), digest, components, random, things))
 
     def _die(self) -> NoReturn:
         self._save()

@@ -8,8 +8,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Entry", "Moment", "Thing", "ThingKind", "append", "entries_of"]
+__all__ = ["Done", "Entry", "Moment", "Thing", "ThingKind", "append", "entries_of"]
+
+
+class Done(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        epoch: Epochs finished.
+        step: Steps done.
+        batches: Batches of the current epoch that were handed out.
+    """
+
+    epoch: int
+    step: int
+    batches: int = 0
 
 
 class Moment(StrEnum):
@@ -62,8 +77,7 @@ class Entry:
 
     Attributes:
         moment: When.
-        epoch: Epochs finished.
-        step: Steps done.
+        done: How far the run is.
         batch: Digest of the batch that was handed out; empty without one.
         components: Digest of each component.
         random: Digest of each global random generator.
@@ -71,17 +85,26 @@ class Entry:
     """
 
     moment: Moment
-    epoch: int
-    step: int
+    done: Done
     batch: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     random: Mapping[str, str] = field(default_factory=dict)
     things: Mapping[str, Thing] = field(default_factory=dict)
 
     @property
-    def place(self) -> tuple[Moment, int, int]:
+    def place(self) -> tuple[Moment, Done]:
         """What tells it apart in a journal."""
-        return self.moment, self.epoch, self.step
+        return self.moment, self.done
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.done.epoch
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.done.step
 
 
 def append(journal: str, entry: Entry) -> None:
@@ -104,4 +127,5 @@ def entries_of(journal: Path) -> Iterator[Entry]:
         things = {
             name: Thing(**{**thing, "kind": ThingKind(thing["kind"])}) for name, thing in tree.pop("things").items()
         }
-        yield Entry(**{**tree, "moment": Moment(tree["moment"]), "things": things})
+        known = {"moment": Moment(tree["moment"]), "done": Done(*tree["done"]), "things": things}
+        yield Entry(**{**tree, **known})
