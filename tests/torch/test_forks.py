@@ -189,7 +189,7 @@ def outlive(directory: Path, told: Connection) -> None:
     """Fork a child in the middle of a publication and of a lock, and let it live on."""
     with AtomicFile(directory / "a.ckptfmt") as file, directory_lock(directory):
         file.write(b"content")
-        told.send(fork(sleep))
+        told.send(ready(sleep))  # until then it holds what was forked
         told.recv()
 
 
