@@ -80,6 +80,6 @@ def _advice(report: DoctorReport) -> Iterator[str]:
                 case kind if kind in _STATE:
                     yield f"add {name} to the components of the Checkpointer"
                 case FindingKind.VARIABLE:
-                    yield f"keep {name} in a component, such as an object with state_dict() and load_state_dict()"
+                    yield f"carry {name} in ckpt.variables({name}=...), which are saved"
                 case FindingKind.BATCH:
                     yield "the order of the data is not restored: look at the sampler and its generator"
