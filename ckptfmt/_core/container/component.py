@@ -101,8 +101,11 @@ class Component:
 
     def tensor_digests(self, name: str) -> bytes:
         """Return the chunk digests of a tensor, one after the other: equal for equal data."""
-        member, segment = self._segment(name)
-        return member.digests_of(segment.first_chunk, segment.chunk_count)
+        found = self._digests.get(name)
+        if found is None:
+            member, segment = self._segment(name)
+            found = self._digests[name] = member.digests_of(segment.first_chunk, segment.chunk_count)
+        return found
 
     def __getitem__(self, name: str) -> Any:
         """Return one tensor, verified.
@@ -221,6 +224,11 @@ class Component:
         if self._adapters is None:
             raise CkptfmtError("this checkpoint was opened without an adapter: use ckptfmt.open to read tensors")
         return self._adapters
+
+    @cached_property
+    def _digests(self) -> dict[str, bytes]:
+        """The digests of the tensors that were asked for."""
+        return {}
 
     def _segment(self, name: str) -> tuple[Member, Any]:
         member = self.tensor_member

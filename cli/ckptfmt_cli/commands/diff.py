@@ -7,6 +7,7 @@ import sys
 import click
 
 from ckptfmt._core.ops.comparison.diff import diff_files
+from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt_cli.options import inert_option, json_option
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_json, write_lines
@@ -61,6 +62,7 @@ def command(
     Exit code: 0 same content, 1 different, 3 a file cannot be read. Facts such as step, metrics and creation time are
     shown but do not count as a difference.
     """
+    ctx.with_resource(collector_paused())  # the command ends with most of what it makes
     with progress_line() as line:
         progress = line.update if line else None
         report = diff_files(before, after, values=values, tolerance=tolerance, inert=inert, progress=progress)

@@ -16,6 +16,7 @@ from ckptfmt._core.ops.inspection.component_roles import Role
 from ckptfmt._core.ops.inspection.inspect import InspectReport, report_of
 from ckptfmt._core.ops.inspection.module_tree import Module, component_trees
 from ckptfmt._core.ops.inspection.tensor_filter import TensorOrder, choose_tensors
+from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt_cli.options import inert_option, json_option, refuse_others
 from ckptfmt_cli.progress import progress_line
 from ckptfmt_cli.render import write_file, write_json, write_lines
@@ -99,6 +100,7 @@ def command(
     Exit code: 0 shown, 1 FILE is damaged, truncated or not a checkpoint, 3 FILE cannot be read. With --pickle-imports,
     1 also means that an import would be refused.
     """
+    ctx.with_resource(collector_paused())  # the command ends with most of what it makes
     if pickle_imports:
         refuse_others(ctx, "--pickle-imports", ("inert", "as_json"))
         from ckptfmt_cli.pickle_imports import show_pickle_imports

@@ -13,7 +13,7 @@ from ckptfmt._core.container.tensor_source import ReadChunk, TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.chunks import Chunk, Segment
 from ckptfmt._core.format.index import Member
-from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile
+from ckptfmt._core.interop.base import ComponentSource, MemberInfo, TensorFile, TensorInfo
 from ckptfmt._core.storage import Publication, Source
 from ckptfmt.errors import FormatError
 
@@ -71,6 +71,14 @@ class _NativeComponent(ComponentSource):
         self.source = source
         self.component = component
         self.members = tuple(map(_member_info, component.members))
+
+    @cached_property
+    def tensor_infos(self) -> Mapping[str, TensorInfo]:
+        """See `ComponentSource.tensor_infos`; the header has their lengths."""
+        return {
+            name: TensorInfo(self.name, name, dtype, shape, end - begin)
+            for name, dtype, shape, begin, end in self.component.tensors.values()
+        }
 
     @property
     def identity(self) -> str:
