@@ -6,7 +6,7 @@ resumed run would take a smaller step, with no sign of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class Accumulation:
             return self._have_changed()
         self._stepped = False
         for gradient in self._gradients():
-            setattr(gradient, _SEEN, gradient._version)
+            gradient._ckptfmt_seen = gradient._version  # type: ignore[attr-defined]  # `_SEEN`; `setattr` takes longer
         return False
 
     def waits_at_end(self) -> bool:
@@ -64,17 +64,23 @@ class Accumulation:
         return any(bool(torch.any(_dense(gradient) != 0)) for gradient in self._gradients())
 
     def _have_changed(self) -> bool:
-        return any(getattr(gradient, _SEEN, None) != gradient._version for gradient in self._gradients())
+        for gradient in self._gradients():  # noqa: SIM110 - `any` takes longer, and there may be many
+            if getattr(gradient, _SEEN, None) != gradient._version:
+                return True
+        return False
 
     def _note(self, *_: object) -> None:
         self._stepped = True
 
-    def _gradients(self) -> Iterator[torch.Tensor]:
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        yield parameter.grad
+    def _gradients(self) -> list[torch.Tensor]:
+        """Return the gradients: a list, because it is made at each step."""
+        return [
+            gradient
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if (gradient := parameter.grad) is not None
+        ]
 
 
 class Gradients:

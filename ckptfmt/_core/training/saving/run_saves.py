@@ -249,10 +249,18 @@ class RunSaves:
     def _agree(self, place: Place, due: Due) -> Due:
         """Agree in one exchange on what all ranks do; settle a save that has ended."""
         busy = self._options.when_busy == "skip" and self._writer.busy
-        if due is Due.SAVE and (busy or self._ranks.world().rank != 0):
+        world, over = self._ranks.world(), self._writer.finished is not None
+        if due is Due.SAVE and (busy or world.rank != 0):
             due = Due.NOTHING
+        if world.size > 1:
+            due, over = self._agree_with_others(place, due, over=over)
+        if over:
+            self.settle()
+        return due
+
+    def _agree_with_others(self, place: Place, due: Due, *, over: bool) -> tuple[Due, bool]:
         here = [number for part in place for number in (int(part), -int(part))]
-        most, over, *places = self._ranks.largest(due.value, int(self._writer.finished is not None), *here)
+        most, any_over, *places = self._ranks.largest(due.value, int(over), *here)
         if places[:4] != here[:4]:
             raise UsageError(
                 f"ranks do not make the same calls: some are at step {-places[1]} after {-places[3]} epochs, "
@@ -263,9 +271,7 @@ class RunSaves:
                 "ranks do not make the same calls: gradients wait for an optimizer step on some ranks only; let the "
                 "optimizers of all ranks step at the same time"
             )
-        if over:
-            self.settle()
-        return Due(most)
+        return Due(most), bool(any_over)
 
     def _finished_alone(self) -> FinishedSave | None:
         """Return the save that has ended and is not settled, in a job of one process."""
