@@ -122,6 +122,7 @@ ckptfmt.torch.Checkpointer.run_id
 ckptfmt.torch.Checkpointer.save(self, **metrics)
 ckptfmt.torch.Checkpointer.step(self, *, accumulating=None, **metrics)
 ckptfmt.torch.Checkpointer.steps(self, n=None)
+ckptfmt.torch.Checkpointer.stop(self)
 ckptfmt.torch.Checkpointer.train_url
 ckptfmt.torch.Checkpointer.variables(self, **values)
 ckptfmt.torch.Checkpointer.wait(self)

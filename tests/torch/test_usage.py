@@ -71,9 +71,9 @@ def test_batches_in_batches_and_after_batches(ckpt: Checkpointer) -> None:
 
 
 def test_step_outside_batches(ckpt: Checkpointer) -> None:
+    with pytest.raises(UsageError, match=r"step\(\)"):
+        ckpt.step()
     for _ in ckpt.epochs(1):
-        with pytest.raises(UsageError, match=r"step\(\)"):
-            ckpt.step()
         list(ckpt.batches([]))
         with pytest.raises(UsageError, match=r"step\(\)"):
             ckpt.step()

@@ -23,6 +23,9 @@ class GlobalGenerator:
     def restore(self, state: RandomState) -> None:
         np.random.set_state(state)
 
+    def same(self, one: RandomState, other: RandomState) -> bool:
+        return repr(one) == repr(other)
+
 
 @dataclass(frozen=True)
 class EpochPosition:

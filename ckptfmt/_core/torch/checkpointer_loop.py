@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
 from typing import Any, NoReturn, SupportsFloat, TypeVar
 
 from ckptfmt._core.torch.checkpointer_start import RunStart
@@ -48,6 +47,7 @@ class RunLoop(RunStart):
         super().__init__(*start)
         self._accumulation = Accumulation(self._run.components)
         self._has_reported_gradients = False
+        self._has_unsaved_stop = False
         self._interval_epochs = interval_epochs
         self._last_step = last_step
         self._rehearsal = None
@@ -108,6 +108,24 @@ class RunLoop(RunStart):
                 self._save({})
             self._finish()
 
+    def stop(self) -> None:
+        """End training early: the loop over `epochs()` or `steps()` ends after the current iteration.
+
+        ```python
+        if state.patience == 0:
+            ckpt.stop()
+        ckpt.end_epoch(val_loss=val_loss)
+        ```
+
+        The end is saved: the same command started again has nothing left to train. More epochs or steps than were asked
+        for this time continue the run. Let the loop end by itself; a `break` would leave the stop unsaved.
+
+        Raises:
+            UsageError: No loop was begun.
+        """
+        self._loop.stop()
+        self._has_unsaved_stop = True
+
     def batches(self, loader: Iterable[T]) -> Batches[T]:
         """Return the batches of one pass over `loader`; in a resumed epoch, those not trained on yet.
 
@@ -158,8 +176,10 @@ class RunLoop(RunStart):
             CkptfmtError: As from `batches`.
         """
         batches = self.batches(loader)
-        for done, batch in zip(count(), batches):
-            yield batches.start + done, batch
+        number = None
+        for batch in batches:
+            number = batches.start if number is None else number + 1
+            yield number, batch
 
     def cycle(self, loader: Iterable[T], *, set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
         """Return an endless iterator over the batches of `loader`, for loops over `steps()`.
@@ -191,6 +211,8 @@ class RunLoop(RunStart):
     def step(self, *, accumulating: bool | None = None, **metrics: SupportsFloat) -> None:
         """Count a step, and save if a save is due. Call it once per batch or step, after all work on it.
 
+        In an epoch without `batches()` it only counts: the run is saved at the end of the epoch.
+
         With gradient accumulation, call it for each micro-batch all the same. Steps of the optimizers among the
         components are noticed: while gradients wait for one, nothing is saved, signals and the deadline wait, too, and
         in a loop over batches the step is not counted.
@@ -210,13 +232,13 @@ class RunLoop(RunStart):
         waits = waits if accumulating is None else accumulating
         self._loop.count_step(accumulating=waits)
         self._hang.reset()
-        place = Place(self.global_step, self.epoch, waits)
+        place = Place(self.global_step, self.epoch, not self._loop.is_at_place)
         due = self._saves.stepped(place, leave=self._signals.received is not None)
         if due is not Due.NOTHING or self._loop.is_at_end:
             self._save(metrics)
         if due is Due.SAVE_AND_LEAVE:
             self._leave()
-        if self._last_step is not None and not waits:
+        if self._last_step is not None and self._loop.is_at_place:
             self._last_step.note(self.global_step, self._moment)
         if self._rehearsal is not None and not waits:
             self._rehearsal.stepped()
@@ -267,6 +289,12 @@ class RunLoop(RunStart):
         self._accumulation.watch()
         try:
             yield
+        except GeneratorExit:
+            if self._has_unsaved_stop:
+                notify(
+                    "the loop was left after stop(), which is not saved: a restart trains on; let the loop end itself"
+                )
+            raise
         finally:
             # After a break, the program may take any time.
             self._hang.stop()
@@ -284,6 +312,8 @@ class RunLoop(RunStart):
             )
 
     def _finish(self) -> None:
+        if self._has_unsaved_stop:
+            self._save({})
         self._saves.finish(self.global_step, self._gather)
         self.close()
 
@@ -295,6 +325,8 @@ class RunLoop(RunStart):
 
     def _save(self, metrics: Mapping[str, SupportsFloat]) -> None:
         self._loop.require_place()
+        self._loop.note_save()
+        self._has_unsaved_stop = False
         self._saves.save(self.global_step, self._gather, metrics)
 
     def _rehearsed(self, batches: Iterator[T]) -> Iterator[T]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 from types import GeneratorType
 from typing import Any, TypeVar
 
-__all__ = ["Batches", "counts_over"]
+from ckptfmt._core.training.cycle import Cycle
+
+__all__ = ["Batches", "companions_of"]
 
 T = TypeVar("T")
 
@@ -49,22 +53,46 @@ class Batches(Iterator[T]):
         return self._start > 0
 
 
-def counts_over(iterator: object) -> list[int]:
-    """Return the present number of each `enumerate` over an iterator, also of one over a generator over it.
+def companions_of(batches: Batches[Any]) -> list[str]:
+    """Return which iterators beside resumed batches begin anew: `enumerate()`, `islice()`, `zip()`.
 
-    It looks at all objects of the process: call it once, not at each batch.
+    Also those over a generator over the batches, such as a progress bar. This looks at all objects of the process: call
+    it once, not at each batch.
     """
-    counts = []
-    for counter in gc.get_objects():
-        if type(counter) is enumerate:
-            made_of: Any = counter.__reduce__()  # the type, and its arguments: the iterator and the number
-            inner, number = made_of[1][:2]
-            if inner is iterator or _is_over(inner, iterator):
-                counts.append(int(number))
-    return counts
+    found = []
+    for it in gc.get_objects():
+        if type(it) not in (enumerate, islice, zip):
+            continue
+        inside = _referents(it)
+        if any(inner is batches or _is_over(inner, batches) for inner in inside) and _begins_anew(it, inside, batches):
+            found.append(f"{type(it).__name__}()")
+    return found
 
 
-def _is_over(inner: object, iterator: object) -> bool:
-    """Return whether a generator, such as that of a progress bar, iterates over an iterator."""
+def _begins_anew(it: object, inside: list[object], batches: Batches[Any]) -> bool:
+    if type(it) is enumerate:
+        made_of: Any = it.__reduce__()  # the type, and its arguments: the iterator and the number
+        return int(made_of[1][1]) < batches.start
+    if type(it) is zip:
+        others = [inner for inner in inside if inner is not batches and not _is_over(inner, batches)]
+        return not all(isinstance(other, Cycle) or _counts_on(other, batches) for other in others)
+    return True
+
+
+def _counts_on(other: object, batches: Batches[Any]) -> bool:
+    number = re.match(r"count\((\d+)", repr(other)) if type(other) is count else None
+    return number is not None and int(number[1]) > batches.start  # it gave the first one already
+
+
+def _referents(it: object) -> list[object]:
+    """Return the iterators inside one; `zip` keeps its own in a tuple."""
+    found = gc.get_referents(it)
+    return [
+        inner for part in found for inner in (part if type(part) is tuple else (part,)) if hasattr(inner, "__next__")
+    ]
+
+
+def _is_over(inner: object, batches: Batches[Any]) -> bool:
+    """Return whether a generator, such as that of a progress bar, iterates over the batches."""
     frame = inner.gi_frame if isinstance(inner, GeneratorType) else None
-    return frame is not None and any(value is iterator for value in frame.f_locals.values())
+    return frame is not None and any(value is batches for value in frame.f_locals.values())

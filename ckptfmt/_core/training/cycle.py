@@ -83,6 +83,10 @@ class Rounds(Generic[T]):
         """Count a step."""
         self._look_ahead.stepped()
 
+    def finish(self) -> None:
+        """Note that the loop is over."""
+        self._tracker.finish()
+
     def progress(self) -> CycleProgress[Any, Any]:
         """Return the progress now."""
         loader = self._tracker.state()

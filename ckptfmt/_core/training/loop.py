@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
-from ckptfmt._core.training.batches import Batches, counts_over
+from ckptfmt._core.training.batches import Batches, companions_of
 from ckptfmt._core.training.cycle import Cycle, Rounds
 from ckptfmt._core.training.look_ahead import LookAhead
+from ckptfmt._core.training.loop_notices import LoopNotices
 from ckptfmt._core.training.notices import notify
+from ckptfmt._core.training.phase import Phase
 from ckptfmt._core.training.progress import CycleProgress, LoopKind, P, Progress, RandomState, S
 from ckptfmt._core.training.ranks import Ranks
 from ckptfmt._core.training.tracking import Generators, TrackerFactory
@@ -20,27 +20,6 @@ from ckptfmt.errors import MismatchError, UsageError
 __all__ = ["LoopState"]
 
 T = TypeVar("T")
-
-
-class Phase(Enum):
-    """Phase of the loop."""
-
-    UNRESUMED = auto()
-    """`resume()` was not called."""
-    BETWEEN = auto()
-    """Between two epochs, or before the first."""
-    STEP = auto()
-    """The loop over `steps()` is working on a step."""
-    EPOCH = auto()
-    """In an epoch, before its pass over the data."""
-    BATCH = auto()
-    """The loop is working on a batch."""
-    ACCUMULATING = auto()
-    """The batch or step is done, but its gradients wait for an optimizer step."""
-    STEPPED = auto()
-    """The batch or step is done: `step()` was called."""
-    PASSED = auto()
-    """In an epoch, after its pass over the data."""
 
 
 class LoopState(Generic[S, P]):
@@ -60,7 +39,7 @@ class LoopState(Generic[S, P]):
     def __init__(self, generators: Generators, make_tracker: TrackerFactory[S, P], ranks: Ranks) -> None:
         self._generators = generators
         self._make_tracker = make_tracker
-        self._ranks = ranks
+        self._notices = LoopNotices(ranks)
         self.step = 0
         self.epoch = 0
         self._phase = Phase.UNRESUMED
@@ -70,9 +49,10 @@ class LoopState(Generic[S, P]):
         self._epoch_batches = 0
         self._epoch_steps = 0
         self._look_ahead = LookAhead()
-        self._missed_steps = False
+        self._stopped = False
+        self._saved_random: RandomState | None = None
         self._kind: LoopKind | None = None
-        self._last_step: int | None = None
+        self._target: int | None = None
         self._has_trained = False
         self._has_cycled = False
         self.ends_accumulating = False
@@ -111,9 +91,14 @@ class LoopState(Generic[S, P]):
         return self._phase is not Phase.BETWEEN and self._batches_done_before > 0
 
     @property
+    def is_at_place(self) -> bool:
+        """Whether the run can be resumed from here; see `require_place`."""
+        return self._phase in (Phase.BETWEEN, Phase.STEPPED)
+
+    @property
     def is_at_end(self) -> bool:
         """Whether the last step of `steps()` is done."""
-        return self._kind == "steps" and self._phase is Phase.STEPPED and self.step == self._last_step
+        return self._kind == "steps" and self._phase is Phase.STEPPED and (self._stopped or self.step == self._target)
 
     def begin(self, progress: Progress[S, P], random: RandomState | None, *, allow_mismatch: bool = False) -> None:
         """Set the position from which the loop continues, and the states of the global generators there.
@@ -128,6 +113,7 @@ class LoopState(Generic[S, P]):
         self._pending = progress
         self._pending_random = random
         self._kind = progress.loop
+        self._stopped, self._target = progress.stopped, progress.target
         self._resumed_cycles = progress.cycles
         self._allow_mismatch = allow_mismatch
         self._tracker = self._make_tracker(allow_mismatch=allow_mismatch)
@@ -167,7 +153,8 @@ class LoopState(Generic[S, P]):
         waiting = self._pending or Progress()
         # A cycle that this process has not created yet stays where it was.
         cycles = (*(rounds.progress() for rounds in self._rounds), *self._resumed_cycles[len(self._rounds) :])
-        now = Progress(self.step, self.epoch, waiting.loader, waiting.position, self._kind, cycles)
+        place = Progress(self.step, self.epoch, waiting.loader, waiting.position, self._kind, cycles)
+        now = replace(place, stopped=self._stopped, target=self._target if self._stopped else None)
         loader = self._tracker.state()
         if loader is None:
             return now
@@ -177,9 +164,9 @@ class LoopState(Generic[S, P]):
 
     def epochs(self, n: int) -> Iterator[int]:
         """Yield the number of each epoch from the current one to n - 1. End each epoch before the next."""
-        self._enter("epochs")
-        self._note_if_finished(self.epoch, n)
-        while self.epoch < n:
+        self._enter("epochs", self.epoch, n)
+        while self.epoch < n and not self._stopped:
+            self._check_saved_random()
             if self._phase is not Phase.BETWEEN:
                 raise UsageError(f"epochs() called while epoch {self.epoch} is open; call end_epoch() first")
             self._catch_up_epoch()
@@ -194,19 +181,19 @@ class LoopState(Generic[S, P]):
 
     def steps(self, n: int | None) -> Iterator[int]:
         """Yield the number of each step from the current one to n - 1, or without end. Count each before the next."""
-        self._enter("steps")
-        self._last_step = n
-        if n is not None:
-            self._note_if_finished(self.step, n)
+        self._enter("steps", self.step, n)
         if self._pending_random is not None:  # code before the loop may have drawn
             self._generators.restore(self._pending_random)
-        while n is None or self.step < n:
+        while (n is None or self.step < n) and not self._stopped:
+            self._check_saved_random()
             if self._phase not in (Phase.BETWEEN, Phase.STEPPED, Phase.ACCUMULATING):
                 raise UsageError(f"steps() called while step {self.step} is open; loop over steps() once at a time")
             self._phase = Phase.STEP
             yield self.step
         self.ends_accumulating = self._phase is Phase.ACCUMULATING
         self._phase = Phase.BETWEEN
+        for rounds in self._rounds:
+            rounds.finish()
 
     def cycle(self, loader: Iterable[T], set_epoch: Callable[[int], object] | None = None) -> Cycle[T]:
         """Return an endless iterator over the rounds of a loader."""
@@ -221,7 +208,7 @@ class LoopState(Generic[S, P]):
             tracker=tracker,
             generators=self._generators,
             require_step=self._require_step,
-            warn_of_look_ahead=self._warn_of_look_ahead,
+            warn_of_look_ahead=self._notices.look_ahead,
             resumed=resumed,
         )
         self._rounds.append(rounds)
@@ -240,7 +227,7 @@ class LoopState(Generic[S, P]):
             self._require_epoch()
             iterator = self._catch_up_pass(loader)
             if self._consumed:
-                self._note_counts(counts_over(batches))
+                self._notices.restarted_companions(self._consumed, companions_of(batches))
             counted = self._counted(iterator)
             return counted if through is None else through(counted), self._consumed
 
@@ -253,9 +240,10 @@ class LoopState(Generic[S, P]):
             self._consumed += 1
             self._epoch_batches += 1
             if self._look_ahead.took_batch():
-                self._warn_of_look_ahead()
+                self._notices.look_ahead()
             self._phase = Phase.BATCH
             yield batch
+            self._check_saved_random()
             if self.epoch != epoch:
                 raise UsageError("end_epoch() called inside the loop over batches(); call it after that loop")
             self._phase = Phase.PASSED
@@ -268,12 +256,16 @@ class LoopState(Generic[S, P]):
         """
         if self._phase in (Phase.STEPPED, Phase.ACCUMULATING):
             raise UsageError("step() called twice for one batch; call it once, after all work on the batch")
+        if self._phase is Phase.EPOCH and (self._pending is None or self._pending.position is None):
+            self._count_in_epoch(accumulating=accumulating)
+            return
         if self._phase not in (Phase.BATCH, Phase.STEP):
             raise UsageError(
                 "step() called outside the loops over batches() and steps(); call it for each batch before taking the "
                 "next one, or loop over steps()"
             )
-        self._note_unused_cycles()
+        if not self._has_trained:
+            self._notices.unused_cycles(len(self._resumed_cycles) - len(self._rounds))
         if self._kind == "steps" or not accumulating:
             self.step += 1
         self._epoch_steps += 1
@@ -285,13 +277,21 @@ class LoopState(Generic[S, P]):
             self._pending_random = None
         self._phase = Phase.ACCUMULATING if accumulating else Phase.STEPPED
 
+    def _count_in_epoch(self, *, accumulating: bool) -> None:
+        """Count a step in an epoch without `batches()`: only the end of the epoch can be resumed from."""
+        self.step += not accumulating
+        self._epoch_steps += 1
+        self._has_trained = True
+        self._notices.steps_without_batches()
+
     def end_epoch(self) -> None:
         """Count a finished epoch."""
         if self.between_epochs:
             raise UsageError("end_epoch() called outside the loop over epochs(), or twice in one epoch")
-        if self._epoch_batches and not self._epoch_steps and not self._missed_steps:
-            self._missed_steps = True
-            self._warn_of_missed_steps()
+        if self._phase is Phase.STEPPED and self._saved_random is not None:
+            self._notices.broke_after_save()
+        if self._epoch_batches and not self._epoch_steps:
+            self._notices.missed_steps(self.epoch, self._epoch_batches)
         self._tracker.end()
         self.epoch += 1
         self._has_trained = True
@@ -300,8 +300,29 @@ class LoopState(Generic[S, P]):
         if self._pending is not None:  # the epoch had no pass over the data
             self._pending = replace(self._pending, position=None)
 
-    def _enter(self, kind: LoopKind) -> None:
+    def stop(self) -> None:
+        """End the loop over `epochs()` or `steps()` before its next iteration."""
+        if self._kind is None:
+            raise UsageError("stop() called before the loop over epochs() or steps()")
+        self._stopped = True
+
+    def note_save(self) -> None:
+        """Note that the run is saved now: a resumed run repeats nothing until the next iteration."""
+        self._saved_random = self._generators.capture()
+
+    def _check_saved_random(self) -> None:
+        """Report random numbers that were drawn between a save and the next iteration."""
+        saved, self._saved_random = self._saved_random, None
+        if saved is not None and not self._generators.same(saved, self._generators.capture()):
+            self._notices.drew_after_save()
+
+    def _enter(self, kind: LoopKind, done: int, n: int | None) -> None:
         """Begin a loop of one kind.
+
+        Args:
+            kind: The kind.
+            done: Number of its iterations that are done.
+            n: Number of iterations to do; None: any number.
 
         Raises:
             UsageError: `resume()` was not called.
@@ -319,6 +340,11 @@ class LoopState(Generic[S, P]):
             notify(found)
             self._pending = Progress(self.step, self.epoch)
         self._kind = kind
+        asks_for_more = n != self._target and (n is None or self._target is None or n > self._target)
+        self._stopped = self._stopped and not asks_for_more
+        self._target = n
+        if not self._has_trained and done and (self._stopped or (n is not None and done >= n)):
+            self._notices.finished(kind, done, n, stopped=self._stopped)
 
     def _require_epoch(self) -> None:
         if self._phase is not Phase.EPOCH:
@@ -327,19 +353,9 @@ class LoopState(Generic[S, P]):
                 if self.between_epochs
                 else "batches() may be called only once per epoch"
             )
-        if self._has_cycled:
-            raise UsageError("a batch of cycle() was taken before batches(); take it inside the loop over batches()")
-
-    def _note_counts(self, counts: Sequence[int]) -> None:
-        if any(count < self._consumed for count in counts) and self._ranks.world().rank == 0:
-            notify(
-                f"enumerate() begins at {min(counts)} although {self._consumed} batches of this epoch are done: what "
-                "depends on its number differs from an uninterrupted run; use ckpt.enumerate(loader)"
-            )
-
-    def _note_if_finished(self, done: int, n: int) -> None:
-        if 0 < done >= n and not self._has_trained and self._ranks.world().rank == 0:
-            notify(f"nothing left to train: {done} of {n} {self._kind} done", logging.INFO)
+        if self._has_cycled or self._epoch_steps:
+            what = "a batch of cycle() was taken" if self._has_cycled else "step() was called"
+            raise UsageError(f"{what} before batches() in this epoch; move it into the loop over batches()")
 
     def _require_step(self) -> None:
         """Check that a batch of a cycle may be taken now, so that a resume takes it again in the same place."""
@@ -355,26 +371,6 @@ class LoopState(Generic[S, P]):
                     "a batch of cycle() was taken outside the loop over steps(), so a resume would skip it; call "
                     "next() inside the loop, and iterate steps() first in a zip()"
                 )
-
-    def _note_unused_cycles(self) -> None:
-        """Report positions in the checkpoint that the first step after the resume did not use."""
-        unused = len(self._resumed_cycles) - len(self._rounds)
-        if not self._has_trained and unused > 0 and self._ranks.world().rank == 0:
-            notify(f"the checkpoint has the places of {unused} more cycle(), which this loop does not use")
-
-    def _warn_of_missed_steps(self) -> None:
-        if self._ranks.world().rank == 0:
-            notify(
-                f"epoch {self.epoch} had {self._epoch_batches} batches but no step(), so checkpoints are saved only "
-                "at the end of each epoch, and steps are not counted; call step() after each batch"
-            )
-
-    def _warn_of_look_ahead(self) -> None:
-        if self._ranks.world().rank == 0:
-            notify(
-                "step() called after the next batch was taken: a checkpoint counts that batch as done, and a resume "
-                "skips it; call step() before next(), or let the loader prefetch"
-            )
 
     def _catch_up_epoch(self) -> None:
         """Set the generators to their states at the start of this epoch: code before the loop may have drawn."""

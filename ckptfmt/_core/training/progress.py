@@ -57,6 +57,8 @@ class Progress(Generic[S, P]):
         position: The position in the unfinished epoch; None between two epochs.
         loop: The kind of the loop; None before the first step.
         cycles: Progress of each `cycle`, in the order of their creation.
+        stopped: Whether `stop` ended the loop.
+        target: Number of epochs or steps that was asked for when `stop` ended the loop; None: any number.
     """
 
     step: int = 0
@@ -65,6 +67,8 @@ class Progress(Generic[S, P]):
     position: P | None = None
     loop: LoopKind | None = None
     cycles: tuple[CycleProgress[S, P], ...] = ()
+    stopped: bool = False
+    target: int | None = None
 
     @property
     def consumed(self) -> int:

@@ -18,6 +18,9 @@ class Generators(Protocol):
     def capture(self) -> RandomState:
         """Return their states."""
 
+    def same(self, one: RandomState, other: RandomState, /) -> bool:
+        """Return whether two states from `capture` are equal."""
+
     def restore(self, state: RandomState) -> None:
         """Set the generators to states from `capture`.
 

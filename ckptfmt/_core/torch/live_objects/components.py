@@ -112,6 +112,11 @@ def _checked(name: object, component: object, reserved: Collection[str], options
             raise UsageError(f"component {name!r} is a plain {kind}; did you mean the option {close[0]}=?")
         found = f"component {name!r} is a plain {kind}, which cannot be restored in place"
         raise UsageError(f"{found}; declare it: {_holder(name)}")
+    if hasattr(component, "reset") and hasattr(component, "step"):
+        raise UsageError(
+            f"component {name!r} ({kind}) is an environment without state_dict() and load_state_dict(); add both in a "
+            "wrapper, or leave it out and reset it, seeded, at the beginning of each step"
+        )
     raise UsageError(
         f"component {name!r} ({kind}) has no state_dict() and load_state_dict(); add both, or declare the values to "
         f"keep: {_holder('best')}"

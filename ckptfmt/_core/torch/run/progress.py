@@ -36,6 +36,8 @@ def progress_tree(progress: Progress) -> dict[str, Any]:
         "pass": None if progress.position is None else _position_tree(progress.position),
         "loop": progress.loop,
         "cycles": [_cycle_tree(cycle) for cycle in progress.cycles],
+        "stopped": progress.stopped,
+        "target": progress.target,
     }
 
 
@@ -46,7 +48,8 @@ def progress_of(tree: object) -> Progress:
         MismatchError: The tree is not from `progress_tree` of this version. The difference says where.
     """
     parts: dict[str, Any] = dict.fromkeys(("loader", "pass"), (dict, NoneType))
-    tree = fields(tree, "progress", {**parts, "step": int, "epoch": int, "loop": (str, NoneType), "cycles": list})
+    parts |= {"step": int, "epoch": int, "loop": (str, NoneType), "cycles": list}
+    tree = fields(tree, "progress", {**parts, "stopped": bool, "target": (int, NoneType)})
     loader, position = tree["loader"], tree["pass"]
     cycles = [_cycle_of(cycle, f"progress.cycles[{number}]") for number, cycle in enumerate(tree["cycles"])]
     return Progress(
@@ -56,6 +59,8 @@ def progress_of(tree: object) -> Progress:
         position=None if position is None else _position_of(position, "progress.pass"),
         loop=_kind_of(tree["loop"], "progress.loop"),
         cycles=tuple(cycles),
+        stopped=tree["stopped"],
+        target=tree["target"],
     )
 
 
