@@ -115,6 +115,7 @@ def _index() -> Iterator[Vector]:
         ("tuple", Tuple([1])),
         ("big-integer", 1 << 64),
         ("unknown", Raw(b"\xd4\x07\0")),
+        ("negative", Raw(b"\xd4\xfe\0")),
     ):
         user = {"user": {"x": value}}
         yield index(

@@ -74,6 +74,11 @@ def _names() -> Iterator[Vector]:
         yield invalid(f"6.1-device-{slug}", description, "member-name", [made], member=name)
     twice = [ONE, opaque("One", b"2")]
     yield invalid("6.2-case", "Two members whose names differ in case only", "member-duplicate", twice, member="One")
+    twice = [opaque("One", b"2"), ONE]
+    yield invalid("6.2-case-lower", "The same the other way round", "member-duplicate", twice, member="one")
+    lower = [msgpack("net.msgpack", 1), replace(NET, name="Net.safetensors").edited(name="Net.safetensors")]
+    description = "Two components whose names differ in case only, that in lower case first"
+    yield invalid("6.2-case-components-lower", description, "member-duplicate", lower, member="Net.safetensors")
     suffixes = [opaque("a.MSGPACK", b"1"), msgpack("a.msgpack", 1)]
     description = "An opaque member and a msgpack member whose names differ in case only"
     yield invalid("6.2-case-suffix", description, "member-duplicate", suffixes, member="a.msgpack")
@@ -89,6 +94,9 @@ def _components() -> Iterator[Vector]:
     yield invalid("6.4-weights-first", "The safetensors member before the msgpack member", problem, [NET, tree])
     yield invalid("6.4-apart", "Another component between the two members", problem, [tree, other, NET])
     yield invalid("6.4-opaque-between", "An opaque member between the two members", problem, [tree, ONE, NET])
+    first = opaque("first", b"1")
+    description = "An opaque member between the two members, of a name that sorts before theirs"
+    yield invalid("6.4-first-between", description, problem, [tree, first, NET])
     root = msgpack("_root.msgpack", [1])
     yield invalid("11.5-root-and-other", "_root and another component", problem, [root, other])
     yield invalid("11.5-other-and-root", "Another component and _root", problem, [other, root])

@@ -190,6 +190,8 @@ def _sparse() -> Iterator[Vector]:
     complex_indices = {**coo, "indices": Typed("C128", TensorName("i"))}
     yield _typed(name, "indices-c128", complex_indices, tensor("i", "F64", 2, 2), v)
     yield _typed(name, "values-numpy", {**coo, "values": Typed("numpy.ndarray", TensorName("v"))}, i, v)
+    pairs = tensor("v", "F32", 2, 2)
+    yield _typed(name, "values-numpy-pairs", {**coo, "values": Typed("numpy.ndarray", TensorName("v"))}, i, pairs)
     for layout in ("csr", "csc", "bsr", "bsc"):
         yield _typed(f"torch.sparse_{layout}", "array", [1])
     parts: dict[str, object] = {
@@ -204,6 +206,8 @@ def _sparse() -> Iterator[Vector]:
     yield _typed("torch.sparse_bsr", "indices-u64", unsigned, c, tensor("p", "U64", 2), v)
     yield _typed("torch.sparse_csc", "indices-i16", unsigned, tensor("c", "I16", 3), p, v)
     yield _typed("torch.sparse_csr", "parts-of-coo", coo, i, v)
+    narrow = tensor("c", "I32", 3)
+    yield _typed("torch.sparse_csr", "indices-of-two-dtypes-narrow-first", unsigned, narrow, p, v)
     yield _typed("torch.sparse_csr", "indices-of-two-dtypes", unsigned, c, tensor("p", "I32", 2), v)
 
 
@@ -223,6 +227,10 @@ def _shapes() -> Iterator[Vector]:
         return _misfit(layout, what, {**parts, "size": size}, c, p, v)
 
     yield coo("indices of one dimension", [2], [2], [2])
+    yield coo("no dimension of values for indices of one", [2], [], [2, 3])
+    yield coo("no dimension but one of indices", [1], [], [])
+    yield coo("more values than indices", [2, 2], [3], [2, 3])
+    yield coo("a larger dense dimension", [1, 2], [2, 3], [4, 2])
     yield coo("indices of three dimensions", [2, 2, 1], [2], [2, 3])
     yield coo("fewer values than indices", [2, 3], [2], [2, 3])
     yield coo("values without a dimension", [2, 1], [], [2, 3])
@@ -238,6 +246,10 @@ def _shapes() -> Iterator[Vector]:
     yield compressed("csr", "plain indices of two dimensions", [3], [2, 1], [2, 1], [2, 3])
     yield compressed("csr", "a size of one dimension", [3], [2], [2], [2])
     yield compressed("csr", "another batch of plain indices", [2, 3], [3, 2], [2, 2], [2, 2, 3])
+    yield compressed("csr", "plain indices and values without a dimension", [3], [], [], [2, 3])
+    for count in (1, 3):
+        what = f"{count} for 2 batches of plain indices and values"
+        yield compressed("csr", what, [2, 3], [count, 2], [count, 2], [2, 2, 3])
     yield compressed("csr", "another batch in the size", [2, 3], [2, 2], [2, 2], [3, 2, 3])
     yield compressed("csr", "another batch of values", [2, 3], [2, 2], [3, 2], [2, 2, 3])
     yield compressed("csr", "another dense dimension", [3], [2], [2, 4], [2, 3, 5])

@@ -97,6 +97,15 @@ def _canonical() -> Iterator[Vector]:
         "ext8": (b"\xc7\x10\x05" + bytes(16), "16 bytes as ext 8 and not as fixext 16"),
         "ext8-timestamp": (b"\xc7\x04\xff\0\0\0\0", "4 bytes as ext 8 and not as fixext 4"),
         "ext16": (b"\xc8\0\x03\x01abc", "3 bytes as ext 16"),
+        "str32-65535": (b"\xdb\0\0\xff\xff" + b"a" * 65_535, "A str of 65,535 bytes as str 32"),
+        "bin32-65535": (b"\xc6\0\0\xff\xff" + bytes(65_535), "A bin of 65,535 bytes as bin 32"),
+        "array32-65535": (array(b"\xdd\0\0\xff\xff", 65_535), "An array of 65,535 as array 32"),
+        "map32-65535": (
+            b"\xdf\0\0\xff\xff" + b"".join(b"\xa4%04x\xc0" % key for key in range(65_535)),
+            "A map of 65,535 as map 32",
+        ),
+        "ext32-65535": (b"\xc9\0\0\xff\xff\x04\x7f" + bytes(65_534), "65,535 bytes as ext 32"),
+        "ext16-255": (b"\xc8\0\xff\x04\x7f" + bytes(254), "255 bytes as ext 16"),
         "ext32": (b"\xc9\0\0\0\x03\x01abc", "3 bytes as ext 32"),
         "float32": (b"\xca\x3f\x80\0\0", "A float 32"),
         "in-array": (b"\x91\xcc\x01", "1 as uint 8, in an array"),
@@ -249,7 +258,7 @@ def _ext() -> Iterator[Vector]:
         "10.1-ext-beyond-payload",
         "A tuple in a tuple reaches beyond the payload of the outer one",
         "msgpack-invalid",
-        b"\x92\xd5\x02\x91\xd4\x02\x90",
+        b"\x92\xc7\x03\x02\x91\xd4\x02\x90",
         clauses="10.7",
     )
     inner = ext(2, pack(Raw(b"\x92\xc0")))

@@ -142,7 +142,18 @@ def _files() -> Iterator[Vector]:
     two = [floats("b", 1.0), floats("a", 2.0)]
     members = [msgpack("net.msgpack", two_names), safetensors("net.safetensors", two)]
     names = ["\U00010000", "\ufffd", *("n" * count for count in (31, 32, 255, 256, 65_536)), *"abcdefghij"]
-    sizes = [(1, 127), (1, 128), (255,), (256,), (65_535,), (65_536, 0), (2**32 - 1, 0), (2**32, 0)]
+    sizes = [
+        (1,) * 15,
+        (1,) * 16,
+        (1, 127),
+        (1, 128),
+        (255,),
+        (256,),
+        (65_535,),
+        (65_536, 0),
+        (2**32 - 1, 0),
+        (2**32, 0),
+    ]
     shapes = [*sizes, *[()] * (len(names) - len(sizes))]
     many = [Tensor(name, "U8", shape, bytes(math.prod(shape))) for name, shape in zip(names, shapes, strict=True)]
     made = safetensors("net.safetensors", many, codec="zstd")

@@ -219,6 +219,15 @@ def _typed() -> Iterator[Vector]:
     sparse = Typed("torch.sparse_bsr", {**parts, "size": [1, 4, 6, 1]})
     description = "torch.sparse_bsr with a batch, blocks of 2 x 3 and a dense dimension"
     yield tree("typed-torch-sparse-blocks", description, sparse, *blocks)
+    for layout, size in (("bsr", [6, 3]), ("bsc", [2, 9])):
+        long = (
+            Tensor("c", "I64", [4], struct.pack("<4q", 0, 1, 1, 2)),
+            Tensor("p", "I64", [2], struct.pack("<2q", 0, 0)),
+            Tensor("v", "F32", [2, 2, 3], struct.pack("<12f", *range(12))),
+        )
+        sparse = Typed(f"torch.sparse_{layout}", {**parts, "size": size})
+        description = f"torch.sparse_{layout} of three slices, and one block in the other direction"
+        yield tree(f"typed-torch-sparse-{layout}-slices", description, sparse, *long)
     nothing = (
         Tensor("c", "I64", [1], struct.pack("<q", 0)),
         Tensor("p", "I64", [0], b""),
