@@ -8,7 +8,7 @@ DOCS_VENV := .venv-docs
 DOCS_READY := $(DOCS_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture break fuzz fuzz-readers lint types layers tests docs vectors bench clean
+.PHONY: help setup demo test test-slow torture break fuzz fuzz-readers mutants lint types layers tests docs vectors bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -64,6 +64,9 @@ $(DOCS_READY): pyproject.toml constraints.txt
 	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
 	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
 	@touch $(DOCS_READY)
+
+mutants: $(READY) ## put faults into the minimal reader, one by one, and see whether a vector notices each (minutes)
+	@$(BIN)/python -m tests.mutants
 
 fuzz-readers: $(READY) ## compare the library with the minimal reader on changed files (MINUTES=10, SEED=...)
 	@$(BIN)/python -m tests.readers --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
