@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._escaping import escape
 from tests.cli.browser import ask, needs_browser
 from tests.cli.conftest import NOW, invoke
 
@@ -76,7 +77,7 @@ def test_a_browser_shows_all_of_it(page: Path) -> None:
     )
     assert shown["title"].endswith("a.ckptfmt")
     assert shown["rows"] == 14
-    assert HOSTILE in shown["names"]
+    assert escape(HOSTILE) in shown["names"]
     assert shown["pictures"] == 14 * 24
     assert shown["tree"] == ["net", "ema"]
     assert shown["images"] == 0
