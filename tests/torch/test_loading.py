@@ -203,6 +203,12 @@ def test_the_expression_in_the_refusal_can_be_saved(tmp_path: Path, value: Any) 
     assert same(ckptfmt.torch.load(tmp_path / "a.ckptfmt")["run"]["args"], cured)
 
 
+@pytest.mark.parametrize(("state", "name"), [({"args": Config()}, "args"), ([Config()], "value"), (Config(), "value")])
+def test_the_expression_has_the_name_of_the_object_if_it_has_one(tmp_path: Path, state: object, name: str) -> None:
+    with pytest.raises(StateError, match=rf"asdict\({name}\)"):
+        ckptfmt.torch.save(state, tmp_path / "a.ckptfmt")
+
+
 def test_an_object_without_such_an_expression_is_refused_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(StateError) as refused:
         ckptfmt.torch.save({"run": [Decimal(1)]}, tmp_path / "a.ckptfmt")
@@ -392,6 +398,14 @@ def test_a_sharded_directory_is_its_components(tmp_path: Path) -> None:
     found = ckptfmt.torch.load(sharded(tmp_path / "hf", net))
     assert same(found["net"], net.state_dict())
     assert found["config"] == {"layers": 3}
+
+
+def test_a_directory_may_be_named_by_its_url(tmp_path: Path) -> None:
+    path = sharded(tmp_path / "hf", model(0))
+    assert same(ckptfmt.torch.load(path.as_uri()), ckptfmt.torch.load(path))
+    other = model(1)
+    ckptfmt.torch.warm_start(path.as_uri(), other, quiet=True)
+    assert same(dict(other.state_dict()), dict(model(0).state_dict()))
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -261,9 +261,8 @@ class _Flattener:
             self.markers.add(None)
             return self.tensor(encoded, path)
         if encoded is NotImplemented:
-            raise StateError(
-                self.place(path), f"{type(value)} cannot be expressed", cure_for(value, path[-1] if path else None)
-            )
+            key = (None if self.component == ROOT else self.component, *path)[-1]
+            raise StateError(self.place(path), f"{type(value)} cannot be expressed", cure_for(value, key))
         if isinstance(encoded, Typed) and encoded.name == encoder.marker:
             self.markers.add(encoder.marker)
             return self.encode(encoded if self.mark else encoded.value, path, level)

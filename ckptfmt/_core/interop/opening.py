@@ -41,6 +41,8 @@ def _open_directory(path: str | os.PathLike[str], inert: Collection[str]) -> Ten
     from ckptfmt._core.interop.huggingface.directory import is_checkpoint_directory, open_directory
 
     local = not is_url(path)
+    if local:
+        path = store_for(path).location  # of a `file` URL, the path
     if not (local and is_checkpoint_directory(path)):
         if any(entry.name.endswith(EXTENSION) for entry in store_for(path).list()):
             advice = f"name one of them, such as the newest: `ckptfmt latest {os.fspath(path)}`"

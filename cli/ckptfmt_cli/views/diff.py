@@ -100,7 +100,11 @@ def _shown_values(report: DiffReport) -> list[LeafChange]:
 
 
 def _values(values: Sequence[LeafChange], terminal: Terminal, *, everything: bool) -> list[str]:
-    columns = [Column("value", shrinks_to=20), Column("before", shrinks_to=12), Column("after", shrinks_to=12)]
+    columns = [
+        Column("value", shrinks_to=20, alike=True),
+        Column("before", shrinks_to=12),
+        Column("after", shrinks_to=12),
+    ]
     shown = values if everything else values[:SHOWN_CHANGES]
     rows = [
         (item.place, *_texts(*(side if side is ABSENT else tree_json(side) for side in sides)))

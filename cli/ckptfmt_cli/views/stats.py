@@ -23,7 +23,7 @@ def stats_lines(stats: Sequence[TensorStats], terminal: Terminal) -> list[str]:
     several = len({item.tensor.component for item in stats}) > 1
     unusual = any(item.nan or item.inf for item in stats)
     columns = [
-        Column("tensor", shrinks_to=12),
+        Column("tensor", shrinks_to=12, alike=True),
         *(Column(title, "right") for title in ("min", "max")),
         *(Column(title, "right", leaves=order) for order, title in ((4, "mean"), (3, "std"), (2, "zeros"))),
         *([Column("nan", "right"), Column("inf", "right")] if unusual else []),
