@@ -133,6 +133,8 @@ def test_format_and_sizes() -> None:
 def test_codecs_and_features() -> None:
     assert [names(row[0])[0] for row in table("codec | a stored chunk is")] == REGISTRY["codecs"] == [*index.CODECS]
     assert REGISTRY["features"] == []
+    assert REGISTRY["reserved"]["members"] == [index.RESERVED]
+    assert REGISTRY["reserved"]["component"] == index.ROOT
 
 
 @pytest.mark.parametrize("name", ["shard", "shards.index", "sharded", "I4", "U4"])
