@@ -29,9 +29,16 @@ _MOST_HEADER_BYTES = 18  # RFC 8878, 3.1.1.1
 
 
 def encode_chunk(chunk: BytesLike, split: Split = WHOLE) -> bytes:
-    """Return the stored form of a chunk under codec `zstd` (8.2)."""
+    """Return the stored form of a chunk under codec `zstd` (8.2). Raises MemoryError if memory is short."""
+    import zstandard
+
     compressor = _compressor(floats=split.exponent_bits > 0)
-    return b"".join([compressor.compress(plane) for plane in split_planes(chunk, split)])
+    try:
+        return b"".join([compressor.compress(plane) for plane in split_planes(chunk, split)])
+    except zstandard.ZstdError as error:
+        if _is_short_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def _compressor(*, floats: bool) -> zstandard.ZstdCompressor:
@@ -58,6 +65,7 @@ def decode_chunk(stored: bytes, into: memoryview, split: Split, *, member: str, 
 
     Raises:
         FormatError: `zstd-frame`: not exactly one frame of the right content size per plane (8.2 to 8.4).
+        MemoryError: Memory is short, which says nothing about the chunk.
     """
     import zstandard
 
@@ -75,11 +83,18 @@ def decode_chunk(stored: bytes, into: memoryview, split: Split, *, member: str, 
             if len(content) != plane_bytes:
                 raise ValueError(f"it holds {len(content)} bytes")
         except (zstandard.ZstdError, ValueError) as error:
+            if _is_short_of_memory(error):
+                raise MemoryError(str(error)) from error
             fail(f"the frame of plane {plane} of {split.planes} does not hold {plane_bytes} bytes: {error}")
         put_plane(content, plane, split, into)
         position = end
     if position != len(stored):
         fail(f"{len(stored) - position} bytes follow the last frame of a stored chunk")
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    # Zstandard's error codes are lost in the binding; its texts are not.
+    return "not enough memory" in str(error)
 
 
 def _check_parameters(parameters: zstandard.FrameParameters, plane_bytes: int) -> None:
