@@ -63,6 +63,21 @@ def limits(table: Table, rounds: int) -> None:
         table.row(f"runs with room for few {what}" if what != "memory" else "runs with little memory", cases, broken)
 
 
+def programs(table: Table, kills: int) -> None:
+    """Kill two ranks, let file systems fail, and damage files of other formats."""
+    for name, what, arguments in (
+        ("killed_ranks", "SIGKILL at random in jobs of two ranks", ["--kills", str(kills)]),
+        ("file_systems", "file systems that fill up or turn read-only in mid-run", []),
+        ("foreign_files", "files of other formats with changed, added or missing bytes", []),
+    ):
+        command = [sys.executable, "-m", f"tests.breaking.{name}", *arguments]
+        found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        if found["cases"]:
+            table.row(what, found["cases"], found["broken"])
+        else:
+            print(f"{what}: left out, as it needs the right to mount", file=sys.stderr)
+
+
 def loops(table: Table, runs: int) -> None:
     """Kill loops of many shapes."""
     context = multiprocessing.get_context("forkserver")
@@ -83,6 +98,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="let only each so many operations fail")
     parser.add_argument("--rounds", type=int, default=3, help="how often each limit is tried")
     parser.add_argument("--runs", type=int, default=10, help="runs of each loop")
+    parser.add_argument("--kills", type=int, default=30, help="kills of jobs of two ranks")
     options = parser.parse_args()
     table = Table()
     if compiler() is None:
@@ -92,6 +108,7 @@ def main() -> int:
         crash_states(table)
     limits(table, options.rounds)
     loops(table, options.runs)
+    programs(table, options.kills)
     print("", *table.broken, sep="\n")
     return 1 if table.broken else 0
 

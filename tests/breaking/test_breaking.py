@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.breaking.file_systems import may_mount
 from tests.breaking.injection import compiler, run_with_errors
 from tests.breaking.loops import LOOPS
 from tests.torture.campaign import Train, kill_in_a_save_or_anywhere, torture
@@ -32,6 +33,17 @@ def test_limits_break_no_promise() -> None:
     found = json.loads(done.stdout)
     assert found["broken"] == []
     assert all(found["cases"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["killed_ranks", "file_systems", "foreign_files"])
+def test_ranks_file_systems_and_foreign_files_break_no_promise(name: str) -> None:
+    if name == "file_systems" and not may_mount():
+        pytest.skip("file systems cannot be mounted here")
+    done = subprocess.run([sys.executable, "-m", f"tests.breaking.{name}"], stdout=subprocess.PIPE, check=True)
+    found = json.loads(done.stdout)
+    assert found["broken"] == []
+    assert found["cases"]
 
 
 @pytest.mark.parametrize("loop", [pytest.param(it, id=it.__name__, marks=pytest.mark.slow) for it in LOOPS])
