@@ -6,6 +6,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -15,6 +16,7 @@ import pytest
 from ckptfmt._core.pth.data.archive import read_members
 from ckptfmt._core.pth.data.storages import MemberData, Rework
 from ckptfmt._core.storage import Source, open_source
+from ckptfmt.errors import ForeignFileError
 
 PIECE = 64 << 10
 
@@ -84,4 +86,19 @@ def test_threads_that_read_in_turns_do_not_decompress_it_over_and_over(
     for start in order(len(content) // PIECE):
         assert data.read(start * PIECE, PIECE) == content[start * PIECE : (start + 1) * PIECE]
     data.finish()
+    source.close()
+
+
+def test_data_that_end_early_are_damaged_however_often_they_are_read(tmp_path: Path) -> None:
+    content = Random(0).randbytes(2000)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data/0", content)
+    source = open_source(path)
+    (member,) = read_members(source)
+    longer = replace(member, nbytes=member.nbytes + 100, stored_bytes=member.stored_bytes + 40)
+    data = MemberData(source, longer)
+    for _ in range(10):
+        with pytest.raises(ForeignFileError):
+            data.read(0, longer.nbytes)
     source.close()

@@ -79,7 +79,9 @@ class Inflation:
             raise self._damaged(f"do not end at byte {self._member.nbytes}")
 
     def _decompress(self, limit: int) -> bytes:
-        """Feed the inflater once, and return at most so many bytes; perhaps none."""
+        """Feed the inflater once, and return at most so many bytes; perhaps none, and none after its end."""
+        if self._inflater.eof:
+            return b""
         if not self._block_start <= self._fed < self._block_start + len(self._block):
             self._block_start = self._fed
             self._block = self._source.read(
