@@ -384,5 +384,6 @@ def test_persistent_workers_are_told_and_their_streams_are_not_taken(
     assert "persistent_workers" in capsys.readouterr().err
     make = lambda: DataLoader(Stream(), 4, **options)  # type: ignore[arg-type]  # noqa: E731 - mypy sees one type
     seen(tmp_path / "stream", make, (4, False))
-    with pytest.raises(MismatchError, match=r"loader: .*allow_mismatch"):
+    with pytest.raises(MismatchError, match=r"loader: .*allow_mismatch") as caught:
         seen(tmp_path / "stream", make)
+    assert any("persistent_workers" in line for line in caught.value.differences)

@@ -40,6 +40,11 @@ __all__ = ["EpochPosition", "LoaderState", "LoaderTracker", "PassStart"]
 
 T = TypeVar("T")
 
+_START_OVER = (
+    "its persistent workers start over: their random draws, such as augmentation, differ from an uninterrupted run; "
+    "for an exact resume, set persistent_workers=False"
+)
+
 
 @dataclass(frozen=True)
 class LoaderState:
@@ -324,6 +329,7 @@ class LoaderTracker:
             notify(f"loader: the loop changes {touched[0]}: it was restored, but the data may differ")
         elif other is not None:
             which = f"batch {other} of the pass differs from the one trained on"
+            others += [_START_OVER] if start.loader.workers_started else []
             self._differ(which, others, excused=start.loader.workers_started and not streams(loader))
         elif now.own is not None:
             for line in others:
@@ -383,10 +389,7 @@ def _start_workers(loader: object, state: LoaderState) -> None:
 
 def _warn_of_persistent_workers() -> None:
     if ranks.world().rank == 0:
-        notify(
-            "loader: its persistent workers start over: their random draws, such as augmentation, differ from "
-            "an uninterrupted run; for an exact resume, set persistent_workers=False"
-        )
+        notify(f"loader: {_START_OVER}")
 
 
 def _count(batches: int | None) -> str:
