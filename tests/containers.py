@@ -27,6 +27,7 @@ class BytesSource:
     path: str = "memory"
     reads: list[tuple[int, int]] = field(default_factory=list)
     cached_bytes: int = 0
+    connections: int = 1
 
     @property
     def size(self) -> int:

@@ -42,6 +42,7 @@ class Memory:
     def __init__(self, data: bytes) -> None:
         self.path = "memory"
         self.size = len(data)
+        self.connections = 1
         self._data = memoryview(data)
 
     def read(self, offset: int, nbytes: int) -> bytes:

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.base import Store
-from ckptfmt._core.storage.resolve import locate, store_for
+from ckptfmt._core.storage.resolve import locate, store_for, use_store_options
 from ckptfmt._core.storage.upload import part_bytes_for
-from ckptfmt.errors import ChangedError, StorageError
+from ckptfmt.errors import ChangedError, StorageError, UsageError
 from ckptfmt.testing.stores import content_of, names_in, publish
 from tests.faulty_proxy import CUT, Proxy, Request, proxy
 from tests.s3_server import S3Server
@@ -192,3 +194,35 @@ def test_the_bytes_are_those_of_a_file(store: Store, tmp_path: Path) -> None:
         created = file.metadata.created
     report = ckptfmt.save(state, store.path("a.ckptfmt"), step=3, created=created)
     assert content_of(*locate(report.path)) == (tmp_path / "a.ckptfmt").read_bytes()
+
+
+def test_options_take_the_place_of_the_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = f"{s3.new_bucket()}/runs"
+    for name in s3.environment:
+        monkeypatch.delenv(name)
+    options = {"endpoint": s3.endpoint, "access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    use_store_options(location, options)
+    publish(store_for(location), "a.ckptfmt", b"content")
+    assert content_of(*locate(f"{location}/a.ckptfmt")) == b"content"
+    use_store_options(location, {"no_such_option": 1})
+    with pytest.raises(StorageError) as caught:
+        store_for(location)
+    assert "no_such_option" in str(caught.value)
+    with pytest.raises(UsageError):
+        use_store_options("runs", options)
+
+
+def test_many_checkpoints_are_looked_into_at_the_same_time(store: Store, faulty: Proxy) -> None:
+    for step in range(20):
+        ckptfmt.save({"net": {"w": np.ones(9)}}, store.path(f"{step}.ckptfmt"), step=step)
+    together = threading.Barrier(5)  # waits until so many requests are under way
+    faulty.reset()
+
+    def meet(request: Request) -> int | None:
+        if request.method == "GET" and "/runs/" in request.path and request.number <= 6:
+            together.wait(60)
+        return None
+
+    faulty.before = meet
+    assert [file.metadata.step for file in scan(store.location)] == sorted(range(20), key=str)
+    assert not together.broken

@@ -35,7 +35,7 @@ segment and the bytes of each verified piece; or nowhere, if they only need veri
 NewBuffer = Callable[[int], memoryview]
 """Makes the buffer of a worker, given its length in bytes."""
 
-_READERS = CORES + 1  # one waits for the disk while the others hash
+_READERS = CORES + 1  # one waits for the disk while the others hash; more wait for a network
 _JOINED_BYTES = 1 << 20
 _MAX_SEGMENTS = 4096
 _SMALL_BYTES = 64 << 10
@@ -115,7 +115,7 @@ def fetch(
     """
     reader = _Reader(source, make_buffer)
     jobs = (partial(reader.run, group) for group in _groups(requests))
-    with Workers(_READERS, "ckptfmt-read") as workers:
+    with Workers(max(_READERS, source.connections), "ckptfmt-read") as workers:
         for done in workers.in_order(jobs):
             if done.problems and problems is None:
                 raise error_for(done.problems)

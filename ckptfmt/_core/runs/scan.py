@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from ckptfmt._core.container.reader import Checkpoint
 from ckptfmt._core.format.index import Metadata
@@ -19,6 +21,7 @@ from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.storage.base import Entry, Store
 from ckptfmt._core.storage.local.retries import Patience
 from ckptfmt._core.storage.resolve import is_directory, is_gone, locate, store_for
+from ckptfmt._core.system.workers import Workers
 from ckptfmt._escaping import escape
 from ckptfmt.errors import ChangedError, CkptfmtError, FormatError, StorageError, error_for
 
@@ -39,6 +42,8 @@ __all__ = [
     "scan",
     "verified",
 ]
+
+T = TypeVar("T")
 
 EXTENSION = ".ckptfmt"  # spec section 17
 
@@ -108,18 +113,37 @@ def scan(
     for _ in range(_LOOKS):
         entries = {entry.name: entry for entry in patience(lambda: list(store.list()), store.location)}
         before, files = files, {}
+        chosen = [(name, look) for name in sorted(entries) if (look := _look_for(name, looks)) is not None]
+        jobs = [partial(_file, store, before.get(name), entries, name, look, patience) for name, look in chosen]
         gone = False
-        for name in sorted(entries):
-            look = _look_for(name, looks)
-            if look is None:
-                continue
-            file = _known(before.get(name), entries) or _looked_at(store, entries[name], look, patience)
+        for (name, _), file in zip(chosen, _results(store, jobs), strict=True):
             if file is not None:
-                files[name] = replace(file, pinned=is_pinned(store, file, entries))
+                files[name] = file
             gone = gone or (file is None and is_gone(store.path(name)))
         if not gone:
             break
     return tuple(files.values())
+
+
+def _results(store: Store, jobs: Sequence[Callable[[], T]]) -> Sequence[T]:
+    """Return the results of jobs that look into files; over a network, several look at the same time."""
+    if store.properties.local_reads:
+        return [job() for job in jobs]
+    with Workers(store.properties.connections, "ckptfmt-scan") as workers:
+        return list(workers.in_order(jobs))
+
+
+def _file(
+    store: Store,
+    before: CheckpointReference | None,
+    entries: Mapping[str, Entry],
+    name: str,
+    look: Look,
+    patience: Patience,
+) -> CheckpointReference | None:
+    """Return what is known of one file of a store; None if it is gone."""
+    file = _known(before, entries) or _looked_at(store, entries[name], look, patience)
+    return None if file is None else replace(file, pinned=is_pinned(store, file, entries))
 
 
 def _look_for(name: str, looks: Mapping[str, Look]) -> Look | None:

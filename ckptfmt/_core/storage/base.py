@@ -115,6 +115,10 @@ class Source(Protocol):
     def size(self) -> int:
         """Length in bytes when the object was opened."""
 
+    @property
+    def connections(self) -> int:
+        """Number of concurrent reads that are worthwhile."""
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return exactly `nbytes` bytes from `offset`."""
 

@@ -53,6 +53,8 @@ class OpenedSource:
         StorageError: The file cannot be read.
     """
 
+    connections = 1  # all threads move one position
+
     def __init__(self, file: BinaryIO) -> None:
         self.path = _name(file)
         self._lock = threading.Lock()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from ckptfmt._core.storage.base import Entry, Guard, Publication, Source, Store, Version
 from ckptfmt._core.storage.leases.base import Leases
 from ckptfmt._core.storage.local import paths
 from ckptfmt._core.storage.local.source import open_source as open_file
 from ckptfmt._core.storage.local.store import LocalStore
-from ckptfmt.errors import StorageError
+from ckptfmt.errors import StorageError, UsageError
 
 __all__ = [
     "absolute",
@@ -35,6 +37,7 @@ __all__ = [
     "open_source",
     "same_object",
     "store_for",
+    "use_store_options",
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
@@ -53,6 +56,19 @@ def store_for(location: str | os.PathLike[str]) -> Store:
     """
     local = _local(location)
     return _store_at(str(location), str(location)) if local is None else LocalStore(local)
+
+
+def use_store_options(location: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+    """Use options for everything in the bucket of a URL, from now on in this process (see `buckets.doors`).
+
+    Raises:
+        UsageError: The location is a local path.
+    """
+    from ckptfmt._core.storage.buckets.doors import set_store_options
+
+    if not is_url(location):
+        raise UsageError(f"store_options are for the URL of a store, and {location} is a local path; leave them out")
+    set_store_options(str(location), options)
 
 
 def locate(location: str | os.PathLike[str]) -> tuple[Store, str]:

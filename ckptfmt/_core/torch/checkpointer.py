@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Never, Self, SupportsFloat
+from typing import Any, Never, Self, SupportsFloat
 
 from ckptfmt._core.container.writer import SaveReport
 from ckptfmt._core.runs.retention import Mode, RetentionPolicy
+from ckptfmt._core.storage.resolve import use_store_options
 from ckptfmt._core.torch.checkpointer_loop import RunLoop
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects.components import refuse_keywords
@@ -80,7 +81,7 @@ class Checkpointer(RunLoop):
     Args:
         train_url: Directory of the run's checkpoints; created if missing. Relative paths and symbolic links are
             resolved at construction: the run stays in that directory. Or the URL of a store, such as
-            `memory://NAME/PREFIX`.
+            `s3://BUCKET/PREFIX` (extra `ckptfmt[remote]`).
         components: Objects to save and restore, by name: anything with `state_dict()` and `load_state_dict()` (modules,
             optimizers, schedulers, scalers, averages, your own objects), random generators of Python, NumPy and
             PyTorch, and dicts and dataclass instances of plain values and tensors, which are restored in place. None is
@@ -114,6 +115,9 @@ class Checkpointer(RunLoop):
         run_id: Id of the run. None: the run in `train_url` with the latest checkpoint, or else a new one. Give each run
             a directory of its own; runs that share one need an id each.
         codec: `none`, `zstd`, or a mapping of component names to these.
+        store_options: How to reach the store of a URL, for everything in its bucket and this process: arguments of
+            obstore's `from_url` (`region`, `endpoint`, `client_options` and so on), or of the file system of fsspec.
+            None: as the environment says.
         unknown: Not for use; it lets an unknown keyword end in a clear error.
 
     Raises:
@@ -142,6 +146,7 @@ class Checkpointer(RunLoop):
         hang_timeout: float | None = None,
         run_id: str | None = None,
         codec: str | Mapping[str, str] = "none",
+        store_options: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> None:
         refuse_keywords("Checkpointer(train_url", _options(), components, unknown)
@@ -158,6 +163,8 @@ class Checkpointer(RunLoop):
             background, save_on_exception = False, False
         seconds = None if save_interval_minutes is None else 60 * save_interval_minutes
         schedule = Schedule(save_interval_steps, seconds, max_overhead, deadline_seconds(deadline))
+        if store_options is not None:
+            use_store_options(train_url, store_options)
         run = Run(train_url, run_id, components, codec, _options())
         policy = RetentionPolicy(keep_last=keep_last, keep_every_steps=keep_every_steps, keep_best=keep_best)
         run.judged_by = None if policy.best is None else policy.best[:2]

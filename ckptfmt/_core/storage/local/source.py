@@ -35,7 +35,10 @@ class LocalSource:
         path: The path as given to `open_source`.
         size: Length in bytes when it was opened.
         version: Which version of the file it was then.
+        connections: Number of concurrent reads that are worthwhile: the system reads ahead.
     """
+
+    connections = 1
 
     def __init__(self, path: str, file: io.FileIO, found: os.stat_result) -> None:
         self.path = path
