@@ -103,7 +103,8 @@ ckptfmt.torch.Batches.start
 ckptfmt.torch.Checkpointer(train_url, components=None, *, save_interval_steps=None, save_interval_minutes=None,
     save_interval_epochs=1, max_overhead=None, signals=..., deadline='slurm', save_on_exception=False,
     background=True, when_busy='wait', on_failed_save='warn', max_failed_saves=None, keep_last=None,
-    keep_every_steps=None, keep_best=None, hang_timeout=None, run_id=None, codec='none', **unknown)
+    keep_every_steps=None, keep_best=None, hang_timeout=None, run_id=None, codec='none', store_options=None,
+    **unknown)
 ckptfmt.torch.Checkpointer.batches(self, loader)
 ckptfmt.torch.Checkpointer.close(self)
 ckptfmt.torch.Checkpointer.cycle(self, loader, *, set_epoch=None)

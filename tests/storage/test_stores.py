@@ -18,6 +18,7 @@ from ckptfmt._core.storage.buckets.store import BucketStore
 from ckptfmt._core.storage.local.store import LocalStore
 from ckptfmt._core.storage.probing import probe
 from ckptfmt._core.storage.resolve import locate, store_for
+from ckptfmt.errors import UsageError
 from ckptfmt.testing.stores import StoreTests, content_of, names_in, publish
 from tests.s3_server import S3Server
 
@@ -136,6 +137,13 @@ def test_without_the_extra_a_store_is_refused_and_the_extra_named(
     with pytest.raises(StorageError) as caught:
         store_for(url)
     assert all(word in str(caught.value) for word in (url, package, "ckptfmt[remote]"))
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "https://host/a.ckptfmt", "memory://a/b", "file:///a/b"])
+def test_a_url_that_became_a_path_is_refused(url: str) -> None:
+    for act in (store_for, locate):
+        with pytest.raises(UsageError, match=re.escape(str(Path(url)))):
+            act(Path(url))
 
 
 def test_the_name_of_a_bucket_is_no_object() -> None:

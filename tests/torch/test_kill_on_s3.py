@@ -14,6 +14,7 @@ import torch
 
 import ckptfmt
 from ckptfmt._core.runs.scan import scan
+from ckptfmt.torch import Checkpointer
 from tests.faulty_proxy import CUT, Proxy, Request, proxy
 from tests.s3_server import S3Server
 from tests.torch.tiny import final_state, run, shuffled
@@ -117,3 +118,20 @@ def test_requests_that_fail_for_a_while_are_made_again(
     assert len(faulty.requests) > max(answers)
     assert final_state(url) == calm
     assert newest_step(url) == 6
+
+
+def test_without_permission_to_delete_every_checkpoint_is_kept_and_training_goes_on(
+    s3: S3Server, faulty: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
+    faulty.before = lambda request: 403 if request.method == "DELETE" or "?delete" in request.path else None
+    url = f"{s3.new_bucket()}/runs/digits"
+    ckpt = Checkpointer(url, {"net": torch.nn.Linear(1, 1)}, keep_last=1, on_failed_save="raise")
+    ckpt.resume(quiet=True)
+    for loss in (1.0, 2.0):
+        ckpt.save(loss=loss)
+        ckpt.wait()
+    ckpt.close()
+    assert ckpt.last_error is not None
+    assert scan(url)[0].path in str(ckpt.last_error) or scan(url)[1].path in str(ckpt.last_error)
+    assert len(scan(url)) == 2

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: C: is a drive
+_COLLAPSED = re.compile(r"(s3a?|gs|az|abfss?|https?|hf|memory|file):/[^/]")
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
@@ -256,6 +257,8 @@ def _local(location: str | os.PathLike[str]) -> str | None:
     text = paths.path_text(location)
     scheme = _SCHEME.match(text)
     if scheme is None:
+        if isinstance(location, os.PathLike) and _COLLAPSED.match(text):
+            raise UsageError(f"{text}: a URL that pathlib.Path has changed; pass it as a str")
         return text
     return _path_of(text) if scheme[1].lower() == "file" else None
 
