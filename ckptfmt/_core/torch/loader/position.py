@@ -304,7 +304,8 @@ class LoaderTracker:
         start, consumed = position.start, position.consumed
         length = length_of(loader)
         if length != start.batches:
-            raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now")
+            numbers = " (a loop over numbers is ckpt.steps(n), which can be extended)" if type(loader) is range else ""
+            raise lost(f"{_count(start.batches)} in the checkpoint, {_count(length)} now{numbers}")
         others = self._memory.meet(loader, length, now.history)
         if now.own is None:
             _start_workers(loader, start.loader)
