@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -184,8 +185,8 @@ class Hunt:
         gc.collect()
         gc.freeze()
         context = multiprocessing.get_context("fork")
-        with context.Pool(processes, _start, (self,), maxtasksperchild=200) as pool:
-            yield from pool.imap(_judge, [self._numbers[id(mutant)] for mutant in mutants], chunksize=8)
+        with ProcessPoolExecutor(processes, context, _start, (self,)) as pool:  # it raises if a process dies
+            yield from pool.map(_judge, [self._numbers[id(mutant)] for mutant in mutants], chunksize=8)
 
 
 _hunt: Hunt
@@ -195,7 +196,8 @@ _likely: dict[str, list[Case]] = {}  # the vectors that noticed mutants of a fun
 def _start(hunt: Hunt) -> None:
     global _hunt  # what a process of the pool works on
     _hunt = hunt
-    alarm().__enter__()  # for as long as the process lives
+    signal.signal(signal.SIGPROF, _alarm)
+    warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
