@@ -51,6 +51,10 @@ class Checkpointer(RunLoop):
     one is newest is decided by what the checkpoints contain, not by their names. The same command starts a run and
     continues it, because every checkpoint contains the id of its run.
 
+    **Other loops.** `steps()` takes the place of `epochs()` in programs that count steps. Their data comes from a
+    function or from `cycle()`. `variables()` holds what the loop carries from one iteration to the next. `stop()` ends
+    it early.
+
     **What is saved**: the components, the random states of Python, NumPy (the global generator) and PyTorch (CPU and
     CUDA), and the place in the data. Make `step()` the last call in the inner loop and `end_epoch()` the last call in
     the outer loop: a resumed run does not repeat what comes after them.
