@@ -149,6 +149,27 @@ def test_the_iterator_of_persistent_workers_is_not_taken_for_one_that_goes_on(
     assert all("persistent_workers" in line for line in told)
 
 
+class NoisyLines(IterableDataset[torch.Tensor]):
+    """The same in each pass, with noise of the worker on top."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (number + torch.rand(()) for number in range(4 * BATCHES))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_persistent_workers_do_not_repeat_the_draws_of_the_first_epoch(tmp_path: Path) -> None:
+    def make() -> Make:
+        seeded = torch.Generator().manual_seed(5)
+        options: Any = {"num_workers": 1, "persistent_workers": True, "generator": seeded}
+        loader: DataLoader[Any] = DataLoader(NoisyLines(), 4, **options)
+        return lambda _: loader
+
+    first = run(tmp_path, make(), ("epoch", 1))[:BATCHES]
+    resumed = run(tmp_path, make(), ("epoch", 2))
+    assert len(resumed) == BATCHES
+    assert not {str(batch) for _, batch, _ in first} & {str(batch) for _, batch, _ in resumed}
+
+
 def test_lists_in_turns_are_told_once_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = run(tmp_path / "whole", listed())
     alarms = []

@@ -356,8 +356,9 @@ class LoaderTracker:
             for made in filter(is_torchdata, dataloaders(loader)):
                 iter(made)
             rng.restore(random)
-        _start_workers(loader, then)
         others += self._memory.recall_between(loader, then.history, then.remembered)
+        # Only now: with the generators of a new run, workers would repeat the draws of its first epoch.
+        _start_workers(loader, then)
         for line in others:
             notify(f"loader: {line}")
         if then.workers_started:
