@@ -106,6 +106,7 @@ ckptfmt.torch.Checkpointer(train_url, components=None, *, save_interval_steps=No
     keep_every_steps=None, keep_best=None, hang_timeout=None, run_id=None, codec='none', store_options=None,
     **unknown)
 ckptfmt.torch.Checkpointer.batches(self, loader)
+ckptfmt.torch.Checkpointer.best_metric(self)
 ckptfmt.torch.Checkpointer.close(self)
 ckptfmt.torch.Checkpointer.cycle(self, loader, *, set_epoch=None)
 ckptfmt.torch.Checkpointer.end_epoch(self, **metrics)

@@ -257,3 +257,19 @@ def test_a_loop_with_variables_is_killed_and_resumed(tmp_path: Path) -> None:
         with pytest.raises(Killed):
             language_model(tmp_path / f"{kill}", kill)
         assert language_model(tmp_path / f"{kill}") == expected
+
+
+def test_the_best_value_so_far(tmp_path: Path) -> None:
+    ckpt = Checkpointer(tmp_path, {}, keep_last=1, keep_best=("loss", "min"))
+    ckpt.resume(quiet=True)
+    assert ckpt.best_metric() is None
+    seen = []
+    for epoch in ckpt.epochs(4):
+        ckpt.end_epoch(loss=abs(epoch - 1) if epoch < 3 else math.nan)
+        seen.append(ckpt.best_metric())
+    assert seen == [1.0, 0.0, 0.0, 0.0]
+    again = Checkpointer(tmp_path, {}, keep_last=1, keep_best=("loss", "min"))
+    again.resume(quiet=True)
+    assert again.best_metric() == 0.0
+    with pytest.raises(UsageError):
+        Checkpointer(tmp_path, {}).best_metric()

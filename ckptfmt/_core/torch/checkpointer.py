@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Never, Self, SupportsFloat
 
 from ckptfmt._core.container.writer import SaveReport
-from ckptfmt._core.runs.retention import Mode, RetentionPolicy
+from ckptfmt._core.runs.retention import Mode, RetentionPolicy, best_first
+from ckptfmt._core.runs.scan import scan
 from ckptfmt._core.storage.resolve import use_store_options
 from ckptfmt._core.torch.checkpointer_loop import RunLoop
 from ckptfmt._core.torch.distributed.ranks import ranks
@@ -204,6 +205,28 @@ class Checkpointer(RunLoop):
         """
         self._saves.settle()
         return self._saves.last
+
+    def best_metric(self) -> float | None:
+        """Return the best value of the metric of `keep_best` in the checkpoints of this run; None without one.
+
+        It waits for the save in progress. With several ranks, all of them call it.
+
+        Raises:
+            UsageError: `keep_best` was not given.
+            CkptfmtError: As in `step()`, or the directory cannot be read.
+        """
+        judged_by = self._run.judged_by
+        if judged_by is None:
+            raise UsageError('best_metric() needs a metric; pass keep_best=("val_loss", "min") or the like')
+        metric, mode = judged_by
+        self.wait()
+
+        def find() -> float | None:
+            ours = [file for file in scan(self._run.directory) if file.usable and file.run_id == self._run.id]
+            best = best_first(ours, metric, mode)
+            return (best[0].metadata.metrics or {})[metric] if best else None
+
+        return ranks.on_rank_0(find)
 
     def __enter__(self) -> Self:
         return self
