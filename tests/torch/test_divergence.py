@@ -16,7 +16,7 @@ from torch import nn
 import ckptfmt.torch
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.planning import make_metadata, plan_components
-from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.container.state.flattening import FlatComponent, flatten_component
 from ckptfmt._core.container.writer import write_plan
 from ckptfmt._core.torch.state.collect import Collector
 from ckptfmt._core.torch.state.divergence import Difference, describe, differences, excerpt, merged

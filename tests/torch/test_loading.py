@@ -26,7 +26,7 @@ from torch import nn
 
 import ckptfmt.torch
 from ckptfmt import PerRank, Typed
-from ckptfmt._core.container.cures import replacement
+from ckptfmt._core.container.state.cures import replacement
 from ckptfmt.errors import (
     CkptfmtError,
     ForeignFileError,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ckptfmt._core.container.numpy_adapter import NUMPY_ADAPTERS
 from ckptfmt._core.container.planning import plan_components
 from ckptfmt._core.container.reader import Checkpoint
-from ckptfmt._core.container.state import flatten_component
+from ckptfmt._core.container.state.flattening import flatten_component
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.storage.local.retries import Patience

@@ -12,7 +12,7 @@ from ckptfmt._core.container.adapter_set import AdapterSet
 from ckptfmt._core.container.adapters import Adapter
 from ckptfmt._core.container.chunk_reader import ReadRequest, fetch, normalize_truth_values
 from ckptfmt._core.container.per_rank import choose, of_rank
-from ckptfmt._core.container.state import tensor_uses, unflatten
+from ckptfmt._core.container.state.unflattening import tensor_uses, unflatten
 from ckptfmt._core.format.digest import digest
 from ckptfmt._core.format.dtypes import BOOL
 from ckptfmt._core.format.index import Member, shown_name

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.pytorch_epochs import epochs_finished
-from ckptfmt._core.container.state import FlatComponent, flatten_state
+from ckptfmt._core.container.state.flattening import FlatComponent, flatten_state
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.dtypes import DTYPES
 from ckptfmt._core.format.index import CODECS, MSGPACK, SAFETENSORS, Member, Metadata, shown_name

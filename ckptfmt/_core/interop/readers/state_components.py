@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ckptfmt._core.container.adapter_set import EncoderSet
 from ckptfmt._core.container.module_versions import text_metadata
-from ckptfmt._core.container.state import FlatComponent, flatten_state
+from ckptfmt._core.container.state.flattening import FlatComponent, flatten_state
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.index import MSGPACK
 from ckptfmt._core.format.packing import Typed

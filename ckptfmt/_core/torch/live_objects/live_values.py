@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ckptfmt._core.container.state import flatten_state
+from ckptfmt._core.container.state.flattening import flatten_state
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt.errors import StateError, UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ckptfmt._core.container.state import flatten_state
+from ckptfmt._core.container.state.flattening import flatten_state
 from ckptfmt._core.torch.loader.kinds import has_workers, is_known_sampler, is_torchdata, streams
 from ckptfmt._core.torch.loader.recall import lost
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ckptfmt._core.container.state import flatten_component
+from ckptfmt._core.container.state.flattening import flatten_component
 from ckptfmt._core.torch.live_objects.attributes import is_generator, is_plain, is_scalar
 from ckptfmt._core.torch.live_objects.contents import attributes, is_a, items
 from ckptfmt._core.torch.live_objects.fingerprints import fingerprint

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ckptfmt._core.container import module_versions as versions
 from ckptfmt._core.container.per_rank import PerRank
-from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.container.state.flattening import FlatComponent, flatten_component
 from ckptfmt._core.system.gc_pause import collector_paused
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.state.capture import capture_components

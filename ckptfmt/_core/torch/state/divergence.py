@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ckptfmt._core.container.adapters import TensorLeaf
 from ckptfmt._core.container.per_rank import place_of
-from ckptfmt._core.container.state import FlatComponent, flatten_component
+from ckptfmt._core.container.state.flattening import FlatComponent, flatten_component
 from ckptfmt._core.format.digest import digest_parts
 from ckptfmt._core.format.packing import TensorRef, Typed, encode
 from ckptfmt._core.format.trees import PER_RANK, replace_references, walk

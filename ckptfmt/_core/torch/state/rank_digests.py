@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ckptfmt._core.container.planning import SMALL_BYTES
-from ckptfmt._core.container.state import FlatComponent
+from ckptfmt._core.container.state.flattening import FlatComponent
 from ckptfmt._core.container.tensor_source import TensorSource
 from ckptfmt._core.format.buffers import BytesLike
 from ckptfmt._core.format.digest import digest, digest_parts, digest_stream
