@@ -16,9 +16,9 @@ from ckptfmt._core.torch.restore.api import RestoreReport, restore
 from ckptfmt._core.torch.run.accumulation import Gradients
 from ckptfmt._core.torch.save_load import open, save
 from ckptfmt._core.torch.warm_start.plan import WarmStartReport, warm_start
-from ckptfmt._core.training.batches import Batches
-from ckptfmt._core.training.cycle import Cycle
 from ckptfmt._core.training.lineage import Ancestor
+from ckptfmt._core.training.loop.batches import Batches
+from ckptfmt._core.training.loop.cycle import Cycle
 from ckptfmt._core.training.report import ComponentReport, ResumeReport
 from ckptfmt._core.training.resume.peek import Peek, peek
 from ckptfmt._core.training.stateful import Stateful

@@ -19,7 +19,7 @@ from ckptfmt_cli.terminal import PLAIN, Terminal
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.prune import plan_lines
 from tests.cli.conftest import NOW, RUN, Golden, invoke, state, usual_environment
-from tests.test_retention import file, usual
+from tests.runs.test_retention import file, usual
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals and locks")
 

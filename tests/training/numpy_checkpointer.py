@@ -14,9 +14,9 @@ from ckptfmt._core.container.state.flattening import flatten_component
 from ckptfmt._core.runs.reference import CheckpointReference
 from ckptfmt._core.runs.retention import RetentionPolicy
 from ckptfmt._core.storage.local.retries import Patience
-from ckptfmt._core.training.loop import LoopState
+from ckptfmt._core.training.loop.loop_state import LoopState
+from ckptfmt._core.training.loop.progress import Progress
 from ckptfmt._core.training.preemption import LEAVE_SIGNALS, LeaveSignals
-from ckptfmt._core.training.progress import Progress
 from ckptfmt._core.training.ranks import Ranks, SingleProcess
 from ckptfmt._core.training.resume.resume_point import find_resume_point, released_if_it_fails
 from ckptfmt._core.training.run_record import RunRecord

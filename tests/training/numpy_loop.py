@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ckptfmt._core.training.progress import CycleProgress, Progress, RandomState
+from ckptfmt._core.training.loop.progress import CycleProgress, Progress, RandomState
 
 T = TypeVar("T")
 

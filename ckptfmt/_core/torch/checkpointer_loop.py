@@ -12,8 +12,8 @@ from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.rehearsal.rehearsal import Rehearsal
 from ckptfmt._core.torch.run.accumulation import Accumulation
 from ckptfmt._core.torch.run.progress import Moment
-from ckptfmt._core.training.batches import Batches
-from ckptfmt._core.training.cycle import Cycle
+from ckptfmt._core.training.loop.batches import Batches
+from ckptfmt._core.training.loop.cycle import Cycle
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.rehearsal.journal import Done
 from ckptfmt._core.training.rehearsal.plan import RehearsalPlan

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ckptfmt._core.training.progress import RandomState
+from ckptfmt._core.training.loop.progress import RandomState
 from ckptfmt.errors import MismatchError
 
 __all__ = ["RandomState", "capture", "check", "losses", "restore", "same"]

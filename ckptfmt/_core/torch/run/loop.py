@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckptfmt._core.torch.distributed.ranks import ranks
 from ckptfmt._core.torch.live_objects import rng
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, LoaderTracker
-from ckptfmt._core.training.loop import LoopState
+from ckptfmt._core.training.loop.loop_state import LoopState
 
 __all__ = ["Loop"]
 

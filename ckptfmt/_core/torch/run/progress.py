@@ -15,7 +15,7 @@ from ckptfmt._core.torch.loader.memory import History, Remembered
 from ckptfmt._core.torch.loader.position import EpochPosition, LoaderState, PassStart
 from ckptfmt._core.torch.loader.repetition import Rows
 from ckptfmt._core.torch.loader.watch import BatchMarks, Head
-from ckptfmt._core.training import progress as training
+from ckptfmt._core.training.loop import progress as training
 from ckptfmt._core.training.saved_fields import fields, list_of, mapping_of, pairs_of, unfit
 
 __all__ = ["Moment", "Progress", "progress_of", "progress_tree"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ckptfmt._core.training.look_ahead import LookAhead
-from ckptfmt._core.training.progress import CycleProgress
-from ckptfmt._core.training.tracking import Generators, Tracker
+from ckptfmt._core.training.loop.look_ahead import LookAhead
+from ckptfmt._core.training.loop.progress import CycleProgress
+from ckptfmt._core.training.loop.tracking import Generators, Tracker
 from ckptfmt.errors import UsageError
 
 __all__ = ["Cycle", "Rounds"]

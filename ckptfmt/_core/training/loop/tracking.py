@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
-from ckptfmt._core.training.progress import P, RandomState, S
+from ckptfmt._core.training.loop.progress import P, RandomState, S
 
 __all__ = ["Generators", "Tracker", "TrackerFactory"]
 

@@ -9,7 +9,7 @@ from itertools import count, islice
 from types import GeneratorType
 from typing import Any, TypeVar
 
-from ckptfmt._core.training.cycle import Cycle
+from ckptfmt._core.training.loop.cycle import Cycle
 
 __all__ = ["Batches", "companions_of"]
 

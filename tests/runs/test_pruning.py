@@ -27,7 +27,7 @@ from ckptfmt._core.storage.base import Store
 from ckptfmt._core.storage.local.lock import directory_lock, prune_lock
 from ckptfmt.errors import LockedError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LAST_TWO = RetentionPolicy(keep_last=2)
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from ckptfmt._core.training.batches import Batches, companions_of
-from ckptfmt._core.training.cycle import Cycle, Rounds
-from ckptfmt._core.training.look_ahead import LookAhead
+from ckptfmt._core.training.loop.batches import Batches, companions_of
+from ckptfmt._core.training.loop.cycle import Cycle, Rounds
+from ckptfmt._core.training.loop.look_ahead import LookAhead
+from ckptfmt._core.training.loop.progress import CycleProgress, LoopKind, P, Progress, RandomState, S
+from ckptfmt._core.training.loop.tracking import Generators, TrackerFactory
 from ckptfmt._core.training.loop_notices import LoopNotices
 from ckptfmt._core.training.notices import notify
 from ckptfmt._core.training.phase import Phase
-from ckptfmt._core.training.progress import CycleProgress, LoopKind, P, Progress, RandomState, S
 from ckptfmt._core.training.ranks import Ranks
-from ckptfmt._core.training.tracking import Generators, TrackerFactory
 from ckptfmt.errors import MismatchError, UsageError
 
 __all__ = ["LoopState"]

@@ -236,7 +236,7 @@ next(sys.kept)
 
 def test_there_is_one_place_that_starts_threads() -> None:
     """And three that have some: workers, saves and leases. Each does without where the system has none left."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     sources = {
         str(path.relative_to(package)): path.read_text(encoding="utf-8")
         for path in [*package.glob("ckptfmt/**/*.py"), *package.glob("cli/**/*.py")]

@@ -1,0 +1,1 @@
+"""The training loop: its position in the run and in the data, and which calls may follow."""
