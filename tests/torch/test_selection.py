@@ -170,9 +170,9 @@ def test_a_missing_directory_is_made_and_a_file_in_its_place_is_an_error(tmp_pat
         resume(tmp_path / "file")
 
 
-def test_urls_are_refused(tmp_path: Path) -> None:
+def test_urls_of_an_unknown_kind_are_refused() -> None:
     with pytest.raises(StorageError):
-        Checkpointer("s3://bucket/run", {})
+        Checkpointer("nowhere://bucket/run", {})
 
 
 def test_a_run_keeps_its_id_and_other_starts_get_others(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ckptfmt._core.torch.live_objects.attributes import walk
+from ckptfmt._core.torch.live_objects.contents import attributes, is_a
 
-__all__ = ["optimizers_in"]
+__all__ = ["is_optimizer", "optimizers_in"]
 
 
 def optimizers_in(components: Iterable[object]) -> Iterator[Optimizer]:
@@ -18,13 +20,18 @@ def optimizers_in(components: Iterable[object]) -> Iterator[Optimizer]:
     for component in components:
         held = vars(component).values() if isinstance(component, nn.Module) else _held(component)
         for found in (component, *held):
-            # Wrappers do not call the constructor of `Optimizer`, and call the step of the inner one.
-            if isinstance(found, Optimizer) and "_optimizer_step_post_hooks" in vars(found) and id(found) not in seen:
+            if is_optimizer(found) and id(found) not in seen:
                 seen.add(id(found))
                 yield found
 
 
+def is_optimizer(value: object) -> TypeGuard[Optimizer]:
+    """Return whether a value is an optimizer and no wrapper of one. No code of its class runs."""
+    # Wrappers do not call the constructor of `Optimizer`, and call the step of the inner one.
+    return is_a(value, Optimizer) and "_optimizer_step_post_hooks" in attributes(value)
+
+
 def _held(component: object) -> Iterator[object]:
-    if isinstance(component, Optimizer) and "_optimizer_step_post_hooks" in vars(component):
+    if is_optimizer(component):
         return iter(())
     return (slot.value for slot in walk(component, code=False))

@@ -126,12 +126,13 @@ class Reach:
         """Return the kind of an object with a state of its own; None for anything else."""
         if is_generator(value):
             return ThingKind.GENERATOR
-        if isinstance(value, nn.Module):
+        if is_a(value, nn.Module):
+            assert isinstance(value, nn.Module)
             own = list(_tensors_of(value))
             return ThingKind.MODULE if any(id(tensor) not in self._saved for tensor in own) else None
-        if isinstance(value, Optimizer):
+        if is_a(value, Optimizer):
             return ThingKind.OPTIMIZER
-        if isinstance(value, LRScheduler):
+        if is_a(value, LRScheduler):
             return ThingKind.SCHEDULER
         has_state = all(callable(getattr(type(value), name, None)) for name in ("state_dict", "load_state_dict"))
         return ThingKind.STATEFUL if has_state else None

@@ -308,13 +308,20 @@ class LoopState(Generic[S, P]):
 
     def note_save(self) -> None:
         """Note that the run is saved now: a resumed run repeats nothing until the next iteration."""
-        self._saved_random = self._generators.capture()
+        self._saved_random = self._captured()
 
     def _check_saved_random(self) -> None:
         """Report random numbers that were drawn between a save and the next iteration."""
         saved, self._saved_random = self._saved_random, None
-        if saved is not None and not self._generators.same(saved, self._generators.capture()):
+        now = None if saved is None else self._captured()
+        if saved is not None and now is not None and not self._generators.same(saved, now):
             self._notices.drew_after_save()
+
+    def _captured(self) -> RandomState | None:
+        try:
+            return self._generators.capture()
+        except Exception:  # noqa: BLE001 - the save reports it, and fails without ending the training
+            return None
 
     def _enter(self, kind: LoopKind, done: int, n: int | None) -> None:
         """Begin a loop of one kind.
