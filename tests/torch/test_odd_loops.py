@@ -385,6 +385,43 @@ def test_what_begins_anew_beside_resumed_batches_is_reported(
     assert ("begins anew" in capsys.readouterr().err) == is_reported
 
 
+class Refusing(type):
+    """A metaclass of other code that answers no comparison."""
+
+    __hash__ = type.__hash__
+
+    def __eq__(cls, _: object) -> bool:
+        raise ZeroDivisionError
+
+
+class Refused(metaclass=Refusing):
+    @property  # type: ignore[misc]  # read-only, as in proxies
+    def __class__(self) -> Any:
+        raise ZeroDivisionError
+
+    def __iter__(self) -> Refused:
+        return self
+
+    def __next__(self) -> int:
+        return 0
+
+
+def test_no_object_of_the_process_ends_a_resume(tmp_path: Path) -> None:
+    alive = Refused()
+
+    def train(kill: int | None) -> None:
+        ckpt = made(tmp_path, {})
+        ckpt.resume(quiet=True)
+        for _ in ckpt.epochs(1):
+            for _ in zip(ckpt.batches(range(6)), alive, strict=False):
+                ckpt.step()
+                kill_at(ckpt, kill)
+
+    with pytest.raises(Killed):
+        train(2)
+    train(None)
+
+
 def test_a_cycle_beside_resumed_batches_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def train(kill: int | None) -> None:
         ckpt = made(tmp_path, {})

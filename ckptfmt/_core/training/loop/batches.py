@@ -76,7 +76,7 @@ def _begins_anew(it: object, inside: list[object], batches: Batches[Any]) -> boo
         return int(made_of[1][1]) < batches.start
     if type(it) is zip:
         others = [inner for inner in inside if inner is not batches and not _is_over(inner, batches)]
-        return not all(isinstance(other, Cycle) or _counts_on(other, batches) for other in others)
+        return not all(issubclass(type(other), Cycle) or _counts_on(other, batches) for other in others)
     return True
 
 
@@ -89,11 +89,16 @@ def _referents(it: object) -> list[object]:
     """Return the iterators inside one; `zip` keeps its own in a tuple."""
     found = gc.get_referents(it)
     return [
-        inner for part in found for inner in (part if type(part) is tuple else (part,)) if hasattr(inner, "__next__")
+        inner
+        for part in found
+        for inner in (part if type(part) is tuple else (part,))
+        if any("__next__" in vars(kind) for kind in type.mro(type(inner)))
     ]
 
 
 def _is_over(inner: object, batches: Batches[Any]) -> bool:
     """Return whether a generator, such as that of a progress bar, iterates over the batches."""
-    frame = inner.gi_frame if isinstance(inner, GeneratorType) else None
+    if type(inner) is not GeneratorType:  # `isinstance` would run code of a class that defines `__class__`
+        return False
+    frame = inner.gi_frame
     return frame is not None and any(value is batches for value in frame.f_locals.values())
