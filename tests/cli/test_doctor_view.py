@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding, FindingKind
+from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding
+from ckptfmt._core.training.rehearsal.journal import Kind
 from ckptfmt_cli.terminal import PLAIN
 from ckptfmt_cli.text import cells
 from ckptfmt_cli.views.doctor import doctor_lines
@@ -12,7 +13,7 @@ COMMAND = ("python", "train.py")
 
 
 def finding(kind: str, name: str, type_name: str = "", step: int = 2, expected: str = "", found: str = "") -> Finding:
-    return Finding(FindingKind(kind), name, type_name, step, expected, found)
+    return Finding(Kind(kind), name, type_name, step, expected, found)
 
 
 def test_a_program_that_forgets_something(golden: Golden) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding, FindingKind
+from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding
+from ckptfmt._core.training.rehearsal.journal import Kind
 from ckptfmt._escaping import escape
 from ckptfmt_cli.terminal import Terminal
 from ckptfmt_cli.text import count
@@ -12,7 +13,7 @@ from ckptfmt_cli.text import count
 __all__ = ["doctor_lines"]
 
 _MOST = 8
-_STATE = (FindingKind.MODULE, FindingKind.OPTIMIZER, FindingKind.SCHEDULER, FindingKind.STATEFUL, FindingKind.GENERATOR)
+_STATE = (Kind.MODULE, Kind.OPTIMIZER, Kind.SCHEDULER, Kind.STATEFUL, Kind.GENERATOR)
 _SEEDS = {
     "python": "random.seed()",
     "numpy": "numpy.random.seed()",
@@ -38,7 +39,7 @@ def doctor_lines(report: DoctorReport, terminal: Terminal) -> Iterator[str]:
 
 
 def _noise_lines(noise: Sequence[Finding]) -> Iterator[str]:
-    watched = (FindingKind.COMPONENT, FindingKind.RANDOM, FindingKind.BATCH)
+    watched = (Kind.COMPONENT, Kind.RANDOM, Kind.BATCH)
     for finding in [finding for finding in noise if finding.kind in watched][:_MOST]:
         yield f"  {_named(finding)}, from step {finding.step} on"
 
@@ -71,7 +72,7 @@ def _values(finding: Finding) -> str:
 def _advice(report: DoctorReport) -> Iterator[str]:
     """Yield what to do, in the order of the findings."""
     for finding in report.noise:
-        if finding.kind is FindingKind.RANDOM and finding.name in _SEEDS:
+        if finding.kind is Kind.RANDOM and finding.name in _SEEDS:
             yield f"seed the {finding.name} generator before the components are built: {_SEEDS[finding.name]}"
     for case in report.cases:
         for finding in case.causes:
@@ -79,7 +80,7 @@ def _advice(report: DoctorReport) -> Iterator[str]:
             match finding.kind:
                 case kind if kind in _STATE:
                     yield f"add {name} to the components of the Checkpointer"
-                case FindingKind.VARIABLE:
+                case Kind.VARIABLE:
                     yield f"carry {name} in ckpt.variables({name}=...), which are saved"
-                case FindingKind.BATCH:
+                case Kind.BATCH:
                     yield "the order of the data is not restored: look at the sampler and its generator"

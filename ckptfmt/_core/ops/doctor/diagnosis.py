@@ -10,8 +10,8 @@ from ckptfmt._core.ops.comparison.diff import diff_files
 from ckptfmt._core.ops.directory.latest import find_latest
 from ckptfmt._core.ops.doctor.judging import causes_of, effects_of, first_differences, is_unused_generator, telling
 from ckptfmt._core.ops.doctor.processes import rehearse
-from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding, FindingKind
-from ckptfmt._core.training.rehearsal.journal import Entry, Moment
+from ckptfmt._core.ops.doctor.report import Case, DoctorReport, Finding
+from ckptfmt._core.training.rehearsal.journal import Entry, Kind, Moment
 from ckptfmt._core.training.rehearsal.plan import RehearsalPlan
 from ckptfmt.errors import CkptfmtError, UsageError
 
@@ -75,7 +75,7 @@ def diagnose(
     telling_noise = tuple(finding for finding in noise if not is_unused_generator(finding, whole))
     cases = []
     # Without seeds, anything may differ by chance. Where only results differ, as with some kernels, the rest is judged.
-    unseeded = any(finding.kind in (FindingKind.RANDOM, FindingKind.BATCH) for finding in telling_noise)
+    unseeded = any(finding.kind in (Kind.RANDOM, Kind.BATCH) for finding in telling_noise)
     for number, kill in enumerate(() if unseeded else _kills(whole)):
         say(f"killed {kill.title}")
         cases.append(made.case(f"kill-{number}", kill, whole, noise))
@@ -126,7 +126,7 @@ class _Rehearsals:
             )
         causes = causes_of(whole, resumed, noise)
         effects = effects_of(whole, resumed, noise, causes)
-        ignored = {finding.name for finding in noise if finding.kind is FindingKind.COMPONENT}
+        ignored = {finding.name for finding in noise if finding.kind is Kind.COMPONENT}
         tensors = tuple(self._tensors(name, ignored))
         return Case(kill.title, telling(causes, changed=bool(effects or tensors)), effects, tensors)
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ckptfmt._core.ops.doctor.report import Finding, FindingKind
-from ckptfmt._core.training.rehearsal.journal import Entry, Thing
+from ckptfmt._core.ops.doctor.report import Finding
+from ckptfmt._core.training.rehearsal.journal import Entry, Kind, Thing
 
 __all__ = ["causes_of", "effects_of", "first_differences", "is_unused_generator", "telling"]
 
 # The most telling first: a module that is not saved explains more than a batch that differs.
 _ORDER = (
-    FindingKind.MODULE,
-    FindingKind.OPTIMIZER,
-    FindingKind.SCHEDULER,
-    FindingKind.STATEFUL,
-    FindingKind.GENERATOR,
-    FindingKind.VARIABLE,
-    FindingKind.COMPONENT,
-    FindingKind.RANDOM,
-    FindingKind.BATCH,
-    FindingKind.ATTRIBUTE,
+    Kind.MODULE,
+    Kind.OPTIMIZER,
+    Kind.SCHEDULER,
+    Kind.STATEFUL,
+    Kind.GENERATOR,
+    Kind.VARIABLE,
+    Kind.COMPONENT,
+    Kind.RANDOM,
+    Kind.BATCH,
+    Kind.ATTRIBUTE,
 )
-_WATCHED = (FindingKind.COMPONENT, FindingKind.RANDOM, FindingKind.BATCH)
+_WATCHED = (Kind.COMPONENT, Kind.RANDOM, Kind.BATCH)
 
 
 def first_differences(one: Sequence[Entry], other: Sequence[Entry]) -> tuple[Finding, ...]:
     """Return the first difference of each thing between two journals that should be equal, in order of time."""
-    found: dict[tuple[FindingKind, str], Finding] = {}
+    found: dict[tuple[Kind, str], Finding] = {}
     for entry, match in _matched(one, other):
         for finding in _differences(entry, match):
             found.setdefault((finding.kind, finding.name), finding)
@@ -61,7 +61,7 @@ def telling(causes: Sequence[Finding], *, changed: bool) -> tuple[Finding, ...]:
         causes: What differed before the resumed run had done anything.
         changed: Whether anything became different later.
     """
-    others = tuple(finding for finding in causes if finding.kind is not FindingKind.ATTRIBUTE)
+    others = tuple(finding for finding in causes if finding.kind is not Kind.ATTRIBUTE)
     return others or (tuple(causes) if changed else ())
 
 
@@ -79,7 +79,7 @@ def effects_of(
 
 def is_unused_generator(finding: Finding, journal: Sequence[Entry]) -> bool:
     """Return whether a finding is about a global generator that a run never draws from."""
-    return finding.kind is FindingKind.RANDOM and len({entry.random.get(finding.name) for entry in journal}) == 1
+    return finding.kind is Kind.RANDOM and len({entry.random.get(finding.name) for entry in journal}) == 1
 
 
 def _matched(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
@@ -91,15 +91,15 @@ def _matched(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[Ent
 
 
 def _differences(entry: Entry, match: Entry) -> Iterator[Finding]:
-    yield from _named(FindingKind.COMPONENT, entry.components, match.components, entry.step)
-    yield from _named(FindingKind.RANDOM, entry.random, match.random, entry.step)
+    yield from _named(Kind.COMPONENT, entry.components, match.components, entry.step)
+    yield from _named(Kind.RANDOM, entry.random, match.random, entry.step)
     if entry.batch != match.batch:
-        yield Finding(FindingKind.BATCH, f"of step {entry.step}", "", entry.step)
+        yield Finding(Kind.BATCH, f"of step {entry.step}", "", entry.step)
     for name, thing in entry.things.items():
         there = match.things.get(name)
         # A variable that is not there yet would end the program with a NameError if it were read.
         if there is not None and thing.is_live and _state(thing) != _state(there):
-            kind = FindingKind(thing.kind.value)
+            kind = thing.kind
             yield Finding(kind, name, thing.type_name, entry.step, thing.shown, there.shown)
 
 
@@ -107,7 +107,7 @@ def _state(thing: Thing) -> tuple[str, str]:
     return thing.type_name, thing.digest
 
 
-def _named(kind: FindingKind, one: Mapping[str, str], other: Mapping[str, str], step: int) -> Iterator[Finding]:
+def _named(kind: Kind, one: Mapping[str, str], other: Mapping[str, str], step: int) -> Iterator[Finding]:
     for name, digest in one.items():
         if other.get(name) != digest:
             yield Finding(kind, name, "", step)

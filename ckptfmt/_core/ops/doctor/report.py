@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-__all__ = ["Case", "DoctorReport", "Finding", "FindingKind"]
+from ckptfmt._core.training.rehearsal.journal import Kind
 
-
-class FindingKind(StrEnum):
-    """What differs."""
-
-    COMPONENT = "component"
-    RANDOM = "random state"
-    BATCH = "batch"
-    MODULE = "module"
-    OPTIMIZER = "optimizer"
-    SCHEDULER = "scheduler"
-    STATEFUL = "object"
-    GENERATOR = "generator"
-    VARIABLE = "variable"
-    ATTRIBUTE = "attribute"
+__all__ = ["Case", "DoctorReport", "Finding"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +22,7 @@ class Finding:
         found: Value in the resumed run, if it is short.
     """
 
-    kind: FindingKind
+    kind: Kind
     name: str
     type_name: str
     step: int
@@ -116,7 +102,7 @@ class DoctorReport:
     @property
     def deterministic(self) -> bool:
         """Whether two uninterrupted runs had the same components, random states and batches."""
-        watched = (FindingKind.COMPONENT, FindingKind.RANDOM, FindingKind.BATCH)
+        watched = (Kind.COMPONENT, Kind.RANDOM, Kind.BATCH)
         return not any(finding.kind in watched for finding in self.noise)
 
     @property

@@ -22,7 +22,7 @@ from ckptfmt._core.torch.live_objects.generators import StatefulGenerator, as_st
 from ckptfmt._core.torch.state.rank_digests import Subject
 from ckptfmt._core.torch.tensors.adapter import TORCH_ADAPTERS
 from ckptfmt._core.training.rehearsal.frames import Variable
-from ckptfmt._core.training.rehearsal.journal import Thing, ThingKind
+from ckptfmt._core.training.rehearsal.journal import Kind, Thing
 from ckptfmt._core.training.stateful import Stateful
 
 __all__ = ["Reach", "state_digest", "value_digest"]
@@ -78,14 +78,14 @@ class Reach:
             for path, thing in walk:
                 if len(found) == _MAX_THINGS:
                     return found
-                is_live = variable.is_live or thing.kind not in (ThingKind.VARIABLE, ThingKind.ATTRIBUTE)
+                is_live = variable.is_live or thing.kind not in (Kind.VARIABLE, Kind.ATTRIBUTE)
                 found[f"{path} in {variable.place}"] = Thing(
                     thing.kind, thing.type_name, thing.digest, thing.shown, is_live
                 )
         return found
 
     def _inside(self, path: str, value: object, seen: dict[int, object], depth: int) -> Iterator[tuple[str, Thing]]:
-        own = ThingKind.ATTRIBUTE if "." in path else ThingKind.VARIABLE
+        own = Kind.ATTRIBUTE if "." in path else Kind.VARIABLE
         if is_plain(value):
             yield path, _thing(own, value, value_digest(value), shown=repr(value) if is_scalar(value) else "")
             return
@@ -112,7 +112,7 @@ class Reach:
                 yield from self._inside(f"{path}.{name}", part, seen, depth + 1)
 
     def _items(
-        self, path: str, value: object, own: ThingKind, seen: dict[int, object], depth: int
+        self, path: str, value: object, own: Kind, seen: dict[int, object], depth: int
     ) -> Iterator[tuple[str, Thing]]:
         parts = items(value)
         if len(parts) > _MAX_ITEMS or depth >= _MAX_DEPTH:
@@ -122,20 +122,20 @@ class Reach:
             yield from self._inside(f"{path}[{key!r}]", part, seen, depth + 1)
         yield f"len({path})", _thing(own, value, str(len(parts)), shown=str(len(parts)))
 
-    def _state_kind(self, value: object) -> ThingKind | None:
+    def _state_kind(self, value: object) -> Kind | None:
         """Return the kind of an object with a state of its own; None for anything else."""
         if is_generator(value):
-            return ThingKind.GENERATOR
+            return Kind.GENERATOR
         if is_a(value, nn.Module):
             assert isinstance(value, nn.Module)
             own = list(_tensors_of(value))
-            return ThingKind.MODULE if any(id(tensor) not in self._saved for tensor in own) else None
+            return Kind.MODULE if any(id(tensor) not in self._saved for tensor in own) else None
         if is_a(value, Optimizer):
-            return ThingKind.OPTIMIZER
+            return Kind.OPTIMIZER
         if is_a(value, LRScheduler):
-            return ThingKind.SCHEDULER
+            return Kind.SCHEDULER
         has_state = all(callable(getattr(type(value), name, None)) for name in ("state_dict", "load_state_dict"))
-        return ThingKind.STATEFUL if has_state else None
+        return Kind.STATEFUL if has_state else None
 
 
 def _tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -143,7 +143,7 @@ def _tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
-def _thing(kind: ThingKind, value: Any, digest: str, shown: str = "") -> Thing:
+def _thing(kind: Kind, value: Any, digest: str, shown: str = "") -> Thing:
     return Thing(kind, type(value).__name__, digest, shown if len(shown) <= _MAX_SHOWN else "")
 
 

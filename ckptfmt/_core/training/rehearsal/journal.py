@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Done", "Entry", "Moment", "Thing", "ThingKind", "append", "entries_of"]
+__all__ = ["Done", "Entry", "Kind", "Moment", "Thing", "append", "entries_of"]
 
 
 class Done(NamedTuple):
@@ -40,9 +40,12 @@ class Moment(StrEnum):
     """The last step of the rehearsal is done, and saved."""
 
 
-class ThingKind(StrEnum):
-    """Kind of something that the loop can reach."""
+class Kind(StrEnum):
+    """Kind of something that a rehearsal compares: a component, the random states, a batch, or else what is reached."""
 
+    COMPONENT = "component"
+    RANDOM = "random state"
+    BATCH = "batch"
     MODULE = "module"
     OPTIMIZER = "optimizer"
     SCHEDULER = "scheduler"
@@ -64,7 +67,7 @@ class Thing:
         is_live: Whether the program may read it before it replaces it.
     """
 
-    kind: ThingKind
+    kind: Kind
     type_name: str
     digest: str
     shown: str = ""
@@ -124,8 +127,6 @@ def entries_of(journal: Path) -> Iterator[Entry]:
         return
     for line in journal.read_text().splitlines():
         tree = json.loads(line)
-        things = {
-            name: Thing(**{**thing, "kind": ThingKind(thing["kind"])}) for name, thing in tree.pop("things").items()
-        }
+        things = {name: Thing(**{**thing, "kind": Kind(thing["kind"])}) for name, thing in tree.pop("things").items()}
         known = {"moment": Moment(tree["moment"]), "done": Done(*tree["done"]), "things": things}
         yield Entry(**{**tree, **known})
